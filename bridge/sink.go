@@ -1,0 +1,35 @@
+package bridge
+
+import "context"
+
+// Sink publishes events to one broker.
+//
+// Publish may be called concurrently; delivery never has two events of one PartitionKey in
+// concurrent calls. The other methods may be called at any time, Close once and last.
+type Sink interface {
+	Name() string
+	// Publish returns one result an event, in order: nil once the broker has
+	// acknowledged it, else an error that says what to do (Retry, Reject, Blocked).
+	// An event may have been stored although its result is an error.
+	//
+	// Order: when an event ends in Retry or Blocked, later events of the same call with the same
+	// PartitionKey are not stored ahead of it: they end in Retry or Blocked too. A rejected event
+	// holds back no other.
+	//
+	// Publish returns soon after ctx ends, and within a bound of its own when ctx has none. The
+	// events, and the bytes they hold, may be read after it has returned.
+	Publish(ctx context.Context, events []Event) []error
+	// Check tells whether the sink could publish now. Its error is classified as Publish's are, and names the cause.
+	Check(ctx context.Context) error
+	// Close ends every connection and goroutine of the sink. What was acknowledged stays stored.
+	Close(ctx context.Context) error
+}
+
+// Partitioned is a Sink whose broker stores events in partitions that can fail one by one. Delivery
+// publishes to each from a lane of its own, so that one in trouble holds up no other.
+type Partitioned interface {
+	Sink
+	// Partition returns where e would be stored, and -1 while that is not known. Cheap, and never waits.
+	// It is a hint: Publish stores each event where its key belongs, whatever Partition said before.
+	Partition(e Event) int
+}
