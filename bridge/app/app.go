@@ -1,0 +1,327 @@
+// Package app puts the parts together: it opens them in the order in which they need each other, runs them, and stops
+// them in the opposite order so that nothing that was accepted is lost.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery"
+	"github.com/fnbridge/fnbridge/bridge/ingest"
+	"github.com/fnbridge/fnbridge/bridge/journal"
+	"github.com/fnbridge/fnbridge/bridge/ops"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+	"github.com/fnbridge/fnbridge/config"
+	"github.com/fnbridge/fnbridge/sinks"
+	"github.com/fnbridge/fnbridge/sinks/embeddednats"
+)
+
+// closeTimeout bounds what must happen on a stop even when FNBRIDGE_SHUTDOWN_TIMEOUT is spent: closing connections
+// and the journal.
+const closeTimeout = 5 * time.Second
+
+// Options of an App. Config is required and must have passed Validate.
+type Options struct {
+	Config   *config.Config
+	Logger   *slog.Logger
+	Version  string
+	Revision string
+}
+
+// App is the whole bridge in one process.
+type App struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+
+	journal     *journal.Journal
+	embedded    *embeddednats.Server
+	sinks       []bridge.Sink
+	dispatchers []*delivery.Dispatcher
+
+	handler  *ingest.Handler
+	public   *http.Server
+	publicAt net.Listener
+	ops      *http.Server
+	opsAt    net.Listener
+
+	stopping atomic.Bool
+	teardown []step
+}
+
+// step undoes one step of New.
+type step struct {
+	name string
+	undo func(ctx context.Context) error
+}
+
+// New opens the data directory, starts the embedded NATS server if a sink uses it, and binds both listeners, so that
+// whatever cannot work is an error here and not later. A broker that is out of reach is no such error. Webhooks are
+// taken once Run is called; call it, or Close.
+func New(ctx context.Context, o Options) (a *App, err error) {
+	a = &App{cfg: o.Config, log: o.Logger, metrics: prometheus.NewRegistry()}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close(ctx))
+			a = nil
+		}
+	}()
+	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	ops.RegisterBuildInfo(a.metrics, o.Version, o.Revision)
+	for _, open := range []func(context.Context) error{
+		a.openJournal, a.startEmbedded, a.openSinks, a.openPublic, a.openOps,
+	} {
+		if err := open(ctx); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
+// Addr is the address of the public listener.
+func (a *App) Addr() net.Addr { return a.publicAt.Addr() }
+
+// OpsAddr is the address of the operations listener.
+func (a *App) OpsAddr() net.Addr { return a.opsAt.Addr() }
+
+// NATSURL is where the embedded NATS server is reached, and empty if no sink uses it.
+func (a *App) NATSURL() string {
+	if a.embedded == nil {
+		return ""
+	}
+	return a.embedded.ClientURL()
+}
+
+func (a *App) undoLater(name string, undo func(context.Context) error) {
+	a.teardown = append(a.teardown, step{name, undo})
+}
+
+func (a *App) openJournal(ctx context.Context) error {
+	names := make([]string, 0, len(a.cfg.Sinks))
+	for _, s := range a.cfg.Sinks {
+		names = append(names, s.Name)
+	}
+	j, err := journal.Open(ctx, journal.Options{
+		Dir: a.cfg.DataDir, MaxBytes: int64(a.cfg.JournalMaxBytes), Retention: a.cfg.Retention, Sinks: names,
+		Logger: a.log, Registerer: a.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	a.journal = j
+	a.undoLater("journal", j.Close)
+	return nil
+}
+
+func (a *App) startEmbedded(ctx context.Context) error {
+	if !usesEmbedded(a.cfg) {
+		return nil
+	}
+	server, err := embeddednats.Start(ctx, embeddednats.Options{
+		Listen: a.cfg.EmbeddedNATSListen, Dir: embeddedDir(a.cfg), Logger: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("%w (FNBRIDGE_EMBEDDED_NATS_LISTEN)", err)
+	}
+	a.embedded = server
+	a.undoLater("embedded NATS server", server.Shutdown)
+	return nil
+}
+
+func (a *App) openSinks(context.Context) error {
+	for _, c := range a.cfg.Sinks {
+		o := SinkOptions(a.cfg, c, a.log)
+		if o.NATS != nil && c.NATS.URL == "" {
+			o.NATS.URL = a.embedded.ClientURL()
+		}
+		sink, err := sinks.New(o)
+		if err != nil {
+			return fmt.Errorf("sink %s: %w", c.Name, err)
+		}
+		a.sinks = append(a.sinks, sink)
+		a.undoLater("sink "+c.Name, sink.Close)
+		d, err := delivery.New(delivery.Options{
+			Journal: a.journal, Sink: sink, Events: a.events(), Logger: a.log, Registerer: a.metrics,
+		})
+		if err != nil {
+			return err
+		}
+		a.dispatchers = append(a.dispatchers, d)
+	}
+	return nil
+}
+
+func (a *App) events() tensorlake.Options {
+	return tensorlake.Options{SummaryEvents: a.cfg.SummaryEvents}
+}
+
+func (a *App) openPublic(ctx context.Context) error {
+	verifier, err := openVerifier(a.cfg, a.log)
+	if err != nil {
+		return err
+	}
+	a.handler, err = ingest.New(ingest.Options{
+		Verifier: verifier, Events: a.events(), Store: store{a.journal},
+		MaxBody: int64(a.cfg.MaxBody), MaxInFlight: a.cfg.MaxInFlight,
+		Logger: a.log, Registerer: a.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	a.public = ingest.NewServer(a.handler, a.log)
+	if a.cfg.TLSCertFile != "" {
+		certificates, err := ingest.NewCertificates(a.cfg.TLSCertFile, a.cfg.TLSKeyFile, a.log)
+		if err != nil {
+			return fmt.Errorf("FNBRIDGE_TLS_CERT_FILE and FNBRIDGE_TLS_KEY_FILE: %w", err)
+		}
+		a.public.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.GetCertificate}
+	}
+	a.publicAt, err = a.listen(ctx, "FNBRIDGE_LISTEN", a.cfg.Listen)
+	return err
+}
+
+func (a *App) openOps(ctx context.Context) (err error) {
+	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: a.ready, Logger: a.log}))
+	a.opsAt, err = a.listen(ctx, "FNBRIDGE_OPS_LISTEN", a.cfg.OpsListen)
+	return err
+}
+
+func (a *App) listen(ctx context.Context, variable, address string) (net.Listener, error) {
+	var c net.ListenConfig
+	l, err := c.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w; free the address or set %s to another", address, err, variable)
+	}
+	a.undoLater("listener "+address, func(context.Context) error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return l, nil
+}
+
+// ready tells whether webhooks can be accepted now. A sink that is down does not matter: its events wait in the journal.
+func (a *App) ready(context.Context) error {
+	if a.stopping.Load() {
+		return errors.New("fnbridge is shutting down")
+	}
+	return nil
+}
+
+// Run takes webhooks and delivers them until ctx ends or a part fails, and then stops everything in order. It returns
+// nil when all parts ended as they should; events that have not reached a sink wait in the journal either way.
+func (a *App) Run(ctx context.Context) error {
+	// Delivery outlives ctx: it goes on while requests drain, and what it publishes then may take a while.
+	deliver, stopDelivery := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopDelivery()
+	publish, abandonPublish := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandonPublish()
+
+	failed := make(chan error, len(a.dispatchers)+2)
+	var serving, delivering sync.WaitGroup
+	serving.Go(func() { failed <- a.serve(a.public, a.publicAt) })
+	serving.Go(func() { failed <- a.serve(a.ops, a.opsAt) })
+	for _, d := range a.dispatchers {
+		delivering.Go(func() {
+			if err := d.Run(deliver, publish); err != nil {
+				failed <- err
+			}
+		})
+	}
+	a.log.Info("fnbridge is ready", "webhooks", a.publicURL(), "operations", "http://"+a.OpsAddr().String(),
+		"sinks", sinkNames(a.cfg), "embedded_nats", a.NATSURL(), "data_dir", a.cfg.DataDir)
+
+	var err error
+	select {
+	case <-ctx.Done():
+		a.log.Info("stopping", "within", a.cfg.ShutdownTimeout.String())
+	case err = <-failed:
+	}
+	a.stopping.Store(true)
+	deadline := time.Now().Add(a.cfg.ShutdownTimeout)
+	err = errors.Join(err, a.drain(ctx, deadline))
+
+	stopDelivery()
+	timer := time.AfterFunc(time.Until(deadline), abandonPublish)
+	delivering.Wait()
+	timer.Stop()
+
+	err = errors.Join(err, a.Close(ctx))
+	serving.Wait()
+	close(failed)
+	for e := range failed {
+		err = errors.Join(err, e)
+	}
+	if err == nil {
+		a.log.Info("stopped; what has not reached a sink waits in the data directory")
+	}
+	return err
+}
+
+func (a *App) serve(s *http.Server, l net.Listener) error {
+	var err error
+	if s.TLSConfig != nil {
+		err = s.ServeTLS(l, "", "")
+	} else {
+		err = s.Serve(l)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("listener %s: %w", l.Addr(), err)
+}
+
+// drain lets the requests that are under way end, for at most half of the time there is: the rest is delivery's.
+func (a *App) drain(ctx context.Context, deadline time.Time) error {
+	a.handler.Drain()
+	half := time.Now().Add(time.Until(deadline) / 2)
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), half)
+	defer cancel()
+	if err := a.public.Shutdown(ctx); err != nil {
+		a.log.Warn("requests did not end in time and are cut; their senders try again", "error", err)
+		return a.public.Close()
+	}
+	return nil
+}
+
+// Close undoes New, last step first. Only an App that never runs needs it: Run closes by itself.
+func (a *App) Close(ctx context.Context) error {
+	var err error
+	if a.ops != nil {
+		err = a.ops.Close()
+	}
+	for len(a.teardown) > 0 {
+		last := a.teardown[len(a.teardown)-1]
+		a.teardown = a.teardown[:len(a.teardown)-1]
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		if e := last.undo(limited); e != nil {
+			err = errors.Join(err, fmt.Errorf("closing %s: %w", last.name, e))
+		}
+		cancel()
+	}
+	return err
+}
+
+func (a *App) publicURL() string {
+	scheme := "http"
+	if a.public.TLSConfig != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + a.Addr().String() + ingest.Path
+}

@@ -1,0 +1,85 @@
+package app
+
+import (
+	"log/slog"
+	"path/filepath"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/config"
+	"github.com/fnbridge/fnbridge/sinks"
+	"github.com/fnbridge/fnbridge/sinks/kafka"
+	"github.com/fnbridge/fnbridge/sinks/nats"
+)
+
+// SinkOptions turns the configuration of one sink into options. cfg must have passed Validate. A nats sink without a URL
+// gets the embedded server's configured address.
+func SinkOptions(cfg *config.Config, s config.Sink, log *slog.Logger) sinks.Options {
+	format, _ := cloudevents.ParseFormat(s.Format) // Validate has parsed it
+	if s.Kafka != nil {
+		c := s.Kafka
+		key, _ := bridge.ParseTemplate(c.Key)
+		return sinks.Options{Kafka: &kafka.Options{
+			Name: s.Name, Brokers: c.Brokers, Topic: c.Topic, Key: key, Format: format,
+			CreateTopic: c.CreateTopic, Partitions: c.Partitions, ReplicationFactor: c.ReplicationFactor,
+			TLS: c.TLS, TLSCAFile: c.TLSCAFile, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
+			SASLMechanism: c.SASLMechanism, SASLUsername: c.SASLUsername, SASLPassword: c.SASLPassword.Reveal(),
+			Compression: c.Compression, Logger: log,
+		}}
+	}
+	c := s.NATS
+	subject, _ := bridge.ParseTemplate(c.Subject)
+	url := c.URL
+	if url == "" {
+		url = "nats://" + cfg.EmbeddedNATSListen
+	}
+	return sinks.Options{NATS: &nats.Options{
+		Name: s.Name, URL: url, CredsFile: c.CredsFile, Token: c.Token.Reveal(), User: c.User, Password: c.Password.Reveal(),
+		NKeyFile: c.NKeyFile, TLSCAFile: c.TLSCAFile, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
+		Stream: c.Stream, CreateStream: c.CreateStream, Replicas: c.Replicas, MaxAge: c.MaxAge, DedupeWindow: c.DedupeWindow,
+		Subject: subject, Format: format, Logger: log,
+	}}
+}
+
+// Validate has each part look at the settings that only it understands, and returns what is wrong as config.Load does.
+func Validate(cfg *config.Config) config.Errors {
+	var problems config.Errors
+	check := func(s config.Sink, field string, err error) {
+		if err != nil {
+			problems = append(problems, config.Problem{Variable: cfg.Variable(s.Name, field), Message: err.Error()})
+		}
+	}
+	for _, s := range cfg.Sinks {
+		if s.NATS != nil {
+			subject, err := bridge.ParseTemplate(s.NATS.Subject)
+			if err == nil {
+				err = nats.ValidateSubject(subject)
+			}
+			check(s, "SUBJECT", err)
+		}
+		if s.Kafka != nil {
+			_, err := bridge.ParseTemplate(s.Kafka.Key)
+			check(s, "KEY", err)
+		}
+	}
+	return problems
+}
+
+func usesEmbedded(cfg *config.Config) bool {
+	for _, s := range cfg.Sinks {
+		if s.NATS != nil && s.NATS.URL == "" {
+			return true
+		}
+	}
+	return false
+}
+
+func embeddedDir(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "nats") }
+
+func sinkNames(cfg *config.Config) []string {
+	names := make([]string, 0, len(cfg.Sinks))
+	for _, s := range cfg.Sinks {
+		names = append(names, s.Name)
+	}
+	return names
+}

@@ -1,0 +1,592 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/journal"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// scriptedSink stores events in memory and fails as a test tells it to. Real brokers are under test in the sinks'
+// packages; here the faults must hit single events at a chosen time.
+type scriptedSink struct {
+	mu         sync.Mutex
+	partitions int
+	stored     []bridge.Event
+	published  int // events handed to Publish
+	batches    []int
+	fail       func(e bridge.Event) error
+	hang       func(e bridge.Event) bool // Publish waits until release or its context ends
+	release    chan struct{}
+	check      error
+	changed    chan struct{}
+}
+
+func newScriptedSink() *scriptedSink {
+	return &scriptedSink{changed: make(chan struct{}), release: make(chan struct{})}
+}
+
+func (s *scriptedSink) Name() string { return "scripted" }
+
+func (s *scriptedSink) Partition(e bridge.Event) int {
+	if s.partitions == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimPrefix(e.PartitionKey, "k"))
+	return n % s.partitions
+}
+
+func (s *scriptedSink) Publish(ctx context.Context, events []bridge.Event) []error {
+	s.mu.Lock()
+	s.published += len(events)
+	s.batches = append(s.batches, len(events))
+	hang := s.hang != nil && slices.ContainsFunc(events, s.hang)
+	release := s.release
+	s.mu.Unlock()
+	errs := make([]error, len(events))
+	if hang {
+		select {
+		case <-release:
+		case <-ctx.Done():
+			for i := range errs {
+				errs[i] = bridge.Retry(ctx.Err())
+			}
+			return errs
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	behind := map[string]bool{}
+	for i, e := range events {
+		if behind[e.PartitionKey] {
+			errs[i] = bridge.Retry(errors.New("not sent: an earlier event of the key failed"))
+			continue
+		}
+		if s.fail != nil {
+			errs[i] = s.fail(e)
+		}
+		switch {
+		case errs[i] == nil:
+			s.stored = append(s.stored, e)
+		case bridge.KindOf(errs[i]) != bridge.FailureReject:
+			behind[e.PartitionKey] = true
+		}
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return errs
+}
+
+func (s *scriptedSink) Check(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.check
+}
+
+func (s *scriptedSink) Close(context.Context) error { return nil }
+
+func (s *scriptedSink) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// await waits until what is stored satisfies ok, and returns it.
+func (s *scriptedSink) await(t *testing.T, ok func(stored []bridge.Event) bool) []bridge.Event {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	for {
+		s.mu.Lock()
+		stored, changed := slices.Clone(s.stored), s.changed
+		s.mu.Unlock()
+		if ok(stored) {
+			return stored
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			require.FailNow(t, "what was awaited did not come", "stored: %v", subjects(stored))
+		}
+	}
+}
+
+func subjects(events []bridge.Event) []string {
+	out := make([]string, len(events))
+	for i, e := range events {
+		out[i] = e.Subject
+	}
+	return out
+}
+
+// records is a slog.Handler that keeps messages.
+type records struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (r *records) Enabled(context.Context, slog.Level) bool { return true }
+func (r *records) WithAttrs([]slog.Attr) slog.Handler       { return r }
+func (r *records) WithGroup(string) slog.Handler            { return r }
+func (r *records) Handle(_ context.Context, rec slog.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, rec.Message)
+	return nil
+}
+
+func (r *records) count(part string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, l := range r.lines {
+		if strings.Contains(l, part) {
+			n++
+		}
+	}
+	return n
+}
+
+// bench is a real journal and a running dispatcher on it.
+type fixture struct {
+	t       *testing.T
+	journal *journal.Journal
+	sink    *scriptedSink
+	log     *records
+	metrics *prometheus.Registry
+	stop    func()
+	n       int
+}
+
+func openJournal(t *testing.T, dir string) *journal.Journal {
+	t.Helper()
+	j, err := journal.Open(t.Context(), journal.Options{
+		Dir: dir, MaxBytes: 1 << 30, Retention: time.Hour, Sinks: []string{"scripted"},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, j.Close(context.WithoutCancel(t.Context()))) })
+	return j
+}
+
+func start(t *testing.T, sink *scriptedSink, change func(*Options)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	f.run(change)
+	return f
+}
+
+// run starts a dispatcher on the fixture's journal; stop ends it, as often as it is called.
+func (f *fixture) run(change func(*Options)) {
+	f.t.Helper()
+	f.metrics = prometheus.NewRegistry()
+	o := Options{
+		Journal: f.journal, Sink: f.sink, Logger: slog.New(f.log), Registerer: f.metrics,
+		MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond, BlockedBackoff: 10 * time.Millisecond,
+	}
+	if change != nil {
+		change(&o)
+	}
+	d, err := New(o)
+	require.NoError(f.t, err)
+	ctx, cancel := context.WithCancel(f.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx, context.WithoutCancel(ctx)) }()
+	f.stop = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(f.t, <-ended)
+	})
+	f.t.Cleanup(f.stop)
+}
+
+// accept appends a workflow webhook with the functions given, under an invocation that is also its partition key.
+func (f *fixture) accept(invocation string, functions ...string) {
+	f.t.Helper()
+	status := make([]string, len(functions))
+	for i, fn := range functions {
+		status[i] = fmt.Sprintf("%q:%q", fn, "success")
+	}
+	f.acceptBody(fmt.Sprintf(`{"workflow_name":"w","invocation_id":%q,"fn_status":{%s}}`, invocation, strings.Join(status, ",")))
+}
+
+func (f *fixture) acceptBody(body string) {
+	f.t.Helper()
+	f.n++
+	now := time.Now()
+	dup, err := f.journal.Append(f.t.Context(), journal.Webhook{
+		ID: fmt.Sprintf("msg_%d", f.n), Timestamp: now, ReceivedAt: now, Body: []byte(body),
+	})
+	require.NoError(f.t, err)
+	require.False(f.t, dup)
+}
+
+func (f *fixture) awaitCursor(seq int64) {
+	f.t.Helper()
+	require.Eventually(f.t, func() bool {
+		c, err := f.journal.Cursor(f.t.Context(), "scripted")
+		return err == nil && c == seq
+	}, 20*time.Second, time.Millisecond)
+}
+
+func count(n int) func([]bridge.Event) bool {
+	return func(stored []bridge.Event) bool { return len(stored) >= n }
+}
+
+func TestEveryEventReachesTheSinkAndTheCursorFollows(t *testing.T) {
+	f := start(t, newScriptedSink(), nil)
+	f.accept("k1", "a", "b")
+	f.accept("k2", "a")
+	f.acceptBody(`{"workflow_name":"w","invocation_id":"k3","fn_status":{}}`)
+	f.acceptBody(`{"surprise":true}`)
+	stored := f.sink.await(t, count(4))
+	require.Equal(t, []string{"k1/a", "k1/b", "k2/a", ""}, subjects(stored))
+	require.Equal(t, "tensorlake.unrecognized", stored[3].Type)
+	f.awaitCursor(4)
+}
+
+func TestOnlyFailedEventsAreSentAgainAndTheirKeyWaits(t *testing.T) {
+	sink := newScriptedSink()
+	tries := 0
+	sink.fail = func(e bridge.Event) error {
+		if e.Subject == "k1/b" && tries < 3 {
+			tries++
+			return bridge.Retry(errors.New("not now"))
+		}
+		return nil
+	}
+	f := start(t, sink, nil)
+	f.accept("k1", "a", "b", "c")
+	f.accept("k2", "a")
+	f.accept("k1", "d")
+	stored := f.sink.await(t, count(5))
+	f.awaitCursor(3)
+	f.stop()
+	require.Len(t, stored, 5, "an acknowledged event is not sent again")
+	var k1 []string
+	for _, s := range subjects(stored) {
+		if strings.HasPrefix(s, "k1/") {
+			k1 = append(k1, s)
+		}
+	}
+	require.Equal(t, []string{"k1/a", "k1/b", "k1/c", "k1/d"}, k1)
+}
+
+func TestTheCursorStaysBehindWhatIsNotAcknowledged(t *testing.T) {
+	sink := newScriptedSink()
+	sink.fail = func(e bridge.Event) error {
+		if e.PartitionKey == "k2" {
+			return bridge.Retry(errors.New("never"))
+		}
+		return nil
+	}
+	f := start(t, sink, nil)
+	f.accept("k1", "a")
+	f.accept("k2", "a")
+	f.accept("k3", "a")
+	f.sink.await(t, count(2))
+	f.awaitCursor(1)
+	f.stop()
+	c, err := f.journal.Cursor(t.Context(), "scripted")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, c)
+
+	// The next start sends what lies behind the cursor: the event that failed, and the one that had passed it.
+	f.sink.set(func() { f.sink.fail, f.sink.stored = nil, nil })
+	f.run(nil)
+	require.Equal(t, []string{"k2/a", "k3/a"}, subjects(f.sink.await(t, count(2))))
+	f.awaitCursor(3)
+}
+
+func TestARejectedEventBecomesADeadLetterAndTheRestGoesOn(t *testing.T) {
+	sink := newScriptedSink()
+	sink.fail = func(e bridge.Event) error {
+		if e.Subject == "k1/b" {
+			return bridge.Reject(errors.New("too large for the broker"))
+		}
+		return nil
+	}
+	f := start(t, sink, nil)
+	f.accept("k1", "a", "b", "c")
+	require.Equal(t, []string{"k1/a", "k1/c"}, subjects(f.sink.await(t, count(2))))
+	f.awaitCursor(1)
+	letters, err := f.journal.DeadLetters(t.Context(), journal.DeadLetterFilter{Sink: "scripted"})
+	require.NoError(t, err)
+	require.Len(t, letters, 1)
+	require.Equal(t, "k1/b", letters[0].EventSubject)
+	require.Equal(t, "too large for the broker", letters[0].Reason)
+	require.Equal(t, 1, letters[0].Attempts)
+	require.JSONEq(t, `{"workflow_name":"w","invocation_id":"k1","function":"b","status":"success","functions_total":3}`,
+		string(letters[0].Data))
+}
+
+// brokenLetters is a journal whose disk takes no dead letters for a while.
+type brokenLetters struct {
+	*journal.Journal
+	mu   sync.Mutex
+	fail int
+}
+
+func (b *brokenLetters) AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error {
+	b.mu.Lock()
+	b.fail--
+	failing := b.fail >= 0
+	b.mu.Unlock()
+	if failing {
+		return errors.New("disk full")
+	}
+	return b.Journal.AddDeadLetters(ctx, letters)
+}
+
+func TestTheCursorWaitsForTheDeadLetterToBeStored(t *testing.T) {
+	sink := newScriptedSink()
+	sink.fail = func(bridge.Event) error { return bridge.Reject(errors.New("never")) }
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	broken := &brokenLetters{Journal: f.journal, fail: 3}
+	f.run(func(o *Options) { o.Journal = broken })
+	f.accept("k1", "a")
+	f.awaitCursor(1)
+	letters, err := f.journal.DeadLetters(t.Context(), journal.DeadLetterFilter{Sink: "scripted"})
+	require.NoError(t, err)
+	require.Len(t, letters, 1)
+	require.Equal(t, 4, letters[0].Attempts)
+}
+
+func TestADeadPartitionHoldsUpNoOther(t *testing.T) {
+	for _, fault := range []string{"fails", "hangs"} {
+		t.Run(fault, func(t *testing.T) {
+			sink := newScriptedSink()
+			sink.partitions = 4
+			dead := func(e bridge.Event) bool { return sink.Partition(e) == 1 }
+			if fault == "fails" {
+				sink.fail = func(e bridge.Event) error {
+					if dead(e) {
+						return bridge.Retry(errors.New("no leader"))
+					}
+					return nil
+				}
+			} else {
+				sink.hang = dead
+			}
+			f := start(t, sink, nil)
+			for i := range 200 {
+				f.accept(fmt.Sprintf("k%d", i), "a", "b")
+			}
+			stored := f.sink.await(t, count(300))
+			require.False(t, slices.ContainsFunc(stored, dead))
+
+			f.sink.set(func() {
+				sink.fail, sink.hang = nil, nil
+				close(sink.release)
+			})
+			f.awaitCursor(200)
+			seen := map[string]string{}
+			for _, e := range f.sink.await(t, count(400)) {
+				if e.Function == "b" {
+					require.Equal(t, "a", seen[e.PartitionKey], "the functions of %s are out of order", e.PartitionKey)
+				}
+				seen[e.PartitionKey] = e.Function
+			}
+			require.Len(t, seen, 200)
+		})
+	}
+}
+
+func TestTheWindowBoundsHowFarOthersRunAhead(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Options)
+		want   int // events stored while k1 is stuck
+	}{
+		"unfinished events": {func(o *Options) { o.WindowEvents = 5 }, -1},
+		"webhooks":          {func(o *Options) { o.WindowWebhooks = 1 }, 99},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sink := newScriptedSink()
+			sink.partitions = 2
+			var mu sync.Mutex
+			failed := map[string]bool{}
+			sink.fail = func(e bridge.Event) error {
+				if sink.Partition(e) == 1 {
+					mu.Lock()
+					defer mu.Unlock()
+					failed[e.Subject] = true
+					return bridge.Retry(errors.New("no leader"))
+				}
+				return nil
+			}
+			f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+			for i := range 20 {
+				f.accept(fmt.Sprintf("k%d", i), "a")
+			}
+			f.run(tc.change)
+			if tc.want < 0 {
+				// Five events of the dead partition fill the window: those of webhooks 2, 4, 6, 8 and 10.
+				require.Equal(t, []string{"k0/a", "k2/a", "k4/a", "k6/a", "k8/a"}, subjects(f.sink.await(t, count(5))))
+				require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(failed) > 0 }, 10*time.Second, time.Millisecond)
+			}
+			f.sink.set(func() { sink.fail = nil })
+			f.awaitCursor(20)
+			require.Len(t, f.sink.await(t, count(20)), 20)
+		})
+	}
+}
+
+func TestAPayloadLargerThanTheWindowPassesThroughIt(t *testing.T) {
+	f := start(t, newScriptedSink(), func(o *Options) { o.WindowEvents = 10; o.BatchEvents = 4 })
+	functions := make([]string, 1000)
+	for i := range functions {
+		functions[i] = fmt.Sprintf("f%04d", i)
+	}
+	f.accept("k1", functions...)
+	stored := f.sink.await(t, count(1000))
+	require.True(t, slices.IsSortedFunc(stored, func(a, b bridge.Event) int { return strings.Compare(a.Function, b.Function) }))
+	f.awaitCursor(1)
+	f.sink.set(func() {
+		require.LessOrEqual(t, slices.Max(f.sink.batches), 4)
+	})
+}
+
+func TestADownSinkIsSaidOnceAndAskedWithSmallBatches(t *testing.T) {
+	sink := newScriptedSink()
+	down := errors.New("connection refused")
+	sink.fail = func(bridge.Event) error { return bridge.Retry(down) }
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	for i := range 100 {
+		f.accept(fmt.Sprintf("k%d", i), "a")
+	}
+	f.run(func(o *Options) { o.ProbeEvents = 3 })
+	require.Eventually(t, func() bool {
+		f.sink.mu.Lock()
+		defer f.sink.mu.Unlock()
+		return len(f.sink.batches) > 10
+	}, 10*time.Second, time.Millisecond)
+	require.Equal(t, 1, f.log.count("sink is down"))
+	require.Zero(t, f.log.count("sink is back"))
+	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_up"), 0)
+	require.InDelta(t, 100, value(t, f.metrics, "fnbridge_sink_backlog_webhooks"), 0)
+	require.Positive(t, value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds"))
+	f.sink.set(func() { sink.fail = nil })
+	f.sink.await(t, count(100))
+	f.awaitCursor(100)
+	require.Eventually(t, func() bool { return f.log.count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
+	f.stop()
+	require.Equal(t, 1, f.log.count("sink is down"))
+	require.Equal(t, 1, f.log.count("sink is back"))
+	require.InDelta(t, 1, value(t, f.metrics, "fnbridge_sink_up"), 0)
+	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_backlog_webhooks"), 0)
+	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds"), 0)
+	for _, n := range f.sink.batches[1:10] {
+		require.LessOrEqual(t, n, 3)
+	}
+}
+
+func TestABlockedSinkIsSaidLoudlyOnceAndRecovers(t *testing.T) {
+	sink := newScriptedSink()
+	sink.fail = func(bridge.Event) error { return bridge.Blocked(errors.New("no permission to publish")) }
+	f := start(t, sink, nil)
+	f.accept("k1", "a")
+	require.Eventually(t, func() bool {
+		f.sink.mu.Lock()
+		defer f.sink.mu.Unlock()
+		return len(f.sink.batches) > 5
+	}, 10*time.Second, time.Millisecond)
+	require.Equal(t, 1, f.log.count("sink is blocked"))
+	require.Eventually(t, func() bool {
+		s, err := f.journal.Status(t.Context())
+		return err == nil && len(s.Sinks) == 1 && s.Sinks[0].State.State == "blocked" &&
+			s.Sinks[0].State.LastError == "no permission to publish"
+	}, 10*time.Second, time.Millisecond)
+	f.sink.set(func() { sink.fail = nil })
+	f.awaitCursor(1)
+}
+
+func TestAnIdleSinkIsCheckedAndItsTroubleShown(t *testing.T) {
+	sink := newScriptedSink()
+	sink.check = errors.New("connection refused")
+	f := start(t, sink, func(o *Options) { o.CheckInterval = time.Millisecond })
+	require.Eventually(t, func() bool { return f.log.count("sink is down") == 1 }, 10*time.Second, time.Millisecond)
+	f.sink.set(func() { sink.check = nil })
+	require.Eventually(t, func() bool { return f.log.count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
+}
+
+func TestAStopWaitsForTheBatchUnderWay(t *testing.T) {
+	sink := newScriptedSink()
+	sink.hang = func(bridge.Event) bool { return true }
+	f := start(t, sink, nil)
+	f.accept("k1", "a")
+	require.Eventually(t, func() bool {
+		f.sink.mu.Lock()
+		defer f.sink.mu.Unlock()
+		return len(f.sink.batches) == 1
+	}, 10*time.Second, time.Millisecond)
+	stopped := make(chan struct{})
+	go func() { f.stop(); close(stopped) }()
+	close(sink.release)
+	<-stopped
+	c, err := f.journal.Cursor(t.Context(), "scripted")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, c, "the acknowledgement of the last batch counts")
+}
+
+func TestAStopInterruptsTheWaitBetweenTries(t *testing.T) {
+	sink := newScriptedSink()
+	sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("down")) }
+	f := start(t, sink, func(o *Options) { o.MinBackoff, o.MaxBackoff = time.Hour, time.Hour })
+	f.accept("k1", "a")
+	require.Eventually(t, func() bool {
+		f.sink.mu.Lock()
+		defer f.sink.mu.Unlock()
+		return len(f.sink.batches) == 1
+	}, 10*time.Second, time.Millisecond)
+	f.stop()
+}
+
+func TestASinkThatAnswersTooFewResultsLosesNothing(t *testing.T) {
+	sink := &shortSink{scriptedSink: newScriptedSink(), short: 3}
+	j := openJournal(t, t.TempDir())
+	f := &fixture{t: t, journal: j, sink: sink.scriptedSink, log: &records{}}
+	f.run(func(o *Options) { o.Sink = sink })
+	f.accept("k1", "a", "b")
+	f.awaitCursor(1)
+	require.Equal(t, []string{"k1/a", "k1/b"}, subjects(f.sink.await(t, count(2))))
+}
+
+// shortSink forgets results a few times.
+type shortSink struct {
+	*scriptedSink
+	short int
+}
+
+func (s *shortSink) Publish(ctx context.Context, events []bridge.Event) []error {
+	if s.short--; s.short >= 0 {
+		return nil
+	}
+	return s.scriptedSink.Publish(ctx, events)
+}
+
+func value(t *testing.T, g prometheus.Gatherer, name string) float64 {
+	t.Helper()
+	families, err := g.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	require.FailNow(t, "no such metric", name)
+	return 0
+}
+

@@ -1,0 +1,69 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	acknowledged prometheus.Counter
+	retried      prometheus.Counter
+	deadLettered prometheus.Counter
+	publish      prometheus.Observer
+}
+
+// newMetrics registers the metrics of one sink. Dispatchers share a registry, so the sink is a constant label.
+func newMetrics(d *Dispatcher) (*metrics, error) {
+	sink := prometheus.Labels{"sink": d.name}
+	events := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fnbridge_events_total", ConstLabels: sink,
+		Help: "Events by what came of a try to publish them: acknowledged, retried (will be tried again) or dead_lettered.",
+	}, []string{"result"})
+	publish := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "fnbridge_publish_duration_seconds", ConstLabels: sink,
+		Help:    "How long the sink took to answer a batch of events.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	})
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: sink}, value)
+	}
+	for _, c := range []prometheus.Collector{
+		events, publish,
+		gauge("fnbridge_sink_up",
+			"1 while the last try of every partition was acknowledged, or the last check of an idle sink passed; else 0.",
+			func() float64 {
+				if d.up.Load() {
+					return 1
+				}
+				return 0
+			}),
+		gauge("fnbridge_sink_backlog_webhooks",
+			"Accepted webhooks that have not wholly reached the sink.",
+			func() float64 { return float64(d.backlog()) }),
+		gauge("fnbridge_sink_oldest_webhook_age_seconds",
+			"Age of the oldest accepted webhook that has not wholly reached the sink; 0 when there is none.",
+			func() float64 { return d.oldestAge().Seconds() }),
+	} {
+		if err := d.o.Registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return &metrics{
+		acknowledged: events.WithLabelValues("acknowledged"),
+		retried:      events.WithLabelValues("retried"),
+		deadLettered: events.WithLabelValues("dead_lettered"),
+		publish:      publish,
+	}, nil
+}
+
+// backlog counts webhooks behind the cursor. Sequence numbers have no gaps.
+func (d *Dispatcher) backlog() int64 { return max(0, d.o.Journal.Head()-d.cursor.Load()) }
+
+func (d *Dispatcher) oldestAge() time.Duration {
+	nanos := d.oldest.Load()
+	if nanos == 0 {
+		return 0
+	}
+	return max(0, d.o.Now().Sub(time.Unix(0, nanos)))
+}

@@ -1,0 +1,82 @@
+package delivery
+
+import (
+	"iter"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// webhook is one journal entry whose events are on their way.
+type webhook struct {
+	seq        int64
+	receivedAt time.Time
+	id         string
+	open       int  // events taken from it and not finished
+	exhausted  bool // all its events have been taken
+}
+
+func (w *webhook) done() bool { return w.exhausted && w.open == 0 }
+
+// source yields a webhook's events one by one, so that a payload with very many costs no more memory than the window.
+type source struct {
+	webhook *webhook
+	next    func() (bridge.Event, bool)
+	stop    func()
+	index   int
+}
+
+func newSource(w *webhook, events iter.Seq[bridge.Event]) *source {
+	next, stop := iter.Pull(events)
+	return &source{webhook: w, next: next, stop: stop}
+}
+
+// window holds what has been read from the journal and is not finished, oldest first. It is what bounds memory, and
+// how far delivery runs ahead of an event that does not get through.
+type window struct {
+	webhooks []*webhook
+	events   int   // taken and not finished
+	bytes    int   // of those events
+	cursor   int64 // everything up to here is finished
+	read     int64 // the newest webhook read
+}
+
+// room tells whether another event may be taken.
+func (w *window) room(o *Options) bool { return w.events < o.WindowEvents && w.bytes < o.WindowBytes }
+
+// span is how many webhooks lie between the oldest unfinished one and the newest one read.
+func (w *window) span() int64 { return w.read - w.cursor }
+
+func (w *window) add(hook *webhook) {
+	w.webhooks = append(w.webhooks, hook)
+	w.read = hook.seq
+}
+
+func (w *window) take(it *item) {
+	it.webhook.open++
+	w.events++
+	w.bytes += it.size()
+}
+
+func (w *window) finish(it *item) {
+	it.webhook.open--
+	w.events--
+	w.bytes -= it.size()
+}
+
+// advance moves the cursor past the finished webhooks at the front.
+func (w *window) advance() {
+	for len(w.webhooks) > 0 && w.webhooks[0].done() {
+		w.cursor = w.webhooks[0].seq
+		w.webhooks[0] = nil
+		w.webhooks = w.webhooks[1:]
+	}
+}
+
+// oldest returns when the oldest unfinished webhook was received.
+func (w *window) oldest() (time.Time, bool) {
+	if len(w.webhooks) == 0 {
+		return time.Time{}, false
+	}
+	return w.webhooks[0].receivedAt, true
+}

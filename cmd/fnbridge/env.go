@@ -1,0 +1,36 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fnbridge/fnbridge/config"
+)
+
+func envCommand(c console) *cobra.Command {
+	var asJSON, asMarkdown bool
+	cmd := &cobra.Command{
+		Use:   "env",
+		Short: "Print every environment variable with its type, default and meaning",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			switch {
+			case asJSON && asMarkdown:
+				return usageError{errors.New("--json and --markdown exclude each other")}
+			case asJSON:
+				e := json.NewEncoder(c.out)
+				e.SetIndent("", "  ")
+				return e.Encode(config.Variables())
+			case asMarkdown:
+				return config.WriteMarkdown(c.out)
+			default:
+				return config.WriteText(c.out)
+			}
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&asMarkdown, "markdown", false, "print the tables of the README")
+	return cmd
+}

@@ -1,0 +1,87 @@
+// Command fnbridge receives Tensorlake's webhooks and publishes what they tell as events to NATS JetStream and Apache Kafka.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/fnbridge/fnbridge/config"
+)
+
+// Exit codes, as shells and supervisors see them.
+const (
+	exitOK     = 0
+	exitFailed = 1 // what was asked for did not work
+	exitUsage  = 2 // the configuration or the command line is wrong
+)
+
+func main() {
+	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// A second signal ends the process at once: whoever sends it does not want to wait.
+	context.AfterFunc(ctx, restore)
+	os.Exit(run(ctx, console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stdout.Fd()))}, os.Args[1:]))
+}
+
+// console is where a command reads and writes.
+type console struct {
+	in       io.Reader
+	out, err io.Writer
+	terminal bool // out is a terminal
+}
+
+// usageError is a mistake on the command line or in the environment: exit code 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// errReported ends a command with exit code 1 when everything has been said already.
+var errReported = errors.New("reported") //nolint:gochecknoglobals // a sentinel
+
+// run is the whole program but for the process around it.
+func run(ctx context.Context, c console, args []string) int {
+	root := &cobra.Command{
+		Use:   "fnbridge",
+		Short: "Forwards Tensorlake webhooks as CloudEvents to NATS JetStream and Apache Kafka, at least once",
+		Long: `fnbridge verifies the webhooks that Tensorlake sends when a workflow finishes, makes them durable,
+turns every fn_status entry into one CloudEvent, and publishes the events to NATS JetStream or Apache Kafka.
+
+It is configured with environment variables: "fnbridge env" lists them.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.SetArgs(args)
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(serveCommand(c), sendCommand(c), tailCommand(c), checkCommand(c), statusCommand(c),
+		deadLettersCommand(c), envCommand(c), versionCommand(c))
+
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	var wrongConfig config.Errors
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errReported):
+		return exitFailed
+	case errors.As(err, &wrongConfig):
+		fmt.Fprintf(c.err, "fnbridge: the configuration is wrong:\n%s\nRun \"fnbridge env\" for every variable and its meaning.\n", indent(wrongConfig.Error()))
+		return exitUsage
+	case errors.As(err, &usage), isUnknownCommand(err):
+		fmt.Fprintf(c.err, "fnbridge: %v\nRun \"fnbridge --help\" for what it can do.\n", err)
+		return exitUsage
+	default:
+		fmt.Fprintf(c.err, "fnbridge: %v\n", err)
+		return exitFailed
+	}
+}

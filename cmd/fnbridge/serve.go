@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/config"
+)
+
+func serveCommand(c console) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the bridge",
+		Long: `Runs the bridge until SIGINT or SIGTERM. Then it stops taking webhooks, finishes what is under way within
+FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0. Events that have not reached a sink by then wait in the data directory.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), c) },
+	}
+}
+
+func serve(ctx context.Context, c console) error {
+	cfg, warnings, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	logger := newLogger(c, cfg)
+	for _, w := range warnings {
+		logger.Warn("configuration", "variable", w.Variable, "warning", w.Message)
+	}
+	b := build()
+	a, err := app.New(ctx, app.Options{Config: cfg, Logger: logger, Version: b.Version, Revision: b.Revision})
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// loadConfig reads the environment and has every part of the bridge look at what is its own. The error lists all that is wrong.
+func loadConfig() (*config.Config, []config.Warning, error) {
+	cfg, warnings, err := config.Load()
+	var problems config.Errors
+	if err != nil && !errors.As(err, &problems) {
+		return nil, warnings, err
+	}
+	problems = append(problems, app.Validate(cfg)...)
+	if len(problems) > 0 {
+		return nil, warnings, problems
+	}
+	return cfg, warnings, nil
+}
+
+// printWarnings shows what is odd about the environment, for commands that have no log.
+func printWarnings(w io.Writer, warnings []config.Warning) {
+	for _, warning := range warnings {
+		fmt.Fprintf(w, "warning: %s: %s\n", warning.Variable, warning.Message)
+	}
+}
+
+// newLogger writes text to a terminal and JSON elsewhere, unless the configuration says otherwise. Both quote what
+// they print, so that no value can begin a line of its own.
+func newLogger(c console, cfg *config.Config) *slog.Logger {
+	o := &slog.HandlerOptions{Level: cfg.LogLevel}
+	format := strings.ToLower(cfg.LogFormat)
+	if format == "text" || (format == "" && c.terminal) {
+		return slog.New(slog.NewTextHandler(c.out, o))
+	}
+	return slog.New(slog.NewJSONHandler(c.out, o))
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/config"
+	"github.com/fnbridge/fnbridge/sinks"
+)
+
+type tailOptions struct {
+	sink  string
+	all   bool
+	since time.Duration
+	count int
+	json  bool
+}
+
+func tailCommand(c console) *cobra.Command {
+	var o tailOptions
+	cmd := &cobra.Command{
+		Use:   "tail",
+		Short: "Print events as they reach a sink",
+		Long: `Subscribes to a sink's broker as any consumer does, and prints each event: when it was stored, its address, its data.
+With --json each line is the event as a structured CloudEvent, with its address beside it.`,
+		Example: `  fnbridge tail
+  fnbridge tail --since 1h
+  fnbridge tail --sink kafka --all --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return tail(cmd.Context(), c, o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.sink, "sink", "", "name of the sink (default: the first of FNBRIDGE_SINKS)")
+	f.BoolVar(&o.all, "all", false, "begin with the oldest event that is stored")
+	f.DurationVar(&o.since, "since", 0, "begin with what was stored this long ago, such as 1h")
+	f.IntVar(&o.count, "count", 0, "end after this many events")
+	jsonFlag(cmd, &o.json)
+	return cmd
+}
+
+var errEnough = errors.New("enough") //nolint:gochecknoglobals // a sentinel
+
+func tail(ctx context.Context, c console, o tailOptions) error {
+	if o.all && o.since != 0 {
+		return usageError{errors.New("--all and --since exclude each other")}
+	}
+	cfg, warnings, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	printWarnings(c.err, warnings)
+	sink, err := pickSink(cfg, o.sink)
+	if err != nil {
+		return err
+	}
+	start := sinks.Start{All: o.all}
+	if o.since > 0 {
+		start.Since = time.Now().Add(-o.since)
+	}
+	if c.terminal && !o.json {
+		fmt.Fprintf(c.err, "Waiting for events from sink %s. Ctrl-C ends.\n", sink.Name)
+	}
+	seen := 0
+	err = sinks.Tail(ctx, app.SinkOptions(cfg, sink, nil), start, func(r bridge.Received) error {
+		if err := printReceived(c, r, o.json); err != nil {
+			return err
+		}
+		if seen++; seen == o.count {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) || (err != nil && ctx.Err() != nil) {
+		return nil
+	}
+	return err
+}
+
+func pickSink(cfg *config.Config, name string) (config.Sink, error) {
+	if name == "" {
+		return cfg.Sinks[0], nil
+	}
+	for _, s := range cfg.Sinks {
+		if s.Name == name {
+			return s, nil
+		}
+	}
+	return config.Sink{}, usageError{fmt.Errorf("no sink is called %q; FNBRIDGE_SINKS has %s", name, sinkNames(cfg))}
+}
+
+func sinkNames(cfg *config.Config) string {
+	text := ""
+	for i, s := range cfg.Sinks {
+		if i > 0 {
+			text += ", "
+		}
+		text += s.Name
+	}
+	return text
+}
+
+func printReceived(c console, r bridge.Received, asJSON bool) error {
+	if !asJSON {
+		_, err := fmt.Fprintf(c.out, "%s  %s  %s\n", r.StoredAt.Local().Format("15:04:05.000"), printable(r.Address), printable(string(r.Event.Data)))
+		return err
+	}
+	line := struct {
+		Address  string          `json:"address"`
+		Key      string          `json:"key,omitempty"`
+		StoredAt time.Time       `json:"stored_at"`
+		Event    json.RawMessage `json:"event,omitempty"`
+		Data     []byte          `json:"data,omitempty"` // in the plain format there is nothing else, and it may be any bytes
+	}{Address: r.Address, Key: r.Key, StoredAt: r.StoredAt}
+	if r.Event.Type == "" {
+		line.Data = r.Event.Data
+	} else {
+		_, body, err := cloudevents.Structured.Encode(r.Event, "")
+		if err != nil {
+			return err
+		}
+		line.Event = body
+	}
+	return json.NewEncoder(c.out).Encode(line)
+}
