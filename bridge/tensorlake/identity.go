@@ -1,0 +1,27 @@
+package tensorlake
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+)
+
+// digest is the SHA-256 of a kind of fact and what tells one fact of that kind from another. Each is preceded by its
+// length, so that no two lists of fields digest the same bytes.
+func digest(kind string, fields ...string) [sha256.Size]byte {
+	size := 8 + len(kind)
+	for _, f := range fields {
+		size += 8 + len(f)
+	}
+	b := make([]byte, 0, size)
+	b = binary.BigEndian.AppendUint64(b, uint64(len(kind)))
+	b = append(b, kind...)
+	for _, f := range fields {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(f)))
+		b = append(b, f...)
+	}
+	return sha256.Sum256(b)
+}
+
+// eventID is a digest as an event's id.
+func eventID(sum [sha256.Size]byte) string { return hex.EncodeToString(sum[:16]) }

@@ -1,0 +1,281 @@
+package tensorlake
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	secretPrefix = "whsec_"
+	// minSecretBytes is the least that Standard Webhooks allows a secret to hold. Anything shorter was cut off on its way.
+	minSecretBytes = 24
+
+	signatureVersion = "v1,"
+	// signatureLength is the length of a SHA-256 HMAC in base64.
+	signatureLength = (sha256.Size + 2) / 3 * 4
+	// maxSignatures bounds how many signatures of one header are compared. A sender adds one for each secret that
+	// is valid while it rotates them, which is two.
+	maxSignatures = 64
+
+	// maxTimestampDigits keeps a timestamp inside int64, and in years that a time.Time can hold.
+	maxTimestampDigits = 12
+)
+
+// Why a signature was refused: the values of SignatureError.Reason, which are few enough for a metric's label.
+const (
+	ReasonMissingHeader    = "missing_header"
+	ReasonBadTimestamp     = "bad_timestamp"
+	ReasonOutOfTolerance   = "timestamp_out_of_tolerance"
+	ReasonBadSignature     = "bad_signature"
+	ReasonNoMatchingSecret = "no_match"
+)
+
+// SignatureError says why a request's signature was refused.
+type SignatureError struct {
+	// Reason is one of the Reason constants.
+	Reason string
+	// Detail tells the sender what to change. It holds no secret, and nothing that could forge a log line.
+	Detail string
+}
+
+func (e *SignatureError) Error() string { return "webhook signature refused: " + e.Detail }
+
+// Signature is what a verified signature vouches for.
+type Signature struct {
+	// ID is the delivery's identifier, which the sender repeats when it tries again.
+	ID string
+	// Timestamp is when the sender signed this try, in whole seconds, UTC.
+	Timestamp time.Time
+	// Secret is the index of the secret that matched, in the order given to NewVerifier; the first if several did.
+	Secret int
+}
+
+// Secret is the key that a webhook is signed with. It never prints its value.
+type Secret struct{ key []byte }
+
+// ParseSecret reads a secret as Svix and Tensorlake show it: whsec_ and the key in base64. The error says what is
+// wrong without repeating any of the value.
+func ParseSecret(s string) (Secret, error) {
+	s = strings.TrimSpace(s)
+	encoded, ok := strings.CutPrefix(s, secretPrefix)
+	switch {
+	case s == "":
+		return Secret{}, errors.New("is empty")
+	case !ok:
+		return Secret{}, errors.New("does not begin with " + secretPrefix + "; copy the whole signing secret of the endpoint")
+	}
+	key, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return Secret{}, errors.New("is not valid base64 after " + secretPrefix + "; copy the whole signing secret of the endpoint")
+	}
+	if len(key) < minSecretBytes {
+		return Secret{}, fmt.Errorf("holds %d bytes after decoding, and a signing secret has at least %d; copy the whole of it",
+			len(key), minSecretBytes)
+	}
+	return Secret{key: key}, nil
+}
+
+// String hides the key.
+func (Secret) String() string { return secretPrefix + "…" }
+
+// GoString hides the key from %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// GenerateSecret makes a new secret: whsec_ and 24 random bytes in base64, as Svix makes them.
+func GenerateSecret() string {
+	key := make([]byte, minSecretBytes)
+	_, _ = rand.Read(key) // never fails: the runtime ends the program when the system has no randomness
+	return secretPrefix + base64.StdEncoding.EncodeToString(key)
+}
+
+// Verifier checks signatures as Svix and the Standard Webhooks specification make them.
+type Verifier struct {
+	secrets   []Secret
+	tolerance time.Duration
+}
+
+// NewVerifier makes a Verifier that accepts each of the secrets, so that they can be rotated, and timestamps at most
+// tolerance away from now in either direction. An error about a secret names its place in the list, never its value.
+func NewVerifier(secrets []string, tolerance time.Duration) (*Verifier, error) {
+	if len(secrets) == 0 {
+		return nil, errors.New("no webhook secret was given")
+	}
+	if tolerance <= 0 {
+		return nil, fmt.Errorf("the webhook tolerance is %s; it must be more than 0", tolerance)
+	}
+	v := &Verifier{secrets: make([]Secret, len(secrets)), tolerance: tolerance}
+	for i, s := range secrets {
+		secret, err := ParseSecret(s)
+		if err != nil {
+			return nil, fmt.Errorf("webhook secret %d of %d %w", i+1, len(secrets), err)
+		}
+		v.secrets[i] = secret
+	}
+	return v, nil
+}
+
+// Verify checks that h holds a signature over body that one of the secrets made, at a time that is within the
+// tolerance of now. The headers are svix-id, svix-timestamp and svix-signature or, unless these three are all there,
+// the same with webhook-. The error is a *SignatureError.
+//
+// Comparing takes the same time whatever the signatures hold. Of one header at most 64 signatures are compared.
+func (v *Verifier) Verify(h http.Header, body []byte, now time.Time) (Signature, error) {
+	signed, err := readHeaders(h)
+	if err != nil {
+		return Signature{}, err
+	}
+	at, err := v.checkTimestamp(signed.timestamp, now)
+	if err != nil {
+		return Signature{}, err
+	}
+	candidates := signaturesIn(signed.signature)
+	if len(candidates) == 0 {
+		return Signature{}, &SignatureError{
+			Reason: ReasonBadSignature,
+			Detail: fmt.Sprintf("the header %s-signature holds no v1 signature; it must hold v1, a comma, and the base64 of "+
+				"HMAC-SHA256 over id.timestamp.body", signed.family),
+		}
+	}
+
+	prefix := signedPrefix(signed.id, signed.timestamp)
+	match := -1
+	for i, secret := range slices.Backward(v.secrets) { // so that the first of several is kept
+		expected := sign(secret, prefix, body)
+		equal := 0
+		for _, c := range candidates {
+			equal |= subtle.ConstantTimeCompare([]byte(c), expected)
+		}
+		match = subtle.ConstantTimeSelect(equal, i, match)
+	}
+	if match < 0 {
+		return Signature{}, &SignatureError{
+			Reason: ReasonNoMatchingSecret,
+			Detail: "no signature matches the body and a configured secret; check that the secret is this endpoint's, and " +
+				"that nothing on the way changes the body",
+		}
+	}
+	return Signature{ID: signed.id, Timestamp: at, Secret: match}, nil
+}
+
+// signatureHeaders are the three headers of one family.
+type signatureHeaders struct {
+	family, id, timestamp, signature string
+}
+
+func readHeaders(h http.Header) (signatureHeaders, error) {
+	var missing []string
+	for _, family := range []string{"svix", "webhook"} {
+		s := signatureHeaders{
+			family:    family,
+			id:        h.Get(family + "-id"),
+			timestamp: h.Get(family + "-timestamp"),
+			signature: h.Get(family + "-signature"),
+		}
+		if s.id != "" && s.timestamp != "" && s.signature != "" {
+			return s, nil
+		}
+		if s.id != "" || s.timestamp != "" || s.signature != "" {
+			for _, part := range []struct{ name, value string }{
+				{"-id", s.id},
+				{"-timestamp", s.timestamp},
+				{"-signature", s.signature},
+			} {
+				if part.value == "" {
+					missing = append(missing, family+part.name)
+				}
+			}
+		}
+	}
+	detail := "the request is not signed: svix-id, svix-timestamp and svix-signature (or the same with webhook-) are missing"
+	if len(missing) > 0 {
+		detail = "the request is not signed completely: missing are the headers " + strings.Join(missing, ", ")
+	}
+	return signatureHeaders{}, &SignatureError{Reason: ReasonMissingHeader, Detail: detail}
+}
+
+func (v *Verifier) checkTimestamp(text string, now time.Time) (time.Time, error) {
+	seconds, err := strconv.ParseUint(text, 10, 64)
+	// Digits only: no sign, no space, nothing that a second reader could take for another number.
+	if err != nil || len(text) > maxTimestampDigits {
+		return time.Time{}, &SignatureError{
+			Reason: ReasonBadTimestamp,
+			Detail: fmt.Sprintf("the timestamp %s is not a whole number of seconds since 1970", quote(text)),
+		}
+	}
+	at := time.Unix(int64(seconds), 0).UTC() //nolint:gosec // at most twelve digits
+	if off := now.Sub(at); off > v.tolerance || off < -v.tolerance {
+		word := "before"
+		if off < 0 {
+			word = "after"
+		}
+		return time.Time{}, &SignatureError{
+			Reason: ReasonOutOfTolerance,
+			Detail: fmt.Sprintf("the timestamp %s is more than %s %s this server's clock, which says %s; check both clocks, "+
+				"and sign each try anew", at.Format(time.RFC3339), v.tolerance, word, now.UTC().Format(time.RFC3339)),
+		}
+	}
+	return at, nil
+}
+
+// signaturesIn returns the v1 signatures of a header that are as long as one has to be. Other versions are passed
+// over: a sender may add them beside v1.
+func signaturesIn(header string) []string {
+	var found []string
+	for entry := range strings.SplitSeq(header, " ") {
+		signature, ok := strings.CutPrefix(entry, signatureVersion)
+		if !ok || len(signature) != signatureLength {
+			continue
+		}
+		if found = append(found, signature); len(found) == maxSignatures {
+			break
+		}
+	}
+	return found
+}
+
+func signedPrefix(id, timestamp string) []byte {
+	prefix := make([]byte, 0, len(id)+len(timestamp)+2)
+	prefix = append(prefix, id...)
+	prefix = append(prefix, '.')
+	prefix = append(prefix, timestamp...)
+	return append(prefix, '.')
+}
+
+// sign returns the signature in base64.
+func sign(secret Secret, prefix, body []byte) []byte {
+	mac := hmac.New(sha256.New, secret.key)
+	mac.Write(prefix)
+	mac.Write(body)
+	return base64.StdEncoding.AppendEncode(make([]byte, 0, signatureLength), mac.Sum(nil))
+}
+
+// Sign returns the headers svix-id, svix-timestamp and svix-signature that Svix would send with body at that time.
+func Sign(secret, id string, at time.Time, body []byte) (http.Header, error) {
+	key, err := ParseSecret(secret)
+	if err != nil {
+		return nil, fmt.Errorf("the webhook secret %w", err)
+	}
+	if id == "" || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return nil, fmt.Errorf("the webhook id %s must be printable ASCII without spaces, and not empty", quote(id))
+	}
+	seconds := at.Unix()
+	timestamp := strconv.FormatInt(seconds, 10)
+	if seconds < 0 || len(timestamp) > maxTimestampDigits {
+		return nil, fmt.Errorf("the time %s cannot be a webhook's timestamp", at)
+	}
+	h := make(http.Header, 3)
+	h.Set("svix-id", id)
+	h.Set("svix-timestamp", timestamp)
+	h.Set("svix-signature", signatureVersion+string(sign(key, signedPrefix(id, timestamp), body)))
+	return h, nil
+}

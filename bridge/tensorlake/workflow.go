@@ -1,0 +1,196 @@
+package tensorlake
+
+import (
+	"crypto/sha256"
+	"hash"
+	"iter"
+	"strconv"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+const (
+	typePrefix          = "tensorlake."
+	functionTypePrefix  = typePrefix + "workflow.function."
+	invocationType      = typePrefix + "workflow.invocation.finished"
+	workflowSource      = "/tensorlake/workflows/"
+	routeOfWorkflow     = "workflow"
+	summaryAllSucceeded = "success"
+	summaryAnyFailed    = "failure"
+	summaryUndecided    = "partial"
+)
+
+func workflowKeys() []key { return []key{keyWorkflowName, keyInvocationID, keyFnStatus} }
+
+// workflow is the payload {"workflow_name", "invocation_id", "fn_status": {function: status}}. Its fields are JSON as
+// it stands in the payload.
+type workflow struct {
+	name       []byte
+	invocation []byte
+	statuses   []byte
+	total      int
+}
+
+func readWorkflow(f *fields) (content, string) {
+	r := fieldReader{fields: f}
+	w := workflow{
+		name:       r.required(keyWorkflowName, '"'),
+		invocation: r.required(keyInvocationID, '"'),
+		statuses:   r.required(keyFnStatus, '{'),
+	}
+	if r.problem != "" {
+		return nil, r.problem
+	}
+	for function, status := range members(w.statuses) {
+		if status[0] != '"' {
+			r.fail("fn_status.%s is %s, not a string", quote(unquote(function)), kindOf(status))
+			return nil, r.problem
+		}
+		w.total++
+	}
+	return w, ""
+}
+
+func (p workflow) len(o Options) int {
+	if o.SummaryEvents {
+		return p.total + 1
+	}
+	return p.total
+}
+
+func (p workflow) events(w bridge.Webhook, o Options) iter.Seq[bridge.Event] {
+	return func(yield func(bridge.Event) bool) {
+		invocation := p.read(w)
+		summary := newSummary(invocation)
+		for function, status := range members(p.statuses) {
+			e, sum := invocation.function(function, status)
+			if o.SummaryEvents {
+				summary.add(sum, e.Status)
+			}
+			if !yield(e) {
+				return
+			}
+		}
+		if o.SummaryEvents {
+			yield(summary.event())
+		}
+	}
+}
+
+// invocation is what the events of one workflow payload share, made once: a payload can have 100,000 functions and
+// a name of a megabyte.
+type invocation struct {
+	workflow workflow
+	webhook  bridge.Webhook
+	// shared holds the attributes that are the same in every event.
+	shared bridge.Event
+	// sum stands for the workflow and the invocation in the digests of its functions.
+	sum [sha256.Size]byte
+	// subject is the invocation's part of a subject.
+	subject string
+	// dataHead and dataTail are the data of an event before and after the function and its status.
+	dataHead, dataTail []byte
+}
+
+func (p workflow) read(w bridge.Webhook) *invocation {
+	name, id := unquote(p.name), unquote(p.invocation)
+	i := &invocation{
+		workflow: p,
+		webhook:  w,
+		sum:      digest("invocation", identity(p.name, name), identity(p.invocation, id)),
+		subject:  escapePart(id),
+	}
+	i.shared = newEvent(w, id)
+	i.shared.Source = workflowSource + escapePart(name)
+	i.shared.Time = w.Timestamp.UTC()
+	i.shared.Workflow = name
+	i.shared.Invocation = id
+	i.dataHead = append(i.dataHead, `{"workflow_name":`...)
+	i.dataHead = append(i.dataHead, p.name...)
+	i.dataHead = append(i.dataHead, `,"invocation_id":`...)
+	i.dataHead = append(i.dataHead, p.invocation...)
+	i.dataTail = append(i.dataTail, `,"functions_total":`...)
+	i.dataTail = strconv.AppendInt(i.dataTail, int64(p.total), 10)
+	return i
+}
+
+// function returns the event of one entry of fn_status, and the digest that its id is made of.
+func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Event, [sha256.Size]byte) {
+	function, status := unquote(functionLiteral), unquote(statusLiteral)
+	word := statusWord(status)
+	sum := digest("function", string(i.sum[:]), identity(functionLiteral, function), identity(statusLiteral, status))
+	e := i.shared
+	e.ID = eventID(sum)
+	e.Type = functionTypePrefix + word
+	e.Subject = i.subject + "/" + escapePart(function)
+	e.Function = function
+	e.Status = word
+	e.Route = []string{routeOfWorkflow, e.Workflow, function, word}
+
+	const functionKey, statusKey = `,"function":`, `,"status":`
+	data := make([]byte, 0, len(i.dataHead)+len(functionKey)+len(functionLiteral)+len(statusKey)+len(statusLiteral)+len(i.dataTail)+1)
+	data = append(data, i.dataHead...)
+	data = append(data, functionKey...)
+	data = append(data, functionLiteral...)
+	data = append(data, statusKey...)
+	data = append(data, statusLiteral...)
+	data = append(data, i.dataTail...)
+	data = append(data, '}')
+	e.Data = data
+	return e, sum
+}
+
+// summary adds up the function events of one invocation while they are made.
+type summary struct {
+	invocation        *invocation
+	succeeded, failed int
+	// sums digests the digests of the function events, so that another outcome makes another id.
+	sums hash.Hash
+}
+
+func newSummary(i *invocation) *summary { return &summary{invocation: i, sums: sha256.New()} }
+
+func (s *summary) add(sum [sha256.Size]byte, statusWord string) {
+	s.sums.Write(sum[:])
+	switch statusWord {
+	case "success", "successful", "succeeded", "completed":
+		s.succeeded++
+	case "failure", "failed":
+		s.failed++
+	}
+}
+
+// status is failure if any function failed, success if all succeeded (also if there are none), else partial: some
+// ended, or go on, in a way that is neither.
+func (s *summary) status() string {
+	switch {
+	case s.failed > 0:
+		return summaryAnyFailed
+	case s.succeeded == s.invocation.workflow.total:
+		return summaryAllSucceeded
+	default:
+		return summaryUndecided
+	}
+}
+
+func (s *summary) event() bridge.Event {
+	i := s.invocation
+	e := i.shared
+	e.ID = eventID(digest("invocation finished", string(i.sum[:]), string(s.sums.Sum(nil))))
+	e.Type = invocationType
+	e.Subject = i.subject
+	e.Status = s.status()
+	e.Route = routeOfType(e.Type)
+
+	data := append([]byte(nil), i.dataHead...)
+	data = append(data, i.dataTail...)
+	data = append(data, `,"succeeded":`...)
+	data = strconv.AppendInt(data, int64(s.succeeded), 10)
+	data = append(data, `,"failed":`...)
+	data = strconv.AppendInt(data, int64(s.failed), 10)
+	data = append(data, `,"status":"`...)
+	data = append(data, e.Status...)
+	data = append(data, `"}`...)
+	e.Data = data
+	return e
+}
