@@ -1,0 +1,120 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Sinks is the list of sinks.
+type Sinks []Sink
+
+// Decode reads a comma-separated list of name or name=kind into sinks with a Name and a Kind. With an
+// error, it has the entries that are right.
+func (s *Sinks) Decode(value string) error {
+	entries := splitList(value)
+	if len(entries) == 0 {
+		return fmt.Errorf("there is no sink in it: give name or name=kind, several separated by commas; kinds are %s", orList(kinds()))
+	}
+	var (
+		sinks Sinks
+		errs  []error
+	)
+	for _, entry := range entries {
+		sink, err := parseSink(entry)
+		if err == nil && slices.ContainsFunc(sinks, func(other Sink) bool { return other.Name == sink.Name }) {
+			err = fmt.Errorf("%s: there are two sinks with the name %s: give each a name of its own, such as %s2=%s", quote(entry), sink.Name, sink.Name, sink.Kind)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		sinks = append(sinks, sink)
+	}
+	errs = append(errs, clashes(sinks)...)
+	*s = sinks
+	return errors.Join(errs...)
+}
+
+var sinkName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
+
+func parseSink(entry string) (Sink, error) {
+	name, kind, hasKind := strings.Cut(entry, "=")
+	name, kind = strings.TrimSpace(name), strings.ToLower(strings.TrimSpace(kind))
+	isKind := slices.Contains(kinds(), name)
+	switch {
+	case !sinkName.MatchString(name):
+		return Sink{}, fmt.Errorf("%s: %s is not a name of a sink: give a lower-case letter and then at most 30 of a-z, 0-9 and _, "+
+			"such as audit (no dashes: the name is part of variables' names)", quote(entry), quote(name))
+	case !hasKind && !isKind:
+		return Sink{}, fmt.Errorf("%s has no kind: give %s", quote(entry), orList(prefixed(name+"=", kinds())))
+	case hasKind && !slices.Contains(kinds(), kind):
+		return Sink{}, fmt.Errorf("%s: %s is not a kind of sink: give %s", quote(entry), quote(kind), orList(prefixed(name+"=", kinds())))
+	case hasKind && isKind && name != kind:
+		return Sink{}, fmt.Errorf("%s: a sink with the name of another kind would mislead: give it another name, such as audit=%s", quote(entry), kind)
+	case reservedBy(name) != "":
+		return Sink{}, fmt.Errorf("%s: the name %s is reserved, because variables such as %s have another meaning: give it another name, such as %s_sink",
+			quote(entry), name, reservedBy(name), name)
+	case !hasKind:
+		kind = name
+	}
+	return Sink{Name: name, Kind: kind}, nil
+}
+
+// reservedBy returns a variable of the bridge itself, or one that Kubernetes sets for a service called
+// fnbridge, that a sink of this name could be taken to own. Empty when there is none.
+func reservedBy(sink string) string {
+	own := prefixOf(sink)
+	for _, f := range bridgeFields() {
+		for _, name := range []string{prefix + f.name, prefix + f.name + fileSuffix} {
+			if strings.HasPrefix(name+"_", own) {
+				return name
+			}
+		}
+	}
+	for _, name := range []string{prefix + "PORT", prefix + "SERVICE_HOST"} {
+		if strings.HasPrefix(name+"_", own) {
+			return name
+		}
+	}
+	return ""
+}
+
+// clashes finds two sinks for which one name would be a variable of each: with the Kafka sinks a and a_tls,
+// FNBRIDGE_A_TLS_KEY_FILE is the TLS_KEY_FILE of a, and the file of the KEY of a_tls.
+func clashes(sinks Sinks) []error {
+	var (
+		errs  []error
+		owner = map[string]string{}
+	)
+	for _, s := range sinks {
+		for _, f := range sinkFields(s.Kind) {
+			for _, name := range []string{prefixOf(s.Name) + f.name, prefixOf(s.Name) + f.name + fileSuffix} {
+				if other, taken := owner[name]; taken && other != s.Name {
+					errs = append(errs, fmt.Errorf("the sinks %s and %s would both have a variable %s: rename one", other, s.Name, name))
+				}
+				owner[name] = s.Name
+			}
+		}
+	}
+	return errs
+}
+
+func prefixed(start string, words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = start + w
+	}
+	return out
+}
+
+// orList writes words as text: a, b or c.
+func orList(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}

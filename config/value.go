@@ -1,0 +1,179 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// set gives into the value of text, which decode turns into it, and returns what is wrong with it, each
+// reason with what to give instead.
+func (f field) set(text string, into reflect.Value, decode func() error) []string {
+	word := slices.IndexFunc(f.options, func(option string) bool { return strings.EqualFold(option, text) })
+	if len(f.options) > 0 && word < 0 {
+		return []string{f.expected(text)}
+	}
+	err := decode()
+	switch {
+	case err != nil && f.noun() != "":
+		return []string{f.expected(text)}
+	case err != nil:
+		return reasons(err)
+	}
+	if word >= 0 && into.Kind() == reflect.String {
+		into.SetString(f.options[word])
+	}
+	switch {
+	case f.unsupported != "" && !f.isDefault(into):
+		instead := "leave it out"
+		if f.defaultValue != "" {
+			instead = "leave it out, or give " + f.defaultValue
+		}
+		return []string{fmt.Sprintf("%s is not supported, as %s: %s", quote(text), f.unsupported, instead)}
+	case !f.inRange(into):
+		return []string{f.expected(text)}
+	}
+	if reason := checkText(f.holds, text); reason != "" {
+		return []string{reason}
+	}
+	return nil
+}
+
+// reasons takes joined errors apart.
+func reasons(err error) []string {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var list []string
+		for _, e := range joined.Unwrap() {
+			list = append(list, reasons(e)...)
+		}
+		return list
+	}
+	return []string{err.Error()}
+}
+
+// isDefault tells whether the value is the default.
+func (f field) isDefault(value reflect.Value) bool {
+	return fmt.Sprint(value) == f.defaultValue || f.defaultValue == "" && value.IsZero()
+}
+
+// inRange tells whether the value is within min and max, which are written like the value itself.
+func (f field) inRange(value reflect.Value) bool {
+	within := func(limit string, sign int) bool {
+		if limit == "" {
+			return true
+		}
+		bound := reflect.New(f.typ).Elem()
+		mustParse(limit, bound)
+		return int64(sign)*bound.Int() <= int64(sign)*value.Int()
+	}
+	return within(f.min, 1) && within(f.max, -1)
+}
+
+// noun says what a value has to be; empty for types whose own errors say more.
+func (f field) noun() string {
+	switch f.holds {
+	case holdsBool, holdsDuration, holdsSize:
+		return "a " + f.holds
+	case holdsNumber:
+		return "a whole number"
+	case holdsWord:
+		return "known"
+	default:
+		return ""
+	}
+}
+
+// expected says that text is not what is allowed, and what is, with an example.
+func (f field) expected(text string) string {
+	how := ""
+	switch f.holds {
+	case holdsBool:
+		how = "true or false"
+	case holdsWord:
+		how = orList(f.options)
+	case holdsNumber:
+		how = "digits, such as " + f.example()
+	case holdsDuration:
+		how = "numbers with a unit of ms, s, m or h, such as " + f.example()
+	case holdsSize:
+		how = "bytes, or a whole number with a unit of KB, MB, GB, TB, KiB, MiB, GiB or TiB, such as " + f.example()
+	}
+	return fmt.Sprintf("%s is not %s%s: give %s", quote(text), f.noun(), f.limits(), how)
+}
+
+func (f field) example() string {
+	if f.defaultValue != "" {
+		return f.defaultValue
+	}
+	return "24h"
+}
+
+func (f field) limits() string {
+	switch {
+	case f.min != "" && f.max != "":
+		return " from " + f.min + " to " + f.max
+	case f.min != "":
+		return " of at least " + f.min
+	default:
+		return ""
+	}
+}
+
+var (
+	streamName = regexp.MustCompile(`^[^\s.*>/\\\x00-\x1f\x7f]{1,255}$`)
+	topicName  = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+)
+
+// checkText says what is wrong with the text of a value, by what it holds.
+func checkText(holds, text string) string {
+	switch holds {
+	case holdsAddress:
+		if _, _, ok := splitAddress(text); !ok {
+			return quote(text) + " is not an address: give host:port, or :port for every interface, with a port from 0 to 65535, such as 127.0.0.1:8080"
+		}
+	case holdsFile:
+		return checkFile(text)
+	case holdsDirectory:
+		if info, err := os.Stat(text); err == nil && !info.IsDir() { //nolint:gosec // the operator says which directory
+			return quote(text) + " is a file: give the path of a directory, such as /var/lib/fnbridge"
+		}
+	case holdsStream:
+		if !streamName.MatchString(text) {
+			return quote(text) + ` is not a name of a stream: give at most 255 characters without white space and any of . * > / \, such as TENSORLAKE`
+		}
+	case holdsSubject:
+		if strings.ContainsAny(text, " \t\r\n") {
+			return quote(text) + " is not a subject: give a template without white space, such as tensorlake.{route}"
+		}
+	case holdsTopic:
+		if !topicName.MatchString(text) || text == "." || text == ".." {
+			return quote(text) + " is not a name of a topic: give at most 249 of a-z, A-Z, 0-9, dot, _ and -, such as tensorlake-events"
+		}
+	}
+	return ""
+}
+
+func checkFile(path string) string {
+	file, err := os.Open(path) //nolint:gosec // the operator says which file
+	if err != nil {
+		return fileError(path, err).Error() + ": give the path of a file that this process may read"
+	}
+	defer func() { _ = file.Close() }()
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		return quote(path) + " is a directory: give the path of a file"
+	}
+	return ""
+}
+
+// quote quotes a value for a message, and shortens it when it is long.
+func quote(text string) string {
+	const most = 80
+	if runes := []rune(text); len(runes) > most {
+		return strconv.Quote(string(runes[:most])) + "…"
+	}
+	return strconv.Quote(text)
+}
