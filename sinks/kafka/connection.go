@@ -1,0 +1,250 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
+)
+
+// clientID is what the brokers' logs and quotas know us by.
+const clientID = "fnbridge"
+
+// connector makes generations, and knows every connection that is open.
+type connector struct {
+	brokers []string
+	topic   string
+	tls     *tlsFiles
+	sasl    sasl.Mechanism
+	timing  timing
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
+	closed bool
+}
+
+func newConnector(o *Options, c checked, log *slog.Logger) *connector {
+	return &connector{
+		brokers: o.Brokers, topic: o.Topic, tls: c.tls, sasl: c.mechanism, timing: o.timing, log: log,
+		conns: make(map[*conn]struct{}),
+	}
+}
+
+// generation is a client with a pool of connections and a cache of metadata of its own.
+type generation struct {
+	client    *kafkago.Client
+	transport *kafkago.Transport
+	connector *connector
+}
+
+// open returns a new generation. It reads the files of TLS again and connects to nothing yet.
+func (c *connector) open() *generation {
+	g := &generation{connector: c}
+	g.transport = &kafkago.Transport{
+		Dial:           g.dial,
+		DialTimeout:    c.timing.dial,
+		IdleTimeout:    c.timing.idle,
+		MetadataTTL:    c.timing.metadata,
+		MetadataTopics: []string{c.topic},
+		ClientID:       clientID,
+		SASL:           c.sasl,
+	}
+	if c.tls != nil {
+		g.transport.TLS = c.tls.config(c.log)
+	}
+	// Without a Timeout the library leaks a goroutine for each cancelled call, and gives brokers half a second.
+	g.client = &kafkago.Client{Addr: kafkago.TCP(c.brokers...), Timeout: c.timing.attempt, Transport: g.transport}
+	return g
+}
+
+// retire closes the connections that nobody uses, and the others as they fall idle. What is under way on them goes on.
+func (g *generation) retire() { g.transport.CloseIdleConnections() }
+
+// abort closes the generation's connections whatever is under way.
+func (g *generation) abort() {
+	g.retire()
+	g.connector.closeWhere(func(c *conn) bool { return c.generation == g })
+}
+
+func (g *generation) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Timeout: g.connector.timing.dialTCP}
+	raw, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: raw, generation: g, silence: g.connector.timing.silence}
+	if !g.connector.add(c) {
+		_ = raw.Close()
+		return nil, errClosed
+	}
+	return c, nil
+}
+
+func (c *connector) add(open *conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.conns[open] = struct{}{}
+	return true
+}
+
+func (c *connector) remove(open *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, open)
+}
+
+// close closes every connection and refuses new ones.
+func (c *connector) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.closeWhere(func(*conn) bool { return true })
+}
+
+func (c *connector) closeWhere(match func(*conn) bool) {
+	c.mu.Lock()
+	var matching []*conn
+	for open := range c.conns {
+		if match(open) {
+			matching = append(matching, open)
+		}
+	}
+	c.mu.Unlock()
+	for _, open := range matching {
+		_ = open.Close()
+	}
+}
+
+// conn is a connection whose every read and write ends in time. The client library sets deadlines for most
+// of what it does, but clears them before it authenticates: a broker that falls silent then would hold
+// the client's only path to metadata for ever.
+type conn struct {
+	net.Conn
+	generation *generation
+	silence    time.Duration
+
+	mu          sync.Mutex
+	read, write time.Time // what the library has set; zero: nothing
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	c.mu.Lock()
+	err := c.Conn.SetReadDeadline(c.earliest(c.read))
+	c.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	err := c.Conn.SetWriteDeadline(c.earliest(c.write))
+	c.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *conn) earliest(set time.Time) time.Time {
+	if limit := time.Now().Add(c.silence); set.IsZero() || set.After(limit) {
+		return limit
+	}
+	return set
+}
+
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read = t
+	return c.Conn.SetReadDeadline(c.earliest(t))
+}
+
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.write = t
+	return c.Conn.SetWriteDeadline(c.earliest(t))
+}
+
+func (c *conn) Close() error {
+	c.generation.connector.remove(c)
+	return c.Conn.Close()
+}
+
+// tlsFiles reads the files of TLS whenever a connection needs them. If they cannot be read, as in the middle of being
+// replaced, what was read last stays in force.
+type tlsFiles struct {
+	caFile, certFile, keyFile string
+
+	mu          sync.Mutex
+	authorities *x509.CertPool   // set when caFile is
+	certificate *tls.Certificate // set when certFile is
+}
+
+func (f *tlsFiles) readAuthorities() (*x509.CertPool, error) {
+	pem, err := os.ReadFile(f.caFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM format", f.caFile)
+	}
+	return pool, nil
+}
+
+func (f *tlsFiles) config(log *slog.Logger) *tls.Config {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.caFile != "" {
+		config.RootCAs = f.currentAuthorities(log)
+	}
+	if f.certFile != "" {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return f.currentCertificate(log), nil
+		}
+	}
+	return config
+}
+
+func (f *tlsFiles) currentAuthorities(log *slog.Logger) *x509.CertPool {
+	pool, err := f.readAuthorities()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		log.Warn("cannot read TLS_CA_FILE again; the authorities read before stay in force", slog.Any("error", err))
+		return f.authorities
+	}
+	f.authorities = pool
+	return pool
+}
+
+func (f *tlsFiles) currentCertificate(log *slog.Logger) *tls.Certificate {
+	cert, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		log.Warn("cannot read TLS_CERT_FILE and TLS_KEY_FILE again; the certificate read before stays in force", slog.Any("error", err))
+		return f.certificate
+	}
+	f.certificate = &cert
+	return &cert
+}

@@ -1,0 +1,173 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"regexp"
+	"syscall"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// explain turns what the library or a broker says into an error that names what failed, tells what to
+// do, and carries its kind. A nil err stays nil.
+func explain(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	kind, advice := classify(err)
+	text := what + ": " + inWords(err)
+	if advice != "" {
+		text += ": " + advice
+	}
+	return mark(kind, &failure{text: text, cause: err})
+}
+
+func mark(kind bridge.FailureKind, err error) error {
+	switch kind {
+	case bridge.FailureReject:
+		return bridge.Reject(err)
+	case bridge.FailureBlocked:
+		return bridge.Blocked(err)
+	case bridge.FailureRetry:
+	}
+	return bridge.Retry(err)
+}
+
+// failure words an error anew and keeps it for errors.Is.
+type failure struct {
+	text  string
+	cause error
+}
+
+func (f *failure) Error() string { return f.text }
+func (f *failure) Unwrap() error { return f.cause }
+
+// libraryPrefix is what the library puts before errors; the second names the wrong request.
+var libraryPrefix = regexp.MustCompile(`^(kafka\.\(\*Client\)\.\w+: )?(fetch request error: )?`) //nolint:gochecknoglobals // compiled once, never changed
+
+func inWords(err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.Is(err, context.Canceled):
+		return "given up by the caller"
+	}
+	return libraryPrefix.ReplaceAllLiteralString(err.Error(), "")
+}
+
+// classify says what to do about err, for delivery and for people. Whatever it does not know is retried: that loses nothing.
+func classify(err error) (kind bridge.FailureKind, advice string) {
+	if code, ok := errors.AsType[kafkago.Error](err); ok {
+		return classifyCode(code)
+	}
+	if advice := certificateAdvice(err); advice != "" {
+		return bridge.FailureBlocked, advice
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return bridge.FailureRetry, "check BROKERS, and the names that the brokers advertise"
+	}
+	if errors.Is(err, protocol.ErrNoLeader) {
+		return bridge.FailureRetry, "no broker leads it now"
+	}
+	return bridge.FailureRetry, ""
+}
+
+// classifyCode is the table of broker error codes that are not simply retried.
+func classifyCode(code kafkago.Error) (bridge.FailureKind, string) {
+	switch code {
+	case kafkago.MessageSizeTooLarge, kafkago.RecordListTooLarge, kafkago.InvalidTimestamp, kafkago.InvalidRecord:
+		return bridge.FailureReject, ""
+
+	case kafkago.InvalidTopic:
+		return bridge.FailureBlocked, "check TOPIC"
+	case kafkago.InvalidRequiredAcks, kafkago.UnsupportedVersion, kafkago.UnsupportedForMessageFormat:
+		return bridge.FailureBlocked, "the brokers are too old or set up for old clients"
+	case kafkago.TopicAuthorizationFailed:
+		return bridge.FailureBlocked, "grant the user WRITE and DESCRIBE on the topic"
+	case kafkago.ClusterAuthorizationFailed:
+		return bridge.FailureBlocked, "grant the user CREATE on the topic or the cluster, or create the topic by hand"
+	case kafkago.UnsupportedSASLMechanism, kafkago.IllegalSASLState:
+		return bridge.FailureBlocked, "check SASL_MECHANISM against the listener's"
+	case kafkago.SASLAuthenticationFailed:
+		return bridge.FailureBlocked, "check SASL_MECHANISM, SASL_USERNAME and SASL_PASSWORD"
+	case kafkago.PolicyViolation:
+		return bridge.FailureBlocked, "the cluster has a policy against it"
+	case kafkago.UnsupportedCompressionType:
+		return bridge.FailureBlocked, "choose another COMPRESSION"
+
+	case kafkago.NotEnoughReplicas, kafkago.NotEnoughReplicasAfterAppend:
+		return bridge.FailureRetry, "fewer brokers are in sync than the topic's min.insync.replicas demands"
+	default:
+		return bridge.FailureRetry, ""
+	}
+}
+
+// certificateAdvice returns what to do about an error of TLS that time does not mend, and "" for any other error.
+func certificateAdvice(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "set TLS_CA_FILE to the authority that signed the brokers' certificates"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "use the name that the broker's certificate holds, in BROKERS and in what the brokers advertise"
+	}
+	if _, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		return "the broker's certificate has to be replaced"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "check the broker's certificate and TLS_CA_FILE"
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "the port does not speak TLS: set TLS to false, or use the brokers' TLS port"
+	}
+	// The alert itself has an unexported type.
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return "the broker refuses our side of TLS: check TLS_CERT_FILE and TLS_KEY_FILE"
+	}
+	return ""
+}
+
+// firstContactAdvice is for connections that a broker cuts before anything was ever read from the cluster.
+// A broker that is asked for TLS or credentials and gets none, or the other way round, does just that.
+func firstContactAdvice(err error) string {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return "wrong credentials, or TLS against a plaintext port, or the reverse? Check TLS and the SASL settings"
+	}
+	return ""
+}
+
+// isRecordFault tells whether a broker refuses a batch for one of its records.
+func isRecordFault(err error) bool {
+	code, ok := errors.AsType[kafkago.Error](err)
+	if !ok {
+		return false
+	}
+	kind, _ := classifyCode(code)
+	return kind == bridge.FailureReject
+}
+
+// isMissing tells whether err says that there is no such topic, or no such partition of it.
+func isMissing(err error) bool {
+	return errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) || errors.Is(err, kafkago.UnknownTopicOrPartition)
+}
+
+// isStale tells whether err can come from connections or metadata that are out of date.
+func isStale(err error) bool {
+	if code, ok := errors.AsType[kafkago.Error](err); ok {
+		switch code { //nolint:exhaustive // the few of a hundred codes that tell of metadata
+		case kafkago.UnknownTopicOrPartition, kafkago.LeaderNotAvailable, kafkago.NotLeaderForPartition,
+			kafkago.BrokerNotAvailable, kafkago.FencedLeaderEpoch, kafkago.UnknownTopicID, kafkago.SASLAuthenticationFailed:
+			return true
+		}
+		return false
+	}
+	// The client has no other errors than those of the network, of TLS, and of metadata without the partition or a leader.
+	return !errors.Is(err, context.Canceled)
+}

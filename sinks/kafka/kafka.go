@@ -1,0 +1,202 @@
+// Package kafka publishes events to a topic of Apache Kafka, and reads them back for people.
+//
+// A Sink sends with acks=all, one produce request a partition at a time, and owns its retries: it
+// makes each attempt once, says of each event what became of it, and leaves trying again to its caller.
+// What the client library does out of sight is kept to connections and a cache of metadata:
+//
+//   - Every read and write on a connection has a deadline (connection.go), because the library
+//     clears its own before a SASL handshake and would wait for ever.
+//   - A goroutine of the sink, the keeper (keeper.go), renews connections and metadata after network errors
+//     and changes of leader, at most once a second. The old connections serve until the new ones have
+//     proved themselves, so a broker that has gone silent cannot hold up partitions that others lead.
+//   - Failures are classified by a table of this package (failure.go); the library's own idea of what
+//     is temporary is wrong for some.
+//
+// A timeout means that nobody knows whether the events were stored. They are reported as failed and are
+// stored again by the retry; consumers dedupe on the event id.
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// errClosed is the end of every call on a sink after Close.
+var errClosed = errors.New("the sink is closed")
+
+// Sink publishes to one Kafka topic. It is safe for concurrent use.
+type Sink struct {
+	opts        Options
+	timing      timing
+	log         *slog.Logger
+	compression kafkago.Compression
+	connector   *connector
+
+	stop     context.CancelFunc
+	stopping <-chan struct{} // closed by Close
+	ended    chan struct{}   // closed when the keeper has ended
+	wake     chan struct{}   // has the keeper look at what is asked of it
+
+	keeper keeper
+	limits limits
+	lanes  lanes
+}
+
+var _ bridge.Partitioned = (*Sink)(nil)
+
+// New checks o and returns a sink that connects in the background. It never needs a broker: one that cannot be
+// reached shows in Publish and Check. The error lists everything that is wrong with o.
+func New(o Options) (*Sink, error) {
+	return newSink(o, false)
+}
+
+// newSink is New; with reading, for a sink that never writes, and so has no opinion on how the topic is set up.
+func newSink(o Options, reading bool) (*Sink, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.timing.setDefaults()
+	checked, err := o.check()
+	if err != nil {
+		return nil, fmt.Errorf("kafka sink %q: %w", o.Name, err)
+	}
+	log := o.Logger.With(slog.String("sink", o.Name))
+	if o.SASLMechanism == saslPlain && !o.TLS {
+		log.Warn("the Kafka password goes over the network in clear text: use TLS, or a SCRAM mechanism")
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s := &Sink{
+		opts:        o,
+		timing:      o.timing,
+		log:         log,
+		compression: checked.compression,
+		connector:   newConnector(&o, checked, log),
+		stop:        stop,
+		stopping:    ctx.Done(),
+		ended:       make(chan struct{}),
+		wake:        make(chan struct{}, 1),
+	}
+	s.keeper.reading = reading
+	s.keeper.round = make(chan struct{})
+	go func() {
+		defer close(s.ended)
+		s.keep(ctx)
+	}()
+	return s, nil
+}
+
+// Name returns the name that the sink was given.
+func (s *Sink) Name() string { return s.opts.Name }
+
+// Partition returns the partition that e's key belongs to, as the Java client would choose it, and -1
+// until the topic's metadata has been read.
+func (s *Sink) Partition(e bridge.Event) int {
+	t := s.keeper.topology.Load()
+	if t == nil {
+		return -1
+	}
+	return t.partitionOf(s.key(e))
+}
+
+// key returns the record key of e. It is never nil: a record without a key would go to any partition,
+// one with an empty key always goes to the same.
+func (s *Sink) key(e bridge.Event) []byte {
+	return []byte(s.opts.Key.Expand(e, nil))
+}
+
+// Close ends the sink's connections and goroutines. Calls that are under way end with an error. It returns an
+// error only when ctx ends first.
+func (s *Sink) Close(ctx context.Context) error {
+	s.stop()
+	s.connector.close()
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+		return fmt.Errorf("kafka sink %q: closing: %w", s.opts.Name, context.Cause(ctx))
+	}
+	if g := s.keeper.generation.Load(); g != nil {
+		g.retire()
+	}
+	return nil
+}
+
+// lanes holds a lock for each partition: two produce requests to one partition at once can be stored in either order.
+type lanes struct {
+	mu    sync.Mutex
+	locks map[int]chan struct{}
+}
+
+// lock waits for the partition, until ctx ends or stopping is closed.
+func (l *lanes) lock(ctx context.Context, partition int, stopping <-chan struct{}) (unlock func(), err error) {
+	l.mu.Lock()
+	if l.locks == nil {
+		l.locks = make(map[int]chan struct{})
+	}
+	held, ok := l.locks[partition]
+	if !ok {
+		held = make(chan struct{}, 1)
+		l.locks[partition] = held
+	}
+	l.mu.Unlock()
+
+	select {
+	case held <- struct{}{}:
+		return func() { <-held }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-stopping:
+		return nil, errClosed
+	}
+}
+
+// timing holds every duration of the sink, so that tests can shorten them. Zero means the default.
+type timing struct {
+	attempt  time.Duration // one request, and twice what the broker is given to replicate a batch
+	publish  time.Duration // a whole Publish, whatever its context allows
+	silence  time.Duration // one read or write on a connection; longer than attempt, so that the request's own deadline comes first
+	dial     time.Duration // a new connection with TLS and SASL
+	dialTCP  time.Duration // one address of several
+	connect  time.Duration // new connections until they have proved themselves
+	metadata time.Duration // the most that the cached metadata lags, and the limit for reading it
+	refresh  time.Duration // between the keeper's looks at the metadata
+	pace     time.Duration // the least time between two such looks
+	reset    time.Duration // the least time between two renewals of the connections
+	create   time.Duration // the least time between two tries to create the topic
+	describe time.Duration // between two looks at the topic's settings
+	missing  time.Duration // a topic that was there is missed for this long before a person is asked to mend it
+	idle     time.Duration // an unused connection is closed
+}
+
+func (t *timing) setDefaults() {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&t.attempt, 10 * time.Second},
+		{&t.publish, 20 * time.Second},
+		{&t.silence, 12 * time.Second},
+		{&t.dial, 5 * time.Second},
+		{&t.dialTCP, 2 * time.Second},
+		{&t.connect, 8 * time.Second},
+		{&t.metadata, 2 * time.Second},
+		{&t.refresh, time.Second},
+		{&t.pace, 50 * time.Millisecond},
+		{&t.reset, time.Second},
+		{&t.create, 5 * time.Second},
+		{&t.describe, time.Minute},
+		{&t.missing, 5 * time.Second},
+		{&t.idle, 30 * time.Second},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+}

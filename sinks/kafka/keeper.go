@@ -1,0 +1,290 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// keeper is the state of the goroutine that looks after connections and metadata. The goroutine writes
+// generation and topology, anybody reads them.
+type keeper struct {
+	generation atomic.Pointer[generation] // nil until a broker has been reached
+	topology   atomic.Pointer[topology]   // nil while the topic is not known
+	reading    bool                       // for a sink that only reads
+
+	mu     sync.Mutex
+	cause  error         // why topology is nil
+	round  chan struct{} // closed at the end of the next round
+	wanted bool          // somebody waits for a round
+	stale  bool          // connections or metadata have shown to be out of date
+
+	// Of the keeper's goroutine alone.
+	lastRound, lastConnect   time.Time
+	lastCreate, nextDescribe time.Time
+	createErr                error     // of the last try
+	seen, missingSince       time.Time // when the topic was there last, and since when it is not
+	compared                 bool      // the topic has been compared with the options
+	warnedInSync             bool
+}
+
+// topology is the topic as the metadata shows it. It is not changed once made.
+type topology struct {
+	partitions []int // 0 to the count less one
+	leaders    []int // by partition: a broker's ID, -1 for none
+	inSync     []int // by partition: how many replicas are in sync
+	replicas   int   // of the partition with the fewest
+}
+
+// partitionOf is the Java client's choice: murmur2 of the key, over all partitions whether they have a leader or not.
+func (t *topology) partitionOf(key []byte) int {
+	return kafkago.Murmur2Balancer{Consistent: true}.Balance(kafkago.Message{Key: key}, t.partitions...)
+}
+
+// keep runs the keeper until ctx ends.
+func (s *Sink) keep(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-timer.C:
+			s.lookAfter(ctx)
+		}
+		timer.Reset(time.Until(s.due()))
+	}
+}
+
+// due is when the next round is to run, given what has been asked for.
+func (s *Sink) due() time.Time {
+	k := &s.keeper
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	due := k.lastRound.Add(s.timing.refresh)
+	if k.wanted || k.stale {
+		due = k.lastRound.Add(s.timing.pace)
+	}
+	if k.stale || k.generation.Load() == nil {
+		if allowed := k.lastConnect.Add(s.timing.reset); due.Before(allowed) {
+			due = allowed
+		}
+	}
+	return due
+}
+
+// awaitTopology returns the topic as it is known. While it is not, it waits for the keeper's next round, and
+// returns the cause if that does not find it.
+func (s *Sink) awaitTopology(ctx context.Context) (*topology, error) {
+	if t := s.keeper.topology.Load(); t != nil {
+		return t, nil
+	}
+	round := s.ask(func(k *keeper) { k.wanted = true })
+	select {
+	case <-round:
+	case <-s.stopping:
+		return nil, errClosed
+	case <-ctx.Done():
+		return nil, explain(s.place(), context.Cause(ctx))
+	}
+	if t := s.keeper.topology.Load(); t != nil {
+		return t, nil
+	}
+	s.keeper.mu.Lock()
+	defer s.keeper.mu.Unlock()
+	return nil, s.keeper.cause
+}
+
+// noteStale has the keeper renew the connections, and with them the metadata.
+func (s *Sink) noteStale() { s.ask(func(k *keeper) { k.stale = true }) }
+
+func (s *Sink) ask(what func(k *keeper)) (round <-chan struct{}) {
+	k := &s.keeper
+	k.mu.Lock()
+	what(k)
+	round = k.round
+	k.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake
+	}
+	return round
+}
+
+// lookAfter is one round: connections if they are needed, then what the metadata says.
+func (s *Sink) lookAfter(ctx context.Context) {
+	k := &s.keeper
+	k.mu.Lock()
+	renew := k.stale
+	k.stale, k.wanted = false, false
+	k.mu.Unlock()
+
+	topology, err := s.learn(ctx, renew)
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil && !k.reading {
+		s.compare(topology)
+	}
+
+	k.lastRound = time.Now()
+	k.topology.Store(topology)
+	k.mu.Lock()
+	k.cause = err
+	close(k.round)
+	k.round = make(chan struct{})
+	k.mu.Unlock()
+
+	if err == nil && !k.reading && !time.Now().Before(k.nextDescribe) {
+		s.describe(ctx, topology)
+	}
+}
+
+// learn reads the topic's metadata, over new connections if the old ones are to be renewed, and creates the topic if it should.
+func (s *Sink) learn(ctx context.Context, renew bool) (*topology, error) {
+	k := &s.keeper
+	if renew || k.generation.Load() == nil {
+		if err := s.connect(ctx); err != nil {
+			if k.generation.Load() == nil {
+				return nil, err
+			}
+			// What there is may still serve some partitions, and its errors reach whom they concern.
+			s.log.Debug("cannot renew the Kafka connections", slog.Any("error", err))
+		}
+	}
+	topology, err := s.read(ctx)
+	if err == nil {
+		k.seen, k.missingSince = time.Now(), time.Time{}
+		return topology, nil
+	}
+	if !isMissing(err) {
+		return nil, explain(s.place(), err)
+	}
+	if !s.opts.CreateTopic {
+		return nil, s.missing(err)
+	}
+	if time.Since(k.lastCreate) < s.timing.create {
+		if k.createErr != nil {
+			return nil, k.createErr
+		}
+		return nil, bridge.Retry(fmt.Errorf("%s: it has been created and does not show yet", s.place()))
+	}
+	k.lastCreate = time.Now()
+	if k.createErr = s.create(ctx); k.createErr != nil {
+		return nil, k.createErr
+	}
+	if err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	if topology, err = s.read(ctx); err != nil {
+		return nil, bridge.Retry(fmt.Errorf("%s: it has been created and does not show yet", s.place()))
+	}
+	k.seen = time.Now()
+	return topology, nil
+}
+
+// connect puts a new generation in the place of the current one, once it has read the metadata.
+func (s *Sink) connect(ctx context.Context) error {
+	k := &s.keeper
+	k.lastConnect = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, s.timing.connect)
+	defer cancel()
+	next := s.connector.open()
+	if _, err := next.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{s.opts.Topic}}); err != nil {
+		next.abort()
+		what := "connecting to " + strings.Join(s.opts.Brokers, ", ")
+		if k.generation.Load() == nil {
+			if advice := firstContactAdvice(err); advice != "" {
+				return bridge.Retry(&failure{text: what + ": " + inWords(err) + ": " + advice, cause: err})
+			}
+		}
+		return explain(what, err)
+	}
+	if old := k.generation.Swap(next); old != nil {
+		old.retire()
+	}
+	return nil
+}
+
+// read takes the topic from the current generation's metadata.
+func (s *Sink) read(ctx context.Context) (*topology, error) {
+	topic, err := s.keeper.generation.Load().describeTopic(ctx, s.opts.Topic)
+	if err != nil {
+		return nil, err
+	}
+	t := &topology{
+		partitions: make([]int, len(topic.Partitions)),
+		leaders:    make([]int, len(topic.Partitions)),
+		inSync:     make([]int, len(topic.Partitions)),
+		replicas:   len(topic.Partitions[0].Replicas),
+	}
+	for i, p := range topic.Partitions {
+		if p.ID != i {
+			return nil, fmt.Errorf("the metadata of its %d partitions leaves out number %d", len(topic.Partitions), i)
+		}
+		t.partitions[i] = i
+		t.inSync[i] = len(p.Isr)
+		t.replicas = min(t.replicas, len(p.Replicas))
+		// A broker that the metadata does not list comes without a host.
+		if t.leaders[i] = p.Leader.ID; p.Leader.Host == "" {
+			t.leaders[i] = -1
+		}
+	}
+	return t, nil
+}
+
+// describeTopic returns the topic from the cached metadata, with at least one partition.
+func (g *generation) describeTopic(ctx context.Context, name string) (kafkago.Topic, error) {
+	md, err := g.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{name}})
+	if err != nil {
+		return kafkago.Topic{}, err
+	}
+	for _, topic := range md.Topics {
+		switch {
+		case topic.Name != name:
+		case len(topic.Partitions) > 0:
+			// An error beside partitions concerns some of them, and is theirs to report.
+			return topic, nil
+		case topic.Error != nil:
+			return kafkago.Topic{}, topic.Error
+		default:
+			return kafkago.Topic{}, kafkago.LeaderNotAvailable
+		}
+	}
+	return kafkago.Topic{}, kafkago.UnknownTopicOrPartition
+}
+
+// missing is the error for a topic that does not exist and is not ours to create. One that was there a moment ago
+// may only be unknown to a broker that has just started.
+func (s *Sink) missing(err error) error {
+	k := &s.keeper
+	if k.missingSince.IsZero() {
+		k.missingSince = time.Now()
+	}
+	f := &failure{
+		text:  s.place() + ": it does not exist at " + strings.Join(s.opts.Brokers, ", ") + ": create it, correct TOPIC, or set CREATE_TOPIC to true",
+		cause: err,
+	}
+	if !k.seen.IsZero() && time.Since(k.missingSince) < s.timing.missing {
+		return bridge.Retry(f)
+	}
+	return bridge.Blocked(f)
+}
+
+// place names the topic in errors.
+func (s *Sink) place() string { return fmt.Sprintf("topic %q", s.opts.Topic) }
+
+// isTopicMissing tells whether err, as a caller sees it, is about a topic that does not exist.
+func isTopicMissing(err error) bool {
+	return errors.Is(err, kafkago.UnknownTopicOrPartition)
+}

@@ -1,0 +1,294 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+)
+
+const (
+	// A batch is kept below both, by an estimate that is never too low.
+	maxBatchRecords = 512
+	maxBatchBytes   = 900_000
+
+	// What the record format adds at most: to a batch, to a record, to a header.
+	batchOverhead  = 100
+	recordOverhead = 40
+	headerOverhead = 10
+
+	// The largest request that a broker takes by default (socket.request.max.bytes). It cuts the connection
+	// on a larger one without a word, so it is the limit where the topic's is not known.
+	maxRequestBytes = 100 << 20
+)
+
+// record is an event on its way to a partition. Its bytes are never changed or used again: after a
+// Produce that was given up, the library may still be reading them.
+type record struct {
+	index   int // of the event in its call
+	key     []byte
+	value   []byte
+	headers []kafkago.Header
+	size    int // estimate
+}
+
+// Publish stores events in the partitions of their keys, partitions in parallel, each in the order of events.
+// It returns within 20 seconds even if ctx does not end; events that it has not got to by then end in Retry.
+//
+// Order is Kafka's: within a partition. When a batch fails, the later events of its partition are not sent.
+// An event that the brokers can never store is rejected and holds back no other.
+func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
+	results := make([]error, len(events))
+	if len(events) == 0 {
+		return results
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timing.publish,
+		fmt.Errorf("not done within %v", s.timing.publish))
+	defer cancel()
+	topology, err := s.awaitTopology(ctx)
+	if err != nil {
+		for i := range results {
+			results[i] = mark(bridge.KindOf(err), err)
+		}
+		return results
+	}
+	var wg sync.WaitGroup
+	for partition, records := range s.records(events, topology, results) {
+		wg.Go(func() { s.publishPartition(ctx, partition, records, results) })
+	}
+	wg.Wait()
+	return results
+}
+
+// records encodes events and sorts them by partition. Those that can never be stored get their result at once.
+func (s *Sink) records(events []bridge.Event, t *topology, results []error) map[int][]record {
+	byPartition := make(map[int][]record)
+	for i, e := range events {
+		headers, body, err := s.opts.Format.Encode(e, cloudevents.KafkaPrefix)
+		if err != nil {
+			results[i] = bridge.Reject(fmt.Errorf("encoding the event: %w", err))
+			continue
+		}
+		if body == nil {
+			body = []byte{} // a record without a value means that its key is deleted
+		}
+		r := record{index: i, key: s.key(e), value: body, headers: make([]kafkago.Header, len(headers))}
+		r.size = recordOverhead + len(r.key) + len(r.value)
+		for j, h := range headers {
+			r.headers[j] = kafkago.Header{Key: h.Name, Value: []byte(h.Value)}
+			r.size += headerOverhead + len(h.Name) + len(h.Value)
+		}
+		if results[i] = s.checkSize(r); results[i] != nil {
+			continue
+		}
+		partition := t.partitionOf(r.key)
+		byPartition[partition] = append(byPartition[partition], r)
+	}
+	return byPartition
+}
+
+// checkSize rejects a record that is too large even in a batch of its own.
+func (s *Sink) checkSize(r record) error {
+	limit, setting := s.limits.maxBytes.Load(), maxMessageBytes
+	if limit == 0 {
+		limit, setting = maxRequestBytes, "socket.request.max.bytes"
+	}
+	if int64(batchOverhead+r.size) <= limit {
+		return nil
+	}
+	size, err := s.batchSize(r)
+	if err != nil || size <= limit {
+		return nil // the broker judges
+	}
+	return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, and %s is %d", s.place(), size, setting, limit))
+}
+
+// batchSize is the exact size of a batch with r alone, after compression, which is what brokers measure.
+func (s *Sink) batchSize(r record) (int64, error) {
+	set := protocol.RecordSet{
+		Version:    2,
+		Attributes: protocol.Attributes(s.compression),
+		Records:    recordReader([]record{r}),
+	}
+	n, err := set.WriteTo(io.Discard)
+	const sizePrefix = 4
+	return n - sizePrefix, err
+}
+
+func recordReader(records []record) kafkago.RecordReader {
+	out := make([]kafkago.Record, len(records))
+	for i, r := range records {
+		// Without a time, a record gets that of its sending. The event's own may lie far off, and brokers
+		// delete and refuse by the record's time.
+		out[i] = kafkago.Record{Key: kafkago.NewBytes(r.key), Value: kafkago.NewBytes(r.value), Headers: r.headers}
+	}
+	return kafkago.NewRecordReader(out...)
+}
+
+// publishPartition sends the records of one partition, batch by batch.
+func (s *Sink) publishPartition(ctx context.Context, partition int, records []record, results []error) {
+	unlock, err := s.lanes.lock(ctx, partition, s.stopping)
+	if err != nil {
+		fail(records, results, bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err)))
+		return
+	}
+	defer unlock()
+	for len(records) > 0 {
+		n := s.batchLength(records)
+		if err := s.send(ctx, partition, records[:n], results); err != nil {
+			notSent(records[n:], results, err)
+			return
+		}
+		records = records[n:]
+	}
+}
+
+// batchLength is how many of records, at least one, make the next batch.
+func (s *Sink) batchLength(records []record) int {
+	limit := maxBatchBytes
+	if topic := s.limits.maxBytes.Load(); topic > 0 && topic < maxBatchBytes {
+		limit = int(topic)
+	}
+	size := batchOverhead
+	for n, r := range records {
+		if size += r.size; n == maxBatchRecords || (n > 0 && size > limit) {
+			return n
+		}
+	}
+	return len(records)
+}
+
+// send stores one batch. A broker that refuses it for one of its records does not say which, so the batch is halved until
+// that one is alone; what comes before it is stored before what comes after. The error is a failure that is
+// not a record's own. It is in the results already.
+func (s *Sink) send(ctx context.Context, partition int, batch []record, results []error) error {
+	err := s.produce(ctx, partition, batch)
+	switch {
+	case err == nil:
+		return nil
+	case isRecordFault(err) && len(batch) == 1:
+		results[batch[0].index] = s.rejected(partition, batch[0], err)
+		return nil
+	case isRecordFault(err):
+		half := len(batch) / 2
+		if err := s.send(ctx, partition, batch[:half], results); err != nil {
+			notSent(batch[half:], results, err)
+			return err
+		}
+		return s.send(ctx, partition, batch[half:], results)
+	}
+	fail(batch, results, err)
+	return err
+}
+
+// rejected words why a broker will never store the record.
+func (s *Sink) rejected(partition int, r record, err error) error {
+	if errors.Is(err, kafkago.MessageSizeTooLarge) || errors.Is(err, kafkago.RecordListTooLarge) {
+		size, sizeErr := s.batchSize(r)
+		if sizeErr != nil {
+			size = int64(batchOverhead + r.size)
+		}
+		return bridge.Reject(&failure{
+			text:  fmt.Sprintf("%s: the event is too large: %d bytes as it is sent: %s", s.partition(partition), size, inWords(err)),
+			cause: err,
+		})
+	}
+	return bridge.Reject(&failure{text: s.partition(partition) + ": the broker refuses the event: " + inWords(err), cause: err})
+}
+
+// produce sends one batch once. The error is explained, except a record fault of the batch.
+func (s *Sink) produce(ctx context.Context, partition int, batch []record) error {
+	if err := s.refused(ctx); err != nil {
+		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
+	}
+	g := s.keeper.generation.Load()
+	attempt, cancel := context.WithTimeout(ctx, s.timing.attempt)
+	defer cancel()
+	res, err := g.client.Produce(attempt, &kafkago.ProduceRequest{
+		Topic:        s.opts.Topic,
+		Partition:    partition,
+		RequiredAcks: kafkago.RequireAll,
+		Records:      recordReader(batch),
+		Compression:  s.compression,
+	})
+	if err == nil {
+		err = answer(res)
+	}
+	if err == nil || isRecordFault(err) {
+		return err
+	}
+	select {
+	case <-s.stopping:
+		return bridge.Retry(&failure{text: s.partition(partition) + ": " + errClosed.Error() + ": " + inWords(err), cause: err})
+	default:
+	}
+	if ctx.Err() != nil {
+		return bridge.Retry(&failure{text: s.partition(partition) + ": given up while sending: " + context.Cause(ctx).Error(), cause: err})
+	}
+	if isStale(err) {
+		s.noteStale()
+	}
+	if isMissing(err) {
+		// The library says so of every failure to read metadata too.
+		if _, cause := g.describeTopic(attempt, s.opts.Topic); cause != nil && !isMissing(cause) {
+			err = cause
+		}
+	}
+	return explain(s.partition(partition), err)
+}
+
+// refused tells why nothing is to be sent now.
+func (s *Sink) refused(ctx context.Context) error {
+	select {
+	case <-s.stopping:
+		return errClosed
+	default:
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// answer returns what a broker's answer to a batch has against it. The library reports broker errors there only.
+func answer(res *kafkago.ProduceResponse) error {
+	if len(res.RecordErrors) == 0 {
+		return res.Error
+	}
+	// They say which records the whole batch was dropped for.
+	err := res.Error
+	if err == nil {
+		err = kafkago.InvalidRecord
+	}
+	first := -1
+	for i := range res.RecordErrors {
+		if first < 0 || i < first {
+			first = i
+		}
+	}
+	return fmt.Errorf("%w (record %d: %w)", err, first, res.RecordErrors[first])
+}
+
+// partition names a partition in errors.
+func (s *Sink) partition(n int) string { return fmt.Sprintf("topic %q partition %d", s.opts.Topic, n) }
+
+func fail(records []record, results []error, err error) {
+	for _, r := range records {
+		results[r.index] = err
+	}
+}
+
+// notSent marks records that wait behind a failure of their partition. They keep its kind: what blocks it blocks them.
+func notSent(records []record, results []error, cause error) {
+	if len(records) == 0 {
+		return
+	}
+	fail(records, results, mark(bridge.KindOf(cause), fmt.Errorf("not sent: an earlier batch failed: %w", cause)))
+}

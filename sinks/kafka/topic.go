@@ -1,0 +1,126 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// limits are settings of the topic, 0 while they are not known: to read them takes a permission that a producer
+// can do without.
+type limits struct {
+	maxBytes atomic.Int64 // max.message.bytes: the largest batch, after compression
+	minSync  atomic.Int64 // min.insync.replicas
+}
+
+const (
+	maxMessageBytes   = "max.message.bytes"
+	minInSyncReplicas = "min.insync.replicas"
+)
+
+// create makes the topic. That it exists already is success.
+func (s *Sink) create(ctx context.Context) error {
+	// On a client that goes on, the library would wait for the topic in metadata that may not list it.
+	g := s.connector.open()
+	defer g.abort()
+	config := kafkago.TopicConfig{Topic: s.opts.Topic, NumPartitions: -1, ReplicationFactor: -1}
+	if s.opts.Partitions > 0 {
+		config.NumPartitions = s.opts.Partitions
+	}
+	if s.opts.ReplicationFactor > 0 {
+		config.ReplicationFactor = s.opts.ReplicationFactor
+	}
+	res, err := g.client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{config}})
+	if err == nil {
+		err = res.Errors[s.opts.Topic]
+	}
+	what := "creating " + s.place()
+	code, _ := errors.AsType[kafkago.Error](err)
+	switch {
+	case err == nil:
+		s.log.Info("created the Kafka topic", slog.String("topic", s.opts.Topic),
+			slog.Int("partitions", config.NumPartitions), slog.Int("replication_factor", config.ReplicationFactor))
+		return nil
+	case code == kafkago.TopicAlreadyExists:
+		return nil
+	case code == kafkago.InvalidReplicationFactor:
+		return bridge.Blocked(&failure{
+			text: fmt.Sprintf("%s: REPLICATION_FACTOR is %d, and the cluster has fewer brokers: lower it, or start more brokers (%s)",
+				what, s.opts.ReplicationFactor, inWords(err)),
+			cause: err,
+		})
+	case code == kafkago.InvalidPartitionNumber, code == kafkago.InvalidConfiguration, code == kafkago.InvalidRequest:
+		return bridge.Blocked(&failure{text: what + ": " + inWords(err) + ": check PARTITIONS and REPLICATION_FACTOR", cause: err})
+	case code == kafkago.TopicAuthorizationFailed:
+		// Kafka answers so when neither the topic nor the cluster grants CREATE.
+		return bridge.Blocked(&failure{text: what + ": " + inWords(err) + ": grant the user CREATE, or create the topic by hand", cause: err})
+	}
+	return explain(what, err)
+}
+
+// compare warns, once, of what differs between the topic and the options that would have created it.
+func (s *Sink) compare(t *topology) {
+	if s.keeper.compared {
+		return
+	}
+	s.keeper.compared = true
+	if !s.opts.CreateTopic {
+		return // PARTITIONS and REPLICATION_FACTOR are nobody's wish then
+	}
+	if want := s.opts.Partitions; want > 0 && want != len(t.partitions) {
+		s.log.Warn("the Kafka topic exists with another number of partitions than PARTITIONS says; it is used as it is",
+			slog.String("topic", s.opts.Topic), slog.Int("partitions", len(t.partitions)), slog.Int("configured", want))
+	}
+	if want := s.opts.ReplicationFactor; want > 0 && want != t.replicas {
+		s.log.Warn("the Kafka topic exists with another replication factor than REPLICATION_FACTOR says; it is used as it is",
+			slog.String("topic", s.opts.Topic), slog.Int("replication_factor", t.replicas), slog.Int("configured", want))
+	}
+}
+
+// describe reads the topic's settings as well as it may.
+func (s *Sink) describe(ctx context.Context, t *topology) {
+	s.keeper.nextDescribe = time.Now().Add(s.timing.describe)
+	ctx, cancel := context.WithTimeout(ctx, s.timing.metadata)
+	defer cancel()
+	res, err := s.keeper.generation.Load().client.DescribeConfigs(ctx, &kafkago.DescribeConfigsRequest{
+		Resources: []kafkago.DescribeConfigRequestResource{{
+			ResourceType: kafkago.ResourceTypeTopic,
+			ResourceName: s.opts.Topic,
+			ConfigNames:  []string{maxMessageBytes, minInSyncReplicas},
+		}},
+	})
+	if err != nil {
+		s.log.Debug("cannot read the settings of the Kafka topic", slog.Any("error", err))
+		return
+	}
+	for _, resource := range res.Resources {
+		if resource.Error != nil {
+			s.log.Debug("cannot read the settings of the Kafka topic", slog.Any("error", resource.Error))
+		}
+		for _, entry := range resource.ConfigEntries {
+			n, err := strconv.ParseInt(entry.ConfigValue, 10, 64)
+			if err != nil || n <= 0 {
+				continue
+			}
+			switch entry.ConfigName {
+			case maxMessageBytes:
+				s.limits.maxBytes.Store(n)
+			case minInSyncReplicas:
+				s.limits.minSync.Store(n)
+			}
+		}
+	}
+	if n := s.limits.minSync.Load(); n == 1 && t.replicas >= 3 && !s.keeper.warnedInSync {
+		s.keeper.warnedInSync = true
+		s.log.Warn("min.insync.replicas of the Kafka topic is 1: a broker may acknowledge what it alone has, and lose it; set it to 2",
+			slog.String("topic", s.opts.Topic), slog.Int("replication_factor", t.replicas))
+	}
+}
