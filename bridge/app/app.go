@@ -146,7 +146,7 @@ func (a *App) startEmbedded(ctx context.Context) error {
 func (a *App) openSinks(context.Context) error {
 	for _, c := range a.cfg.Sinks {
 		o := SinkOptions(a.cfg, c, a.log)
-		if o.NATS != nil && c.NATS.URL == "" {
+		if o.NATS != nil && len(c.NATS.URL) == 0 {
 			o.NATS.URL = a.embedded.ClientURL()
 		}
 		sink, err := sinks.New(o)

@@ -3,6 +3,7 @@ package app
 import (
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
@@ -29,7 +30,7 @@ func SinkOptions(cfg *config.Config, s config.Sink, log *slog.Logger) sinks.Opti
 	}
 	c := s.NATS
 	subject, _ := bridge.ParseTemplate(c.Subject)
-	url := c.URL
+	url := strings.Join(c.URL.Reveal(), ",")
 	if url == "" {
 		url = "nats://" + cfg.EmbeddedNATSListen
 	}
@@ -67,7 +68,7 @@ func Validate(cfg *config.Config) config.Errors {
 
 func usesEmbedded(cfg *config.Config) bool {
 	for _, s := range cfg.Sinks {
-		if s.NATS != nil && s.NATS.URL == "" {
+		if s.NATS != nil && len(s.NATS.URL) == 0 {
 			return true
 		}
 	}

@@ -93,7 +93,7 @@ func checkSink(ctx context.Context, cfg *config.Config, s config.Sink, timeout t
 	}
 	r.Error = err.Error()
 	r.Cause = bridge.KindOf(err).String()
-	if s.NATS != nil && s.NATS.URL == "" {
+	if s.NATS != nil && len(s.NATS.URL) == 0 {
 		r.Error += "\nThis sink uses the embedded server, which runs while \"fnbridge serve\" does."
 	}
 	return r

@@ -1,0 +1,416 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	svix "github.com/svix/svix-webhooks/go"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	secret   = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	workflow = `{"workflow_name": "workflow_XXXX", "invocation_id": "invocation_XXXX",
+ "fn_status": {"fn_A": "success", "fn_B": "failure"}}`
+)
+
+// logText collects what the bridge logs.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// running is a bridge in this process.
+type running struct {
+	*app.App
+	t    *testing.T
+	log  *logText
+	stop func() error
+	http *http.Client
+}
+
+// environment sets what every bridge of these tests has, and then changes.
+func environment(t *testing.T, dir string, changes map[string]string) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"DATA_DIR": dir, "LISTEN": "127.0.0.1:0", "OPS_LISTEN": "127.0.0.1:0",
+		"EMBEDDED_NATS_LISTEN": "127.0.0.1:0", "WEBHOOK_SECRETS": secret,
+	} {
+		t.Setenv("FNBRIDGE_"+name, value)
+	}
+	for name, value := range changes {
+		if value == "" {
+			require.NoError(t, os.Unsetenv("FNBRIDGE_"+name))
+			continue
+		}
+		t.Setenv("FNBRIDGE_"+name, value)
+	}
+}
+
+func load(t *testing.T) *config.Config {
+	t.Helper()
+	cfg, _, err := config.Load()
+	require.NoError(t, err)
+	require.Empty(t, app.Validate(cfg))
+	return cfg
+}
+
+// start runs a bridge until the test ends or stop is called.
+func start(t *testing.T, dir string, changes map[string]string) *running {
+	t.Helper()
+	environment(t, dir, changes)
+	log := &logText{}
+	a, err := app.New(t.Context(), app.Options{
+		Config: load(t), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test",
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	r := &running{App: a, t: t, log: log, http: &http.Client{Transport: &http.Transport{}}}
+	r.stop = sync.OnceValue(func() error {
+		cancel()
+		err := <-ended
+		r.http.CloseIdleConnections()
+		return err
+	})
+	t.Cleanup(func() {
+		if err := r.stop(); err != nil {
+			t.Errorf("the bridge ended with: %v", err)
+		}
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	return r
+}
+
+// post sends a body as Svix does and returns the status and the answer.
+func (r *running) post(id, body string) (status int, answer string, err error) {
+	wh, err := svix.NewWebhook(secret)
+	if err != nil {
+		return 0, "", err
+	}
+	now := time.Now()
+	signature, err := wh.Sign(id, now, []byte(body))
+	if err != nil {
+		return 0, "", err
+	}
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost,
+		"http://"+r.Addr().String()+"/webhooks/tensorlake", strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Svix-Id", id)
+	req.Header.Set("Svix-Timestamp", fmt.Sprint(now.Unix()))
+	req.Header.Set("Svix-Signature", signature)
+	resp, err := r.http.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text), err
+}
+
+func (r *running) mustPost(id, body string, status int) string {
+	r.t.Helper()
+	got, answer, err := r.post(id, body)
+	require.NoError(r.t, err)
+	require.Equal(r.t, status, got, answer)
+	return answer
+}
+
+func (r *running) get(path string) (status int, body string) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.OpsAddr().String()+path, http.NoBody)
+	require.NoError(r.t, err)
+	resp, err := r.http.Do(req)
+	require.NoError(r.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(r.t, err)
+	return resp.StatusCode, string(text)
+}
+
+// inStream reads the first n messages of the embedded server's stream.
+func (r *running) inStream(n int) []natsjs.Msg {
+	r.t.Helper()
+	nc, err := nats.Connect(r.NATSURL())
+	require.NoError(r.t, err)
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	require.NoError(r.t, err)
+	require.Eventually(r.t, func() bool {
+		s, err := js.Stream(r.t.Context(), "TENSORLAKE")
+		return err == nil && s.CachedInfo().State.Msgs >= uint64(n)
+	}, 30*time.Second, 5*time.Millisecond)
+	c, err := js.OrderedConsumer(r.t.Context(), "TENSORLAKE", natsjs.OrderedConsumerConfig{})
+	require.NoError(r.t, err)
+	batch, err := c.Fetch(n, natsjs.FetchMaxWait(20*time.Second))
+	require.NoError(r.t, err)
+	var msgs []natsjs.Msg
+	for m := range batch.Messages() {
+		msgs = append(msgs, m)
+	}
+	require.NoError(r.t, batch.Error())
+	require.Len(r.t, msgs, n)
+	return msgs
+}
+
+func TestASignedWebhookReachesAnyNATSClient(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	nc, err := nats.Connect(r.NATSURL())
+	require.NoError(t, err)
+	defer nc.Close()
+	sub, err := nc.SubscribeSync("tensorlake.>")
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+
+	answer := r.mustPost("msg_1", workflow, http.StatusAccepted)
+	require.JSONEq(t, `{"webhook_id":"msg_1","events":2}`, answer)
+
+	for _, want := range []struct{ function, status string }{{"fn_A", "success"}, {"fn_B", "failure"}} {
+		m, err := sub.NextMsg(20 * time.Second)
+		require.NoError(t, err)
+		require.Equal(t, "tensorlake.workflow.workflow_XXXX."+want.function+"."+want.status, m.Subject)
+		require.Equal(t, "tensorlake.workflow.function."+want.status, m.Header.Get("ce-type"))
+		require.Equal(t, "/tensorlake/workflows/workflow_XXXX", m.Header.Get("ce-source"))
+		require.Equal(t, "invocation_XXXX/"+want.function, m.Header.Get("ce-subject"))
+		require.Equal(t, "invocation_XXXX", m.Header.Get("ce-partitionkey"))
+		require.Equal(t, "msg_1", m.Header.Get("ce-webhookid"))
+		require.Equal(t, m.Header.Get("ce-id"), m.Header.Get("Nats-Msg-Id"))
+		require.JSONEq(t, fmt.Sprintf(`{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","function":%q,"status":%q,"functions_total":2}`,
+			want.function, want.status), string(m.Data))
+	}
+
+	require.JSONEq(t, `{"webhook_id":"msg_1","duplicate":true}`, r.mustPost("msg_1", workflow, http.StatusOK))
+}
+
+func TestEveryWebhookReachesBothBrokers(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(4, "tensorlake-events"))
+	require.NoError(t, err)
+	defer cluster.Close()
+	r := start(t, t.TempDir(), map[string]string{
+		"SINKS": "nats,kafka", "KAFKA_BROKERS": strings.Join(cluster.ListenAddrs(), ","),
+	})
+	const webhooks = 50
+	want := map[string]bool{}
+	for i := range webhooks {
+		body := strings.ReplaceAll(workflow, "invocation_XXXX", fmt.Sprintf("invocation_%d", i))
+		r.mustPost(fmt.Sprintf("msg_%d", i), body, http.StatusAccepted)
+		want[fmt.Sprintf("invocation_%d/fn_A", i)], want[fmt.Sprintf("invocation_%d/fn_B", i)] = true, true
+	}
+	inNATS := map[string]bool{}
+	for _, m := range r.inStream(2 * webhooks) {
+		inNATS[m.Headers().Get("ce-subject")] = true
+	}
+	require.Equal(t, want, inNATS)
+
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics("tensorlake-events"),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	require.NoError(t, err)
+	defer client.Close()
+	inKafka := map[string]bool{}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for len(inKafka) < len(want) {
+		fetches := client.PollFetches(ctx)
+		require.NoError(t, fetches.Err())
+		fetches.EachRecord(func(rec *kgo.Record) {
+			for _, h := range rec.Headers {
+				if h.Key == "ce_subject" {
+					inKafka[string(h.Value)] = true
+				}
+			}
+		})
+	}
+	require.Equal(t, want, inKafka)
+}
+
+func TestAStopUnderLoadLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	var mu sync.Mutex
+	var accepted []string
+	r := start(t, dir, nil)
+	var senders sync.WaitGroup
+	enough := make(chan struct{})
+	for s := range 8 {
+		senders.Go(func() {
+			for i := range 10_000 {
+				invocation := fmt.Sprintf("invocation_%d_%d", s, i)
+				status, _, err := r.post("msg_"+invocation, strings.ReplaceAll(workflow, "invocation_XXXX", invocation))
+				if err != nil {
+					return // the listener is gone
+				}
+				if status/100 != 2 {
+					continue
+				}
+				mu.Lock()
+				accepted = append(accepted, invocation)
+				if len(accepted) == 200 {
+					close(enough)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	<-enough
+	require.NoError(t, r.stop())
+	senders.Wait()
+
+	again := start(t, dir, nil)
+	want := map[string]bool{}
+	for _, invocation := range accepted {
+		want[invocation+"/fn_A"], want[invocation+"/fn_B"] = true, true
+	}
+	got := map[string]bool{}
+	for _, m := range again.inStream(len(want)) {
+		got[m.Headers().Get("ce-subject")] = true
+	}
+	for subject := range want {
+		require.True(t, got[subject], "%s was accepted and is not in the stream", subject)
+	}
+}
+
+func TestASecondBridgeOnTheSameDataIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	start(t, dir, nil)
+	_, err := app.New(t.Context(), app.Options{Config: load(t)})
+	require.ErrorContains(t, err, dir)
+	require.ErrorContains(t, err, fmt.Sprint(os.Getpid()))
+}
+
+func TestAnAddressInUseIsToldWithItsVariable(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	for variable, name := range map[string]string{
+		"LISTEN": "FNBRIDGE_LISTEN", "OPS_LISTEN": "FNBRIDGE_OPS_LISTEN", "EMBEDDED_NATS_LISTEN": "FNBRIDGE_EMBEDDED_NATS_LISTEN",
+	} {
+		t.Run(variable, func(t *testing.T) {
+			environment(t, t.TempDir(), map[string]string{variable: taken.Addr().String()})
+			_, err := app.New(t.Context(), app.Options{Config: load(t)})
+			require.ErrorContains(t, err, name)
+			require.ErrorContains(t, err, taken.Addr().String())
+		})
+	}
+}
+
+func TestASecretIsMadeOnFirstStartAndKept(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, map[string]string{"WEBHOOK_SECRETS": ""})
+	made, err := app.SendingSecret(load(t))
+	require.NoError(t, err)
+	path := filepath.Join(dir, "webhook-secret")
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	require.Contains(t, r.log.String(), "FNBRIDGE_WEBHOOK_SECRETS")
+	require.NotContains(t, r.log.String(), made, "the log must not tell the secret")
+	r.mustPost("msg_1", workflow, http.StatusUnauthorized)
+	require.NoError(t, r.stop())
+
+	start(t, dir, map[string]string{"WEBHOOK_SECRETS": ""})
+	again, err := app.SendingSecret(load(t))
+	require.NoError(t, err)
+	require.Equal(t, made, again)
+}
+
+func TestSettingsThatOnlyASinkUnderstandsAreValidated(t *testing.T) {
+	environment(t, t.TempDir(), map[string]string{
+		"SINKS": "nats,audit=kafka", "AUDIT_BROKERS": "127.0.0.1:9092",
+		"NATS_SUBJECT": "tensorlake.{rout}", "AUDIT_KEY": "{partitionkey",
+	})
+	cfg, _, err := config.Load()
+	require.NoError(t, err)
+	problems := app.Validate(cfg)
+	require.Len(t, problems, 2)
+	require.ErrorContains(t, problems, "FNBRIDGE_NATS_SUBJECT")
+	require.ErrorContains(t, problems, "{rout}")
+	require.ErrorContains(t, problems, "FNBRIDGE_AUDIT_KEY")
+}
+
+func TestTheOperationsListenerTellsHowTheBridgeIs(t *testing.T) {
+	r := start(t, t.TempDir(), nil)
+	status, _ := r.get("/livez")
+	require.Equal(t, http.StatusOK, status)
+	status, _ = r.get("/readyz")
+	require.Equal(t, http.StatusOK, status)
+	r.mustPost("msg_1", workflow, http.StatusAccepted)
+	r.inStream(2)
+	require.Eventually(t, func() bool {
+		_, metrics := r.get("/metrics")
+		return strings.Contains(metrics, `fnbridge_events_total{result="acknowledged",sink="nats"} 2`) &&
+			strings.Contains(metrics, `fnbridge_sink_backlog_webhooks{sink="nats"} 0`) &&
+			strings.Contains(metrics, `fnbridge_sink_up{sink="nats"} 1`)
+	}, 20*time.Second, 10*time.Millisecond)
+}
+
+func TestNothingInAPayloadForgesALogLine(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		t.Run(format, func(t *testing.T) {
+			environment(t, t.TempDir(), nil)
+			log := &logText{}
+			var handler slog.Handler = slog.NewTextHandler(log, nil)
+			if format == "json" {
+				handler = slog.NewJSONHandler(log, nil)
+			}
+			a, err := app.New(t.Context(), app.Options{Config: load(t), Logger: slog.New(handler)})
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- a.Run(ctx) }()
+			r := &running{App: a, t: t, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+			name, err := json.Marshal("x\nlevel=ERROR msg=forged\r\n{\"level\":\"ERROR\",\"msg\":\"forged\"}\x00\u2028")
+			require.NoError(t, err)
+			r.mustPost("msg_1", fmt.Sprintf(`{"workflow_name":%s,"invocation_id":%s,"fn_status":{%s:1}}`, name, name, name), http.StatusAccepted)
+			r.mustPost("msg_2", fmt.Sprintf(`{"workflow_name":%s,"invocation_id":%s,"fn_status":{%s:%s}}`, name, name, name, name), http.StatusAccepted)
+			r.mustPost("msg_3", fmt.Sprintf(`{%s:1}`, name), http.StatusAccepted)
+			r.inStream(3)
+			cancel()
+			require.NoError(t, <-ended)
+			lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+			require.False(t, slices.ContainsFunc(lines, func(line string) bool {
+				return strings.HasPrefix(line, "level=ERROR") || strings.HasPrefix(line, `{"level":"ERROR"`)
+			}), log.String())
+			require.Contains(t, log.String(), "unrecognized")
+		})
+	}
+}

@@ -1,0 +1,418 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+)
+
+// runMain makes a process of the test binary the program itself.
+const runMain = "FNBRIDGE_TEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runMain) != "" {
+		os.Unsetenv(runMain)
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// shell is a directory and an environment in which commands run.
+type shell struct {
+	t     *testing.T
+	dir   string
+	env   []string
+	httpd string // address of the public listener
+	ops   string
+	nats  string
+}
+
+func newShell(t *testing.T, env ...string) *shell {
+	t.Helper()
+	s := &shell{t: t, dir: t.TempDir(), httpd: freeAddress(t), ops: freeAddress(t), nats: freeAddress(t)}
+	s.env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, runMain + "=1",
+		"FNBRIDGE_LISTEN=" + s.httpd, "FNBRIDGE_OPS_LISTEN=" + s.ops, "FNBRIDGE_EMBEDDED_NATS_LISTEN=" + s.nats,
+	}, env...)
+	return s
+}
+
+// freeAddress returns an address that nobody listens on. Another process could take it before it is used; none does here.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (s *shell) command(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(s.t.Context(), os.Args[0], args...)
+	cmd.Dir = s.dir
+	cmd.Env = s.env
+	return cmd
+}
+
+// run runs a command to its end.
+func (s *shell) run(args ...string) (stdout, stderr string, exit int) {
+	s.t.Helper()
+	return s.runWith("", args...)
+}
+
+func (s *shell) runWith(stdin string, args ...string) (stdout, stderr string, exit int) {
+	s.t.Helper()
+	cmd := s.command(args...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	err := cmd.Run()
+	if err != nil {
+		require.IsType(s.t, &exec.ExitError{}, err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// process is a command that goes on running.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines chan string // of its standard output
+	ended chan error
+}
+
+// start starts a command whose output lines are read one by one.
+func (s *shell) start(args ...string) *process {
+	s.t.Helper()
+	cmd := s.command(args...)
+	out, err := cmd.StdoutPipe()
+	require.NoError(s.t, err)
+	cmd.Stderr = cmd.Stdout
+	require.NoError(s.t, cmd.Start())
+	p := &process{t: s.t, cmd: cmd, lines: make(chan string, 10_000), ended: make(chan error, 1)}
+	go func() {
+		scanner := bufio.NewScanner(out)
+		for scanner.Scan() {
+			select {
+			case p.lines <- scanner.Text():
+			default: // nobody reads that far
+			}
+		}
+		close(p.lines)
+		p.ended <- cmd.Wait()
+	}()
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-p.ended
+	})
+	return p
+}
+
+// line waits for a line that matches.
+func (p *process) line(pattern string) string {
+	p.t.Helper()
+	want := regexp.MustCompile(pattern)
+	timeout := time.NewTimer(60 * time.Second)
+	defer timeout.Stop()
+	var seen []string
+	for {
+		select {
+		case line, ok := <-p.lines:
+			if ok && want.MatchString(line) {
+				return line
+			}
+			seen = append(seen, line)
+			if !ok {
+				require.FailNow(p.t, "the process ended", "no line matched %s:\n%s", pattern, strings.Join(seen, "\n"))
+			}
+		case <-timeout.C:
+			require.FailNow(p.t, "no such line", "%s in:\n%s", pattern, strings.Join(seen, "\n"))
+		}
+	}
+}
+
+// signal sends a signal, waits for the end and returns the exit code.
+func (p *process) signal(s syscall.Signal) int {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(s))
+	select {
+	case <-p.ended:
+		p.ended <- nil
+	case <-time.After(60 * time.Second):
+		require.FailNow(p.t, "the process does not end")
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (s *shell) serve() *process {
+	s.t.Helper()
+	p := s.start("serve")
+	p.line("fnbridge is ready")
+	return p
+}
+
+func TestTheFirstMinute(t *testing.T) {
+	s := newShell(t)
+	bridge := s.serve()
+	tail := s.start("tail", "--all")
+
+	out, errs, exit := s.run("send")
+	require.Equal(t, 0, exit, errs)
+	require.Regexp(t, `^202 Accepted  msg_\w+  2 events\n$`, out)
+	require.Contains(t, tail.line(`tensorlake\.workflow\.workflow_XXXX\.fn_A\.success`), `"function":"fn_A"`)
+	require.Contains(t, tail.line(`tensorlake\.workflow\.workflow_XXXX\.fn_B\.failure`), `"status":"failure"`)
+	require.Equal(t, 0, tail.signal(syscall.SIGINT))
+
+	require.Eventually(t, func() bool {
+		out, errs, exit = s.run("status", "--json")
+		require.Equal(t, 0, exit, errs)
+		return strings.Contains(out, `"up"`)
+	}, 20*time.Second, 20*time.Millisecond)
+	out, _, exit = s.run("status")
+	require.Equal(t, 0, exit)
+	require.Regexp(t, `(?m)^nats\s+up\s+0 webhooks`, out)
+
+	out, errs, exit = s.run("check")
+	require.Equal(t, 0, exit, out+errs)
+	require.Contains(t, out, "sink nats (nats)  ok")
+	_, errs, exit = s.run("check", "--live")
+	require.Equal(t, 0, exit, errs)
+
+	out, _, exit = s.run("dead-letters", "list")
+	require.Equal(t, 0, exit)
+	require.Equal(t, "No dead letters.\n", out)
+
+	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+	_, _, exit = s.run("check", "--live")
+	require.Equal(t, 1, exit)
+}
+
+func TestSendShowsWhatTheBridgeAnswers(t *testing.T) {
+	s := newShell(t)
+	_, errs, exit := s.run("send")
+	require.Equal(t, 1, exit)
+	require.Contains(t, errs, "FNBRIDGE_WEBHOOK_SECRETS", "before the first start there is no secret")
+	s.serve()
+
+	out, _, exit := s.run("send", "--id", "msg_again")
+	require.Equal(t, 0, exit)
+	require.Contains(t, out, "202 Accepted  msg_again  2 events")
+	out, _, exit = s.run("send", "--id", "msg_again")
+	require.Equal(t, 0, exit)
+	require.Contains(t, out, "200 OK  msg_again  was known already")
+
+	out, _, exit = s.runWith(`{"job_id":"job_1","status":"successful"}`, "send", "-")
+	require.Equal(t, 0, exit)
+	require.Contains(t, out, "1 event\n")
+
+	path := filepath.Join(s.dir, "payload.json")
+	require.NoError(t, os.WriteFile(path, []byte(`["not an object"]`), 0o600))
+	out, _, exit = s.run("send", path)
+	require.Equal(t, 1, exit)
+	require.Contains(t, out, "400 Bad Request")
+
+	out, errs, exit = s.run("send", "--count", "25", "--rate", "500")
+	require.Equal(t, 0, exit, errs)
+	require.Regexp(t, `^25 webhooks in .*: 25 accepted \(50 events\), 0 known already, 0 refused`, out)
+
+	out, _, exit = s.run("send", "--json", "--fresh")
+	require.Equal(t, 0, exit)
+	var answer struct{ Status, Events int }
+	require.NoError(t, json.Unmarshal([]byte(out), &answer))
+	require.Equal(t, 202, answer.Status)
+	require.Equal(t, 2, answer.Events)
+}
+
+func TestTailPrintsCloudEventsForPrograms(t *testing.T) {
+	s := newShell(t)
+	s.serve()
+	_, errs, exit := s.run("send")
+	require.Equal(t, 0, exit, errs)
+	out, errs, exit := s.run("tail", "--all", "--count", "2", "--json")
+	require.Equal(t, 0, exit, errs)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	require.Len(t, lines, 2)
+	var first struct {
+		Address string
+		Event   struct {
+			SpecVersion, Type, Source, Subject string
+			Data                               struct{ Function string }
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(lines[0]), &first))
+	require.Equal(t, "tensorlake.workflow.workflow_XXXX.fn_A.success", first.Address)
+	require.Equal(t, "1.0", first.Event.SpecVersion)
+	require.Equal(t, "tensorlake.workflow.function.success", first.Event.Type)
+	require.Equal(t, "fn_A", first.Event.Data.Function)
+}
+
+func TestAWrongConfigurationIsToldWhole(t *testing.T) {
+	s := newShell(t, "FNBRIDGE_SINKS=nats,kafka", "FNBRIDGE_NATS_SUBJECT={nope}", "FNBRIDGE_RETENTION=soon")
+	for _, command := range []string{"serve", "check", "tail"} {
+		_, errs, exit := s.run(command)
+		require.Equal(t, 2, exit, errs)
+		for _, variable := range []string{"FNBRIDGE_KAFKA_BROKERS", "FNBRIDGE_NATS_SUBJECT", "FNBRIDGE_RETENTION"} {
+			require.Contains(t, errs, variable)
+		}
+	}
+}
+
+func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
+	s := newShell(t)
+	for _, args := range [][]string{{"serv"}, {"send", "--nope"}, {"send", "a", "b"}, {"send", "--count", "0"}, {"tail", "--all", "--since", "1h"}, {"dead-letters", "lst"}} {
+		_, errs, exit := s.run(args...)
+		require.Equal(t, 2, exit, "%v: %s", args, errs)
+		require.Contains(t, errs, "--help")
+	}
+}
+
+func TestEnvAndVersion(t *testing.T) {
+	s := newShell(t)
+	out, _, exit := s.run("env")
+	require.Equal(t, 0, exit)
+	require.Contains(t, out, "FNBRIDGE_WEBHOOK_SECRETS")
+	out, _, exit = s.run("env", "--json")
+	require.Equal(t, 0, exit)
+	require.True(t, json.Valid([]byte(out)))
+	out, _, exit = s.run("version")
+	require.Equal(t, 0, exit)
+	require.Regexp(t, `^fnbridge \S+`, out)
+}
+
+func TestCheckTellsWhyASinkCannotBePublishedTo(t *testing.T) {
+	s := newShell(t, "FNBRIDGE_NATS_URL=nats://someone:hunter2@"+freeAddress(t))
+	out, errs, exit := s.run("check", "--timeout", "2s")
+	require.Equal(t, 1, exit, errs)
+	require.Contains(t, out, "sink nats (nats)  cannot be published to (retry)")
+	require.NotContains(t, out+errs, "hunter2")
+}
+
+// ledger is what the bridge has accepted.
+type ledger struct {
+	mu          sync.Mutex
+	invocations []string
+	reached     chan struct{} // closed once it has as many entries as load was asked to wait for
+}
+
+// load sends webhooks from several senders until stop, and writes down each that was answered with 2xx.
+func (s *shell) load(ctx context.Context, secret, run string, wait int) (*ledger, *sync.WaitGroup) {
+	l := &ledger{reached: make(chan struct{})}
+	var senders sync.WaitGroup
+	for n := range 8 {
+		senders.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
+			defer client.CloseIdleConnections()
+			for i := 0; i < 10_000 && ctx.Err() == nil; i++ {
+				invocation := fmt.Sprintf("%s_%d_%d", run, n, i)
+				if s.post(ctx, client, secret, invocation) {
+					l.mu.Lock()
+					l.invocations = append(l.invocations, invocation)
+					if len(l.invocations) == wait {
+						close(l.reached)
+					}
+					l.mu.Unlock()
+				}
+			}
+		})
+	}
+	return l, &senders
+}
+
+func (s *shell) post(ctx context.Context, client *http.Client, secret, invocation string) (accepted bool) {
+	body := fmt.Appendf(nil, samplePayload, invocation)
+	header, err := tensorlake.Sign(secret, "msg_"+invocation, time.Now(), body)
+	if err != nil {
+		return false
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.httpd+"/webhooks/tensorlake", bytes.NewReader(body))
+	if err != nil {
+		return false
+	}
+	req.Header = header
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode == http.StatusAccepted
+}
+
+// stored returns the subjects of all events in the embedded server's stream, once there are at least n.
+func (s *shell) stored(n int) map[string]bool {
+	s.t.Helper()
+	nc, err := nats.Connect("nats://" + s.nats)
+	require.NoError(s.t, err)
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	require.NoError(s.t, err)
+	consumer, err := js.OrderedConsumer(s.t.Context(), "TENSORLAKE", natsjs.OrderedConsumerConfig{})
+	require.NoError(s.t, err)
+	found := map[string]bool{}
+	deadline := time.Now().Add(60 * time.Second)
+	for len(found) < n && time.Now().Before(deadline) {
+		batch, err := consumer.Fetch(500, natsjs.FetchMaxWait(time.Second))
+		require.NoError(s.t, err)
+		for m := range batch.Messages() {
+			found[m.Headers().Get("ce-subject")] = true
+		}
+	}
+	return found
+}
+
+func TestWhateverEndsTheProcessLosesNothing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		signal syscall.Signal
+		exit   int
+	}{
+		"SIGTERM": {syscall.SIGTERM, 0},
+		"SIGKILL": {syscall.SIGKILL, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+			s := newShell(t, "FNBRIDGE_WEBHOOK_SECRETS="+secret)
+			var accepted []string
+			for round := range 3 {
+				bridge := s.serve()
+				ctx, stop := context.WithCancel(t.Context())
+				l, senders := s.load(ctx, secret, fmt.Sprintf("run%d", round), 200)
+				select {
+				case <-l.reached:
+				case <-time.After(60 * time.Second):
+					require.FailNow(t, "too few webhooks were accepted")
+				}
+				require.Equal(t, tc.exit, bridge.signal(tc.signal))
+				stop()
+				senders.Wait()
+				accepted = append(accepted, l.invocations...)
+			}
+			s.serve()
+			found := s.stored(2 * len(accepted))
+			for _, invocation := range accepted {
+				for _, function := range []string{"fn_A", "fn_B"} {
+					require.True(t, found[invocation+"/"+function], "%s of %s was accepted and is not in the stream", function, invocation)
+				}
+			}
+		})
+	}
+}
