@@ -1,0 +1,175 @@
+package faultproxy_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// echo starts a server that sends back what it gets, and tells of each byte.
+func echo(t *testing.T) (addr string, got <-chan byte) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	bytes := make(chan byte, 1000)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				r := bufio.NewReader(conn)
+				for {
+					b, err := r.ReadByte()
+					if err != nil {
+						return
+					}
+					bytes <- b
+					if _, err := conn.Write([]byte{b}); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String(), bytes
+}
+
+func dial(t *testing.T, p *faultproxy.Proxy) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", p.Addr())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func send(t *testing.T, conn net.Conn, text string) {
+	t.Helper()
+	_, err := conn.Write([]byte(text))
+	require.NoError(t, err)
+}
+
+func receive(t *testing.T, conn net.Conn, want string) {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	got := make([]byte, len(want))
+	_, err := io.ReadFull(conn, got)
+	require.NoError(t, err)
+	require.Equal(t, want, string(got))
+}
+
+func requireSilent(t *testing.T, conn net.Conn) {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+	_, err := conn.Read(make([]byte, 1))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+func requireCut(t *testing.T, conn net.Conn) {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	_, err := conn.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.False(t, errors.Is(err, os.ErrDeadlineExceeded), "the connection is still open")
+}
+
+func TestStall(t *testing.T) {
+	addr, got := echo(t)
+	p := faultproxy.New(t, addr)
+	conn := dial(t, p)
+	send(t, conn, "a")
+	receive(t, conn, "a")
+	require.Equal(t, byte('a'), <-got)
+
+	p.Stall()
+	send(t, conn, "b")
+	requireSilent(t, conn)
+	require.Empty(t, got, "requests wait too")
+	late := dial(t, p)
+	send(t, late, "c")
+	requireSilent(t, late)
+
+	p.Resume()
+	receive(t, conn, "b")
+	receive(t, late, "c")
+}
+
+func TestStallAnswers(t *testing.T) {
+	addr, got := echo(t)
+	p := faultproxy.New(t, addr)
+	conn := dial(t, p)
+	p.StallAnswersAfter(2)
+	send(t, conn, "abcd")
+	receive(t, conn, "ab")
+	requireSilent(t, conn)
+	for _, want := range "abcd" {
+		require.Equal(t, byte(want), <-got, "requests pass")
+	}
+	p.Resume()
+	receive(t, conn, "cd")
+}
+
+func TestCutAnswers(t *testing.T) {
+	addr, _ := echo(t)
+	p := faultproxy.New(t, addr)
+	conn, other := dial(t, p), dial(t, p)
+	cut := p.CutAnswersAfter(2)
+	send(t, conn, "abcd")
+	receive(t, conn, "ab")
+	<-cut
+	requireCut(t, conn)
+	send(t, other, "x")
+	receive(t, other, "x")
+}
+
+func TestCut(t *testing.T) {
+	addr, _ := echo(t)
+	p := faultproxy.New(t, addr)
+	conn := dial(t, p)
+	send(t, conn, "a")
+	receive(t, conn, "a")
+	p.Cut()
+	requireCut(t, conn)
+	again := dial(t, p)
+	send(t, again, "b")
+	receive(t, again, "b")
+}
+
+func TestDelayAnswers(t *testing.T) {
+	addr, got := echo(t)
+	p := faultproxy.New(t, addr)
+	conn := dial(t, p)
+	p.DelayAnswers(time.Hour)
+	send(t, conn, "a")
+	require.Equal(t, byte('a'), <-got)
+	requireSilent(t, conn)
+	p.Resume()
+	receive(t, conn, "a")
+
+	p.DelayAnswers(30 * time.Millisecond)
+	began := time.Now()
+	send(t, conn, "b")
+	receive(t, conn, "b")
+	require.GreaterOrEqual(t, time.Since(began), 30*time.Millisecond)
+}
+
+func TestServerAway(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	requireCut(t, dial(t, faultproxy.New(t, listener.Addr().String())))
+}
