@@ -61,13 +61,8 @@ func New(o Options) http.Handler {
 	if o.Live == nil {
 		o.Live = func() error { return nil }
 	}
-	live := &probe{
-		check:  func(context.Context) error { return o.Live() },
-		passed: "live again",
-		failed: "not live: the process should be restarted",
-		logger: o.Logger,
-	}
-	ready := &probe{check: o.Ready, passed: "ready again", failed: "not ready", logger: o.Logger}
+	live := &probe{path: "/livez", check: func(context.Context) error { return o.Live() }, logger: o.Logger}
+	ready := &probe{path: "/readyz", check: o.Ready, logger: o.Logger}
 	metrics := promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{
 		ErrorLog:            metricsLog{o.Logger},
 		ErrorHandling:       promhttp.ContinueOnError, // one broken collector must not hide the rest
@@ -110,9 +105,9 @@ func writeText(w http.ResponseWriter, text string) {
 
 // probe answers whether a check passes, and logs when that changes.
 type probe struct {
-	check          func(context.Context) error
-	passed, failed string // log lines
-	logger         *slog.Logger
+	path   string
+	check  func(context.Context) error
+	logger *slog.Logger
 
 	mu      sync.Mutex
 	failing bool
@@ -141,9 +136,9 @@ func (p *probe) note(err error) {
 	switch {
 	case !changed:
 	case err != nil:
-		p.logger.Warn(p.failed, slog.Any("error", err))
+		p.logger.Warn("health check fails", slog.String("path", p.path), slog.Any("error", err))
 	default:
-		p.logger.Info(p.passed)
+		p.logger.Info("health check passes again", slog.String("path", p.path))
 	}
 }
 

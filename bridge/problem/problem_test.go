@@ -23,9 +23,10 @@ func TestWrite(t *testing.T) {
 	require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
 	require.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"))
 	require.Equal(t, "POST", w.Header().Get("Allow"), "headers of the caller stay")
-	require.Equal(t,
-		`{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"Use POST, not <GET>."}`+"\n",
-		w.Body.String())
+	require.JSONEq(t,
+		`{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"Use POST, not <GET>."}`, w.Body.String())
+	require.Contains(t, w.Body.String(), "not <GET>", "as people read it")
+	require.True(t, strings.HasSuffix(w.Body.String(), "}\n"), "a terminal's prompt comes after it")
 }
 
 func TestWriteTakesAnyDetail(t *testing.T) {
@@ -33,11 +34,11 @@ func TestWriteTakesAnyDetail(t *testing.T) {
 	tests := map[string]struct {
 		detail, want string
 	}{
-		"nothing":        {"", ""},
-		"a line break":   {"one\r\ntwo\x00", "one\r\ntwo\x00"},
-		"not UTF-8":      {"a\xffb", "a\ufffdb"},
-		"longest":        {strings.Repeat("x", 2048), strings.Repeat("x", 2048)},
-		"too long":       {strings.Repeat("x", 2049), strings.Repeat("x", 2045) + "…"},
+		"nothing":         {"", ""},
+		"a line break":    {"one\r\ntwo\x00", "one\r\ntwo\x00"},
+		"not UTF-8":       {"a\xffb", "a\ufffdb"},
+		"longest":         {strings.Repeat("x", 2048), strings.Repeat("x", 2048)},
+		"too long":        {strings.Repeat("x", 2049), strings.Repeat("x", 2045) + "…"},
 		"too long, runes": {strings.Repeat("é", 2000), strings.Repeat("é", 1022) + "…"},
 	}
 	for name, test := range tests {

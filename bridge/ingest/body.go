@@ -1,0 +1,76 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+)
+
+// firstBuffer is how much memory a request gets before any of its body has come, in bytes. A length that is only
+// declared costs the sender nothing.
+const firstBuffer = 64 << 10
+
+// readBody reads the body of r, which has at most limit bytes.
+func readBody(r *http.Request, limit int64) ([]byte, *refusal) {
+	declared := r.ContentLength // -1 when it comes in chunks
+	if declared > limit {
+		return nil, tooLarge(fmt.Sprintf("The body has %d bytes", declared), limit)
+	}
+	if declared == 0 {
+		return nil, nil
+	}
+	// At most this many bytes are read: one over the limit tells that there are too many.
+	most := limit + 1
+	if declared > 0 {
+		most = declared
+	}
+	body := make([]byte, 0, min(most, firstBuffer))
+	for {
+		if len(body) == cap(body) {
+			grown := make([]byte, len(body), min(most, 2*int64(cap(body))))
+			copy(grown, body)
+			body = grown
+		}
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case int64(len(body)) > limit:
+			return nil, tooLarge("The body is too large", limit)
+		case int64(len(body)) == declared:
+			return body, nil
+		case err == nil:
+		case errors.Is(err, io.EOF) && declared < 0:
+			return body, nil
+		default:
+			return nil, brokenOff(err, len(body), declared)
+		}
+	}
+}
+
+func tooLarge(what string, limit int64) *refusal {
+	return &refusal{
+		result: resultTooLarge, status: http.StatusRequestEntityTooLarge,
+		detail: fmt.Sprintf("%s; at most %d bytes are taken. Send less, or raise FNBRIDGE_MAX_BODY.", what, limit),
+		closes: true, // rather than reading what is left
+	}
+}
+
+func brokenOff(err error, got int, declared int64) *refusal {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &refusal{
+			result: resultIncomplete, status: http.StatusRequestTimeout,
+			detail: fmt.Sprintf("The body did not come in time: %d bytes were read. Send it faster.", got),
+			reason: "timeout", cause: err, closes: true,
+		}
+	}
+	detail := fmt.Sprintf("The body broke off after %d of %d bytes; send as many as Content-Length says.", got, declared)
+	if declared < 0 {
+		detail = fmt.Sprintf("The body broke off after %d bytes; send whole chunks, and the empty one at the end.", got)
+	}
+	return &refusal{
+		result: resultIncomplete, status: http.StatusBadRequest, detail: detail,
+		reason: "broken_off", cause: err, closes: true,
+	}
+}

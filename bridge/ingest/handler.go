@@ -1,0 +1,390 @@
+// Package ingest is the public listener: the endpoint that takes webhooks, checks them, stores them and
+// only then accepts them. Everything that a stranger can send is bounded in size, time and number.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+)
+
+// Path is the address of the endpoint.
+const Path = "/webhooks/tensorlake"
+
+const (
+	defaultMaxBody      = 1 << 20
+	defaultMaxInFlight  = 1024
+	defaultStoreTimeout = 10 * time.Second // the sender gives up after 15
+
+	// When the sender should try again.
+	retryOverloaded  = time.Second
+	retryUnavailable = 10 * time.Second
+	retryDraining    = 10 * time.Second // by then another process listens, or this one does again
+)
+
+// Options are the parts and limits of the endpoint.
+type Options struct {
+	// Verifier checks signatures. Nil: unsigned webhooks are taken, and one without an id gets a random one.
+	Verifier *tensorlake.Verifier
+	// Events decides how many events a webhook is said to become.
+	Events tensorlake.Options
+	// Store keeps the webhooks. Required.
+	Store Store
+	// MaxBody is the largest body that is taken, in bytes. 0 is 1 MiB.
+	MaxBody int64
+	// MaxInFlight is how many webhooks are read, checked and stored at once. 0 is 1024.
+	MaxInFlight int
+	// StoreTimeout bounds one Append. 0 is 10 s.
+	StoreTimeout time.Duration
+	// Logger gets accepted webhooks at debug, and a bounded number of lines about refused ones. Nil: none.
+	Logger *slog.Logger
+	// Registerer gets the metrics. Nil: none.
+	Registerer prometheus.Registerer
+	// Now is the clock. Nil is time.Now.
+	Now func() time.Time
+}
+
+// Handler answers the requests of the public listener. It is safe for concurrent use, and has no goroutines of its own.
+type Handler struct {
+	echo         *echo.Echo
+	verifier     *tensorlake.Verifier
+	events       tensorlake.Options
+	store        Store
+	maxBody      int64
+	maxInFlight  int64
+	storeTimeout time.Duration
+	logger       *slog.Logger
+	metrics      *metrics
+	now          func() time.Time
+
+	inFlight atomic.Int64
+	draining atomic.Bool
+
+	refusalLines      [resultCount]lineLimit
+	unrecognizedLines lineLimit
+}
+
+// New makes the handler. It fails when an option has a value that cannot work, or a metric is registered already.
+func New(o Options) (*Handler, error) {
+	var errs []error
+	if o.Store == nil {
+		errs = append(errs, errors.New("a store is required"))
+	}
+	if o.MaxBody < 0 {
+		errs = append(errs, fmt.Errorf("the largest body is %d bytes; it must be more than 0", o.MaxBody))
+	}
+	if o.MaxInFlight < 0 {
+		errs = append(errs, fmt.Errorf("%d webhooks at once are allowed; it must be more than 0", o.MaxInFlight))
+	}
+	if o.StoreTimeout < 0 {
+		errs = append(errs, fmt.Errorf("the store timeout is %s; it must be more than 0", o.StoreTimeout))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("webhook endpoint: %w", err)
+	}
+	h := &Handler{
+		verifier:     o.Verifier,
+		events:       o.Events,
+		store:        o.Store,
+		maxBody:      orDefault(o.MaxBody, defaultMaxBody),
+		maxInFlight:  int64(orDefault(o.MaxInFlight, defaultMaxInFlight)),
+		storeTimeout: orDefault(o.StoreTimeout, defaultStoreTimeout),
+		logger:       o.Logger,
+		now:          o.Now,
+	}
+	if h.logger == nil {
+		h.logger = slog.New(slog.DiscardHandler)
+	}
+	if h.now == nil {
+		h.now = time.Now
+	}
+	var err error
+	h.metrics, err = newMetrics(o.Registerer, h.verifier != nil, func() float64 { return float64(h.inFlight.Load()) })
+	if err != nil {
+		return nil, err
+	}
+	h.echo = echo.New()
+	h.echo.Logger.SetOutput(io.Discard) // what there is to say is said through slog
+	h.echo.HTTPErrorHandler = h.refuse
+	h.echo.POST(Path, h.receive)
+	h.echo.RouteNotFound(Path, refuseMethod) // ahead of echo's own 405, and of its answer to OPTIONS
+	return h, nil
+}
+
+func orDefault[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}
+
+// ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.echo.ServeHTTP(w, r) }
+
+// Drain makes every webhook from now on be answered 503, and its connection be closed. Webhooks that have
+// been let in already are finished: wait for them with http.Server's Shutdown.
+func (h *Handler) Drain() { h.draining.Store(true) }
+
+// receive takes one POST to the endpoint. The error that it returns is answered by refuse.
+func (h *Handler) receive(c echo.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+	}()
+	if h.draining.Load() {
+		return &refusal{
+			result: resultDraining, status: http.StatusServiceUnavailable,
+			detail: "This server is shutting down; send the webhook again.", retryAfter: retryDraining, closes: true,
+		}
+	}
+	if h.inFlight.Add(1) > h.maxInFlight {
+		h.inFlight.Add(-1)
+		return &refusal{
+			result: resultOverloaded, status: http.StatusServiceUnavailable,
+			detail: fmt.Sprintf("%d webhooks are being taken right now, and no more at once; send this one again, or raise "+
+				"FNBRIDGE_MAX_IN_FLIGHT.", h.maxInFlight),
+			retryAfter: retryOverloaded,
+		}
+	}
+	defer h.inFlight.Add(-1)
+
+	r := c.Request()
+	start := h.now()
+	if f := checkContentType(r.Header); f != nil {
+		return f
+	}
+	body, f := readBody(r, h.maxBody)
+	if f != nil {
+		return f
+	}
+	webhook := bridge.Webhook{ReceivedAt: h.now(), Body: body}
+	if f := h.identify(&webhook, r.Header); f != nil {
+		return f
+	}
+	payload, err := tensorlake.Parse(body)
+	if err != nil {
+		return &refusal{
+			result: resultInvalid, status: http.StatusBadRequest, reason: "payload",
+			detail: fmt.Sprintf("The body must be one JSON object: %v.", err),
+		}
+	}
+
+	duplicate, err := h.append(r.Context(), webhook)
+	h.metrics.observe(h.now().Sub(start))
+	if err != nil {
+		return unavailable(err)
+	}
+	if duplicate {
+		h.metrics.count(resultDuplicate)
+		h.logStored(r.Context(), resultDuplicate, webhook, payload)
+		return answer(c, http.StatusOK, webhook.ID, `,"duplicate":true}`)
+	}
+	h.metrics.count(resultAccepted)
+	if payload.Shape() == tensorlake.ShapeUnrecognized {
+		h.noteUnrecognized(r.Context(), webhook, payload)
+	}
+	h.logStored(r.Context(), resultAccepted, webhook, payload)
+	return answer(c, http.StatusAccepted, webhook.ID, `,"events":`+strconv.Itoa(payload.Len(h.events))+`}`)
+}
+
+// identify sets the id and timestamp of w from the headers, once they are known to be the sender's.
+func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
+	if name := repeatedHeader(header); name != "" {
+		return &refusal{
+			result: resultUnauthorized, status: http.StatusUnauthorized, reason: "repeated_header",
+			detail: fmt.Sprintf("The header %s is there more than once; send it once.", name),
+		}
+	}
+	if h.verifier == nil {
+		w.ID, w.Timestamp = claimedID(header), w.ReceivedAt
+		if w.ID == "" {
+			w.ID = newWebhookID()
+			return nil
+		}
+		return checkWebhookID(w.ID)
+	}
+	signature, err := h.verifier.Verify(header, w.Body, w.ReceivedAt)
+	if err != nil {
+		return unauthorized(err, len(w.Body))
+	}
+	h.metrics.countSecret(signature.Secret)
+	w.ID, w.Timestamp = signature.ID, signature.Timestamp
+	return checkWebhookID(w.ID)
+}
+
+// append stores w, whether or not its sender still waits.
+func (h *Handler) append(ctx context.Context, w bridge.Webhook) (duplicate bool, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.storeTimeout)
+	defer cancel()
+	return h.store.Append(ctx, w)
+}
+
+// answer tells the sender that its webhook is stored. An error while writing is no failure: the webhook is safe,
+// and a sender that did not hear so tries again and is told of the duplicate.
+func answer(c echo.Context, status int, id, rest string) error {
+	body := make([]byte, 0, len(`{"webhook_id":""`)+len(id)+len(rest)+8)
+	body = append(body, `{"webhook_id":"`...)
+	for i := range len(id) {
+		if id[i] == '"' || id[i] == '\\' { // checkWebhookID leaves nothing else that JSON escapes
+			body = append(body, '\\')
+		}
+		body = append(body, id[i])
+	}
+	body = append(body, '"')
+	body = append(body, rest...)
+	_ = c.Blob(status, mediaType, body)
+	return nil
+}
+
+func unauthorized(err error, length int) *refusal {
+	f := &refusal{
+		result: resultUnauthorized, status: http.StatusUnauthorized, cause: err,
+		detail: "The signature could not be checked; sign the request with this endpoint's secret.",
+	}
+	if refused, ok := errors.AsType[*tensorlake.SignatureError](err); ok {
+		f.detail, f.reason, f.cause = "The signature is refused: "+refused.Detail+".", refused.Reason, nil
+	}
+	if length == 0 {
+		f.detail += " The body was empty: was it sent, with a Content-Length?"
+	}
+	return f
+}
+
+func unavailable(err error) *refusal {
+	f := &refusal{
+		result: resultUnavailable, status: http.StatusServiceUnavailable, cause: err, retryAfter: retryUnavailable,
+		detail: "The webhook could not be stored; send it again. The log of this server says why.",
+	}
+	if refused, ok := errors.AsType[*UnavailableError](err); ok {
+		if refused.RetryAfter > 0 {
+			f.retryAfter = refused.RetryAfter
+		}
+		if refused.Detail != "" {
+			f.detail = refused.Detail
+		}
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		f.detail, f.reason = "The webhook could not be stored in time; send it again.", "timeout"
+	}
+	return f
+}
+
+func refuseMethod(c echo.Context) error {
+	return &refusal{
+		result: resultMethodNotAllowed, status: http.StatusMethodNotAllowed,
+		detail: fmt.Sprintf("The method %s is not taken here; send webhooks with POST.", quote(c.Request().Method)),
+	}
+}
+
+// panicked turns what a panic left into a refusal, and lets pass the one panic that net/http asks for.
+func panicked(p any) *refusal {
+	err, isError := p.(error)
+	if isError && errors.Is(err, http.ErrAbortHandler) {
+		panic(p)
+	}
+	if !isError {
+		err = fmt.Errorf("%v", p)
+	}
+	return &refusal{
+		result: resultInternalError, status: http.StatusInternalServerError,
+		detail: "The webhook met a fault of this server; send it again. The log of this server says more.",
+		reason: "panic", cause: err, stack: debug.Stack(), closes: true,
+	}
+}
+
+// refuse answers, counts and logs a request that ended in an error: it is echo's error handler.
+func (h *Handler) refuse(err error, c echo.Context) {
+	f, ok := errors.AsType[*refusal](err)
+	if !ok {
+		f = fromEcho(err)
+	}
+	h.metrics.count(f.result)
+	h.logRefused(c.Request(), f)
+	if !c.Response().Committed {
+		f.write(c.Response())
+	}
+}
+
+// fromEcho makes a refusal of an error that came from echo itself: there is no such path.
+func fromEcho(err error) *refusal {
+	if e, ok := errors.AsType[*echo.HTTPError](err); ok && e.Code == http.StatusNotFound {
+		return &refusal{
+			result: resultNotFound, status: http.StatusNotFound,
+			detail: "There is nothing at this path; send webhooks to " + Path + ".",
+		}
+	}
+	return &refusal{
+		result: resultInternalError, status: http.StatusInternalServerError,
+		detail: "The request met a fault of this server. The log of this server says more.", cause: err,
+	}
+}
+
+func (h *Handler) logStored(ctx context.Context, as result, w bridge.Webhook, payload tensorlake.Payload) {
+	if !h.logger.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	h.logger.LogAttrs(ctx, slog.LevelDebug, "webhook stored",
+		slog.String("result", as.String()), slog.String("webhook_id", w.ID), slog.String("shape", payload.Shape().String()),
+		slog.Int("events", payload.Len(h.events)), slog.Int("bytes", len(w.Body)))
+}
+
+func (h *Handler) noteUnrecognized(ctx context.Context, w bridge.Webhook, payload tensorlake.Payload) {
+	h.metrics.unrecognized.Inc()
+	if suppressed, ok := h.unrecognizedLines.pass(h.now()); ok {
+		h.logger.LogAttrs(ctx, slog.LevelWarn, "webhook accepted whose shape is not recognized: it becomes one unrecognized event",
+			slog.String("webhook_id", w.ID), slog.String("reason", payload.Reason()), slog.Int("bytes", len(w.Body)),
+			suppressedAttr(suppressed))
+	}
+}
+
+func (h *Handler) logRefused(r *http.Request, f *refusal) {
+	level := slog.LevelWarn
+	switch f.result {
+	case resultNotFound, resultMethodNotAllowed, resultIncomplete, resultDraining:
+		level = slog.LevelDebug // passing scanners, lost connections, and what a stop brings with it
+	case resultInternalError:
+		level = slog.LevelError
+	default:
+	}
+	if !h.logger.Enabled(r.Context(), level) {
+		return
+	}
+	suppressed, ok := h.refusalLines[f.result].pass(h.now())
+	if !ok {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("result", f.result.String()), slog.Int("status", f.status), slog.String("detail", f.detail),
+		slog.String("remote_addr", r.RemoteAddr), slog.String("method", shorten(r.Method)), slog.String("path", shorten(r.URL.Path)),
+	}
+	if id := claimedID(r.Header); id != "" {
+		attrs = append(attrs, slog.String("webhook_id", shorten(id)))
+	}
+	if f.reason != "" {
+		attrs = append(attrs, slog.String("reason", f.reason))
+	}
+	if f.cause != nil {
+		attrs = append(attrs, slog.String("error", f.cause.Error()))
+	}
+	if f.stack != nil {
+		attrs = append(attrs, slog.String("stack", string(f.stack)))
+	}
+	if suppressed > 0 {
+		attrs = append(attrs, suppressedAttr(suppressed))
+	}
+	h.logger.LogAttrs(r.Context(), level, "webhook refused", attrs...)
+}

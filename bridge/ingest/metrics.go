@@ -1,0 +1,71 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what the endpoint counts. The counters are looked up by label once, at the start.
+type metrics struct {
+	byResult     [resultCount]prometheus.Counter
+	duration     prometheus.Histogram
+	secrets      *prometheus.CounterVec
+	unrecognized prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer, verifies bool, inFlight func() float64) (*metrics, error) {
+	webhooks := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fnbridge_webhooks_total",
+		Help: "Requests to the public listener, by how they ended.",
+	}, []string{"result"})
+	m := &metrics{
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "fnbridge_webhook_duration_seconds",
+			Help: "Time from the headers of a request to its answer, for webhooks that passed every check and went to the store.",
+			// From a write without fsync on a fast disk up to the 15 s after which the sender gives up.
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15},
+		}),
+		secrets: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fnbridge_webhook_secret_matches_total",
+			Help: "Verified webhooks, by the place (from 1) that the secret which signed them has in the configured list.",
+		}, []string{"secret"}),
+		unrecognized: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fnbridge_webhooks_unrecognized_total",
+			Help: "Accepted webhooks whose payload has none of the known shapes.",
+		}),
+	}
+	for i := range m.byResult {
+		m.byResult[i] = webhooks.WithLabelValues(result(i).String())
+	}
+	if verifies {
+		m.secrets.WithLabelValues("1") // there is always a first
+	}
+	if r == nil {
+		return m, nil
+	}
+	gauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fnbridge_webhooks_in_flight",
+		Help: "Webhooks that are being read, checked or stored right now.",
+	}, inFlight)
+	var errs []error
+	for _, c := range []prometheus.Collector{webhooks, m.duration, m.secrets, m.unrecognized, gauge} {
+		errs = append(errs, r.Register(c))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("register the metrics of the webhook endpoint: %w", err)
+	}
+	return m, nil
+}
+
+func (m *metrics) count(r result) { m.byResult[r].Inc() }
+
+// countSecret counts a match of the secret with this index in the configured list.
+func (m *metrics) countSecret(index int) {
+	m.secrets.WithLabelValues(strconv.Itoa(index + 1)).Inc()
+}
+
+func (m *metrics) observe(d time.Duration) { m.duration.Observe(d.Seconds()) }

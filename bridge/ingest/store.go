@@ -1,0 +1,47 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// Store makes a webhook durable.
+type Store interface {
+	// Append returns only once w is safe, or is known to be stored already (duplicate). A webhook is
+	// told by its ID. When the error is not nil the sender is asked to try again, so a webhook that
+	// was stored all the same is found to be a duplicate then.
+	//
+	// ctx ends after Options.StoreTimeout. It does not end when the sender disconnects: a webhook that
+	// has been received whole is worth storing, whether or not the sender hears of it.
+	// Append is called concurrently. It may keep w.Body, which nobody changes.
+	Append(ctx context.Context, w bridge.Webhook) (duplicate bool, err error)
+}
+
+// UnavailableError is how a Store says that it cannot take a webhook now, such as when it is full.
+// The sender is answered 503.
+type UnavailableError struct {
+	// RetryAfter is when the sender should try again; it is told in whole seconds, at least one. 0 leaves it to ingest.
+	RetryAfter time.Duration
+	// Detail is shown to the sender: what is wrong and what to change, without anything secret. It may be empty.
+	Detail string
+	// Err is the cause, for the log. It may be nil.
+	Err error
+}
+
+// Error returns the cause, and the detail where there is none.
+func (e *UnavailableError) Error() string {
+	switch {
+	case e.Err != nil:
+		return fmt.Sprintf("the store takes no webhook: %v", e.Err)
+	case e.Detail != "":
+		return "the store takes no webhook: " + e.Detail
+	default:
+		return "the store takes no webhook"
+	}
+}
+
+// Unwrap returns the cause.
+func (e *UnavailableError) Unwrap() error { return e.Err }
