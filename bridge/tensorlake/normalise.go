@@ -33,9 +33,8 @@ func firstTime(w bridge.Webhook, literals ...[]byte) time.Time {
 		if literal == nil {
 			continue
 		}
-		var t time.Time
-		// Unlike time.Parse, UnmarshalText takes nothing that RFC 3339 does not allow.
-		if err := t.UnmarshalText([]byte(unquote(literal))); err != nil {
+		t, err := time.Parse(time.RFC3339Nano, unquote(literal))
+		if err != nil {
 			continue
 		}
 		if t = t.UTC(); !t.IsZero() && 1 <= t.Year() && t.Year() <= 9999 {

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -88,8 +89,8 @@ func ParseSecret(s string) (Secret, error) {
 // String hides the key.
 func (Secret) String() string { return secretPrefix + "…" }
 
-// GoString hides the key from %#v.
-func (s Secret) GoString() string { return s.String() }
+// Format hides the key from every verb of fmt.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // GenerateSecret makes a new secret: whsec_ and 24 random bytes in base64, as Svix makes them.
 func GenerateSecret() string {

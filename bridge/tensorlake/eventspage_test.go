@@ -1,0 +1,137 @@
+package tensorlake_test
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The page is made of the golden files, so what it shows is what the tests hold.
+//
+//go:generate go test . -run ^TestGolden$ -update
+//go:generate go test . -run ^TestEventsPage$ -update
+
+const eventsPage = "../../docs/events.md"
+
+//go:embed testdata/events-page.md
+var eventsPageIntro string
+
+func TestEventsPage(t *testing.T) {
+	page := renderEventsPage(t)
+	if *update {
+		require.NoError(t, os.MkdirAll("../../docs", 0o750))
+		require.NoError(t, os.WriteFile(eventsPage, []byte(page), 0o600))
+	}
+	written, err := os.ReadFile(eventsPage)
+	require.NoError(t, err)
+	require.Equal(t, page, string(written), "docs/events.md is stale: run go generate ./bridge/tensorlake")
+}
+
+func renderEventsPage(tb testing.TB) string {
+	tb.Helper()
+	var b strings.Builder
+	b.WriteString(eventsPageIntro)
+
+	b.WriteString("\n## Every payload, at a glance\n\n| payload | becomes |\n|---|---|\n")
+	for _, section := range goldenSections() {
+		for _, c := range section.cases {
+			types := eventTypes(readEvents(tb, c))
+			fmt.Fprintf(&b, "| [%s](#%s) | %s |\n", c.title, anchor(c.title), types)
+		}
+	}
+
+	fmt.Fprintf(&b, "\nEvery event below also has `specversion` 1.0, `datacontenttype` application/json and `webhookid` %s; "+
+		"its webhook was signed at %s.\n", messageID, signedAt().Format(time.RFC3339))
+
+	for _, section := range goldenSections() {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n", section.title, section.text)
+		for _, c := range section.cases {
+			renderCase(tb, &b, c)
+		}
+	}
+	return b.String()
+}
+
+func renderCase(tb testing.TB, b *strings.Builder, c goldenCase) {
+	tb.Helper()
+	fmt.Fprintf(b, "\n### %s\n\n", c.title)
+	if c.note != "" {
+		fmt.Fprintf(b, "%s\n\n", c.note)
+	}
+	fmt.Fprintf(b, "```json\n%s\n```\n\n", strings.TrimRight(string(readGolden(tb, c.name+".json")), "\n"))
+
+	g := readEvents(tb, c)
+	switch len(g.Events) {
+	case 0:
+		b.WriteString("→ no event\n")
+		return
+	case 1:
+		b.WriteString("→ one event")
+	default:
+		fmt.Fprintf(b, "→ %d events", len(g.Events))
+	}
+	if g.Reason != "" {
+		fmt.Fprintf(b, "; the reason in the log is `%s`", g.Reason)
+	}
+	b.WriteString("\n\n```json\n")
+	for _, e := range g.Events {
+		b.WriteString(strings.TrimSuffix(string(marshal(tb, e.goldenAttributes)), "\n}\n"))
+		if e.DataIsPayload {
+			b.WriteString(",\n  \"data\": … the payload, byte for byte …\n}\n")
+		} else {
+			fmt.Fprintf(b, ",\n  \"data\": %s\n}\n", oneLine(tb, e.Data))
+		}
+	}
+	b.WriteString("```\n")
+}
+
+func readEvents(tb testing.TB, c goldenCase) golden {
+	tb.Helper()
+	var g golden
+	require.NoError(tb, json.Unmarshal(readGolden(tb, c.name+".events.json"), &g))
+	return g
+}
+
+// eventTypes lists the types of the events, each once.
+func eventTypes(g golden) string {
+	if len(g.Events) == 0 {
+		return "no event"
+	}
+	var types []string
+	for _, e := range g.Events {
+		if quoted := "`" + e.Type + "`"; !slices.Contains(types, quoted) {
+			types = append(types, quoted)
+		}
+	}
+	return strings.Join(types, "<br>")
+}
+
+// oneLine undoes the golden file's indentation.
+func oneLine(tb testing.TB, data json.RawMessage) string {
+	tb.Helper()
+	var b bytes.Buffer
+	require.NoError(tb, json.Compact(&b, data))
+	return b.String()
+}
+
+// anchor is the fragment that renderers of Markdown make of a heading.
+func anchor(title string) string {
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case ' ':
+			return '-'
+		case ',':
+			return -1
+		default:
+			return r
+		}
+	}, strings.ToLower(title))
+}
