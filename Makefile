@@ -1,0 +1,102 @@
+# fnbridge's tasks. The line behind ## is a target's help: `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo dev)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
+
+# What a run of the tests covers, and how long one package may take.
+PKG ?= ./...
+TEST_TIMEOUT ?= 10m
+FUZZTIME ?= 30s
+BENCH ?= .
+
+# The linter, in the one version that counts. It is kept outside the clone, since building it takes minutes.
+GOLANGCI_LINT_VERSION := v2.15.0
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fnbridge/tools
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
+
+IMAGE ?= ghcr.io/fnbridge/fnbridge
+TAG ?= dev
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## build the bridge and start it, with NATS inside and its data in ./data
+	bin/fnbridge serve
+
+.PHONY: build
+build: ## build bin/fnbridge: static, stripped, version stamped
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fnbridge ./cmd/fnbridge
+
+# go test shows why a test was skipped only with -v; a whole missing broker deserves a line.
+define say_kafka
+	if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then \
+		echo "Java 17 or Maven is not installed: the tests against a real Apache Kafka $(1) skipped (kfake speaks its protocol in the others)."; \
+	fi
+endef
+
+.PHONY: test
+test: ## run every test, against a real Apache Kafka too where Java and Maven are
+	@$(call say_kafka,will be)
+	$(GO) test -timeout $(TEST_TIMEOUT) $(PKG)
+	@$(call say_kafka,were)
+
+.PHONY: race
+race: ## run every test under the race detector (needs a C compiler)
+	@$(call say_kafka,will be)
+	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
+
+.PHONY: bench
+bench: ## run the benchmarks (BENCH=name, PKG=./bridge/...)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout $(TEST_TIMEOUT) $(PKG)
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	bash .ci/fuzz $(FUZZTIME)
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## run golangci-lint, format included
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: fmt
+fmt: $(GOLANGCI_LINT) ## format the code
+	$(GOLANGCI_LINT) fmt
+
+.PHONY: generate
+generate: ## write the generated files anew: golden files, event and metric pages, README table
+	$(GO) generate ./...
+
+.PHONY: image
+image: ## build the container image IMAGE:TAG with docker, podman or buildah, whichever works
+	@if docker info >/dev/null 2>&1; then set -- docker build; \
+	elif command -v podman >/dev/null; then set -- podman build --format docker; \
+	elif command -v buildah >/dev/null; then set -- buildah build --format docker; \
+	else echo "make image needs docker (with its daemon running), podman or buildah, and finds none of them." >&2; exit 1; \
+	fi; set -x; \
+	"$$@" --build-arg VERSION='$(VERSION)' --build-arg REVISION='$(REVISION)' --tag '$(IMAGE):$(TAG)' .
+
+.PHONY: ci
+ci: ## run what CI runs: all of the above, in a clean clone too
+	CI=true bash .ci/run
+
+.PHONY: clean
+clean: ## remove what the build made; ./data stays, it holds events
+	rm -rf bin dist
+
+# An installed golangci-lint of the right version is copied; otherwise it is built once.
+$(GOLANGCI_LINT):
+	@mkdir -p $(@D)
+	@for found in "$$(command -v golangci-lint || true)" "$$($(GO) env GOPATH)/bin/golangci-lint"; do \
+		if [ -x "$$found" ] && "$$found" version 2>/dev/null | grep -qwF 'version $(GOLANGCI_LINT_VERSION:v%=%)'; then \
+			cp "$$found" $@.partial && mv $@.partial $@; exit 0; \
+		fi; \
+	done; \
+	echo "Building golangci-lint $(GOLANGCI_LINT_VERSION), which takes a few minutes this once."; \
+	GOBIN='$(@D)' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
