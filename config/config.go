@@ -21,28 +21,28 @@ const (
 // Config is the whole configuration of a bridge. It can be printed, logged and marshalled: secrets show as [redacted].
 type Config struct {
 	Listen      string `envconfig:"LISTEN" default:":8080" type:"address" desc:"Address (host:port) of the public listener, which takes the webhooks."`
-	TLSCertFile string `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM certificate chain of the public listener; empty serves plain HTTP. Reloaded when the file changes."`
-	TLSKeyFile  string `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key for the certificate of the public listener. Reloaded when the file changes."`
+	TLSCertFile string `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM certificate chain of the public listener, reloaded when the file changes; empty: plain HTTP."`
+	TLSKeyFile  string `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of that certificate, reloaded when the file changes."`
 	OpsListen   string `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz and /metrics."`
 
-	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Webhook signing secrets (whsec_ and base64), separated by commas or white space; any of them may sign. Empty: one is made on first start and kept in the data directory."`
-	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks: true lets anyone who reaches the listener publish events."`
+	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made on the first start and kept in the data directory."`
+	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept webhooks that nobody signed, so that whoever reaches the listener can publish events."`
 	WebhookTolerance time.Duration `envconfig:"WEBHOOK_TOLERANCE" default:"5m" min:"1s" max:"24h" desc:"How far the timestamp of a signature may be off from this machine's clock, from 1s to 24h."`
 	MaxBody          Bytes         `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB; larger ones are answered 413."`
 	MaxInFlight      int           `envconfig:"MAX_IN_FLIGHT" default:"1024" min:"1" max:"100000" desc:"Webhooks worked on at the same time, from 1 to 100000; more are answered 503."`
 	SummaryEvents    bool          `envconfig:"SUMMARY_EVENTS" default:"false" desc:"Add one event that sums up the invocation after the function events of each workflow webhook."`
 	Ack              string        `envconfig:"ACK" default:"journal" options:"journal,sinks" unsupported:"this version acknowledges webhooks from the journal only" desc:"What a 2xx answer stands for: stored in the journal, or acknowledged by every sink."`
 
-	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" desc:"Directory of the journal, the generated webhook secret and the embedded NATS server's files; made when it is not there."`
-	JournalMaxBytes Bytes         `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB; once it is full of undelivered webhooks, new ones are answered 503."`
-	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, at least 1s; a webhook that comes again within that time is known as a duplicate."`
+	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" desc:"Directory of the journal, the webhook secret that was made and the embedded NATS server's files; created when it is not there."`
+	JournalMaxBytes Bytes         `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB; when undelivered webhooks fill it, new ones are answered 503."`
+	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, so that one that comes again is known as a duplicate; at least 1s."`
 
-	Sinks              Sinks  `envconfig:"SINKS" default:"nats" desc:"Where events go: a comma-separated list of name or name=kind. Kinds are nats and kafka; a name alone is its own kind."`
-	EmbeddedNATSListen string `envconfig:"EMBEDDED_NATS_LISTEN" default:"127.0.0.1:4222" type:"address" desc:"Address (host:port) of the embedded NATS server, which runs when a nats sink has no URL. It asks for no credentials."`
+	Sinks              Sinks  `envconfig:"SINKS" default:"nats" desc:"Where events go: a list of name=kind, separated by commas, with the kinds nats and kafka; nats alone is short for nats=nats."`
+	EmbeddedNATSListen string `envconfig:"EMBEDDED_NATS_LISTEN" default:"127.0.0.1:4222" type:"address" desc:"Address (host:port) of the embedded NATS server, which runs when a nats sink has no URL and asks for no credentials."`
 
-	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"25s" min:"1ms" desc:"How long a stop waits for running requests and deliveries, more than 0; what is left is delivered after the next start."`
+	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"25s" min:"1ms" desc:"How long a stop waits for running requests and deliveries, at least 1ms; what is left is delivered after the next start."`
 	LogLevel        slog.Level    `envconfig:"LOG_LEVEL" default:"info" options:"debug,info,warn,error" desc:"Least level of log lines."`
-	LogFormat       string        `envconfig:"LOG_FORMAT" options:"text,json" desc:"Form of log lines. Empty: text on a terminal, else json."`
+	LogFormat       string        `envconfig:"LOG_FORMAT" options:"text,json" desc:"Form of log lines; empty: text on a terminal, else json."`
 
 	// given tells under which full name each variable was given that may come from a file: see Variable.
 	given map[string]string
@@ -54,7 +54,7 @@ type Sink struct {
 	Name string
 	Kind string
 
-	Format      string        `envconfig:"FORMAT" default:"binary" options:"binary,structured,plain" desc:"How events are written: binary (CloudEvents, attributes in headers), structured (CloudEvents, one JSON document) or plain (the data alone)."`
+	Format      string        `envconfig:"FORMAT" default:"binary" options:"binary,structured,plain" desc:"How an event is written: as CloudEvents with its attributes in headers (binary) or in one JSON document (structured), or its data alone (plain)."`
 	DeadLetter  string        `envconfig:"DEAD_LETTER" unsupported:"this version keeps dead letters in the journal only" desc:"Subject or topic that also gets the dead letters."`
 	Required    bool          `envconfig:"REQUIRED" default:"true" unsupported:"in this version every sink is required" desc:"Whether a webhook waits for this sink's acknowledgement."`
 	GiveUpAfter time.Duration `envconfig:"GIVE_UP_AFTER" unsupported:"this version never gives up on a sink" desc:"How long an event is tried again before it goes to the dead letters."`
@@ -65,36 +65,36 @@ type Sink struct {
 
 // NATS configures a sink that publishes to NATS JetStream. Templates are not parsed yet.
 type NATS struct {
-	URL          URLs          `envconfig:"URL" desc:"Server URLs, separated by commas: nats://, tls://, ws:// or wss://. Empty: the embedded server."`
+	URL          URLs          `envconfig:"URL" desc:"Server URLs (nats://, tls://, ws:// or wss://), separated by commas; empty: the embedded server."`
 	CredsFile    string        `envconfig:"CREDS_FILE" type:"file" desc:"Credentials file (JWT and NKey seed) to log in with."`
 	Token        Secret        `envconfig:"TOKEN" desc:"Token to log in with."`
-	User         string        `envconfig:"USER" desc:"User to log in as, together with PASSWORD."`
+	User         string        `envconfig:"USER" desc:"User to log in as, with PASSWORD."`
 	Password     Secret        `envconfig:"PASSWORD" desc:"Password of USER."`
 	NKeyFile     string        `envconfig:"NKEY_FILE" type:"file" desc:"NKey seed file to log in with."`
 	TLSCAFile    string        `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the servers; empty: those of the system."`
-	TLSCertFile  string        `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, together with TLS_KEY_FILE."`
+	TLSCertFile  string        `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
 	TLSKeyFile   string        `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
 	Stream       string        `envconfig:"STREAM" default:"TENSORLAKE" type:"stream" desc:"JetStream stream that stores the events."`
 	CreateStream bool          `envconfig:"CREATE_STREAM" default:"true" desc:"Create the stream when it is not there; one that is there is used as it is."`
 	Replicas     int           `envconfig:"REPLICAS" default:"1" min:"1" max:"5" desc:"Replicas of a stream that is created, from 1 to 5; more than 1 needs a cluster."`
 	MaxAge       time.Duration `envconfig:"MAX_AGE" default:"168h" min:"100ms" desc:"How long a stream that is created keeps its events, at least 100ms."`
-	DedupeWindow time.Duration `envconfig:"DEDUPE_WINDOW" default:"10m" min:"100ms" desc:"How long a stream that is created recognises an event that is published again, at least 100ms and not above MAX_AGE."`
-	Subject      string        `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"subject" desc:"Template of the subject that an event is published on."`
+	DedupeWindow time.Duration `envconfig:"DEDUPE_WINDOW" default:"10m" min:"100ms" desc:"How long a stream that is created knows an event that is published again for a duplicate, from 100ms to MAX_AGE."`
+	Subject      string        `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"subject" desc:"Template of the subject that an event is published on; placeholders: {route}, {type}, {workflow}, {function}, {status}, {invocation}, {partitionkey} and {project}."`
 }
 
 // Kafka configures a sink that publishes to Apache Kafka. Templates are not parsed yet.
 type Kafka struct {
 	Brokers           Addresses `envconfig:"BROKERS" desc:"Addresses (host:port) of brokers to start from, separated by commas; required."`
 	Topic             string    `envconfig:"TOPIC" default:"tensorlake-events" type:"topic" desc:"Topic that stores the events."`
-	Key               string    `envconfig:"KEY" default:"{partitionkey}" type:"template" desc:"Template of an event's key, which decides its partition as in the Java client (murmur2)."`
+	Key               string    `envconfig:"KEY" default:"{partitionkey}" type:"template" desc:"Template of an event's key, which decides its partition as in the Java client; the same placeholders as in a NATS subject."`
 	CreateTopic       bool      `envconfig:"CREATE_TOPIC" default:"false" desc:"Create the topic when it is not there; one that is there is used as it is."`
 	Partitions        int       `envconfig:"PARTITIONS" default:"12" min:"1" max:"100000" desc:"Partitions of a topic that is created, from 1 to 100000."`
 	ReplicationFactor int       `envconfig:"REPLICATION_FACTOR" default:"3" min:"1" max:"32767" desc:"Replicas of each partition of a topic that is created, from 1 to 32767; not more than there are brokers."`
 	TLS               bool      `envconfig:"TLS" default:"false" desc:"Connect with TLS."`
 	TLSCAFile         string    `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the brokers; empty: those of the system."`
-	TLSCertFile       string    `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, together with TLS_KEY_FILE."`
+	TLSCertFile       string    `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
 	TLSKeyFile        string    `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
-	SASLMechanism     string    `envconfig:"SASL_MECHANISM" options:"PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" desc:"How to log in, together with SASL_USERNAME and SASL_PASSWORD; empty: without."`
+	SASLMechanism     string    `envconfig:"SASL_MECHANISM" options:"PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" desc:"How to log in, with SASL_USERNAME and SASL_PASSWORD; empty: without."`
 	SASLUsername      string    `envconfig:"SASL_USERNAME" desc:"User to log in as."`
 	SASLPassword      Secret    `envconfig:"SASL_PASSWORD" desc:"Password of SASL_USERNAME."`
 	Compression       string    `envconfig:"COMPRESSION" default:"lz4" options:"none,gzip,snappy,lz4,zstd" desc:"Compression of the batches that are sent."`

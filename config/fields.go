@@ -110,10 +110,16 @@ func (f field) secret() bool { return f.holds == holdsSecret || f.holds == holds
 
 // typeWord says in a table what the value is: the words that are allowed, when only some are.
 func (f field) typeWord() string {
-	if len(f.options) > 0 {
+	switch f.holds {
+	case holdsWord:
 		return orList(f.options)
+	case holdsStream, holdsTopic:
+		return "name"
+	case holdsSubject:
+		return holdsTemplate
+	default:
+		return f.holds
 	}
-	return f.holds
 }
 
 func bridgeFields() []field { return fieldsOf(reflect.TypeFor[Config]()) }
@@ -143,4 +149,13 @@ func prefixOf(sink string) string {
 		return prefix
 	}
 	return prefix + strings.ToUpper(sink) + "_"
+}
+
+// namesOf returns the full names of variables, and of those that name a file instead.
+func namesOf(start string, fields []field) []string {
+	names := make([]string, 0, 2*len(fields))
+	for _, f := range fields {
+		names = append(names, start+f.name, start+f.name+fileSuffix)
+	}
+	return names
 }

@@ -15,7 +15,7 @@ import (
 const maxFileBytes = 1 << 20
 
 // Load reads the configuration from the environment. The error, when there is one, is Errors with everything
-// that is wrong; the Config then holds what is right, and nothing where a value could not be read.
+// that is wrong; the Config then holds what is right, and defaults where a value could not be read.
 //
 // Any variable X can be given as X_FILE, the path of a file whose content is the value; one line break at its
 // end is not part of it. A variable that is set to nothing counts as not set.
@@ -64,38 +64,45 @@ func (l *loader) fill(namePrefix string, into any) {
 	}
 }
 
-// read reads one variable, or its file.
+// read reads one variable, or its file. What was not given, or could not be read at all, gets its default.
 func (l *loader) read(name string, f field, into reflect.Value) {
-	text, path := os.Getenv(name), os.Getenv(name+fileSuffix)
-	switch {
-	case text != "" && path != "":
-		l.config.given[name] = name
-		l.problem(name, "%s is set as well: keep one of the two", name+fileSuffix)
-	case path != "":
-		l.config.given[name] = name + fileSuffix
-		l.readFile(name, path, f, into)
-	case text != "":
-		l.config.given[name] = name
-		for _, reason := range f.set(text, into, func() error { return process(name, "", into) }) {
-			l.problem(name, "%s", reason)
-		}
-	case f.defaultValue != "":
+	if !l.readGiven(name, f, into) && into.IsZero() && f.defaultValue != "" {
 		// Not by way of the variable: envconfig would take an empty one for a value, but deployments often pass on
 		// what they do not have.
 		mustParse(f.defaultValue, into)
 	}
 }
 
-// readFile reads one variable from the file at path.
-func (l *loader) readFile(name, path string, f field, into reflect.Value) {
+// readGiven tells whether it found a value that is right.
+func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
+	text, path := os.Getenv(name), os.Getenv(name+fileSuffix)
+	switch {
+	case text == "" && path == "":
+		return false
+	case path == "":
+		l.config.given[name] = name
+		wrong := f.set(text, into, func() error { return process(name, "", into) })
+		for _, reason := range wrong {
+			l.problem(name, "%s", reason)
+		}
+		return len(wrong) == 0
+	case text != "":
+		l.config.given[name] = name
+		l.problem(name, "%s is set as well: keep one of the two", name+fileSuffix)
+		return false
+	}
+
+	l.config.given[name] = name + fileSuffix
 	text, err := readValue(path)
 	if err != nil {
 		l.problem(name+fileSuffix, "%v: give the path of a file with the value of %s", err, name)
-		return
+		return false
 	}
-	for _, reason := range f.set(text, into, func() error { return parse(text, into) }) {
+	wrong := f.set(text, into, func() error { return parse(text, into) })
+	for _, reason := range wrong {
 		l.problem(name+fileSuffix, "in the file %s: %s", quote(path), reason)
 	}
+	return len(wrong) == 0
 }
 
 // process lets envconfig set one field from the variable called name. It gets a struct of this field alone, so that

@@ -66,16 +66,9 @@ func parseSink(entry string) (Sink, error) {
 // reservedBy returns a variable of the bridge itself, or one that Kubernetes sets for a service called
 // fnbridge, that a sink of this name could be taken to own. Empty when there is none.
 func reservedBy(sink string) string {
-	own := prefixOf(sink)
-	for _, f := range bridgeFields() {
-		for _, name := range []string{prefix + f.name, prefix + f.name + fileSuffix} {
-			if strings.HasPrefix(name+"_", own) {
-				return name
-			}
-		}
-	}
-	for _, name := range []string{prefix + "PORT", prefix + "SERVICE_HOST"} {
-		if strings.HasPrefix(name+"_", own) {
+	taken := append(namesOf(prefix, bridgeFields()), prefix+"PORT", prefix+"SERVICE_HOST")
+	for _, name := range taken {
+		if strings.HasPrefix(name+"_", prefixOf(sink)) {
 			return name
 		}
 	}
@@ -85,17 +78,13 @@ func reservedBy(sink string) string {
 // clashes finds two sinks for which one name would be a variable of each: with the Kafka sinks a and a_tls,
 // FNBRIDGE_A_TLS_KEY_FILE is the TLS_KEY_FILE of a, and the file of the KEY of a_tls.
 func clashes(sinks Sinks) []error {
-	var (
-		errs  []error
-		owner = map[string]string{}
-	)
-	for _, s := range sinks {
-		for _, f := range sinkFields(s.Kind) {
-			for _, name := range []string{prefixOf(s.Name) + f.name, prefixOf(s.Name) + f.name + fileSuffix} {
-				if other, taken := owner[name]; taken && other != s.Name {
-					errs = append(errs, fmt.Errorf("the sinks %s and %s would both have a variable %s: rename one", other, s.Name, name))
-				}
-				owner[name] = s.Name
+	var errs []error
+	for i, s := range sinks {
+		names := namesOf(prefixOf(s.Name), sinkFields(s.Kind))
+		for _, other := range sinks[:i] {
+			others := namesOf(prefixOf(other.Name), sinkFields(other.Kind))
+			if at := slices.IndexFunc(names, func(name string) bool { return slices.Contains(others, name) }); at >= 0 {
+				errs = append(errs, fmt.Errorf("the sinks %s and %s would both have a variable %s: rename one", other.Name, s.Name, names[at]))
 			}
 		}
 	}

@@ -47,18 +47,18 @@ func Variables() []Variable {
 	return list
 }
 
-// introduction says, above a group's table, what its names mean.
+// introduction says, above a group's variables, what their names mean.
 func introduction(group string) string {
 	switch group {
-	case GroupBridge:
-		return "Any variable can also be given as a file: with _FILE after its name, it is the path of a file that holds the value."
 	case GroupSinks:
 		return "Each sink in FNBRIDGE_SINKS has variables of its own, which carry its name in upper case: " +
 			"with FNBRIDGE_SINKS=nats,audit=kafka, those of the first start with FNBRIDGE_NATS_ and those of the second with FNBRIDGE_AUDIT_."
 	case GroupNATS:
 		return "Sinks of the kind nats, here with the name nats."
-	default:
+	case GroupKafka:
 		return "Sinks of the kind kafka, here with the name kafka."
+	default:
+		return ""
 	}
 }
 
@@ -82,7 +82,8 @@ func WriteMarkdown(w io.Writer) error {
 		if i > 0 {
 			_, _ = fmt.Fprintln(out)
 		}
-		_, _ = fmt.Fprintf(out, "**%s.** %s\n\n", group[0].Group, markdownText(introduction(group[0].Group)))
+		above := "**" + group[0].Group + ".** " + markdownText(introduction(group[0].Group))
+		_, _ = fmt.Fprintf(out, "%s\n\n", strings.TrimRight(above, " "))
 		_, _ = fmt.Fprintln(out, "| Variable | Type | Default | Meaning |\n|---|---|---|---|")
 		for _, v := range group {
 			_, _ = fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n", v.Name, v.Type, markdownCode(v.Default), markdownText(v.Meaning))
@@ -114,24 +115,24 @@ func markdownText(text string) string {
 func WriteText(w io.Writer) error {
 	const columns = 100
 	out := bufio.NewWriter(w)
+	write := func(indent, text string) {
+		for _, line := range wrap(text, columns-len(indent)) {
+			_, _ = fmt.Fprintf(out, "%s%s\n", indent, line)
+		}
+	}
+	write("", "fnbridge is configured by environment variables. Each can also be given as a file: with _FILE after its name, "+
+		"it is the path of a file that holds the value. A variable that is set to nothing counts as not set.")
 	names, types := 0, 0
 	for _, v := range Variables() {
 		names, types = max(names, len(v.Name)), max(types, len(v.Type))
 	}
-	for i, group := range byGroup() {
-		if i > 0 {
-			_, _ = fmt.Fprintln(out)
-		}
-		_, _ = fmt.Fprintf(out, "%s\n", group[0].Group)
-		for _, line := range wrap(introduction(group[0].Group), columns) {
-			_, _ = fmt.Fprintf(out, "%s\n", line)
-		}
+	for _, group := range byGroup() {
+		_, _ = fmt.Fprintf(out, "\n%s\n", group[0].Group)
+		write("", introduction(group[0].Group))
 		for _, v := range group {
 			line := fmt.Sprintf("  %-*s  %-*s  %s", names, v.Name, types, v.Type, v.Default)
 			_, _ = fmt.Fprintf(out, "\n%s\n", strings.TrimRight(line, " "))
-			for _, line := range wrap(v.Meaning, columns-6) {
-				_, _ = fmt.Fprintf(out, "      %s\n", line)
-			}
+			write("      ", v.Meaning)
 		}
 	}
 	return out.Flush()
@@ -151,5 +152,8 @@ func wrap(text string, width int) []string {
 		}
 		line += word
 	}
-	return append(lines, line)
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
 }

@@ -114,16 +114,16 @@ func (l *loader) checkNATS(s *Sink) {
 	l.both(name, "TLS_CERT_FILE", "TLS_KEY_FILE")
 
 	var logins []string
-	if slices.ContainsFunc(n.URL, URL.hasCredentials) {
-		logins = append(logins, c.Variable(name, "URL")+" (with credentials in it)")
-	}
 	for _, v := range []string{"CREDS_FILE", "TOKEN", "USER", "NKEY_FILE"} {
 		if as, ok := l.given(name, v); ok {
 			logins = append(logins, as)
 		}
 	}
-	if len(logins) > 1 {
-		l.problem(c.Variable(name, "URL"), "there is more than one way to log in (%s): keep one", strings.Join(logins, ", "))
+	if slices.ContainsFunc(n.URL, URL.hasCredentials) {
+		logins = append(logins, c.Variable(name, "URL"))
+	}
+	if last := len(logins) - 1; last > 0 {
+		l.problem(logins[last], "logs in, and so does %s: keep one way to log in", strings.Join(logins[:last], ", "))
 	}
 
 	if !l.external(*s) {

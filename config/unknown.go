@@ -36,15 +36,9 @@ func (l *loader) warnOfUnknown(environment []string) {
 
 // known returns the names of all variables of the bridge and of its sinks, those of files included.
 func (l *loader) known() []string {
-	var names []string
-	add := func(start string, fields []field) {
-		for _, f := range fields {
-			names = append(names, start+f.name, start+f.name+fileSuffix)
-		}
-	}
-	add(prefix, bridgeFields())
+	names := namesOf(prefix, bridgeFields())
 	for _, s := range l.config.Sinks {
-		add(prefixOf(s.Name), sinkFields(s.Kind))
+		names = append(names, namesOf(prefixOf(s.Name), sinkFields(s.Kind))...)
 	}
 	return names
 }

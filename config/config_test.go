@@ -1,0 +1,261 @@
+package config
+
+import (
+	"encoding/base64"
+	"flag"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "write the golden files and the table in README.md anew")
+
+// environment has the process's environment hold these variables, and no others of the bridge, for the test.
+func environment(t *testing.T, variables map[string]string) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, prefix) {
+			t.Setenv(name, "") // so that it is put back
+			require.NoError(t, os.Unsetenv(name))
+		}
+	}
+	for name, value := range variables {
+		t.Setenv(name, value)
+	}
+}
+
+// load loads an environment of lines NAME=value, the names without prefix.
+func load(t *testing.T, lines ...string) (*Config, []Warning, Errors) {
+	t.Helper()
+	variables := map[string]string{}
+	for _, line := range lines {
+		name, value, ok := strings.Cut(line, "=")
+		require.True(t, ok, "the line %q is not NAME=value", line)
+		variables[prefix+name] = value
+	}
+	environment(t, variables)
+	c, warnings, err := Load()
+	var errs Errors
+	if err != nil {
+		require.ErrorAs(t, err, &errs)
+	}
+	return c, warnings, errs
+}
+
+func write(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "value")
+	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+// secretOf returns a webhook secret with a key of so many bytes.
+func secretOf(bytes int) string {
+	return "whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", bytes)))
+}
+
+func TestDefaults(t *testing.T) {
+	c, warnings, errs := load(t)
+	require.Empty(t, errs)
+	require.Empty(t, warnings)
+	require.Equal(t, &Config{
+		Listen: ":8080", OpsListen: "127.0.0.1:8081",
+		WebhookTolerance: 5 * time.Minute, MaxBody: 1 << 20, MaxInFlight: 1024, Ack: "journal",
+		DataDir: "./data", JournalMaxBytes: 8 << 30, Retention: 72 * time.Hour,
+		Sinks: Sinks{{
+			Name: "nats", Kind: KindNATS, Format: "binary", Required: true,
+			NATS: &NATS{
+				Stream: "TENSORLAKE", CreateStream: true, Replicas: 1, MaxAge: 168 * time.Hour,
+				DedupeWindow: 10 * time.Minute, Subject: "tensorlake.{route}",
+			},
+		}},
+		EmbeddedNATSListen: "127.0.0.1:4222", ShutdownTimeout: 25 * time.Second, LogLevel: slog.LevelInfo,
+		given: map[string]string{},
+	}, c)
+}
+
+func TestEveryVariableIsRead(t *testing.T) {
+	file := write(t, "content")
+	secret := secretOf(24)
+	c, warnings, errs := load(
+		t,
+		"LISTEN=0.0.0.0:443", "TLS_CERT_FILE="+file, "TLS_KEY_FILE="+file, "OPS_LISTEN=[::1]:9000",
+		"WEBHOOK_SECRETS="+secret+", "+secretOf(64), "INSECURE_UNSIGNED=false", "WEBHOOK_TOLERANCE=10m", "MAX_BODY=2MB",
+		"MAX_IN_FLIGHT=7", "SUMMARY_EVENTS=TRUE", "ACK=Journal", "DATA_DIR=/var/lib/fnbridge", "JOURNAL_MAX_BYTES=1gib",
+		"RETENTION=1h30m", "SINKS=nats, audit=Kafka", "SHUTDOWN_TIMEOUT=1s", "LOG_LEVEL=WARN", "LOG_FORMAT=JSON",
+		"NATS_URL=nats://me:pass@one:4222, tls://two", "NATS_TLS_CA_FILE="+file, "NATS_TLS_CERT_FILE="+file, "NATS_TLS_KEY_FILE="+file,
+		"NATS_STREAM=EVENTS", "NATS_CREATE_STREAM=false", "NATS_REPLICAS=3", "NATS_MAX_AGE=24h", "NATS_DEDUPE_WINDOW=2m",
+		"NATS_SUBJECT=events.{type}", "NATS_FORMAT=Structured", "NATS_REQUIRED=true",
+		"AUDIT_BROKERS=one:9092,two:9092,", "AUDIT_TOPIC=audit", "AUDIT_KEY={workflow}", "AUDIT_CREATE_TOPIC=1", "AUDIT_PARTITIONS=6",
+		"AUDIT_REPLICATION_FACTOR=1", "AUDIT_TLS=true", "AUDIT_TLS_CA_FILE="+file, "AUDIT_TLS_CERT_FILE="+file, "AUDIT_TLS_KEY_FILE="+file,
+		"AUDIT_SASL_MECHANISM=scram-sha-512", "AUDIT_SASL_USERNAME=me", "AUDIT_SASL_PASSWORD=pass", "AUDIT_COMPRESSION=ZSTD", "AUDIT_FORMAT=plain",
+	)
+	require.Empty(t, errs)
+	require.Empty(t, warnings)
+	require.Equal(t, []string{secret, secretOf(64)}, c.WebhookSecrets.Reveal())
+	require.Equal(t, []string{"nats://me:pass@one:4222", "tls://two"}, c.Sinks[0].NATS.URL.Reveal())
+	require.Equal(t, "pass", c.Sinks[1].Kafka.SASLPassword.Reveal())
+
+	nats, kafka := *c.Sinks[0].NATS, *c.Sinks[1].Kafka
+	nats.URL, kafka.SASLPassword = nil, Secret{}
+	require.Equal(t, NATS{
+		TLSCAFile: file, TLSCertFile: file, TLSKeyFile: file, Stream: "EVENTS", Replicas: 3,
+		MaxAge: 24 * time.Hour, DedupeWindow: 2 * time.Minute, Subject: "events.{type}",
+	}, nats)
+	require.Equal(t, Kafka{
+		Brokers: Addresses{"one:9092", "two:9092"}, Topic: "audit", Key: "{workflow}", CreateTopic: true, Partitions: 6, ReplicationFactor: 1,
+		TLS: true, TLSCAFile: file, TLSCertFile: file, TLSKeyFile: file,
+		SASLMechanism: "SCRAM-SHA-512", SASLUsername: "me", Compression: "zstd",
+	}, kafka)
+	require.Equal(t, "structured", c.Sinks[0].Format)
+	require.Equal(t, "plain", c.Sinks[1].Format)
+
+	bridge := *c
+	bridge.WebhookSecrets, bridge.Sinks, bridge.given = nil, nil, nil
+	require.Equal(t, Config{
+		Listen: "0.0.0.0:443", TLSCertFile: file, TLSKeyFile: file, OpsListen: "[::1]:9000",
+		WebhookTolerance: 10 * time.Minute, MaxBody: 2_000_000, MaxInFlight: 7, SummaryEvents: true, Ack: "journal",
+		DataDir: "/var/lib/fnbridge", JournalMaxBytes: 1 << 30, Retention: 90 * time.Minute, EmbeddedNATSListen: "127.0.0.1:4222",
+		ShutdownTimeout: time.Second, LogLevel: slog.LevelWarn, LogFormat: "json",
+	}, bridge)
+}
+
+func TestLogins(t *testing.T) {
+	file := write(t, "content")
+	c, _, errs := load(t, "SINKS=a=nats,b=nats,c=nats",
+		"A_URL=nats://a", "A_CREDS_FILE="+file, "B_URL=nats://b", "B_TOKEN=secret", "C_URL=nats://c", "C_USER=me", "C_PASSWORD=pass")
+	require.Empty(t, errs)
+	require.Equal(t, file, c.Sinks[0].NATS.CredsFile)
+	require.Equal(t, "secret", c.Sinks[1].NATS.Token.Reveal())
+	require.Equal(t, "me", c.Sinks[2].NATS.User)
+	require.Equal(t, "pass", c.Sinks[2].NATS.Password.Reveal())
+}
+
+// The bare names are common in other programs' environments: with a prefix, envconfig would read them too.
+func TestNamesWithoutPrefixAreNotRead(t *testing.T) {
+	environment(t, nil)
+	for _, f := range sinkFields(KindNATS) {
+		t.Setenv(f.name, "1")
+	}
+	t.Setenv("VALUE", "1")
+	c, warnings, err := Load()
+	require.NoError(t, err)
+	require.Empty(t, warnings)
+	require.Empty(t, c.Sinks[0].NATS.User)
+	require.Equal(t, "TENSORLAKE", c.Sinks[0].NATS.Stream)
+}
+
+func TestEmptyCountsAsNotSet(t *testing.T) {
+	c, warnings, errs := load(t, "MAX_BODY=", "WEBHOOK_SECRETS=", "WEBHOOK_SECRETS_FILE=", "LISTEN=", "NATS_CREATE_STREAM=", "NATS_TOKEN=",
+		"SINKS=", "KAFKA_BROKERS=", "NOBODY_KNOWS_THIS=", "LOG_LEVEL=", "LOG_LEVEL_FILE="+write(t, "error"))
+	require.Empty(t, errs)
+	require.Empty(t, warnings)
+	require.Equal(t, Bytes(1<<20), c.MaxBody)
+	require.Equal(t, ":8080", c.Listen)
+	require.Equal(t, slog.LevelError, c.LogLevel)
+	require.True(t, c.Sinks[0].NATS.CreateStream)
+}
+
+func TestFiles(t *testing.T) {
+	token := write(t, "to\"ken \\ with\nlines \r\n")
+	path := write(t, token+"\n")
+	c, warnings, errs := load(t, "MAX_BODY_FILE="+write(t, "4KiB\r\n"), "MAX_IN_FLIGHT_FILE="+write(t, "3"), "LOG_LEVEL_FILE="+write(t, "DEBUG\n"),
+		"RETENTION_FILE="+write(t, "2h\n"), "SUMMARY_EVENTS_FILE="+write(t, "true\n"), "DATA_DIR_FILE="+write(t, "/a \"b\"\\c\n\n"),
+		"WEBHOOK_SECRETS_FILE="+write(t, secretOf(24)+"\n"+secretOf(32)+"\n"), "SINKS_FILE="+write(t, "audit=nats\n"),
+		"AUDIT_URL_FILE="+write(t, "nats://one,nats://two\n"), "AUDIT_CREDS_FILE_FILE="+path)
+	require.Empty(t, errs)
+	require.Empty(t, warnings)
+	require.Equal(t, Bytes(4096), c.MaxBody)
+	require.Equal(t, 3, c.MaxInFlight)
+	require.Equal(t, slog.LevelDebug, c.LogLevel)
+	require.Equal(t, 2*time.Hour, c.Retention)
+	require.True(t, c.SummaryEvents)
+	require.Equal(t, "/a \"b\"\\c\n", c.DataDir, "only one line break is taken off")
+	require.Equal(t, []string{secretOf(24), secretOf(32)}, c.WebhookSecrets.Reveal())
+	require.Equal(t, []string{"nats://one", "nats://two"}, c.Sinks[0].NATS.URL.Reveal())
+	require.Equal(t, token, c.Sinks[0].NATS.CredsFile)
+
+	c, _, errs = load(t, "NATS_URL=nats://one", "NATS_TOKEN_FILE="+token)
+	require.Empty(t, errs)
+	require.Equal(t, "to\"ken \\ with\nlines ", c.Sinks[0].NATS.Token.Reveal())
+}
+
+func TestFileAtTheLimit(t *testing.T) {
+	c, _, errs := load(t, "NATS_URL=nats://one", "NATS_TOKEN_FILE="+write(t, strings.Repeat("t", maxFileBytes)))
+	require.Empty(t, errs)
+	require.Len(t, c.Sinks[0].NATS.Token.Reveal(), maxFileBytes)
+}
+
+func TestVariable(t *testing.T) {
+	c, _, errs := load(t, "SINKS=audit=nats", "AUDIT_SUBJECT_FILE="+write(t, "a"), "AUDIT_STREAM=B", "LISTEN_FILE="+write(t, ":1"))
+	require.Empty(t, errs)
+	require.Equal(t, "FNBRIDGE_AUDIT_SUBJECT_FILE", c.Variable("audit", "SUBJECT"))
+	require.Equal(t, "FNBRIDGE_AUDIT_STREAM", c.Variable("audit", "STREAM"))
+	require.Equal(t, "FNBRIDGE_AUDIT_MAX_AGE", c.Variable("audit", "MAX_AGE"))
+	require.Equal(t, "FNBRIDGE_LISTEN_FILE", c.Variable("", "LISTEN"))
+	require.Equal(t, "FNBRIDGE_MAX_BODY", c.Variable("", "MAX_BODY"))
+	require.Equal(t, "FNBRIDGE_MAX_BODY", new(Config).Variable("", "MAX_BODY"))
+}
+
+func TestConfigHoldsWhatIsRight(t *testing.T) {
+	c, _, errs := load(t, "MAX_BODY=big", "LISTEN=:1", "SINKS=nats,nope,audit=kafka", "NATS_STREAM=B", "NATS_SUBJECT_FILE=/nowhere",
+		"AUDIT_BROKERS=one:1", "NATS_CREATE_STREAM=false", "LOG_LEVEL=loud")
+	require.Len(t, errs, 4)
+	require.Equal(t, Bytes(1<<20), c.MaxBody)
+	require.Equal(t, ":1", c.Listen)
+	require.Equal(t, slog.LevelInfo, c.LogLevel)
+	require.Len(t, c.Sinks, 2)
+	require.Equal(t, "B", c.Sinks[0].NATS.Stream)
+	require.Equal(t, "tensorlake.{route}", c.Sinks[0].NATS.Subject)
+	require.False(t, c.Sinks[0].NATS.CreateStream)
+	require.Equal(t, Addresses{"one:1"}, c.Sinks[1].Kafka.Brokers)
+}
+
+// Every field of the configuration is a variable that is described, with a default and limits that its type takes.
+func TestFields(t *testing.T) {
+	notVariables := []string{"given", "Name", "Kind", "NATS", "Kafka"}
+	names := map[string]bool{}
+	for start, typ := range map[string]reflect.Type{
+		"": reflect.TypeFor[Config](), "A_": reflect.TypeFor[Sink](), "B_": reflect.TypeFor[NATS](), "C_": reflect.TypeFor[Kafka](),
+	} {
+		for sf := range typ.Fields() {
+			if sf.Tag.Get("envconfig") == "" {
+				require.Contains(t, notVariables, sf.Name, "%s of %s has no envconfig tag", sf.Name, typ)
+			}
+		}
+		for _, f := range fieldsOf(typ) {
+			require.Regexp(t, `^[A-Z][A-Z0-9_]+$`, f.name)
+			require.Regexp(t, `^[A-Z].*\.$`, f.desc, "the desc of %s", f.name)
+			require.LessOrEqual(t, len(f.desc), 180, "the desc of %s", f.name)
+			for _, name := range []string{start + f.name, start + f.name + fileSuffix} {
+				require.False(t, names[name], "%s is there twice", name)
+				names[name] = true
+			}
+			value := reflect.New(f.typ).Elem()
+			if f.defaultValue != "" {
+				require.Empty(t, f.set(f.defaultValue, value, func() error { return parse(f.defaultValue, value) }), "the default of %s", f.name)
+			}
+			for _, limit := range []string{f.min, f.max} {
+				if limit != "" {
+					require.NoError(t, parse(limit, value), "a limit of %s", f.name)
+					require.Contains(t, f.desc, limit, "the desc of %s names its limits", f.name)
+				}
+			}
+		}
+	}
+}
+
+func TestErrorsErr(t *testing.T) {
+	require.NoError(t, Errors(nil).Err())
+	err := Errors{{"FNBRIDGE_A", "is wrong"}, {"FNBRIDGE_B", "too"}}.Err()
+	require.EqualError(t, err, "FNBRIDGE_A: is wrong\nFNBRIDGE_B: too")
+	var errs Errors
+	require.ErrorAs(t, err, &errs)
+	require.Equal(t, "FNBRIDGE_A: a warning", Warning{"FNBRIDGE_A", "a warning"}.String())
+}
