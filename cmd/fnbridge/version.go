@@ -9,8 +9,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is stamped by the build with -ldflags "-X main.version=v1.2.3".
-var version = "dev" //nolint:gochecknoglobals // the linker sets it
+// Stamped by the build with -ldflags "-X main.version=v1.2.3 -X main.revision=…".
+//
+//nolint:gochecknoglobals // the linker sets them
+var (
+	version  = "dev"
+	revision string
+)
 
 // buildInfo is what a binary knows of its making.
 type buildInfo struct {
@@ -21,8 +26,8 @@ type buildInfo struct {
 }
 
 func build() buildInfo {
-	b := buildInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok {
+	b := buildInfo{Version: version, Revision: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok && revision == "" {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				b.Revision = s.Value
@@ -43,11 +48,11 @@ func versionCommand(c console) *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(c.out).Encode(b)
 			}
-			revision := ""
+			from := ""
 			if b.Revision != "" {
-				revision = " (" + b.Revision + ")"
+				from = " (" + b.Revision + ")"
 			}
-			_, err := fmt.Fprintf(c.out, "fnbridge %s%s %s %s\n", b.Version, revision, b.Go, b.Platform)
+			_, err := fmt.Fprintf(c.out, "fnbridge %s%s %s %s\n", b.Version, from, b.Go, b.Platform)
 			return err
 		},
 	}
