@@ -140,6 +140,9 @@ func firstContactAdvice(err error) string {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
 		return "wrong credentials, or TLS against a plaintext port, or the reverse? Check TLS and the SASL settings"
 	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "read" && op.Timeout() {
+		return "it takes connections and does not answer. Is it a Kafka broker and well, and is it TLS against a plaintext port?"
+	}
 	return ""
 }
 

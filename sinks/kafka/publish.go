@@ -226,7 +226,7 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 	}
 	select {
 	case <-s.stopping:
-		return bridge.Retry(&failure{text: s.partition(partition) + ": " + errClosed.Error() + ": " + inWords(err), cause: err})
+		return bridge.Retry(fmt.Errorf("%s: %w: %s", s.partition(partition), errClosed, inWords(err)))
 	default:
 	}
 	if ctx.Err() != nil {

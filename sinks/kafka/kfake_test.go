@@ -1,0 +1,272 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+const testTopic = "tensorlake-events"
+
+// within bounds everything that a test waits for.
+const within = 20 * time.Second
+
+// quick are durations short enough for tests that wait for failures, and long enough for a loaded machine.
+func quick() timing {
+	return timing{
+		attempt:  1500 * time.Millisecond,
+		publish:  4 * time.Second,
+		silence:  2 * time.Second,
+		dial:     time.Second,
+		dialTCP:  500 * time.Millisecond,
+		connect:  1500 * time.Millisecond,
+		metadata: 500 * time.Millisecond,
+		refresh:  100 * time.Millisecond,
+		pace:     5 * time.Millisecond,
+		reset:    50 * time.Millisecond,
+		create:   200 * time.Millisecond,
+		describe: 200 * time.Millisecond,
+		missing:  400 * time.Millisecond,
+	}
+}
+
+func newCluster(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
+	c, err := kfake.NewCluster(opts...)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// seeded is a cluster of one broker with the test's topic.
+func seeded(t testing.TB, partitions int32, opts ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
+	return newCluster(t, append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(partitions, testTopic)}, opts...)...)
+}
+
+func testOptions(t testing.TB, brokers []string, change ...func(*Options)) Options {
+	t.Helper()
+	key, err := bridge.ParseTemplate("{partitionkey}")
+	require.NoError(t, err)
+	o := Options{Name: "test", Brokers: brokers, Topic: testTopic, Key: key, timing: quick()}
+	for _, f := range change {
+		f(&o)
+	}
+	return o
+}
+
+func open(t testing.TB, brokers []string, change ...func(*Options)) *Sink {
+	t.Helper()
+	s, err := New(testOptions(t, brokers, change...))
+	require.NoError(t, err)
+	t.Cleanup(func() { closeSink(t, s) })
+	return s
+}
+
+func closeSink(t testing.TB, s *Sink) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	require.NoError(t, s.Close(ctx))
+}
+
+func event(n int, key string) bridge.Event {
+	return bridge.Event{
+		ID:           fmt.Sprintf("id-%d", n),
+		Type:         "tensorlake.workflow.function.success",
+		Source:       "/tensorlake/workflows/w",
+		Subject:      "i/f",
+		Time:         time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		PartitionKey: key,
+		WebhookID:    "msg_1",
+		Data:         fmt.Appendf(nil, `{"n":%d}`, n),
+	}
+}
+
+// events returns n events over as many keys as given.
+func events(n, keys int) []bridge.Event {
+	out := make([]bridge.Event, n)
+	for i := range out {
+		out[i] = event(i, fmt.Sprintf("key-%d", i%keys))
+	}
+	return out
+}
+
+// one returns n events, numbered from first, that all go to the partition.
+func one(t testing.TB, s *Sink, partition, first, n int) []bridge.Event {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.Partition(event(0, "k")) >= 0 }, within, 5*time.Millisecond)
+	for i := range 1000 {
+		if e := event(0, fmt.Sprintf("key-%d", i)); s.Partition(e) == partition {
+			out := make([]bridge.Event, n)
+			for j := range out {
+				out[j] = event(first+j, e.PartitionKey)
+			}
+			return out
+		}
+	}
+	require.FailNow(t, "no key for the partition")
+	return nil
+}
+
+func publish(t testing.TB, s *Sink, events []bridge.Event) []error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	results := s.Publish(ctx, events)
+	require.Len(t, results, len(events))
+	return results
+}
+
+func requireStored(t testing.TB, results []error) {
+	t.Helper()
+	for i, err := range results {
+		require.NoErrorf(t, err, "event %d", i)
+	}
+}
+
+func requireKind(t testing.TB, kind bridge.FailureKind, results []error) {
+	t.Helper()
+	for i, err := range results {
+		require.Errorf(t, err, "event %d", i)
+		require.Equalf(t, kind.String(), bridge.KindOf(err).String(), "event %d: %v", i, err)
+	}
+}
+
+// publishUntilStored publishes as delivery does: only what failed, again and again.
+func publishUntilStored(t testing.TB, s *Sink, events []bridge.Event) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var failed []bridge.Event
+		for i, err := range publish(t, s, events) {
+			if err != nil {
+				failed = append(failed, events[i])
+			}
+		}
+		events = failed
+		return len(failed) == 0
+	}, within, 10*time.Millisecond)
+}
+
+// stored reads everything in the topic, by partition, with another client than the sink's.
+func stored(t testing.TB, c *kfake.Cluster, opts ...kgo.Opt) [][]*kgo.Record {
+	t.Helper()
+	infos := c.PartitionInfos(testTopic)
+	out := make([][]*kgo.Record, len(infos))
+	var want int64
+	for _, info := range infos {
+		want += info.HighWatermark
+	}
+	if want == 0 {
+		return out
+	}
+	client, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(c.ListenAddrs()...), kgo.ConsumeTopics(testTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	}, opts...)...)
+	require.NoError(t, err)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	for n := int64(0); n < want; {
+		fetches := client.PollFetches(ctx)
+		require.NoError(t, ctx.Err(), "%d of %d records read", n, want)
+		fetches.EachRecord(func(r *kgo.Record) {
+			out[r.Partition] = append(out[r.Partition], r)
+			n++
+		})
+	}
+	return out
+}
+
+func header(r *kgo.Record, key string) string {
+	for _, h := range r.Headers {
+		if h.Key == key {
+			return string(h.Value)
+		}
+	}
+	return ""
+}
+
+func ids(records []*kgo.Record) []string {
+	out := make([]string, len(records))
+	for i, r := range records {
+		out[i] = header(r, "ce_id")
+	}
+	return out
+}
+
+func idsOf(events []bridge.Event) []string {
+	out := make([]string, len(events))
+	for i, e := range events {
+		out[i] = e.ID
+	}
+	return out
+}
+
+// producesTo tells whether the request stores in the partition.
+func producesTo(r kmsg.Request, partition int32) bool {
+	for _, topic := range r.(*kmsg.ProduceRequest).Topics {
+		for _, p := range topic.Partitions {
+			if p.Partition == partition {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// silence has the cluster never answer the next count produce requests to the partition (-1: any) without storing them. A count of -1: until stop.
+func silence(c *kfake.Cluster, partition int32, count int) (stop func()) {
+	var mu sync.Mutex
+	stopped := false
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		c.KeepControl()
+		if stopped || count == 0 || (partition >= 0 && !producesTo(r, partition)) {
+			return nil, nil, false
+		}
+		count--
+		return nil, nil, true
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+	}
+}
+
+// logs is where a logger under test writes.
+type logs struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logs) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func withLogs(l *logs) func(*Options) { return func(o *Options) { o.Logger = l.logger() } }

@@ -1,0 +1,641 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/cloudevents/sdk-go/protocol/kafka_sarama/v2"
+	"github.com/cloudevents/sdk-go/v2/binding"
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+)
+
+func kafkagoError(code int) kafkago.Error { return kafkago.Error(code) }
+
+func TestPublishStoresWhatTheCloudEventsSDKReads(t *testing.T) {
+	for _, format := range []cloudevents.Format{cloudevents.Binary, cloudevents.Structured} {
+		t.Run(format.String(), func(t *testing.T) {
+			c := seeded(t, 3)
+			s := open(t, c.ListenAddrs(), func(o *Options) { o.Format = format })
+			sent := events(30, 7)
+			requireStored(t, publish(t, s, sent))
+
+			byID := make(map[string]bridge.Event)
+			for _, e := range sent {
+				byID[e.ID] = e
+			}
+			read := 0
+			for partition, records := range stored(t, c) {
+				for _, r := range records {
+					read++
+					message := kafka_sarama.NewMessageFromConsumerMessage(consumerMessage(r))
+					got, err := binding.ToEvent(context.Background(), message)
+					require.NoError(t, err)
+					require.NoError(t, got.Validate())
+					want := byID[got.ID()]
+					require.Equal(t, want.Type, got.Type())
+					require.Equal(t, want.Source, got.Source())
+					require.Equal(t, want.Subject, got.Subject())
+					require.True(t, want.Time.Equal(got.Time()))
+					require.Equal(t, want.PartitionKey, got.Extensions()["partitionkey"])
+					require.Equal(t, want.WebhookID, got.Extensions()["webhookid"])
+					require.Equal(t, "application/json", got.DataContentType())
+					require.JSONEq(t, string(want.Data), string(got.Data()))
+					require.Equal(t, want.PartitionKey, string(r.Key))
+					require.Equal(t, partition, s.Partition(want))
+					require.WithinDuration(t, time.Now(), r.Timestamp, time.Minute, "a record's time is that of its sending")
+				}
+			}
+			require.Equal(t, len(sent), read)
+		})
+	}
+}
+
+func consumerMessage(r *kgo.Record) *sarama.ConsumerMessage {
+	m := &sarama.ConsumerMessage{Key: r.Key, Value: r.Value, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}
+	for _, h := range r.Headers {
+		m.Headers = append(m.Headers, &sarama.RecordHeader{Key: []byte(h.Key), Value: h.Value})
+	}
+	return m
+}
+
+func TestPublishPlain(t *testing.T) {
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.Format = cloudevents.Plain })
+	e := event(1, "k")
+	empty := event(2, "k")
+	empty.Data = nil
+	requireStored(t, publish(t, s, []bridge.Event{e, empty}))
+	records := stored(t, c)[0]
+	require.Equal(t, e.Data, records[0].Value)
+	require.NotNil(t, records[1].Value, "a null value would delete the key")
+}
+
+func TestPublishNothing(t *testing.T) {
+	s := open(t, []string{"127.0.0.1:1"})
+	require.Empty(t, s.Publish(context.Background(), nil))
+}
+
+func TestCompression(t *testing.T) {
+	for _, name := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
+		t.Run(name, func(t *testing.T) {
+			c := seeded(t, 2)
+			s := open(t, c.ListenAddrs(), func(o *Options) { o.Compression = name })
+			sent := events(200, 9)
+			for i := range sent {
+				sent[i].Data = fmt.Appendf(nil, `{"n":%d,"text":%q}`, i, strings.Repeat("same ", 100))
+			}
+			requireStored(t, publish(t, s, sent))
+			n := 0
+			for _, records := range stored(t, c) {
+				n += len(records)
+			}
+			require.Equal(t, len(sent), n)
+			var bytes int64
+			for _, info := range c.PartitionInfos(testTopic) {
+				bytes += info.NumBytes
+			}
+			if name == "none" {
+				require.Greater(t, bytes, int64(100_000))
+			} else {
+				require.Less(t, bytes, int64(50_000))
+			}
+		})
+	}
+}
+
+func TestPartitionIsTheJavaClients(t *testing.T) {
+	partitioner := kgo.StickyKeyPartitioner(nil).ForTopic(testTopic)
+	for _, partitions := range []int32{1, 3, 12, 50} {
+		c := seeded(t, partitions)
+		s := open(t, c.ListenAddrs())
+		require.Eventually(t, func() bool { return s.Partition(event(0, "")) >= 0 }, within, 5*time.Millisecond)
+		keys := hostileKeys()
+		for i := range 3000 {
+			keys = append(keys, fmt.Sprintf("invocation-%d-%x", i, i*i))
+		}
+		for _, key := range keys {
+			want := partitioner.Partition(&kgo.Record{Key: []byte(key)}, int(partitions))
+			require.Equal(t, want, s.Partition(event(0, key)), "key %q of %d partitions", key, partitions)
+		}
+	}
+}
+
+func hostileKeys() []string {
+	return []string{
+		"", " ", "\x00", "a\x00b", "\r\nX: y", "../..", "{partitionkey}", "日本語", "\xff\xfe", "a,b=c",
+		strings.Repeat("x", 10_000), strings.Repeat("\x00", 10_000),
+	}
+}
+
+func TestHostileKeysAreStoredAsTheyAre(t *testing.T) {
+	c := seeded(t, 5)
+	s := open(t, c.ListenAddrs())
+	var sent []bridge.Event
+	for i, key := range hostileKeys() {
+		sent = append(sent, event(i, key))
+	}
+	requireStored(t, publish(t, s, sent))
+	got := make(map[string]string)
+	for partition, records := range stored(t, c) {
+		for _, r := range records {
+			require.NotNil(t, r.Key)
+			got[header(r, "ce_id")] = string(r.Key)
+			require.Equal(t, partition, s.Partition(event(0, string(r.Key))))
+		}
+	}
+	for _, e := range sent {
+		require.Equal(t, e.PartitionKey, got[e.ID])
+	}
+}
+
+func TestKeyTemplate(t *testing.T) {
+	c := seeded(t, 4)
+	key, err := bridge.ParseTemplate("{workflow}/{function}")
+	require.NoError(t, err)
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.Key = key })
+	e := event(1, "other")
+	e.Workflow, e.Function = "w", "f"
+	requireStored(t, publish(t, s, []bridge.Event{e}))
+	require.Equal(t, "w/f", string(stored(t, c)[s.Partition(e)][0].Key))
+}
+
+func TestAnEventThatCannotBeEncodedIsRejectedAlone(t *testing.T) {
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs())
+	sent := events(3, 1)
+	sent[1].ID = ""
+	results := publish(t, s, sent)
+	require.NoError(t, results[0])
+	requireKind(t, bridge.FailureReject, results[1:2])
+	require.NoError(t, results[2])
+	require.Equal(t, []string{"id-0", "id-2"}, ids(stored(t, c)[0]))
+}
+
+func TestBatchesOfAPartitionKeepOrderAndBounds(t *testing.T) {
+	c := seeded(t, 1)
+	var largest atomic.Int64
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		for _, p := range r.(*kmsg.ProduceRequest).Topics[0].Partitions {
+			largest.Store(max(largest.Load(), int64(len(p.Records))))
+		}
+		return nil, nil, false
+	})
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 1500)
+	for i := 0; i < len(sent); i += 2 {
+		sent[i].Data = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", 3000))
+	}
+	requireStored(t, publish(t, s, sent))
+	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+	require.LessOrEqual(t, largest.Load(), int64(maxBatchBytes))
+	require.Greater(t, largest.Load(), int64(maxBatchBytes/2), "batches are filled")
+}
+
+func TestEstimateIsNeverTooLow(t *testing.T) {
+	s := open(t, []string{"127.0.0.1:1"})
+	topology := &topology{partitions: []int{0}}
+	for _, e := range append(events(3, 3), event(1<<60, strings.Repeat("k", 9000))) {
+		results := make([]error, 1)
+		r := s.records([]bridge.Event{e}, topology, results)[0][0]
+		size, err := s.batchSize(r)
+		require.NoError(t, err)
+		require.LessOrEqual(t, size, int64(batchOverhead+r.size))
+	}
+}
+
+// tooLarge makes event i larger than the topic takes.
+func tooLarge(sent []bridge.Event, size int, is ...int) {
+	for _, i := range is {
+		sent[i].Data = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", size))
+	}
+}
+
+func TestOnlyTheOversizedEventIsRejected(t *testing.T) {
+	// kfake reports a limit of 1,048,588 whatever the topic's is: the first row rejects by what the broker
+	// answers, and the second by what the sink knows.
+	for name, tt := range map[string]struct {
+		limit, size int
+		want        string
+	}{
+		"the broker refuses the batch": {20_000, 30_000, "the event is too large: 30"},
+		"the sink knows the limit":     {1_048_588, 1_100_000, "max.message.bytes is 1048588"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, kfake.NumBrokers(1))
+			require.NoError(t, c.CreateTopic(testTopic, 1, map[string]string{"max.message.bytes": fmt.Sprint(tt.limit)}))
+			s := open(t, c.ListenAddrs())
+			require.Eventually(t, func() bool { return s.limits.maxBytes.Load() > 0 }, within, 5*time.Millisecond)
+			sent := one(t, s, 0, 0, 40)
+			tooLarge(sent, tt.size, 7, 8, 39)
+			results := publish(t, s, sent)
+			var want []string
+			for i, err := range results {
+				if i == 7 || i == 8 || i == 39 {
+					requireKind(t, bridge.FailureReject, []error{err})
+					require.ErrorContains(t, err, tt.want)
+					continue
+				}
+				require.NoError(t, err)
+				want = append(want, sent[i].ID)
+			}
+			require.Equal(t, want, ids(stored(t, c)[0]), "stored once each, in order")
+		})
+	}
+}
+
+func TestCompressionCountsInTheSizeOfAnEvent(t *testing.T) {
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.Compression = "gzip" })
+	require.Eventually(t, func() bool { return s.limits.maxBytes.Load() > 0 }, within, 5*time.Millisecond)
+	sent := one(t, s, 0, 0, 1)
+	tooLarge(sent, 3_000_000, 0)
+	requireStored(t, publish(t, s, sent))
+}
+
+func TestRecordFaultsAreTheirRecordsOnly(t *testing.T) {
+	for _, code := range []*kerr.Error{kerr.InvalidRecord, kerr.InvalidTimestamp, kerr.RecordListTooLarge} {
+		t.Run(code.Message, func(t *testing.T) {
+			c := seeded(t, 1)
+			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: code, Count: -1, When: func(r kmsg.Request) bool {
+				return strings.Contains(string(r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records), "poison")
+			}})
+			s := open(t, c.ListenAddrs())
+			sent := one(t, s, 0, 0, 33)
+			sent[20].Data = []byte(`"poison"`)
+			results := publish(t, s, sent)
+			requireKind(t, bridge.FailureReject, results[20:21])
+			requireStored(t, results[:20])
+			requireStored(t, results[21:])
+			want := idsOf(sent)
+			require.Equal(t, append(want[:20:20], want[21:]...), ids(stored(t, c)[0]))
+		})
+	}
+}
+
+func TestRecordErrorsCountWithoutAnErrorOfTheBatch(t *testing.T) {
+	err := answer(&kafkago.ProduceResponse{RecordErrors: map[int]error{4: errors.New("four"), 2: errors.New("two")}})
+	require.ErrorIs(t, err, kafkago.InvalidRecord)
+	require.ErrorContains(t, err, "record 2: two")
+	require.NoError(t, answer(&kafkago.ProduceResponse{}))
+}
+
+func TestAfterAFailureLaterBatchesOfThePartitionAreNotSent(t *testing.T) {
+	for name, tt := range map[string]struct {
+		code *kerr.Error
+		kind bridge.FailureKind
+	}{
+		"retry":   {kerr.NotEnoughReplicas, bridge.FailureRetry},
+		"blocked": {kerr.TopicAuthorizationFailed, bridge.FailureBlocked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := seeded(t, 2)
+			s := open(t, c.ListenAddrs())
+			seen := 0
+			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{0}, Err: tt.code, Count: 1, When: func(kmsg.Request) bool {
+				seen++
+				return seen == 2
+			}})
+			first, other := one(t, s, 0, 0, 3*maxBatchRecords), one(t, s, 1, 5000, 10)
+			results := publish(t, s, append(first[:len(first):len(first)], other...))
+			requireStored(t, results[:maxBatchRecords])
+			requireKind(t, tt.kind, results[maxBatchRecords:3*maxBatchRecords])
+			require.NotContains(t, results[maxBatchRecords].Error(), "not sent")
+			require.ErrorContains(t, results[2*maxBatchRecords], "not sent")
+			requireStored(t, results[3*maxBatchRecords:])
+
+			requireStored(t, publish(t, s, first[maxBatchRecords:]))
+			require.Equal(t, idsOf(first), ids(stored(t, c)[0]), "no batch overtook the one that failed")
+		})
+	}
+}
+
+func TestBrokerErrors(t *testing.T) {
+	for _, tt := range []struct {
+		code *kerr.Error
+		kind bridge.FailureKind
+		want string
+	}{
+		{kerr.NotLeaderForPartition, bridge.FailureRetry, "partition 0"},
+		{kerr.CorruptMessage, bridge.FailureRetry, ""},
+		{kerr.KafkaStorageError, bridge.FailureRetry, ""},
+		{kerr.UnknownServerError, bridge.FailureRetry, ""},
+		{kerr.NotEnoughReplicas, bridge.FailureRetry, "min.insync.replicas"},
+		{kerr.TopicAuthorizationFailed, bridge.FailureBlocked, "grant the user WRITE"},
+		{kerr.PolicyViolation, bridge.FailureBlocked, "policy"},
+		{kerr.UnsupportedCompressionType, bridge.FailureBlocked, "COMPRESSION"},
+	} {
+		t.Run(tt.code.Message, func(t *testing.T) {
+			c := seeded(t, 1)
+			s := open(t, c.ListenAddrs())
+			sent := one(t, s, 0, 0, 2)
+			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: tt.code, Count: 1})
+			results := publish(t, s, sent)
+			requireKind(t, tt.kind, results)
+			require.ErrorContains(t, results[0], testTopic)
+			require.ErrorContains(t, results[0], tt.want)
+			require.NotContains(t, results[0].Error(), "kafka.(*Client)")
+			requireStored(t, publish(t, s, sent))
+			require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+		})
+	}
+}
+
+func TestStoredThoughAnsweredWithAnError(t *testing.T) {
+	for _, code := range []*kerr.Error{kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend} {
+		t.Run(code.Message, func(t *testing.T) {
+			c := seeded(t, 1)
+			s := open(t, c.ListenAddrs())
+			sent := one(t, s, 0, 0, 3)
+			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: code, Count: 1})
+			requireKind(t, bridge.FailureRetry, publish(t, s, sent))
+			require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+			requireStored(t, publish(t, s, sent))
+			require.Equal(t, append(idsOf(sent), idsOf(sent)...), ids(stored(t, c)[0]), "twice: nothing tried again out of sight")
+		})
+	}
+}
+
+func TestALeaderThatMoved(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(3), kfake.SeedTopics(3, testTopic))
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.metadata = time.Hour }) // nothing but the sink renews
+	sent := one(t, s, 0, 0, 6)
+	requireStored(t, publish(t, s, sent[:2]))
+	leader := c.LeaderFor(testTopic, 0)
+	require.NoError(t, c.MoveTopicPartition(testTopic, 0, (leader+1)%3))
+	requireKind(t, bridge.FailureRetry, publish(t, s, sent[2:4]))
+	publishUntilStored(t, s, sent[2:4])
+	requireStored(t, publish(t, s, sent[4:]))
+	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+}
+
+func TestAConnectionCutInsteadOfAnAnswer(t *testing.T) {
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 2)
+	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		return nil, errors.New("cut"), true
+	})
+	requireKind(t, bridge.FailureRetry, publish(t, s, sent))
+	publishUntilStored(t, s, sent)
+	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+}
+
+func TestABrokerThatNeverAnswers(t *testing.T) {
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 2)
+	silence(c, -1, 1)
+	start := time.Now()
+	results := s.Publish(context.Background(), sent)
+	requireKind(t, bridge.FailureRetry, results)
+	require.Less(t, time.Since(start), s.timing.publish)
+	publishUntilStored(t, s, sent)
+}
+
+func TestPublishEndsSoonAfterItsContext(t *testing.T) {
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt, o.timing.publish = time.Minute, time.Minute })
+	sent := one(t, s, 0, 0, 1)
+	arrived := make(chan struct{})
+	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		close(arrived)
+		return nil, nil, true
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	done := make(chan []error, 1)
+	go func() { done <- s.Publish(ctx, sent) }()
+	select {
+	case results := <-done:
+		requireKind(t, bridge.FailureRetry, results)
+	case <-time.After(within):
+		require.FailNow(t, "Publish goes on without its context")
+	}
+	requireKind(t, bridge.FailureRetry, s.Publish(ctx, sent))
+	requireStored(t, publish(t, s, sent))
+}
+
+func TestAStalledPartitionDelaysNoOther(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(3), kfake.SeedTopics(3, testTopic))
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt, o.timing.publish = 3*time.Second, 10*time.Second })
+	stop := silence(c, 0, -1)
+	slow, quick := one(t, s, 0, 0, 5), one(t, s, 1, 100, 50)
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stalled := make(chan struct{})
+	wg.Go(func() {
+		defer close(stalled)
+		requireKind(t, bridge.FailureRetry, s.Publish(context.Background(), slow))
+	})
+	for i := range quick {
+		requireStored(t, publish(t, s, quick[i:i+1]))
+	}
+	select {
+	case <-stalled:
+		require.FailNow(t, "the stalled partition ended first")
+	default:
+	}
+	<-stalled
+	stop()
+	publishUntilStored(t, s, slow)
+	all := stored(t, c)
+	require.Equal(t, idsOf(slow), ids(all[0]))
+	require.Equal(t, idsOf(quick), ids(all[1]))
+}
+
+func TestOneRequestAPartitionAtATime(t *testing.T) {
+	c := seeded(t, 1, kfake.SleepOutOfOrder())
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 20)
+	var arrived atomic.Int64
+	first, release := make(chan struct{}), make(chan struct{})
+	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if arrived.Add(1) == 1 {
+			c.SleepControl(func() {
+				close(first)
+				<-release
+			})
+		}
+		return nil, nil, false
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() { requireStored(t, publish(t, s, sent[:1])) })
+	<-first
+	started := make(chan struct{}, len(sent))
+	for i := 1; i < len(sent); i++ {
+		wg.Go(func() {
+			started <- struct{}{}
+			requireStored(t, publish(t, s, sent[i:i+1]))
+		})
+	}
+	for i := 1; i < len(sent); i++ {
+		<-started
+	}
+	// A request that is not held back by the lock arrives within milliseconds.
+	require.Never(t, func() bool { return arrived.Load() > 1 }, 200*time.Millisecond, 10*time.Millisecond)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	results := s.Publish(ctx, sent[:1])
+	requireKind(t, bridge.FailureRetry, results)
+	require.ErrorContains(t, results[0], "not sent")
+	close(release)
+	wg.Wait()
+}
+
+func TestAPartitionWithoutALeaderFailsAloneAndAtOnce(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(2), kfake.SeedTopics(2, testTopic))
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt = 10 * time.Second })
+	require.NoError(t, c.MoveTopicPartition(testTopic, 0, 0))
+	require.NoError(t, c.MoveTopicPartition(testTopic, 1, 1))
+	lost, kept := one(t, s, 0, 0, 2), one(t, s, 1, 10, 2)
+	publishUntilStored(t, s, append(lost[:1:1], kept[:1]...))
+	c.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		return leaderless(c, r.(*kmsg.MetadataRequest)), nil, true
+	})
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{0}, Err: kerr.NotLeaderForPartition, Count: -1})
+
+	require.Eventually(t, func() bool {
+		start := time.Now()
+		results := publish(t, s, append(lost[1:2:2], kept[1]))
+		requireKind(t, bridge.FailureRetry, results[:1])
+		require.NoError(t, results[1])
+		return strings.Contains(results[0].Error(), "no broker leads it now") && time.Since(start) < time.Second
+	}, within, 10*time.Millisecond)
+	err := s.Check(context.Background())
+	requireKind(t, bridge.FailureRetry, []error{err})
+	require.ErrorContains(t, err, "1 of 2 partitions")
+}
+
+// leaderless answers for metadata with partition 0 led by nobody and partition 1 by broker 1.
+func leaderless(c *kfake.Cluster, req *kmsg.MetadataRequest) kmsg.Response {
+	res := req.ResponseKind().(*kmsg.MetadataResponse)
+	res.ControllerID = 1
+	for i, address := range c.ListenAddrs() {
+		host, port, _ := net.SplitHostPort(address)
+		b := kmsg.NewMetadataResponseBroker()
+		b.NodeID, b.Host = int32(i), host
+		_, _ = fmt.Sscan(port, &b.Port)
+		res.Brokers = append(res.Brokers, b)
+	}
+	topic := kmsg.NewMetadataResponseTopic()
+	topic.Topic = kmsg.StringPtr(testTopic)
+	for i, leader := range []int32{-1, 1} {
+		p := kmsg.NewMetadataResponseTopicPartition()
+		p.Partition, p.Leader, p.Replicas, p.ISR = int32(i), leader, []int32{int32(i)}, []int32{int32(i)}
+		if leader < 0 {
+			p.ErrorCode = kerr.LeaderNotAvailable.Code
+		}
+		topic.Partitions = append(topic.Partitions, p)
+	}
+	res.Topics = append(res.Topics, topic)
+	return res
+}
+
+func TestPartitionsThatAreAddedAreUsed(t *testing.T) {
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs())
+	requireStored(t, publish(t, s, events(3, 3)))
+	admin, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))
+	require.NoError(t, err)
+	defer admin.Close()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.TimeoutMillis = 5000
+	topic := kmsg.NewCreatePartitionsRequestTopic()
+	topic.Topic, topic.Count = testTopic, 8
+	req.Topics = append(req.Topics, topic)
+	res, err := req.RequestWith(context.Background(), admin)
+	require.NoError(t, err)
+	require.NoError(t, kerr.ErrorForCode(res.Topics[0].ErrorCode))
+
+	const key = "key-2"
+	want := kgo.StickyKeyPartitioner(nil).ForTopic(testTopic).Partition(&kgo.Record{Key: []byte(key)}, 8)
+	require.NotZero(t, want)
+	require.Eventually(t, func() bool { return s.Partition(event(0, key)) == want }, within, 5*time.Millisecond)
+	requireStored(t, publish(t, s, []bridge.Event{event(9, key)}))
+	require.Equal(t, []string{"id-9"}, ids(stored(t, c)[want]))
+}
+
+func TestBytesAreLeftAloneAfterACancelledPublish(t *testing.T) {
+	// The race detector fails this test if the sink writes to bytes that the client may still be reading.
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 200)
+	want := make(map[string]string)
+	for i := range sent {
+		sent[i].Data = fmt.Appendf(nil, `{"n":%d,"text":%q}`, i, strings.Repeat("x", 2000))
+		want[sent[i].ID] = string(sent[i].Data)
+	}
+	for i := range 30 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*100*time.Microsecond)
+		s.Publish(ctx, sent)
+		cancel()
+	}
+	for _, r := range stored(t, c)[0] {
+		require.Equal(t, want[header(r, "ce_id")], string(r.Value))
+	}
+}
+
+func TestCloseEndsWhatIsUnderWay(t *testing.T) {
+	c := seeded(t, 1)
+	s, err := New(testOptions(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt, o.timing.publish = time.Minute, time.Minute }))
+	require.NoError(t, err)
+	sent := one(t, s, 0, 0, 2)
+	arrived := make(chan struct{})
+	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		close(arrived)
+		return nil, nil, true
+	})
+	sending, waiting := make(chan []error, 1), make(chan []error, 1)
+	go func() { sending <- s.Publish(context.Background(), sent[:1]) }()
+	<-arrived
+	go func() { waiting <- s.Publish(context.Background(), sent[1:]) }()
+	closeSink(t, s)
+	for _, results := range []chan []error{sending, waiting} {
+		select {
+		case r := <-results:
+			requireKind(t, bridge.FailureRetry, r)
+			require.ErrorIs(t, r[0], errClosed)
+		case <-time.After(within):
+			require.FailNow(t, "Publish goes on after Close")
+		}
+	}
+	requireKind(t, bridge.FailureRetry, s.Publish(context.Background(), sent))
+	require.ErrorIs(t, s.Check(context.Background()), errClosed)
+	require.NoError(t, s.Close(context.Background()), "again")
+}
+
+func TestCloseOfASinkThatNeverReachedABroker(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing
+	require.NoError(t, err)
+	defer func() { _ = listener.Close() }()
+	s, err := New(testOptions(t, []string{listener.Addr().String()}))
+	require.NoError(t, err)
+	done := make(chan []error, 1)
+	go func() { done <- s.Publish(context.Background(), events(1, 1)) }()
+	closeSink(t, s)
+	requireKind(t, bridge.FailureRetry, <-done)
+}
