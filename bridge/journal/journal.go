@@ -1,0 +1,360 @@
+// Package journal stores accepted webhooks on disk until every sink has them.
+//
+// It rests on SQLite with a write-ahead log and synchronous=FULL. One writer commits whatever waits as one
+// transaction, and each caller gets its answer only after that commit has returned: an Append that returned
+// nil survives the end of the process and of the machine. DESIGN.md beside this file states the guarantee
+// and the recovery from each kind of crash.
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxBytes  = 8 << 30
+	DefaultRetention = 72 * time.Hour
+)
+
+// Webhook is a webhook as the journal keeps it.
+type Webhook struct {
+	// Seq is the webhook's place in the order of acceptance, from 1 on, without gaps. The journal gives it; Append ignores it.
+	Seq int64
+	// ID identifies the delivery; a second one with the same ID is a duplicate.
+	ID string
+	// Timestamp is when the sender signed it, ReceivedAt when it had arrived. Both are kept to the nanosecond, in UTC.
+	Timestamp, ReceivedAt time.Time
+	// Body is the request body, byte for byte.
+	Body []byte
+}
+
+// Options says where the journal is and how it behaves.
+type Options struct {
+	// Dir is the data directory. It is created, for its owner alone, when it is missing.
+	Dir string
+	// MaxBytes is how large the journal may grow before Append refuses. 0 means DefaultMaxBytes.
+	MaxBytes int64
+	// Retention is how long a webhook that every sink has stays, for deduping. 0 means DefaultRetention.
+	Retention time.Duration
+	// Sinks are the names of those that get the webhooks. With none, nothing counts as delivered.
+	Sinks []string
+	// Logger may be nil: nothing is logged.
+	Logger *slog.Logger
+	// Registerer may be nil: no metrics.
+	Registerer prometheus.Registerer
+	// Now may be nil: time.Now. It gives ages for the retention; how often the journal looks is real time.
+	Now func() time.Time
+}
+
+// Journal is the open journal of one process. Its methods may be called concurrently.
+type Journal struct {
+	path      string
+	log       *slog.Logger
+	now       func() time.Time
+	retention time.Duration
+	sinks     []string
+
+	lock    *directoryLock
+	views   *views
+	queue   *queue
+	metrics *metrics
+	space   space
+	changed broadcast
+
+	// head is the newest durable number, oldest the oldest that is stored, head+1 when none is.
+	head, oldest atomic.Int64
+	// cursors has the durable cursor of each configured sink; the keys never change.
+	cursors map[string]*atomic.Int64
+
+	// done is closed when the writer has ended, with closeErr set.
+	done     chan struct{}
+	closeErr error
+}
+
+// Open opens the journal in o.Dir, and makes one where there is none. It decides durably where each sink
+// begins: a sink that the journal does not know yet starts behind the newest webhook.
+//
+// A directory in use is a *LockedError, a damaged journal a *DamagedError, one from a newer program a
+// *VersionError. ctx bounds the opening only. The journal's goroutine ends with Close.
+func Open(ctx context.Context, o Options) (_ *Journal, err error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	if err := makeDirectory(o.Dir); err != nil {
+		return nil, err
+	}
+	j := &Journal{
+		path: filepath.Join(o.Dir, fileName), log: o.Logger, now: o.Now, retention: o.Retention, sinks: o.Sinks,
+		queue: newQueue(), cursors: make(map[string]*atomic.Int64, len(o.Sinks)), done: make(chan struct{}),
+	}
+	j.space.limit = o.MaxBytes
+	for _, sink := range o.Sinks {
+		j.cursors[sink] = new(atomic.Int64)
+	}
+	var closers []func() error
+	defer func() {
+		if err != nil {
+			for _, c := range slices.Backward(closers) {
+				err = errors.Join(err, c())
+			}
+		}
+	}()
+	if j.lock, err = lockDirectory(o.Dir); err != nil {
+		return nil, err
+	}
+	closers = append(closers, j.lock.release)
+	if err := ensureDatabase(ctx, j.path); err != nil {
+		return nil, err
+	}
+	w := &writer{Journal: j}
+	closers = append(closers, w.closeStore)
+	if err := w.start(ctx); err != nil {
+		return nil, err
+	}
+	if j.views, err = openViews(ctx, j.path); err != nil {
+		return nil, fmt.Errorf("open the journal %s to read it: %w", j.path, err)
+	}
+	closers = append(closers, j.views.close)
+	if err := w.quickCheck(ctx); err != nil {
+		return nil, err
+	}
+	if j.metrics, err = newMetrics(j, o.Registerer); err != nil {
+		return nil, err
+	}
+	w.showDeadLetters()
+	go w.run(context.WithoutCancel(ctx))
+	return j, nil
+}
+
+// complete checks o and fills in what is left open.
+func (o *Options) complete() error {
+	if o.Dir == "" {
+		return errors.New("the journal needs a data directory")
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return fmt.Errorf("find the data directory: %w", err)
+	}
+	o.Dir = dir
+	if o.MaxBytes < 0 || o.Retention < 0 {
+		return fmt.Errorf("the journal's size limit (%d) and retention (%s) must not be negative", o.MaxBytes, o.Retention)
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.Retention == 0 {
+		o.Retention = DefaultRetention
+	}
+	o.Sinks = slices.Clone(o.Sinks)
+	slices.Sort(o.Sinks)
+	if len(slices.Compact(slices.Clone(o.Sinks))) != len(o.Sinks) {
+		return fmt.Errorf("the journal was given a sink twice: %q", o.Sinks)
+	}
+	if slices.Contains(o.Sinks, "") {
+		return errors.New("the journal was given a sink without a name")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return nil
+}
+
+// Append stores w. When it returns nil, w is durable, or was already: duplicate tells. A duplicate's answer,
+// too, waits for the commit that makes the first one durable. w.Body must not change until Append returns;
+// when ctx ends first, not at all.
+//
+// An error means that w may or may not be stored, and that appending it again is right: a duplicate is then
+// found. It is ErrFull, ErrClosed, ctx's error, or says what failed.
+func (j *Journal) Append(ctx context.Context, w Webhook) (duplicate bool, err error) {
+	if w.ID == "" {
+		return false, errors.New("a webhook without an ID cannot be stored")
+	}
+	cost := webhookCost(&w)
+	if full := j.space.reserve(cost); full != nil {
+		return j.appendToFull(ctx, w.ID, full)
+	}
+	r := newRequest(kindAppend)
+	r.webhook, r.cost = w, cost
+	if err := j.submit(ctx, r); err != nil {
+		return false, err
+	}
+	return r.duplicate, nil
+}
+
+// appendToFull answers for a webhook that has no room: one that is there already needs none.
+func (j *Journal) appendToFull(ctx context.Context, id string, full error) (duplicate bool, err error) {
+	if j.queue.isClosed() {
+		return false, ErrClosed
+	}
+	// The writer may have delivered webhooks to delete.
+	j.queue.nudge()
+	if found, err := j.views.has(ctx, id); err == nil && found {
+		return true, nil
+	}
+	return false, full
+}
+
+// submit gives r to the writer and waits for its answer.
+func (j *Journal) submit(ctx context.Context, r *request) error {
+	if err := ctx.Err(); err != nil {
+		j.space.release(r.cost)
+		return err
+	}
+	if !j.queue.put(r) {
+		j.space.release(r.cost)
+		return ErrClosed
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		if r.stage.CompareAndSwap(queued, abandoned) {
+			j.space.release(r.cost)
+			return ctx.Err()
+		}
+		return fmt.Errorf("gave up waiting for the journal, which may still store it: %w", ctx.Err())
+	}
+}
+
+// Read returns durable webhooks after the given number, in order: at most maxCount, and no more than
+// maxBytes of bodies, but at least one if there is one. None means that after is the newest.
+// What a sink has not been sent is never missing; what every sink has may be deleted.
+func (j *Journal) Read(ctx context.Context, after int64, maxCount int, maxBytes int64) ([]Webhook, error) {
+	found, err := j.views.webhooks(ctx, after, maxCount, maxBytes)
+	if err != nil {
+		return nil, j.readFailure("read webhooks", err)
+	}
+	return found, nil
+}
+
+// Head returns the number of the newest durable webhook, 0 when there never was one.
+func (j *Journal) Head() int64 { return j.head.Load() }
+
+// Changed returns a channel that is closed once a webhook is appended after the call. To miss nothing, take
+// the channel, then Read, and wait only when that found nothing.
+func (j *Journal) Changed() <-chan struct{} { return j.changed.wait() }
+
+// Cursor returns the durable cursor of a configured sink: everything up to it is done with.
+func (j *Journal) Cursor(_ context.Context, sink string) (int64, error) {
+	cursor, err := j.cursor(sink)
+	if err != nil {
+		return 0, err
+	}
+	if j.queue.isClosed() {
+		return 0, ErrClosed
+	}
+	return cursor.Load(), nil
+}
+
+func (j *Journal) cursor(sink string) (*atomic.Int64, error) {
+	cursor, ok := j.cursors[sink]
+	if !ok {
+		return nil, fmt.Errorf("the journal was not opened for a sink %q; it was for %q", sink, j.sinks)
+	}
+	return cursor, nil
+}
+
+// Advance moves the cursor of a configured sink to seq, durably when it returns nil. A seq at or behind the
+// cursor changes nothing. After an error the cursor may or may not have moved; moving it again is right.
+func (j *Journal) Advance(ctx context.Context, sink string, seq int64) error {
+	cursor, err := j.cursor(sink)
+	if err != nil {
+		return err
+	}
+	if head := j.head.Load(); seq > head {
+		return fmt.Errorf("sink %q cannot have passed webhook %d: the newest is %d", sink, seq, head)
+	}
+	if seq <= cursor.Load() && !j.queue.isClosed() {
+		return nil
+	}
+	r := newRequest(kindAdvance)
+	r.sink, r.seq = sink, seq
+	return j.submit(ctx, r)
+}
+
+// AddDeadLetters stores letters of configured sinks, all or none, durably when it returns nil. One that is
+// there already, by Sink, WebhookSeq and EventIndex, gets the new Reason, Attempts and LastAt. They are
+// stored even into a full journal, since delivery could not go on without. The letters' bytes must not
+// change until AddDeadLetters returns; when ctx ends first, not at all.
+func (j *Journal) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
+	for i := range letters {
+		if _, err := j.cursor(letters[i].Sink); err != nil {
+			return err
+		}
+	}
+	r := newRequest(kindDeadLetters)
+	r.letters = letters
+	return j.submit(ctx, r)
+}
+
+// SetSinkState stores what delivery sees of a configured sink, for Status.
+func (j *Journal) SetSinkState(ctx context.Context, s SinkState) error {
+	if _, err := j.cursor(s.Sink); err != nil {
+		return err
+	}
+	r := newRequest(kindSinkState)
+	r.state = s
+	return j.submit(ctx, r)
+}
+
+// Status returns the state of the journal as it is on disk.
+func (j *Journal) Status(ctx context.Context) (Status, error) {
+	s, err := j.views.status(ctx)
+	if err != nil {
+		return Status{}, j.readFailure("read the journal's status", err)
+	}
+	return s, nil
+}
+
+// DeadLetters returns the dead letters that f selects, in the order of their IDs.
+func (j *Journal) DeadLetters(ctx context.Context, f DeadLetterFilter) ([]DeadLetter, error) {
+	letters, err := j.views.deadLetters(ctx, f)
+	if err != nil {
+		return nil, j.readFailure("read the dead letters", err)
+	}
+	return letters, nil
+}
+
+// Verify reads the whole journal and returns a *DamagedError when it is not sound. On a big journal this takes
+// minutes, during which the log cannot be used again and grows.
+func (j *Journal) Verify(ctx context.Context) error {
+	if err := j.views.verify(ctx, "integrity_check"); err != nil {
+		return j.readFailure("verify the journal", err)
+	}
+	return nil
+}
+
+func (j *Journal) readFailure(what string, err error) error {
+	if j.queue.isClosed() {
+		return ErrClosed
+	}
+	return fmt.Errorf("%s: %w", what, damaged(j.path, err))
+}
+
+// Close refuses new requests, finishes those that wait, moves the log into the database and lets go of the
+// directory. Every call waits for that, or for ctx: the end then still comes, by itself. Further calls
+// return what the first did.
+func (j *Journal) Close(ctx context.Context) error {
+	j.queue.close()
+	select {
+	case <-j.done:
+		return j.closeErr
+	case <-ctx.Done():
+		return fmt.Errorf("gave up waiting for the journal to close, which goes on: %w", ctx.Err())
+	}
+}
+
+// stored counts the webhooks in the journal.
+func (j *Journal) stored() int64 { return max(j.head.Load()-j.oldest.Load()+1, 0) }

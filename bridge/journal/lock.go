@@ -1,0 +1,63 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// directoryLock keeps other processes out of a data directory. The kernel lets go of it when the process ends, however it ends.
+type directoryLock struct {
+	file *os.File
+}
+
+// lockDirectory takes the lock or says who has it.
+func lockDirectory(dir string) (*directoryLock, error) {
+	path := filepath.Join(dir, lockName)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock of the data directory: %w", err)
+	}
+	held, err := tryLock(file)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the data directory with %s: %w", path, err), file.Close())
+	}
+	if held {
+		return nil, errors.Join(&LockedError{Dir: dir, PID: readPID(file)}, file.Close())
+	}
+	l := &directoryLock{file: file}
+	if err := l.writePID(); err != nil {
+		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), l.release())
+	}
+	return l, nil
+}
+
+// writePID leaves a number for the next process to name. The file stays when the lock is released: removing it
+// would let two processes hold locks on two files of one name.
+func (l *directoryLock) writePID() error {
+	if err := l.file.Truncate(0); err != nil {
+		return err
+	}
+	_, err := l.file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+func (l *directoryLock) release() error {
+	return l.file.Close()
+}
+
+func readPID(file *os.File) int {
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, 32))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}

@@ -1,0 +1,63 @@
+package journal
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the journal's. They leave the registry when the journal is closed.
+type metrics struct {
+	registerer prometheus.Registerer
+	registered []prometheus.Collector
+
+	commitSeconds  prometheus.Histogram
+	commitRequests prometheus.Histogram
+	deadLetters    *prometheus.GaugeVec
+}
+
+func newMetrics(j *Journal, registerer prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		registerer: registerer,
+		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "fnbridge_journal_commit_duration_seconds", Help: "Time to commit one group of requests to the journal, fsync included.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
+		}),
+		commitRequests: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "fnbridge_journal_commit_requests", Help: "Requests that shared one commit of the journal.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
+		deadLetters: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "fnbridge_dead_letters", Help: "Dead letters that the journal holds, by sink.",
+		}, []string{"sink"}),
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{
+		m.commitSeconds, m.commitRequests, m.deadLetters,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "fnbridge_journal_bytes", Help: "Space that the journal uses.",
+		}, func() float64 { return float64(j.space.used.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "fnbridge_journal_max_bytes", Help: "Space that the journal may use before it refuses webhooks.",
+		}, func() float64 { return float64(j.space.limit) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "fnbridge_journal_webhooks", Help: "Webhooks that the journal holds, delivered or not.",
+		}, func() float64 { return float64(j.stored()) }),
+	} {
+		if err := registerer.Register(c); err != nil {
+			m.unregister()
+			return nil, fmt.Errorf("register the journal's metrics: %w", err)
+		}
+		m.registered = append(m.registered, c)
+	}
+	return m, nil
+}
+
+func (m *metrics) unregister() {
+	for _, c := range m.registered {
+		m.registerer.Unregister(c)
+	}
+	m.registered = nil
+}

@@ -1,0 +1,143 @@
+package journal
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// A batch is bounded so that the first of its requests does not wait long for the last.
+	maxBatchRequests = 512
+	maxBatchBytes    = 8 << 20
+)
+
+// kind says what a request asks for.
+type kind int
+
+const (
+	kindAppend kind = iota
+	kindAdvance
+	kindDeadLetters
+	kindSinkState
+)
+
+// The stages of a request. Whoever moves it out of queued decides what becomes of it.
+const (
+	queued int32 = iota
+	taken
+	abandoned
+)
+
+// request is one thing for the writer to commit. Fields after done are the writer's answer, and may be read
+// once done has delivered.
+type request struct {
+	kind    kind
+	webhook Webhook
+	sink    string
+	seq     int64
+	letters []DeadLetter
+	state   SinkState
+	// cost is what the request has reserved of the journal's space.
+	cost  int64
+	stage atomic.Int32
+
+	done      chan struct{}
+	duplicate bool
+	err       error
+}
+
+func newRequest(k kind) *request {
+	return &request{kind: k, done: make(chan struct{}, 1)}
+}
+
+// size is what the request counts for in a batch's bytes.
+func (r *request) size() int {
+	n := len(r.webhook.Body)
+	for i := range r.letters {
+		n += len(r.letters[i].Data)
+	}
+	return n
+}
+
+// answer lets the caller go on. The caller owns the request from then on.
+func (r *request) answer() { r.done <- struct{}{} }
+
+// queue holds the requests that wait for the writer, in the order in which they came.
+type queue struct {
+	mu      sync.Mutex
+	waiting []*request
+	closed  bool
+	// wake has a token when the writer has something to look at.
+	wake chan struct{}
+}
+
+func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
+
+// put adds r. It returns false when the queue is closed.
+func (q *queue) put(r *request) bool {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return false
+	}
+	q.waiting = append(q.waiting, r)
+	first := len(q.waiting) == 1
+	q.mu.Unlock()
+	if first {
+		q.nudge()
+	}
+	return true
+}
+
+// nudge makes the writer look.
+func (q *queue) nudge() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take appends the next batch to batch, leaving out requests that their callers have given up. It also tells
+// whether the queue is closed with nothing left in it.
+func (q *queue) take(batch []*request) (_ []*request, finished bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	bytes, next := 0, 0
+	for ; next < len(q.waiting) && len(batch) < maxBatchRequests; next++ {
+		r := q.waiting[next]
+		size := r.size()
+		if len(batch) > 0 && bytes+size > maxBatchBytes {
+			break
+		}
+		if !r.stage.CompareAndSwap(queued, taken) {
+			continue
+		}
+		bytes += size
+		batch = append(batch, r)
+	}
+	left := copy(q.waiting, q.waiting[next:])
+	clear(q.waiting[left:])
+	q.waiting = q.waiting[:left]
+	return batch, q.closed && left == 0 && len(batch) == 0
+}
+
+// empty tells whether nothing waits.
+func (q *queue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting) == 0
+}
+
+// close refuses further requests. Those that wait are still taken.
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.nudge()
+}
+
+func (q *queue) isClosed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed
+}

@@ -1,0 +1,158 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+const (
+	// applicationID marks a SQLite file as a journal of fnbridge ("fnbr").
+	applicationID = 0x666e6272
+	// schemaVersion is what this program writes, kept in PRAGMA user_version.
+	schemaVersion = 1
+	// pageSize is that of new journals.
+	pageSize = 4096
+)
+
+// schema makes version 1. Times are Unix nanoseconds with 0 for none, except an event's own time, which comes
+// from outside and may lie anywhere: it is RFC 3339 text.
+const schema = `
+CREATE TABLE webhooks (
+	seq INTEGER PRIMARY KEY AUTOINCREMENT,
+	id TEXT NOT NULL UNIQUE,
+	signed_at INTEGER NOT NULL,
+	received_at INTEGER NOT NULL,
+	body BLOB NOT NULL
+) STRICT;
+CREATE TABLE sinks (
+	sink TEXT NOT NULL PRIMARY KEY,
+	cursor INTEGER NOT NULL,
+	configured INTEGER NOT NULL,
+	state TEXT NOT NULL DEFAULT '',
+	last_error TEXT NOT NULL DEFAULT '',
+	last_error_at INTEGER NOT NULL DEFAULT 0,
+	since INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE TABLE dead_letters (
+	id INTEGER PRIMARY KEY AUTOINCREMENT,
+	sink TEXT NOT NULL,
+	webhook_seq INTEGER NOT NULL,
+	event_index INTEGER NOT NULL,
+	webhook_id TEXT NOT NULL,
+	event_id TEXT NOT NULL,
+	event_type TEXT NOT NULL,
+	event_source TEXT NOT NULL,
+	event_subject TEXT NOT NULL,
+	event_time TEXT NOT NULL,
+	partition_key TEXT NOT NULL,
+	workflow TEXT NOT NULL,
+	function TEXT NOT NULL,
+	status TEXT NOT NULL,
+	invocation TEXT NOT NULL,
+	project TEXT NOT NULL,
+	route TEXT NOT NULL,
+	reason TEXT NOT NULL,
+	attempts INTEGER NOT NULL,
+	first_at INTEGER NOT NULL,
+	last_at INTEGER NOT NULL,
+	data BLOB NOT NULL,
+	UNIQUE (sink, webhook_seq, event_index)
+) STRICT;
+CREATE INDEX dead_letters_by_sink ON dead_letters (sink, id);
+CREATE TABLE settings (
+	name TEXT NOT NULL PRIMARY KEY,
+	value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+`
+
+// requiredColumns lists the tables and columns of version 1 that must be there.
+func requiredColumns() map[string][]string {
+	return map[string][]string{
+		"webhooks": {"seq", "id", "signed_at", "received_at", "body"},
+		"sinks":    {"sink", "cursor", "configured", "state", "last_error", "last_error_at", "since"},
+		"dead_letters": {
+			"id", "sink", "webhook_seq", "event_index", "webhook_id", "event_id", "event_type", "event_source", "event_subject",
+			"event_time", "partition_key", "workflow", "function", "status", "invocation", "project", "route", "reason", "attempts",
+			"first_at", "last_at", "data",
+		},
+		"settings": {"name", "value"},
+	}
+}
+
+// createSchema fills an empty database.
+func createSchema(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d", schema, applicationID, schemaVersion)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// rowQuerier is what *sql.DB, *sql.Conn and *sql.Tx have in common for reading.
+type rowQuerier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// checkSchema refuses a database that is not a journal, is newer than this program, or misses tables or columns.
+func checkSchema(ctx context.Context, q rowQuerier, path string) error {
+	var id, version int
+	if err := q.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+		return damaged(path, err)
+	}
+	if err := q.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return damaged(path, err)
+	}
+	if err := checkIdentity(path, id, version); err != nil {
+		return err
+	}
+	for table, want := range requiredColumns() {
+		have, err := columns(ctx, q, table)
+		if err != nil {
+			return damaged(path, err)
+		}
+		for _, column := range want {
+			if !slices.Contains(have, column) {
+				return &DamagedError{Path: path, Err: fmt.Errorf("the table %s has no column %s", table, column)}
+			}
+		}
+	}
+	return nil
+}
+
+// checkIdentity judges the two numbers by which a journal says what it is.
+func checkIdentity(path string, id, version int) error {
+	switch {
+	case id != applicationID:
+		return &DamagedError{Path: path, Err: fmt.Errorf("it is not a journal of fnbridge (application id %#x)", uint32(id))} //nolint:gosec // the bits are the number
+	case version > schemaVersion:
+		return &VersionError{Path: path, Found: version, Known: schemaVersion}
+	case version < 1:
+		return &DamagedError{Path: path, Err: fmt.Errorf("its schema version is %d", version)}
+	default:
+		return nil
+	}
+}
+
+func columns(ctx context.Context, q rowQuerier, table string) (names []string, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT name FROM pragma_table_info(?)", table)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, rows.Err()
+}

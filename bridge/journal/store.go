@@ -1,0 +1,320 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"modernc.org/sqlite"
+)
+
+const (
+	driverName = "sqlite"
+	// busyTimeout bounds the wait for another program that has locked the file, such as sqlite3 in a write.
+	busyTimeout = 2000
+	// checkpointFrames is how much log the writer lets gather before it moves it into the database (16 MiB).
+	checkpointFrames = 4096
+	// walKeep is how much of the log file stays for use again; overwriting is cheaper than growing.
+	walKeep = 64 << 20
+)
+
+// store is the writer's connection. Only the writer uses it.
+type store struct {
+	path     string
+	db       *sql.DB
+	conn     *sql.Conn
+	database os.FileInfo
+	log      os.FileInfo
+
+	begin, commit, rollback, save, restore, release *sql.Stmt
+
+	insertWebhook, advance, setState *sql.Stmt
+	updateLetter, insertLetter       *sql.Stmt
+	oldestWebhooks, deleteWebhooks   *sql.Stmt
+	pageCount, freePages, passive    *sql.Stmt
+}
+
+// openStore opens the database for writing and proves that it is as durable as the journal needs.
+func openStore(ctx context.Context, path string) (_ *store, err error) {
+	db, err := sql.Open(driverName, dataSource(path,
+		"mode=rw", "_txlock=immediate", "_dqs=0", "_defensive=1", "_error_rc=1", fmt.Sprintf("_busy_timeout=%d", busyTimeout),
+		"_pragma=journal_mode(wal)", "_pragma=synchronous(full)",
+		// On macOS only these two reach the platter; elsewhere they change nothing.
+		"_pragma=fullfsync(1)", "_pragma=checkpoint_fullfsync(1)",
+		// The writer checkpoints by itself, after it has answered, and sees when that fails.
+		"_pragma=wal_autocheckpoint(0)", fmt.Sprintf("_pragma=journal_size_limit(%d)", walKeep),
+		"_pragma=trusted_schema(0)", "_pragma=cache_size(-32768)", "_pragma=mmap_size(0)", "_pragma=temp_store(memory)"))
+	if err != nil {
+		return nil, fmt.Errorf("open the journal: %w", err)
+	}
+	db.SetMaxOpenConns(1)
+	s := &store{path: path, db: db}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.conn, err = db.Conn(ctx); err != nil {
+		return nil, fmt.Errorf("open the journal %s: %w", path, damaged(path, err))
+	}
+	if err := s.verifyPragmas(ctx); err != nil {
+		return nil, err
+	}
+	if err := checkSchema(ctx, s.conn, path); err != nil {
+		return nil, err
+	}
+	if err := s.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("open the journal %s: %w", path, damaged(path, err))
+	}
+	if s.database, err = os.Stat(path); err != nil {
+		return nil, fmt.Errorf("look at the journal: %w", err)
+	}
+	return s, nil
+}
+
+// verifyPragmas reads back what the promise rests on: SQLite keeps quiet when it cannot set them.
+func (s *store) verifyPragmas(ctx context.Context) error {
+	var mode string
+	if err := s.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+		return damaged(s.path, err)
+	}
+	if !strings.EqualFold(mode, "wal") {
+		return fmt.Errorf("the journal %s runs in journal mode %q and needs a write-ahead log: "+
+			"the file system does not share memory between processes, put the data directory on a local disk", s.path, mode)
+	}
+	var synchronous int
+	if err := s.conn.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous); err != nil {
+		return damaged(s.path, err)
+	}
+	if synchronous != 2 {
+		return fmt.Errorf("the journal %s cannot be made durable: SQLite reports synchronous=%d where FULL (2) was asked for", s.path, synchronous)
+	}
+	return nil
+}
+
+func (s *store) prepare(ctx context.Context) error {
+	for _, p := range []struct {
+		to    **sql.Stmt
+		query string
+	}{
+		{&s.begin, "BEGIN IMMEDIATE"},
+		{&s.commit, "COMMIT"},
+		{&s.rollback, "ROLLBACK"},
+		{&s.save, "SAVEPOINT request"},
+		{&s.restore, "ROLLBACK TO request"},
+		{&s.release, "RELEASE request"},
+		{&s.insertWebhook, `INSERT INTO webhooks (seq, id, signed_at, received_at, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`},
+		{&s.advance, `UPDATE sinks SET cursor = ?1 WHERE sink = ?2 AND cursor < ?1`},
+		{&s.setState, `UPDATE sinks SET state = ?, last_error = ?, last_error_at = ?, since = ? WHERE sink = ?`},
+		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = ?, last_at = ? WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
+		{&s.insertLetter, `INSERT INTO dead_letters (sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject,
+			event_time, partition_key, workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&s.oldestWebhooks, `SELECT seq, received_at, length(body) FROM webhooks WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`},
+		{&s.deleteWebhooks, `DELETE FROM webhooks WHERE seq <= ?`},
+		{&s.pageCount, "PRAGMA page_count"},
+		{&s.freePages, "PRAGMA freelist_count"},
+		{&s.passive, "PRAGMA wal_checkpoint(PASSIVE)"},
+	} {
+		stmt, err := s.conn.PrepareContext(ctx, p.query)
+		if err != nil {
+			return err
+		}
+		*p.to = stmt
+	}
+	return nil
+}
+
+// close ends the connection. When it is the last one, SQLite moves the log into the database and removes it.
+func (s *store) close() error {
+	if s.conn == nil {
+		return s.db.Close()
+	}
+	return errors.Join(s.conn.Close(), s.db.Close())
+}
+
+// inTransaction runs f in a transaction and returns once that is durable. After an error nothing of it counts.
+func (s *store) inTransaction(ctx context.Context, f func() error) error {
+	if _, err := s.begin.ExecContext(ctx); err != nil {
+		return err
+	}
+	err := f()
+	if err == nil {
+		err = s.stillInPlace()
+	}
+	if err == nil {
+		_, err = s.commit.ExecContext(ctx)
+	}
+	if err != nil {
+		// SQLite has already rolled back by itself after some errors, and then says so; a real failure
+		// shows in the next BEGIN.
+		_, _ = s.rollback.ExecContext(ctx)
+	}
+	return err
+}
+
+// stillInPlace refuses to go on writing into files that nobody would find again.
+func (s *store) stillInPlace() error {
+	if err := inPlace(s.path, s.database); err != nil {
+		return err
+	}
+	if s.log == nil {
+		return nil
+	}
+	return inPlace(s.path+"-wal", s.log)
+}
+
+// inPlace tells whether path still names the file that it named before.
+func inPlace(path string, before os.FileInfo) error {
+	now, err := os.Stat(path)
+	if err == nil && os.SameFile(now, before) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", path, errMoved)
+}
+
+// noteLog remembers the log file, which SQLite makes at the first write, and makes its name durable.
+func (s *store) noteLog() error {
+	info, err := os.Stat(s.path + "-wal")
+	if err != nil {
+		return err
+	}
+	s.log = info
+	return nil
+}
+
+// storeWebhook adds w as number seq, or finds that its ID is there already.
+func (s *store) storeWebhook(ctx context.Context, seq int64, w *Webhook) (stored bool, err error) {
+	body := w.Body
+	if body == nil {
+		body = []byte{} // nil would be NULL
+	}
+	result, err := s.insertWebhook.ExecContext(ctx, seq, w.ID, toNanos(w.Timestamp), toNanos(w.ReceivedAt), body)
+	if err != nil {
+		return false, err
+	}
+	changed, err := result.RowsAffected()
+	return changed == 1, err
+}
+
+// storeLetters adds or updates dead letters, all or none, and returns how many are new, by sink.
+func (s *store) storeLetters(ctx context.Context, letters []DeadLetter) (added map[string]int64, err error) {
+	if _, err := s.save.ExecContext(ctx); err != nil {
+		return nil, err
+	}
+	added = make(map[string]int64)
+	for i := range letters {
+		fresh, err := s.storeLetter(ctx, &letters[i])
+		if err != nil {
+			if statementOnly(err) {
+				_, undo := s.restore.ExecContext(ctx)
+				_, end := s.release.ExecContext(ctx)
+				if failed := errors.Join(undo, end); failed != nil {
+					return nil, failed
+				}
+			}
+			return nil, err
+		}
+		if fresh {
+			added[letters[i].Sink]++
+		}
+	}
+	_, err = s.release.ExecContext(ctx)
+	return added, err
+}
+
+func (s *store) storeLetter(ctx context.Context, l *DeadLetter) (fresh bool, err error) {
+	result, err := s.updateLetter.ExecContext(ctx, l.Reason, l.Attempts, toNanos(l.LastAt), l.Sink, l.WebhookSeq, l.EventIndex)
+	if err != nil {
+		return false, err
+	}
+	if changed, err := result.RowsAffected(); err != nil || changed > 0 {
+		return false, err
+	}
+	route := l.Route
+	if route == nil {
+		route = []string{}
+	}
+	routeText, err := json.Marshal(route)
+	if err != nil {
+		return false, err
+	}
+	data := l.Data
+	if data == nil {
+		data = []byte{}
+	}
+	_, err = s.insertLetter.ExecContext(ctx, l.Sink, l.WebhookSeq, l.EventIndex, l.WebhookID, l.EventID, l.EventType, l.EventSource, l.EventSubject,
+		toText(l.EventTime), l.PartitionKey, l.Workflow, l.Function, l.Status, l.Invocation, l.Project, string(routeText), l.Reason, l.Attempts,
+		toNanos(l.FirstAt), toNanos(l.LastAt), data)
+	return err == nil, err
+}
+
+// usedBytes is what the database holds, without the pages that are free for use again.
+func (s *store) usedBytes(ctx context.Context) (int64, error) {
+	var pages, free int64
+	if err := s.pageCount.QueryRowContext(ctx).Scan(&pages); err != nil {
+		return 0, err
+	}
+	if err := s.freePages.QueryRowContext(ctx).Scan(&free); err != nil {
+		return 0, err
+	}
+	return (pages - free) * pageSize, nil
+}
+
+// framesWritten returns how many pages went to the log since the last call.
+func (s *store) framesWritten() int64 {
+	var frames int
+	err := s.conn.Raw(func(c any) error {
+		counters, ok := c.(sqlite.DBStatus)
+		if !ok {
+			return errors.New("the driver has no counters")
+		}
+		var err error
+		frames, _, err = counters.Status(sqlite.DBStatusCacheWrite, true)
+		return err
+	})
+	if err != nil {
+		return checkpointFrames // rather too often than never
+	}
+	return int64(frames)
+}
+
+// truncateLog moves the log into the database and empties it. It waits only a moment for readers: with one
+// in the way it changes nothing, and that is no error.
+func (s *store) truncateLog(ctx context.Context) (err error) {
+	if _, err := s.conn.ExecContext(ctx, "PRAGMA busy_timeout = 100"); err != nil {
+		return err
+	}
+	defer func() {
+		_, failed := s.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout))
+		err = errors.Join(err, failed)
+	}()
+	_, err = checkpoint(ctx, s.conn, "TRUNCATE")
+	return err
+}
+
+// checkpointResult is what PRAGMA wal_checkpoint answers.
+type checkpointResult struct {
+	busy              bool
+	frames, completed int64
+}
+
+// complete tells whether the whole log is in the database.
+func (r checkpointResult) complete() bool { return r.frames == r.completed }
+
+func scanCheckpoint(row *sql.Row) (r checkpointResult, err error) {
+	err = row.Scan(&r.busy, &r.frames, &r.completed)
+	return r, err
+}
+
+// checkpoint moves the log into the database in the given mode.
+func checkpoint(ctx context.Context, q interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, mode string,
+) (checkpointResult, error) {
+	return scanCheckpoint(q.QueryRowContext(ctx, "PRAGMA wal_checkpoint("+mode+")"))
+}

@@ -1,0 +1,473 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// quickCheckBytes is up to which size Open checks the whole structure of the database, which then takes
+	// well under a second.
+	quickCheckBytes = 32 << 20
+	// logAlarmFrames is the length of log (64 MiB) from which the writer waits a moment for readers to let it begin anew.
+	logAlarmFrames = walKeep / pageSize
+)
+
+// writer is the journal's one goroutine that changes the database. Its fields are its own.
+type writer struct {
+	*Journal
+	store *store
+	// inDoubt is the failure after which the connection must be opened anew before anything else is answered.
+	inDoubt error
+	// failing and upkeepFailing are set from a failure to the next success, so that each is logged once.
+	failing, upkeepFailing bool
+	// database is the file that was opened first.
+	database os.FileInfo
+
+	letters map[string]int64
+	// frames is how many pages went to the log since the last checkpoint, logExcess the log's size beyond walKeep.
+	frames    int64
+	logExcess int64
+
+	cleaning cleaning
+}
+
+// effects is what a transaction changes in the writer's memory once it is durable.
+type effects struct {
+	appended int64
+	advances map[string]int64
+	letters  map[string]int64
+}
+
+// start opens the database and decides where each sink begins.
+func (w *writer) start(ctx context.Context) (err error) {
+	if w.store, err = openStore(ctx, w.path); err != nil {
+		return err
+	}
+	w.database = w.store.database
+	// This reads back the log of a crash and proves that the disk takes writes, before the first promise is made.
+	result, err := checkpoint(ctx, w.store.conn, "TRUNCATE")
+	if err != nil {
+		return fmt.Errorf("move the journal's log into the database: %w", damaged(w.path, err))
+	}
+	if err := w.checkLength(ctx, result); err != nil {
+		return err
+	}
+	if err := w.registerSinks(ctx); err != nil {
+		return fmt.Errorf("prepare the journal %s for its sinks: %w", w.path, damaged(w.path, err))
+	}
+	if err := w.syncLogName(); err != nil {
+		return err
+	}
+	return w.load(ctx)
+}
+
+// checkLength refuses a database that is shorter than it says. With frames left in the log, it may be.
+func (w *writer) checkLength(ctx context.Context, last checkpointResult) error {
+	if last.busy || !last.complete() {
+		return nil
+	}
+	var pages int64
+	if err := w.store.pageCount.QueryRowContext(ctx).Scan(&pages); err != nil {
+		return damaged(w.path, err)
+	}
+	info, err := os.Stat(w.path)
+	if err != nil {
+		return fmt.Errorf("look at the journal: %w", err)
+	}
+	if info.Size() < pages*pageSize {
+		return &DamagedError{Path: w.path, Err: fmt.Errorf("the file has %d bytes and should have %d", info.Size(), pages*pageSize)}
+	}
+	return nil
+}
+
+// quickCheck checks the structure of a small database. A large one would hold up the start too long.
+func (w *writer) quickCheck(ctx context.Context) error {
+	if w.space.used.Load() > quickCheckBytes {
+		return nil
+	}
+	return w.views.verify(ctx, "quick_check(10)")
+}
+
+// syncLogName makes the name of the log durable: a database without its log is not what was acknowledged.
+func (w *writer) syncLogName() error {
+	if err := errors.Join(w.store.noteLog(), syncDirectory(filepath.Dir(w.path))); err != nil {
+		return fmt.Errorf("make the journal's log durable: %w", err)
+	}
+	return nil
+}
+
+// registerSinks gives each configured sink its row, and marks the others.
+func (w *writer) registerSinks(ctx context.Context) error {
+	var left []SinkStatus
+	err := w.store.inTransaction(ctx, func() error {
+		conn := w.store.conn
+		if _, err := conn.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ('max_bytes', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1`,
+			w.space.limit); err != nil {
+			return err
+		}
+		p, err := readPosition(ctx, conn)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.ExecContext(ctx, `UPDATE sinks SET configured = 0`); err != nil {
+			return err
+		}
+		for _, sink := range w.sinks {
+			if err := w.registerSink(ctx, sink, p); err != nil {
+				return err
+			}
+		}
+		sinks, err := readSinks(ctx, conn, p)
+		for _, s := range sinks {
+			if !s.Configured {
+				left = append(left, s)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range left {
+		w.log.WarnContext(ctx, "the journal remembers a sink that is not configured; what it has not been sent is not kept for it",
+			"sink", s.Sink, "webhooks_behind", s.Backlog, "dead_letters", s.DeadLetters)
+	}
+	return nil
+}
+
+func (w *writer) registerSink(ctx context.Context, sink string, p position) error {
+	var cursor int64
+	err := w.store.conn.QueryRowContext(ctx, `SELECT cursor FROM sinks WHERE sink = ?`, sink).Scan(&cursor)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		_, err := w.store.conn.ExecContext(ctx, `INSERT INTO sinks (sink, cursor, configured) VALUES (?, ?, 1)`, sink, p.head)
+		return err
+	case err != nil:
+		return err
+	}
+	if missed := p.oldest - 1 - cursor; missed > 0 {
+		w.log.WarnContext(ctx, "a sink is configured again; webhooks that came meanwhile are no longer kept and will not reach it",
+			"sink", sink, "webhooks_missed", missed)
+		cursor = p.oldest - 1
+	}
+	_, err = w.store.conn.ExecContext(ctx, `UPDATE sinks SET configured = 1, cursor = ? WHERE sink = ?`, cursor, sink)
+	return err
+}
+
+// load reads from the database what the journal keeps in memory.
+func (w *writer) load(ctx context.Context) error {
+	p, err := readPosition(ctx, w.store.conn)
+	if err != nil {
+		return damaged(w.path, err)
+	}
+	sinks, err := readSinks(ctx, w.store.conn, p)
+	if err != nil {
+		return damaged(w.path, err)
+	}
+	used, err := w.store.usedBytes(ctx)
+	if err != nil {
+		return damaged(w.path, err)
+	}
+	w.letters = make(map[string]int64, len(sinks))
+	for _, s := range sinks {
+		w.letters[s.Sink] = s.DeadLetters
+		if cursor, ok := w.cursors[s.Sink]; ok {
+			cursor.Store(s.Cursor)
+		}
+	}
+	w.oldest.Store(p.oldest)
+	w.space.used.Store(used)
+	if w.head.Swap(p.head) != p.head {
+		w.changed.notify()
+	}
+	return nil
+}
+
+func (w *writer) showDeadLetters() {
+	for sink, n := range w.letters {
+		w.metrics.deadLetters.WithLabelValues(sink).Set(float64(n))
+	}
+}
+
+// run is the writer's life: it ends when the queue is closed and empty.
+func (w *writer) run(ctx context.Context) {
+	defer close(w.done)
+	ticker := time.NewTicker(sweepInterval(w.retention))
+	defer ticker.Stop()
+	tick := func() {
+		w.cleaning.sweep = true
+		if w.logExcess > 0 {
+			w.frames = checkpointFrames
+		}
+	}
+	var batch []*request
+	for {
+		clear(batch)
+		var finished bool
+		batch, finished = w.queue.take(batch[:0])
+		if finished {
+			w.closeErr = w.shutDown(ctx)
+			return
+		}
+		if len(batch) > 0 {
+			w.commit(ctx, batch)
+		}
+		more := w.clean(ctx)
+		w.checkpointWhenDue(ctx)
+		if len(batch) > 0 || more {
+			select {
+			case <-ticker.C:
+				tick()
+			default:
+			}
+			continue
+		}
+		select {
+		case <-w.queue.wake:
+		case <-ticker.C:
+			tick()
+		}
+	}
+}
+
+// commit makes one transaction of batch and answers every request of it.
+func (w *writer) commit(ctx context.Context, batch []*request) {
+	started := w.now()
+	e, err := w.apply(ctx, batch)
+	if err != nil {
+		w.fail(ctx, batch, err)
+		return
+	}
+	if w.failing {
+		w.failing = false
+		w.log.InfoContext(ctx, "the journal can write again")
+	}
+	w.metrics.commitSeconds.Observe(w.now().Sub(started).Seconds())
+	w.metrics.commitRequests.Observe(float64(len(batch)))
+	w.take(ctx, e)
+	for _, r := range batch {
+		w.space.release(r.cost)
+		r.answer()
+	}
+}
+
+// fail answers every request of a batch that is not durable.
+func (w *writer) fail(ctx context.Context, batch []*request, err error) {
+	err = fmt.Errorf("write to the journal %s: %w", w.path, err)
+	if isDamage(err) {
+		err = &DamagedError{Path: w.path, Err: err}
+	}
+	if !w.failing {
+		w.failing = true
+		w.log.ErrorContext(ctx, "the journal cannot write; webhooks are refused until it can", "error", err, "requests", len(batch))
+	}
+	for _, r := range batch {
+		w.space.release(r.cost)
+		r.duplicate, r.err = false, err
+		r.answer()
+	}
+}
+
+// apply returns once batch is durable. A request whose own statement was refused has its error set, and is
+// no part of what was committed.
+func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
+	if err := w.settleDoubt(ctx); err != nil {
+		return effects{}, err
+	}
+	var e effects
+	err := w.store.inTransaction(ctx, func() error {
+		for _, r := range batch {
+			if err := w.applyRequest(ctx, r, &e); err != nil {
+				if !statementOnly(err) {
+					return err
+				}
+				r.err = fmt.Errorf("the journal cannot store this: %w", err)
+			}
+		}
+		for sink, seq := range e.advances {
+			if _, err := w.store.advance.ExecContext(ctx, seq, sink); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	w.frames += w.store.framesWritten()
+	if err != nil && leavesDoubt(err) {
+		w.inDoubt = err
+	}
+	return e, err
+}
+
+func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error {
+	switch r.kind {
+	case kindAppend:
+		stored, err := w.store.storeWebhook(ctx, w.head.Load()+e.appended+1, &r.webhook)
+		if err != nil {
+			return err
+		}
+		r.duplicate = !stored
+		if stored {
+			e.appended++
+		}
+	case kindAdvance:
+		if e.advances == nil {
+			e.advances = make(map[string]int64, len(w.sinks))
+		}
+		e.advances[r.sink] = max(e.advances[r.sink], r.seq)
+	case kindDeadLetters:
+		if len(r.letters) == 0 {
+			return nil
+		}
+		added, err := w.store.storeLetters(ctx, r.letters)
+		if err != nil {
+			return err
+		}
+		if e.letters == nil {
+			e.letters = make(map[string]int64, len(w.sinks))
+		}
+		for sink, n := range added {
+			e.letters[sink] += n
+		}
+	case kindSinkState:
+		_, err := w.store.setState.ExecContext(ctx, r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.Sink)
+		return err
+	}
+	return nil
+}
+
+// take makes a durable transaction's effects visible.
+func (w *writer) take(ctx context.Context, e effects) {
+	for sink, seq := range e.advances {
+		if cursor := w.cursors[sink]; seq > cursor.Load() {
+			cursor.Store(seq)
+		}
+	}
+	for sink, n := range e.letters {
+		w.letters[sink] += n
+		w.metrics.deadLetters.WithLabelValues(sink).Set(float64(w.letters[sink]))
+	}
+	w.refreshUsed(ctx)
+	if e.appended > 0 {
+		w.head.Add(e.appended)
+		w.changed.notify()
+	}
+}
+
+// refreshUsed counts the journal's bytes anew. A count that fails leaves the last one: the next write will show why.
+func (w *writer) refreshUsed(ctx context.Context) {
+	if used, err := w.store.usedBytes(ctx); err == nil {
+		w.space.used.Store(used + w.logExcess)
+	}
+}
+
+// settleDoubt opens the connection anew after a failure that leaves open what is on disk, and believes only
+// what it then finds there. A failed fsync may have thrown away what it was to write: a write of its own and
+// a checkpoint, which syncs the log and the database, must therefore succeed before anything is acknowledged on top.
+func (w *writer) settleDoubt(ctx context.Context) error {
+	if w.inDoubt == nil {
+		return nil
+	}
+	// The old connection's word no longer counts, nor does its error.
+	_ = w.closeStore()
+	if err := inPlace(w.path, w.database); err != nil {
+		return err
+	}
+	store, err := openStore(ctx, w.path)
+	if err != nil {
+		return err
+	}
+	w.store = store
+	if err := w.proveDisk(ctx); err != nil {
+		return fmt.Errorf("after %q: %w", w.inDoubt, err)
+	}
+	if err := w.load(ctx); err != nil {
+		return err
+	}
+	w.showDeadLetters()
+	w.inDoubt = nil
+	return nil
+}
+
+// proveDisk writes through the whole way that an acknowledged webhook takes.
+func (w *writer) proveDisk(ctx context.Context) error {
+	err := w.store.inTransaction(ctx, func() error {
+		_, err := w.store.conn.ExecContext(ctx, `UPDATE settings SET value = value`)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	result, err := checkpoint(ctx, w.store.conn, "FULL")
+	if err != nil {
+		return err
+	}
+	if !result.complete() {
+		return errors.New("the log cannot be moved into the database while another program reads it; end that program's transaction")
+	}
+	return w.syncLogName()
+}
+
+func (w *writer) closeStore() error {
+	if w.store == nil {
+		return nil
+	}
+	err := w.store.close()
+	w.store = nil
+	return err
+}
+
+// checkpointWhenDue moves the log into the database when enough has gathered. The next commit then begins the
+// log anew, unless a reader is still in it.
+func (w *writer) checkpointWhenDue(ctx context.Context) {
+	if w.inDoubt != nil || w.frames < checkpointFrames {
+		return
+	}
+	w.frames = 0
+	result, err := scanCheckpoint(w.store.passive.QueryRowContext(ctx))
+	if err == nil && result.frames >= logAlarmFrames {
+		err = w.store.truncateLog(ctx)
+	}
+	if err != nil {
+		if leavesDoubt(err) {
+			w.inDoubt = err
+		}
+		w.reportUpkeep(ctx, "move the log into the database", err)
+		return
+	}
+	w.upkeepFailing = false
+	w.logExcess = 0
+	if info, err := os.Stat(w.path + "-wal"); err == nil {
+		w.logExcess = max(info.Size()-walKeep, 0)
+	}
+	w.refreshUsed(ctx)
+}
+
+// reportUpkeep logs a failure that no caller waits for, once until the next success.
+func (w *writer) reportUpkeep(ctx context.Context, what string, err error) {
+	if w.upkeepFailing {
+		return
+	}
+	w.upkeepFailing = true
+	w.log.WarnContext(ctx, "upkeep of the journal failed and will be tried again", "what", what, "error", err)
+}
+
+// shutDown leaves one complete database file behind, as far as the disk allows: what it does not, the next start does.
+func (w *writer) shutDown(ctx context.Context) error {
+	err := w.views.close()
+	if w.store != nil && w.inDoubt == nil {
+		_, failed := checkpoint(ctx, w.store.conn, "TRUNCATE")
+		err = errors.Join(err, failed)
+	}
+	err = errors.Join(err, w.closeStore(), w.lock.release())
+	w.metrics.unregister()
+	if err != nil {
+		return fmt.Errorf("close the journal %s: %w", w.path, err)
+	}
+	return nil
+}
