@@ -331,7 +331,7 @@ func TestDeadLetters(t *testing.T) {
 	second.Reason, second.Attempts, second.LastAt = later.Reason, later.Attempts, later.LastAt
 
 	first.ID, second.ID, other.ID = 1, 2, 3
-	other.Data, other.Route = []byte{}, []string{}
+	other.Route = []string{}
 	for name, c := range map[string]struct {
 		filter   DeadLetterFilter
 		expected []DeadLetter

@@ -29,6 +29,7 @@ type store struct {
 	conn     *sql.Conn
 	database os.FileInfo
 	log      os.FileInfo
+	prepared []*sql.Stmt
 
 	begin, commit, rollback, save, restore, release *sql.Stmt
 
@@ -125,16 +126,22 @@ func (s *store) prepare(ctx context.Context) error {
 			return err
 		}
 		*p.to = stmt
+		s.prepared = append(s.prepared, stmt)
 	}
 	return nil
 }
 
 // close ends the connection. When it is the last one, SQLite moves the log into the database and removes it.
+// database/sql leaves statements of a dedicated connection to their owner, and SQLite stays open behind them.
 func (s *store) close() error {
-	if s.conn == nil {
-		return s.db.Close()
+	var errs []error
+	for _, stmt := range s.prepared {
+		errs = append(errs, stmt.Close())
 	}
-	return errors.Join(s.conn.Close(), s.db.Close())
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	return errors.Join(append(errs, s.db.Close())...)
 }
 
 // inTransaction runs f in a transaction and returns once that is durable. After an error nothing of it counts.
