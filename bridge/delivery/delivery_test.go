@@ -589,4 +589,3 @@ func value(t *testing.T, g prometheus.Gatherer, name string) float64 {
 	require.FailNow(t, "no such metric", name)
 	return 0
 }
-

@@ -58,7 +58,7 @@ type loop struct {
 	published chan outcome
 	read      chan []parsed
 	wrote     chan writeResult
-	checked   chan error
+	checked   chan checkResult
 
 	running   int // goroutines whose result has not been taken
 	reading   bool
@@ -100,6 +100,9 @@ type writeResult struct {
 	err    error
 }
 
+// checkResult is what a check of the idle sink found.
+type checkResult struct{ err error }
+
 // Run delivers until ctx ends. Then it starts nothing new, waits for what is under way for as long as the context
 // publish lasts, writes the cursor, and returns. What is left waits in the journal. It returns an error only if the
 // cursor could not be read at the start or written at the end; neither loses events.
@@ -118,7 +121,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		published:   make(chan outcome),
 		read:        make(chan []parsed),
 		wrote:       make(chan writeResult),
-		checked:     make(chan error),
+		checked:     make(chan checkResult),
 		savedCursor: cursor,
 	}
 	d.cursor.Store(cursor)
@@ -148,11 +151,11 @@ func (l *loop) run(ctx context.Context) error {
 			l.took(r)
 		case r := <-l.wrote:
 			l.written(r)
-		case err := <-l.checked:
-			l.checkedIdle(err)
+		case r := <-l.checked:
+			l.checkedIdle(r.err)
 		}
 	}
-	return l.stop()
+	return l.stop() //nolint:contextcheck // ctx has ended; what is under way has the context publish
 }
 
 // stop waits for everything under way and writes what came of it.
@@ -492,7 +495,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 		if ctx.Err() != nil {
 			err = nil // a stop is no trouble of the sink's
 		}
-		l.checked <- err
+		l.checked <- checkResult{err}
 	}()
 	return time.Time{}
 }

@@ -16,7 +16,9 @@ type item struct {
 }
 
 // size is what the item counts for in bounds on bytes: its data, and an estimate of its attributes.
-func (it *item) size() int { return len(it.event.Data) + len(it.event.Source) + len(it.event.Subject) + 512 }
+func (it *item) size() int {
+	return len(it.event.Data) + len(it.event.Source) + len(it.event.Subject) + 512
+}
 
 // lane carries the events of one partition, or all events of a sink that has none. One batch at a time is under way.
 // Events that failed are held, and with them all later events of their keys, so that each key keeps its order;
