@@ -1,0 +1,162 @@
+package nats
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	natsgo "github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// Error codes of JetStream that nats.go has no names for.
+const (
+	codeStreamMismatch      natsjs.ErrorCode = 10060
+	codeStreamSealed        natsjs.ErrorCode = 10109
+	codeHeaderTooLarge      natsjs.ErrorCode = 10097
+	codeStoreFailed         natsjs.ErrorCode = 10077
+	codeSubjectsOverlap     natsjs.ErrorCode = 10065
+	codeReplicasUnsupported natsjs.ErrorCode = 10074
+	codeMaximumStreams      natsjs.ErrorCode = 10027
+	codeMaxBytesRequired    natsjs.ErrorCode = 10113
+	codeInvalidConfig       natsjs.ErrorCode = 10052
+	codeNoLimits            natsjs.ErrorCode = 10120
+)
+
+// classifyConnect marks an error of connecting. What may pass by itself is retried: a server that is away or busy.
+// What a person has to mend is blocked: credentials, certificates, a server without TLS.
+func classifyConnect(err error) error {
+	switch {
+	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired),
+		errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
+		return bridge.Blocked(fmt.Errorf("the server refuses the credentials; check the user, token, NKey or credentials file: %w", err))
+	case errors.Is(err, natsgo.ErrNkeysNotSupported):
+		return bridge.Blocked(fmt.Errorf("the server does not ask for an NKey; check the way to authenticate: %w", err))
+	case errors.Is(err, natsgo.ErrSecureConnWanted):
+		return bridge.Blocked(fmt.Errorf("TLS is configured, and the server has none; check the address and the TLS files: %w", err))
+	case errors.Is(err, natsgo.ErrSecureConnRequired):
+		return bridge.Blocked(fmt.Errorf("the server requires TLS; use tls:// in the address or set the authorities' file: %w", err))
+	case isCertificateError(err):
+		return bridge.Blocked(fmt.Errorf("TLS failed; check the authorities' file and the client's certificate: %w", err))
+	case isCredentialsFileError(err):
+		return bridge.Blocked(fmt.Errorf("the credentials cannot be used: %w", err))
+	default:
+		return bridge.Retry(err)
+	}
+}
+
+// isCertificateError tells whether either side refuses the other's certificate, or one of them speaks no TLS.
+func isCertificateError(err error) bool {
+	var (
+		invalid   x509.CertificateInvalidError
+		hostname  x509.HostnameError
+		authority x509.UnknownAuthorityError
+		verify    *tls.CertificateVerificationError
+		record    tls.RecordHeaderError
+		op        *net.OpError
+	)
+	return errors.As(err, &invalid) || errors.As(err, &hostname) || errors.As(err, &authority) ||
+		errors.As(err, &verify) || errors.As(err, &record) ||
+		(errors.As(err, &op) && op.Op == "remote error") // an alert
+}
+
+func isCredentialsFileError(err error) bool {
+	return errors.Is(err, nkeys.ErrInvalidSeed) || errors.Is(err, nkeys.ErrInvalidPrefixByte) ||
+		errors.Is(err, nkeys.ErrInvalidEncoding) || errors.Is(err, nkeys.ErrInvalidChecksum) ||
+		errors.Is(err, nkeys.ErrNoSeedFound) || strings.Contains(err.Error(), "error signing nonce")
+}
+
+// trouble tells what a failure to publish says about the other events of the call.
+type trouble int
+
+const (
+	// troubleOfEvent concerns the event and those behind it in its key.
+	troubleOfEvent trouble = iota
+	// troubleOfStream means that the stream has to be looked at again before the next call.
+	troubleOfStream
+	// troubleOfConnection means that nothing more should be sent now.
+	troubleOfConnection
+)
+
+// classifyPublish marks what came instead of an acknowledgement.
+func (s *Sink) classifyPublish(subject string, size int, err error) (error, trouble) {
+	if bridge.KindOf(err) != bridge.FailureRetry {
+		return err, troubleOfEvent // already said
+	}
+	var api *natsjs.APIError
+	switch {
+	case errors.As(err, &api):
+		return s.classifyAnswer(subject, size, api)
+	case errors.Is(err, natsgo.ErrMaxPayload):
+		return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than the server takes: %w", size, err)), troubleOfEvent
+	case errors.Is(err, natsgo.ErrBadSubject), errors.Is(err, natsgo.ErrBadHeaderMsg):
+		return bridge.Reject(fmt.Errorf("the message to %q cannot be written: %w", subject, err)), troubleOfEvent
+	case errors.Is(err, natsgo.ErrHeadersNotSupported):
+		return bridge.Blocked(fmt.Errorf("the server is too old for message headers: %w", err)), troubleOfEvent
+	case errors.Is(err, natsjs.ErrNoStreamResponse), errors.Is(err, natsgo.ErrNoResponders):
+		return s.stream.noAnswer(subject), troubleOfStream
+	case errors.Is(err, natsjs.ErrAsyncPublishTimeout):
+		return bridge.Retry(fmt.Errorf("stream %s has not acknowledged a message to %s within %s: %w",
+			s.o.Stream, subject, s.o.AckTimeout, err)), troubleOfConnection
+	case errors.Is(err, natsjs.ErrTooManyStalledMsgs):
+		return bridge.Retry(fmt.Errorf("too many messages wait for stream %s: %w", s.o.Stream, err)), troubleOfConnection
+	default:
+		return bridge.Retry(fmt.Errorf("publish to %s: %w", subject, err)), troubleOfConnection
+	}
+}
+
+func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) (error, trouble) {
+	switch api.ErrorCode {
+	case natsjs.JSErrCodeStreamMessageExceedsMaximum:
+		return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than stream %s takes%s: %w",
+			size, s.o.Stream, s.stream.messageLimit(), api)), troubleOfEvent
+	case codeHeaderTooLarge:
+		return bridge.Reject(fmt.Errorf("the message's headers are larger than stream %s takes: %w", s.o.Stream, api)), troubleOfEvent
+	case codeStreamMismatch:
+		return bridge.Blocked(fmt.Errorf("the subject %s belongs to another stream than %s; change the subject or the stream: %w",
+			subject, s.o.Stream, api)), troubleOfStream
+	case codeStreamSealed:
+		return bridge.Blocked(fmt.Errorf("stream %s is sealed and takes nothing; publish to another: %w", s.o.Stream, api)), troubleOfStream
+	case natsjs.JSErrCodeJetStreamNotEnabled, natsjs.JSErrCodeJetStreamNotEnabledForAccount:
+		return bridge.Blocked(fmt.Errorf("JetStream is not enabled for this account: %w", api)), troubleOfStream
+	case codeStoreFailed:
+		if strings.Contains(api.Description, "message too large") {
+			return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than stream %s can store: %w", size, s.o.Stream, api)), troubleOfEvent
+		}
+		return bridge.Retry(fmt.Errorf("stream %s cannot store more now; is it full? %w", s.o.Stream, api)), troubleOfEvent
+	case natsjs.JSErrCodeStreamNotFound:
+		return s.stream.noAnswer(subject), troubleOfStream
+	default:
+		return bridge.Retry(fmt.Errorf("stream %s refused a message to %s: %w", s.o.Stream, subject, api)), troubleOfEvent
+	}
+}
+
+// classifyRequest marks an error of asking JetStream about a stream, or of creating one.
+func classifyRequest(ctx context.Context, what string, err error) error {
+	if cause := context.Cause(ctx); cause != nil && bridge.KindOf(cause) == bridge.FailureBlocked {
+		return bridge.Blocked(fmt.Errorf("%s: %w", what, cause))
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return bridge.Retry(fmt.Errorf("%s: JetStream gave no answer in time: %w", what, err))
+	}
+	var api *natsjs.APIError
+	if errors.As(err, &api) {
+		switch api.ErrorCode {
+		case codeSubjectsOverlap:
+			return bridge.Blocked(fmt.Errorf("%s: another stream has its subjects; publish to that stream, or change the subject: %w", what, err))
+		case codeReplicasUnsupported:
+			return bridge.Blocked(fmt.Errorf("%s: the server is no cluster, so 1 replica is all that it can keep: %w", what, err))
+		case codeMaximumStreams, codeMaxBytesRequired, codeInvalidConfig, codeNoLimits,
+			natsjs.JSErrCodeJetStreamNotEnabledForAccount, natsjs.JSErrCodeBadRequest:
+			return bridge.Blocked(fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	return bridge.Retry(fmt.Errorf("%s: %w", what, err))
+}

@@ -1,0 +1,284 @@
+// Package nats is the sink that publishes to a NATS JetStream stream.
+//
+// The sink owns its reconnecting: nats.go's own loop gives up on some errors, and hides the cause of others. Each new
+// connection reads the credentials and certificates from their files again, so that they can be rotated, and nothing
+// that a server says ends the trying.
+//
+// Of each partition key one event is in flight at a time, and the next one goes out after its acknowledgement; that is
+// what keeps the order of a key when an event has to be sent again. Different keys share the connection without
+// waiting for one another. Every message carries its event's ID as Nats-Msg-Id, so that a stream drops what is sent
+// again within its window for duplicates.
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+)
+
+// Options of a sink, and of Tail.
+type Options struct {
+	// Name is the sink's name, for errors and logs.
+	Name string
+	// URL is the server's address, or several separated by commas: nats:// or tls://, ws:// or wss://. It may hold a
+	// user and a password, or a token as the user.
+	URL string
+
+	// At most one of these ways to authenticate, beside the URL, is set. Files are read at each connect.
+	CredsFile      string
+	Token          string
+	User, Password string
+	NKeyFile       string // a seed
+
+	// TLSCAFile is a PEM file of the authorities to trust instead of the system's. TLSCertFile and TLSKeyFile are a
+	// client's certificate; both or neither. Any of them makes TLS a must. All are read at each connect.
+	TLSCAFile, TLSCertFile, TLSKeyFile string
+
+	// Stream is the stream to publish to.
+	Stream string
+	// CreateStream lets the sink create the stream when it is missing. One that exists is used as it is.
+	CreateStream bool
+	// Replicas, MaxAge and DedupeWindow are what a created stream gets. Zero means 1 replica, no limit of age, and the
+	// server's window. A window longer than MaxAge is cut to it, since servers refuse it.
+	Replicas             int
+	MaxAge, DedupeWindow time.Duration
+
+	// Subject makes the subject of an event. See ValidateSubject.
+	Subject bridge.Template
+	Format  cloudevents.Format
+
+	// AckTimeout is how long to wait for the acknowledgement of an event, and for any other answer. Zero means 5 s.
+	AckTimeout time.Duration
+	// Logger may be nil. It hears of connections, of the creation of the stream, and once of what is odd about one that
+	// exists.
+	Logger *slog.Logger
+}
+
+// These bound a sink. They are not for users to turn.
+const (
+	defaultAckTimeout = 5 * time.Second
+	// maxInFlight is how many events of all calls together wait for their acknowledgement.
+	maxInFlight = 512
+	// callBound is when a call of Publish stops sending more, so that it ends although a server is very slow.
+	callBound = 30 * time.Second
+)
+
+// Sink publishes to one stream. It is a bridge.Sink.
+type Sink struct {
+	o      Options
+	filter string // the wildcard that covers every subject of the template
+	log    *slog.Logger
+	conn   *connection
+	stream *stream
+	slots  chan struct{} // a slot for each event in flight
+
+	mu      sync.Mutex
+	flights map[*natsgo.Msg]*flight
+	closed  bool
+
+	ctx    context.Context //nolint:containedctx // the sink's lifetime: it ends what Close has to end
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+var _ bridge.Sink = (*Sink)(nil)
+
+// errClosed is what a sink says after Close.
+var errClosed = errors.New("the sink is closed") //nolint:gochecknoglobals // a sentinel
+
+// New makes a sink and starts connecting in the background. It does not need the server: its error is one of the
+// options. The sink must be closed.
+func New(o Options) (*Sink, error) {
+	o, err := o.validated()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Sink{
+		o: o, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name),
+		slots:   make(chan struct{}, maxInFlight),
+		flights: make(map[*natsgo.Msg]*flight),
+		ctx:     ctx, cancel: cancel,
+	}
+	s.stream = newStream(&s.o, s.filter, s.log)
+	s.conn = newConnection(&s.o, s.log)
+	s.conn.acknowledged = func(msg *natsgo.Msg) { s.land(msg, nil) }
+	s.conn.failed = s.land
+	s.conn.denied = s.denied
+	s.conn.lost = s.lost
+	s.wg.Go(func() { s.conn.run(ctx) })
+	s.wg.Go(func() { s.prepareEarly(ctx) })
+	return s, nil
+}
+
+// validated returns o with defaults, or says what is wrong with it.
+func (o Options) validated() (Options, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.AckTimeout == 0 {
+		o.AckTimeout = defaultAckTimeout
+	}
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	if o.MaxAge > 0 && o.DedupeWindow > o.MaxAge {
+		o.DedupeWindow = o.MaxAge
+	}
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if _, err := parseURLs(o.URL); err != nil {
+		problems = append(problems, err)
+	}
+	if o.Stream == "" || strings.ContainsFunc(o.Stream, notInStreamName) {
+		problem("the stream name %q is not allowed: it must not be empty, and must hold no space, dot, *, >, slash or backslash", o.Stream)
+	}
+	if err := ValidateSubject(o.Subject); err != nil {
+		problems = append(problems, fmt.Errorf("subject: %w", err))
+	}
+	if o.Replicas < 1 || o.Replicas > 5 {
+		problem("%d replicas are not possible: a stream has 1 to 5", o.Replicas)
+	}
+	if o.MaxAge < 0 || o.DedupeWindow < 0 || o.AckTimeout < 0 {
+		problem("the maximum age, the dedupe window and the timeout must not be negative")
+	}
+	var ways []string
+	for _, way := range []struct{ name, value string }{
+		{"a credentials file", o.CredsFile},
+		{"a token", o.Token},
+		{"a user and password", o.User + o.Password},
+		{"an NKey file", o.NKeyFile},
+	} {
+		if way.value != "" {
+			ways = append(ways, way.name)
+		}
+	}
+	if len(ways) > 1 {
+		problem("only one way to authenticate may be set, not %s", strings.Join(ways, " and "))
+	}
+	if o.Password != "" && o.User == "" {
+		problem("a password needs a user")
+	}
+	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
+		problem("a client certificate needs both its certificate file and its key file")
+	}
+	return o, errors.Join(problems...)
+}
+
+func notInStreamName(r rune) bool {
+	return r <= ' ' || r == 0x7f || strings.ContainsRune(`.*>/\`, r)
+}
+
+// parseURLs reads a list of server addresses. Its errors never repeat an address, which may hold a password.
+func parseURLs(text string) ([]*url.URL, error) {
+	var urls []*url.URL
+	for i, part := range strings.Split(text, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			return nil, fmt.Errorf("server address %d of the URL is empty; an address looks like nats://host:4222", i+1)
+		}
+		if !strings.Contains(part, "://") {
+			part = "nats://" + part
+		}
+		u, err := url.Parse(part)
+		if err != nil {
+			var cause *url.Error
+			if errors.As(err, &cause) && !strings.Contains(part, "@") {
+				err = cause.Err
+				return nil, fmt.Errorf("server address %d of the URL is not valid: %w", i+1, err)
+			}
+			return nil, fmt.Errorf("server address %d of the URL is not valid; special characters in a password must be percent-encoded", i+1)
+		}
+		switch u.Scheme {
+		case "nats", "tls", "ws", "wss":
+		default:
+			return nil, fmt.Errorf("server address %d of the URL has the scheme %q; known are nats, tls, ws and wss", i+1, u.Scheme)
+		}
+		if u.Hostname() == "" {
+			return nil, fmt.Errorf("server address %d of the URL has no host", i+1)
+		}
+		if u.Port() == "" && (u.Scheme == "nats" || u.Scheme == "tls") {
+			u.Host += ":4222"
+		}
+		urls = append(urls, u)
+	}
+	return urls, nil
+}
+
+// Name returns the sink's name.
+func (s *Sink) Name() string { return s.o.Name }
+
+// Check tells whether the sink could publish now: it is connected and the stream is there. It creates the stream if
+// it may. With an account that may not look at streams, a connection is all that it can find out.
+func (s *Sink) Check(ctx context.Context) error {
+	if s.ctx.Err() != nil {
+		return bridge.Retry(errClosed)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
+	defer cancel()
+	stop := context.AfterFunc(s.ctx, cancel)
+	defer stop()
+	session, err := s.conn.session(ctx)
+	if err != nil {
+		return err
+	}
+	return s.stream.inspect(ctx, session, true)
+}
+
+// Close ends every connection and goroutine of the sink. Calls of Publish that are under way end at once; what they
+// have not heard of is left for another try. Its error says that ctx ended before everything had ended.
+func (s *Sink) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close sink %s: some of its connections have not ended: %w", s.o.Name, ctx.Err())
+	}
+}
+
+// spawn runs f in a goroutine that Close waits for, and returns false after Close.
+func (s *Sink) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.wg.Go(f)
+	return true
+}
+
+// prepareEarly creates the stream, if that is wanted, as soon as there is a connection, so that consumers find it
+// before the first event. What fails is tried again by Publish.
+func (s *Sink) prepareEarly(ctx context.Context) {
+	for {
+		session, err := s.conn.session(ctx)
+		if err == nil {
+			inspect, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
+			_ = s.stream.inspect(inspect, session, false)
+			cancel()
+			return
+		}
+		if s.conn.wait(ctx) != nil {
+			return
+		}
+	}
+}

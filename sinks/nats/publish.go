@@ -1,0 +1,344 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+)
+
+// maxHeader is what JetStream allows a message's headers to have together, in bytes.
+const maxHeader = 1<<16 - 1
+
+// flight is one message that has been sent and not been acknowledged.
+type flight struct {
+	call    *call
+	index   int
+	session *session
+}
+
+// landing is the end of a flight.
+type landing struct {
+	index int
+	err   error
+}
+
+// call is one call of Publish. Its own goroutine sends and takes the landings.
+type call struct {
+	sink    *Sink
+	session *session
+	events  []bridge.Event
+	// next is, for each event, the next one of its key, or -1.
+	next []int
+	// ready are the events that may be sent, since nothing of their key is before them.
+	ready    []int
+	flying   int
+	landings chan landing
+	messages []*natsgo.Msg // in flight, by index of the event; nil otherwise
+	// halted is why nothing more is sent.
+	halted error
+
+	mu       sync.Mutex
+	results  []error
+	finished []bool
+	acks     int
+}
+
+// Publish implements bridge.Sink. It ends within about half a minute, however slow the server is: what has not been
+// sent by then, or not acknowledged in time, is marked to be tried again.
+func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
+	if len(events) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(s.ctx, func() { cancel(errClosed) })
+	defer stop()
+	if ctx.Err() != nil {
+		return same(len(events), bridge.Retry(fmt.Errorf("nothing was sent: %w", context.Cause(ctx))))
+	}
+	session, err := s.prepare(ctx)
+	if err != nil {
+		return same(len(events), err)
+	}
+	c := newCall(s, session, events)
+	done := make(chan struct{})
+	if !s.spawn(func() {
+		defer close(done)
+		c.run(ctx)
+	}) {
+		return same(len(events), bridge.Retry(errClosed))
+	}
+	select {
+	case <-done:
+		return c.results
+	case <-ctx.Done():
+		// A connection that takes nothing can hold the call's goroutine up for a while; it ends by itself.
+		return c.abandoned(context.Cause(ctx))
+	}
+}
+
+// prepare returns a session whose stream can be published to.
+func (s *Sink) prepare(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
+	defer cancel()
+	session, err := s.conn.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return session, s.stream.inspect(ctx, session, false)
+}
+
+func same(n int, err error) []error {
+	results := make([]error, n)
+	for i := range results {
+		results[i] = err
+	}
+	return results
+}
+
+func newCall(s *Sink, session *session, events []bridge.Event) *call {
+	c := &call{
+		sink: s, session: session, events: events,
+		next: make([]int, len(events)),
+		// With room for every flight that the sink can have, nobody waits to report a landing.
+		landings: make(chan landing, min(len(events), maxInFlight)),
+		messages: make([]*natsgo.Msg, len(events)),
+		results:  make([]error, len(events)),
+		finished: make([]bool, len(events)),
+	}
+	last := make(map[string]int, len(events))
+	for i := range events {
+		c.next[i] = -1
+		if before, ok := last[events[i].PartitionKey]; ok {
+			c.next[before] = i
+		} else {
+			c.ready = append(c.ready, i)
+		}
+		last[events[i].PartitionKey] = i
+	}
+	return c
+}
+
+// run sends until every event has a result. When ctx ends it leaves the rest to abandoned.
+func (c *call) run(ctx context.Context) {
+	defer c.forget()
+	bound := time.NewTimer(callBound)
+	defer bound.Stop()
+	for c.flying > 0 || len(c.ready) > 0 {
+		if c.halted != nil && len(c.ready) > 0 {
+			i := c.pop()
+			c.settle(i, fmt.Errorf("not sent: %w", c.halted))
+			continue
+		}
+		var slot chan<- struct{}
+		if len(c.ready) > 0 {
+			slot = c.sink.slots
+		}
+		// A landing first, so that what may be sent is known.
+		select {
+		case l := <-c.landings:
+			c.landed(l)
+			continue
+		default:
+		}
+		select {
+		case l := <-c.landings:
+			c.landed(l)
+		case slot <- struct{}{}:
+			c.send(c.pop())
+		case <-bound.C:
+			c.halted = bridge.Retry(fmt.Errorf("stream %s is slow: it took %s for a part of %d events", c.sink.o.Stream, callBound, len(c.events)))
+		case <-ctx.Done():
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+	if c.acks == 0 && c.halted != nil && errors.Is(c.halted, natsjs.ErrAsyncPublishTimeout) {
+		c.sink.conn.kick(c.session)
+	}
+}
+
+func (c *call) pop() int {
+	i := c.ready[0]
+	c.ready = c.ready[1:]
+	return i
+}
+
+// send sends one event, for which the call holds a slot.
+func (c *call) send(i int) {
+	s := c.sink
+	msg, size, err := s.message(c.events[i], c.session)
+	if err != nil {
+		<-s.slots
+		c.settle(i, err)
+		return
+	}
+	c.messages[i] = msg
+	c.flying++
+	s.mu.Lock()
+	s.flights[msg] = &flight{call: c, index: i, session: c.session}
+	s.mu.Unlock()
+	_, err = c.session.js.PublishMsgAsync(msg, natsjs.WithExpectStream(s.o.Stream), natsjs.WithRetryAttempts(0))
+	if err != nil {
+		if errors.Is(err, natsgo.ErrMaxPayload) {
+			err = fmt.Errorf("%d bytes: %w", size, err)
+		}
+		s.land(msg, err)
+	}
+}
+
+// message makes the message for e. Its error is classified.
+func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, error) {
+	headers, body, err := s.o.Format.Encode(e, cloudevents.NATSPrefix)
+	if err != nil {
+		return nil, 0, bridge.Reject(fmt.Errorf("write the message: %w", err))
+	}
+	msg := &natsgo.Msg{Subject: subjectOf(s.o.Subject, e), Data: body, Header: make(natsgo.Header, len(headers)+2)}
+	for _, h := range headers {
+		msg.Header[h.Name] = []string{h.Value}
+	}
+	if e.ID != "" {
+		msg.Header[natsjs.MsgIDHeader] = []string{messageID(e.ID)}
+	}
+	// WithExpectStream sets it too; here it counts.
+	msg.Header[natsjs.ExpectedStreamHeader] = []string{s.o.Stream}
+	headerSize := headerBytes(msg.Header)
+	if headerSize > maxHeader {
+		return nil, 0, bridge.Reject(fmt.Errorf("the message's headers have %d bytes, and JetStream allows %d", headerSize, maxHeader))
+	}
+	size := headerSize + len(body)
+	if limit := session.nc.MaxPayload(); limit > 0 && int64(size) > limit {
+		return nil, 0, bridge.Reject(fmt.Errorf("the message has %d bytes with its headers, and the server takes %d (max_payload)", size, limit))
+	}
+	return msg, size, nil
+}
+
+// headerBytes is the size of headers in the protocol.
+func headerBytes(h natsgo.Header) int {
+	size := len("NATS/1.0\r\n") + len("\r\n")
+	for name, values := range h {
+		for _, value := range values {
+			size += len(name) + len(": ") + len(value) + len("\r\n")
+		}
+	}
+	return size
+}
+
+// land ends the flight of msg, with nil for an acknowledgement. Only the first end counts. It never blocks, and is
+// called by the library with its lock held.
+func (s *Sink) land(msg *natsgo.Msg, err error) {
+	s.mu.Lock()
+	f := s.flights[msg]
+	delete(s.flights, msg)
+	s.mu.Unlock()
+	if f != nil {
+		f.call.landings <- landing{f.index, err}
+	}
+}
+
+// denied ends the flights to a subject that the server refuses to take. It does not say which message it refused, and
+// one to the same subject that it took is tried again for nothing.
+func (s *Sink) denied(session *session, subject string, err error) {
+	s.landAll(func(msg *natsgo.Msg, f *flight) bool { return f.session == session && msg.Subject == subject }, err)
+}
+
+// lost ends the flights of a session that has ended.
+func (s *Sink) lost(session *session, err error) {
+	s.landAll(func(_ *natsgo.Msg, f *flight) bool { return f.session == session },
+		fmt.Errorf("not acknowledged: %w", err))
+}
+
+func (s *Sink) landAll(which func(*natsgo.Msg, *flight) bool, err error) {
+	s.mu.Lock()
+	var landed []*flight
+	for msg, f := range s.flights {
+		if which(msg, f) {
+			landed = append(landed, f)
+			delete(s.flights, msg)
+		}
+	}
+	s.mu.Unlock()
+	for _, f := range landed {
+		f.call.landings <- landing{f.index, err}
+	}
+}
+
+// landed takes a landing, and classifies it.
+func (c *call) landed(l landing) {
+	s := c.sink
+	<-s.slots
+	c.flying--
+	msg := c.messages[l.index]
+	c.messages[l.index] = nil
+	if l.err == nil {
+		c.acks++
+		s.stream.answered()
+		c.settle(l.index, nil)
+		return
+	}
+	err, what := s.classifyPublish(msg.Subject, headerBytes(msg.Header)+len(msg.Data), l.err)
+	if what == troubleOfConnection && c.halted == nil {
+		c.halted = err
+	}
+	c.settle(l.index, err)
+}
+
+// settle gives event i its result. After an acknowledgement or a reject the next event of its key may be sent; after
+// any other failure the rest of its key ends with it, so that nothing overtakes.
+func (c *call) settle(i int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.results[i], c.finished[i] = err, true
+	next := c.next[i]
+	if next < 0 {
+		return
+	}
+	if err == nil || bridge.KindOf(err) == bridge.FailureReject {
+		c.ready = append(c.ready, next)
+		return
+	}
+	behind := fmt.Errorf("not sent, since an earlier event of its partition key failed: %w", err)
+	for ; next >= 0; next = c.next[next] {
+		c.results[next], c.finished[next] = behind, true
+	}
+}
+
+// abandoned returns the results so far, with cause for what has none.
+func (c *call) abandoned(cause error) []error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	results := make([]error, len(c.results))
+	unknown := bridge.Retry(fmt.Errorf("not acknowledged yet: %w", cause))
+	for i, err := range c.results {
+		results[i] = err
+		if !c.finished[i] {
+			results[i] = unknown
+		}
+	}
+	return results
+}
+
+// forget drops the flights that the call does not wait for any more.
+func (c *call) forget() {
+	s := c.sink
+	s.mu.Lock()
+	for _, msg := range c.messages {
+		if msg != nil {
+			delete(s.flights, msg)
+		}
+	}
+	s.mu.Unlock()
+	for range c.flying {
+		<-s.slots
+	}
+}

@@ -1,0 +1,188 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+)
+
+// TailOptions say from where Tail reads. The zero value reads what is stored from now on.
+type TailOptions struct {
+	All   bool      // everything that is stored
+	Since time.Time // what was stored from this time on
+}
+
+// tailPause is between two looks at a broker that is away, or has no such stream yet.
+const tailPause = 500 * time.Millisecond
+
+// Tail calls f with every event that is stored in o.Stream under the sink's subjects, in stored order, until ctx ends
+// or f returns an error, which it returns. f is never called concurrently.
+//
+// A server that is away is waited for, and so is a stream that does not exist yet. What a person has to mend ends
+// it with an error: credentials, certificates, permissions. It creates nothing on the server that outlives it.
+func Tail(ctx context.Context, o Options, from TailOptions, f func(bridge.Received) error) error {
+	o, err := o.validated()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	t := &tail{o: &o, from: from, f: f, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name)}
+	t.conn = newConnection(&o, t.log)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t.conn.run(ctx)
+	}()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	for {
+		err := t.round(ctx)
+		var final *finalError
+		switch {
+		case errors.As(err, &final):
+			return final.err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case bridge.KindOf(err) == bridge.FailureBlocked:
+			return err
+		}
+		t.log.Debug("Waiting for the stream", "stream", o.Stream, "error", err)
+		pause := time.NewTimer(tailPause)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return ctx.Err()
+		case <-pause.C:
+		}
+	}
+}
+
+// finalError is what f returned.
+type finalError struct{ err error }
+
+func (e *finalError) Error() string { return e.err.Error() }
+
+type tail struct {
+	o      *Options
+	from   TailOptions
+	f      func(bridge.Received) error
+	filter string
+	log    *slog.Logger
+	conn   *connection
+
+	// created tells the stream apart from a later one of the same name, whose numbers begin anew.
+	created time.Time
+	// next is the number of the next message to read; 0 while that is not known.
+	next uint64
+	// missing says that there was no stream when the reading began, so that all of it is new.
+	missing bool
+}
+
+// round reads until something fails, which it returns.
+func (t *tail) round(ctx context.Context) error {
+	session, err := t.conn.session(ctx)
+	if err != nil {
+		return err
+	}
+	requests, done := session.watch(ctx, "$JS.API.")
+	defer done()
+	stream, err := session.js.Stream(requests, t.o.Stream)
+	if errors.Is(err, natsjs.ErrStreamNotFound) {
+		t.missing = true
+		return fmt.Errorf("stream %s does not exist yet", t.o.Stream)
+	}
+	if err != nil {
+		return classifyRequest(requests, "look up stream "+t.o.Stream, err)
+	}
+	info := stream.CachedInfo()
+	if !t.created.IsZero() && !info.Created.Equal(t.created) {
+		t.next, t.missing = 0, true
+	}
+	t.created = info.Created
+	config := natsjs.OrderedConsumerConfig{FilterSubjects: []string{t.filter}, InactiveThreshold: time.Minute}
+	switch {
+	case t.next > 0:
+		config.DeliverPolicy, config.OptStartSeq = natsjs.DeliverByStartSequencePolicy, t.next
+	case t.from.All, t.missing:
+		config.DeliverPolicy = natsjs.DeliverAllPolicy
+	case !t.from.Since.IsZero():
+		config.DeliverPolicy, config.OptStartTime = natsjs.DeliverByStartTimePolicy, &t.from.Since
+	default:
+		// A number, so that nothing is missed if the connection is lost before the first message.
+		t.next = info.State.LastSeq + 1
+		config.DeliverPolicy, config.OptStartSeq = natsjs.DeliverByStartSequencePolicy, t.next
+	}
+	consumer, err := stream.OrderedConsumer(requests, config)
+	if err != nil {
+		return classifyRequest(requests, "read stream "+t.o.Stream, err)
+	}
+	messages, err := consumer.Messages(natsjs.PullHeartbeat(t.heartbeat()))
+	if err != nil {
+		return classifyRequest(ctx, "read stream "+t.o.Stream, err)
+	}
+	defer messages.Stop()
+	lost := make(chan struct{})
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		select {
+		case <-session.closed:
+		case <-ctx.Done():
+		case <-lost:
+		}
+		messages.Stop()
+	}()
+	defer func() {
+		close(lost)
+		<-watching
+	}()
+	for {
+		msg, err := messages.Next()
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", t.o.Stream, err)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := t.deliver(msg); err != nil {
+			return err
+		}
+	}
+}
+
+// heartbeat is how often an idle server says that it is there, which is how a stream that was deleted is noticed.
+func (t *tail) heartbeat() time.Duration { return min(t.o.AckTimeout, 5*time.Second) }
+
+func (t *tail) deliver(msg natsjs.Msg) error {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", t.o.Stream, err)
+	}
+	if meta.Sequence.Stream < t.next {
+		return nil
+	}
+	headers := make([]cloudevents.Header, 0, len(msg.Headers()))
+	for name, values := range msg.Headers() {
+		if len(values) > 0 {
+			headers = append(headers, cloudevents.Header{Name: name, Value: values[0]})
+		}
+	}
+	event, err := cloudevents.Decode(headers, cloudevents.NATSPrefix, msg.Data())
+	if err != nil {
+		event = bridge.Event{Data: msg.Data()} // somebody else's message is still worth showing
+	}
+	if err := t.f(bridge.Received{Address: msg.Subject(), StoredAt: meta.Timestamp, Event: event}); err != nil {
+		return &finalError{err}
+	}
+	t.next = meta.Sequence.Stream + 1
+	return nil
+}
