@@ -1,0 +1,177 @@
+// Package embeddednats runs nats-server with JetStream in this process, so that a bridge has a broker before anybody
+// has configured one. Any NATS client can connect to it.
+//
+// It fsyncs every message before it acknowledges it: what it has acknowledged survives the end of the process and of
+// the machine.
+package embeddednats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+const (
+	// maxMemory bounds streams that clients keep in memory; the bridge's own are files.
+	maxMemory = 256 << 20
+	// maxPayload leaves room for a webhook of several times the default limit.
+	maxPayload = 8 << 20
+	// pollInterval is how often a server that starts is asked whether it is ready.
+	pollInterval = 10 * time.Millisecond
+)
+
+// Options of a server.
+type Options struct {
+	// Listen is the address for clients, host:port. Port 0 takes any that is free, and an empty host all interfaces.
+	Listen string
+	// Dir is where streams are stored. It is created if it is missing. No two servers may share it: the caller sees to that.
+	Dir string
+	// Logger gets what the server logs. It may be nil.
+	Logger *slog.Logger
+}
+
+// ListenError says that the address to listen on cannot be used.
+type ListenError struct {
+	Address string
+	Err     error
+}
+
+// Error says what to do about it.
+func (e *ListenError) Error() string {
+	return fmt.Sprintf("the embedded NATS server cannot listen on %s: %v; choose another address, or stop what uses it", e.Address, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// Server is a server that takes clients until Shutdown.
+type Server struct {
+	server *server.Server
+	once   sync.Once
+	ended  chan struct{}
+}
+
+// Start starts a server and returns when it takes clients and JetStream is ready. ctx bounds the start only. An
+// address that cannot be used gives a *ListenError.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	host, port, err := resolve(ctx, o.Listen)
+	if err != nil {
+		return nil, &ListenError{Address: o.Listen, Err: err}
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("the embedded NATS server cannot use its directory: %w", err)
+	}
+	lines := &logger{log: log.With("component", "nats-server"), fatal: make(chan string, 1)}
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "fnbridge",
+		Host:       host,
+		Port:       port,
+		JetStream:  true,
+		StoreDir:   o.Dir,
+		// Without it a message is acknowledged before it is on the disk.
+		SyncAlways: true,
+		// The store is bounded by what the disk has free when the server starts: nats-server takes three quarters of that.
+		JetStreamMaxMemory:     maxMemory,
+		MaxPayload:             maxPayload,
+		NoSigs:                 true,
+		NoLog:                  true, // it only says that there is no log file
+		DisableJetStreamBanner: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the embedded NATS server cannot be set up: %w", err)
+	}
+	srv.SetLoggerV2(lines, false, false, false)
+	s := &Server{server: srv, ended: make(chan struct{})}
+	go srv.Start() // it returns once everything has been started
+	if err := s.ready(ctx, lines); err != nil {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		return nil, errors.Join(err, s.Shutdown(stop))
+	}
+	return s, nil
+}
+
+// resolve splits the address, and finds out whether it can be listened on: the server itself only logs that it cannot.
+func resolve(ctx context.Context, address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	if port, err = strconv.Atoi(text); err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("the port %q is not a number from 0 to 65535", text)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return "", 0, err
+	}
+	if err := listener.Close(); err != nil {
+		return "", 0, err
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, nil
+}
+
+// ready waits until clients can connect.
+func (s *Server) ready(ctx context.Context, lines *logger) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		if s.server.ReadyForConnections(time.Nanosecond) && s.server.JetStreamEnabled() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the embedded NATS server was not ready in time: %w", ctx.Err())
+		case reason := <-lines.fatal:
+			return fmt.Errorf("the embedded NATS server cannot start: %s", reason)
+		case <-tick.C:
+		}
+	}
+}
+
+// Addr is the address that it listens on, with the port that it took.
+func (s *Server) Addr() net.Addr { return s.server.Addr() }
+
+// ClientURL is what a client on this machine connects to.
+func (s *Server) ClientURL() string {
+	address, ok := s.server.Addr().(*net.TCPAddr)
+	if !ok {
+		return s.server.ClientURL()
+	}
+	host := address.IP
+	if host.IsUnspecified() {
+		host = net.IPv4(127, 0, 0, 1)
+	}
+	return "nats://" + net.JoinHostPort(host.String(), strconv.Itoa(address.Port))
+}
+
+// Shutdown ends the server and waits until everything of it has ended, or ctx. It may be called more than once.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.once.Do(func() {
+		go func() {
+			defer close(s.ended)
+			s.server.Shutdown()
+			s.server.WaitForShutdown()
+		}()
+	})
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the embedded NATS server has not stopped in time: %w", ctx.Err())
+	}
+}
