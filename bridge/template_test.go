@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -99,7 +100,7 @@ func FuzzTemplate(f *testing.F) {
 		parsed, err := bridge.ParseTemplate(template)
 		if err != nil {
 			require.Equal(t, bridge.Template{}, parsed)
-			require.NotContains(t, err.Error(), "\n")
+			require.ErrorContains(t, err, strconv.Quote(template), "it quotes the template that is wrong")
 			return
 		}
 		require.Equal(t, template, parsed.String())
