@@ -56,7 +56,7 @@ func newMetrics(r prometheus.Registerer, verifies bool, inFlight func() float64)
 		errs = append(errs, r.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("register the metrics of the webhook endpoint: %w", err)
+		return nil, fmt.Errorf("register the metrics of the webhook endpoint (fnbridge_webhook…): %w", err)
 	}
 	return m, nil
 }

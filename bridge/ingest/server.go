@@ -36,5 +36,5 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 }
 
 // LimitConnections returns a listener that has at most n connections open at once: further ones wait to be
-// accepted. Without it a stranger's idle connections can use up the file descriptors of the process.
+// accepted; n must be more than 0. Without it a stranger's idle connections can use up the file descriptors of the process.
 func LimitConnections(l net.Listener, n int) net.Listener { return netutil.LimitListener(l, n) }
