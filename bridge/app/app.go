@@ -82,7 +82,9 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 		}
 	}()
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	ops.RegisterBuildInfo(a.metrics, o.Version, o.Revision)
+	if err := ops.RegisterBuildInfo(a.metrics, o.Version, o.Revision); err != nil {
+		return a, err
+	}
 	for _, open := range []func(context.Context) error{
 		a.openJournal, a.startEmbedded, a.openSinks, a.openPublic, a.openOps,
 	} {
@@ -196,7 +198,7 @@ func (a *App) openPublic(ctx context.Context) error {
 }
 
 func (a *App) openOps(ctx context.Context) (err error) {
-	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: a.ready, Logger: a.log}))
+	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: a.ready, Logger: a.log}), a.log)
 	a.opsAt, err = a.listen(ctx, "FNBRIDGE_OPS_LISTEN", a.cfg.OpsListen)
 	return err
 }

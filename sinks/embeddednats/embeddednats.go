@@ -130,7 +130,8 @@ func (s *Server) ready(ctx context.Context, lines *logger) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		if s.server.ReadyForConnections(time.Nanosecond) && s.server.JetStreamEnabled() {
+		// With a shorter wait, the server may find it over before it has looked even once.
+		if s.server.ReadyForConnections(pollInterval) && s.server.JetStreamEnabled() {
 			return nil
 		}
 		select {
