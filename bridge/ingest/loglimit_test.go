@@ -1,6 +1,9 @@
 package ingest
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +35,20 @@ func TestLineLimit(t *testing.T) {
 	now = now.Add(-time.Hour)
 	passed, suppressed = burst(1)
 	require.Equal(t, []int{1, 0}, []int{passed, suppressed}, "a clock that was set back does not silence the log")
+}
+
+func TestServerMessagesAreLimited(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	handler := limitedHandler{Handler: slog.NewTextHandler(&log, nil), limit: &lineLimit{}}
+	now := time.Unix(1_800_000_000, 0)
+	for range 20 {
+		require.NoError(t, handler.Handle(t.Context(), slog.NewRecord(now, slog.LevelWarn, "handshake", 0)))
+	}
+	require.Equal(t, 5, strings.Count(log.String(), "\n"))
+	require.NoError(t, handler.Handle(t.Context(), slog.NewRecord(now.Add(time.Second), slog.LevelWarn, "handshake", 0)))
+	require.Equal(t, 6, strings.Count(log.String(), "\n"))
+	require.Contains(t, log.String(), "suppressed=15")
 }
 
 func TestShorten(t *testing.T) {

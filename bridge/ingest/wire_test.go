@@ -286,18 +286,12 @@ func TestConnectionLimit(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, second.receive(t, "").status)
 }
 
-func TestServerMessagesAreLimited(t *testing.T) {
+func TestServerMessagesGoToTheLog(t *testing.T) {
 	t.Parallel()
 	e := start(t, setup{tls: true})
-	for range 20 {
-		c := e.dial(t)
-		c.send(t, "this is no TLS, level=ERROR msg=forged\n\n")
-		_, _ = io.Copy(io.Discard, c.reader)
-	}
-	lines := e.log.at(slog.LevelWarn)
-	require.NotEmpty(t, lines)
-	require.LessOrEqual(t, len(lines), 15, "5 a second")
-	for _, line := range lines {
-		require.Contains(t, line, "TLS handshake error")
-	}
+	c := e.dial(t)
+	c.send(t, "this is no TLS, level=ERROR msg=forged\n\n")
+	_, _ = io.Copy(io.Discard, c.reader)
+	require.Eventually(t, func() bool { return len(e.log.at(slog.LevelWarn)) == 1 }, 10*time.Second, time.Millisecond)
+	require.Contains(t, e.log.at(slog.LevelWarn)[0], "TLS handshake error")
 }
