@@ -47,15 +47,16 @@ func (w *writer) clean(ctx context.Context) (again bool) {
 	}
 	delivered := w.delivered()
 	w.notePressure(ctx, delivered)
-	if delivered < w.oldest.Load() {
-		w.cleaning.sweep = false
-	}
-	if !w.cleaning.sweep && (!w.cleaning.pressed || delivered < w.oldest.Load()) {
-		return false
-	}
 	var needed int64
 	if w.cleaning.pressed {
 		needed = w.space.excess(lowMarkPercent)
+	}
+	if delivered < w.oldest.Load() {
+		w.cleaning.sweep = false
+		return false
+	}
+	if !w.cleaning.sweep && needed == 0 {
+		return false
 	}
 	through, err := w.deleteDelivered(ctx, delivered, needed)
 	if err != nil {
@@ -84,11 +85,11 @@ func (w *writer) notePressure(ctx context.Context, delivered int64) {
 		w.log.WarnContext(ctx, "the journal is nearly full: delivered webhooks are deleted before their retention ends, and when none is left, new webhooks are refused until sinks take what waits",
 			"bytes", w.space.used.Load(), "max_bytes", w.space.limit,
 			"delivered_webhooks", max(delivered-w.oldest.Load()+1, 0), "undelivered_webhooks", w.head.Load()-delivered)
-	case w.cleaning.pressed && !w.space.above(lowMarkPercent):
+	case w.cleaning.pressed && !w.space.above(calmMarkPercent):
 		w.cleaning.pressed = false
 		w.log.InfoContext(ctx, "the journal has room again", "bytes", w.space.used.Load(), "max_bytes", w.space.limit)
 	}
-	if !w.cleaning.pressed {
+	if !w.space.above(lowMarkPercent) {
 		w.space.wanted.Store(0)
 	}
 }

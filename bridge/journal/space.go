@@ -6,9 +6,12 @@ import (
 )
 
 const (
-	// From the high mark on, delivered webhooks make room before their time, down to the low mark.
+	// From the high mark on, delivered webhooks make room before their time: what is over the low mark goes.
+	// That ends, and is said to have ended, at the calm mark, which lies far enough below that a journal kept
+	// just under the low mark in this way does not call out again and again.
 	highMarkPercent = 90
 	lowMarkPercent  = 85
+	calmMarkPercent = 75
 )
 
 // space keeps the account of the journal's size. Append looks here and not into the database.

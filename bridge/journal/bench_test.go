@@ -1,0 +1,60 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// BenchmarkAppend stores webhooks of a usual size, each durable before the next of the same caller.
+func BenchmarkAppend(b *testing.B) {
+	for _, callers := range []int{1, 16, 128} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) { benchmarkAppend(b, callers, 400) })
+	}
+}
+
+// BenchmarkAppendLarge stores webhooks of the largest usual size.
+func BenchmarkAppendLarge(b *testing.B) { benchmarkAppend(b, 128, 1<<20) }
+
+func benchmarkAppend(b *testing.B, callers, size int) {
+	registry := prometheus.NewRegistry()
+	j, err := Open(b.Context(), Options{Dir: b.TempDir(), Sinks: []string{"nats"}, Registerer: registry, MaxBytes: 1 << 40})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		if err := j.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+	}()
+	body := make([]byte, size)
+	b.SetBytes(int64(size))
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			for i := caller; i < b.N; i += callers {
+				if _, err := j.Append(context.Background(), Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: body}); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "webhooks/s")
+	families, err := registry.Gather()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "fnbridge_journal_commit_requests" {
+			h := family.GetMetric()[0].GetHistogram()
+			b.ReportMetric(h.GetSampleSum()/float64(h.GetSampleCount()), "requests/commit")
+		}
+	}
+}
