@@ -49,7 +49,7 @@ func ParseTemplate(text string) (Template, error) {
 		}
 		name := rest[open+1 : end]
 		if !slices.Contains(placeholders, name) {
-			return Template{}, fmt.Errorf("%q has the unknown placeholder {%s}; known are {%s}",
+			return Template{}, fmt.Errorf("%q has the unknown placeholder %q; known are {%s}",
 				text, name, strings.Join(placeholders, "}, {"))
 		}
 		t.parts = append(t.parts, templatePart{placeholder: name})

@@ -4,7 +4,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +30,13 @@ import (
 // closeTimeout bounds what must happen on a stop even when FNBRIDGE_SHUTDOWN_TIMEOUT is spent: closing connections
 // and the journal.
 const closeTimeout = 5 * time.Second
+
+// More connections than webhooks in flight may be open, since most wait for their next webhook; beyond the limit they
+// wait to be accepted, so that idle ones cannot use up the process's file descriptors.
+const (
+	connectionsPerWebhook = 4
+	minConnections        = 256
+)
 
 // Options of an App. Config is required and must have passed Validate.
 type Options struct {
@@ -191,10 +197,14 @@ func (a *App) openPublic(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("FNBRIDGE_TLS_CERT_FILE and FNBRIDGE_TLS_KEY_FILE: %w", err)
 		}
-		a.public.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.GetCertificate}
+		a.public.TLSConfig = certificates.TLSConfig()
 	}
-	a.publicAt, err = a.listen(ctx, "FNBRIDGE_LISTEN", a.cfg.Listen)
-	return err
+	l, err := a.listen(ctx, "FNBRIDGE_LISTEN", a.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	a.publicAt = ingest.LimitConnections(l, max(minConnections, connectionsPerWebhook*a.cfg.MaxInFlight))
+	return nil
 }
 
 func (a *App) openOps(ctx context.Context) (err error) {

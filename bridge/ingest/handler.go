@@ -112,7 +112,7 @@ func New(o Options) (*Handler, error) {
 		h.now = time.Now
 	}
 	var err error
-	h.metrics, err = newMetrics(o.Registerer, h.verifier != nil, func() float64 { return float64(h.inFlight.Load()) })
+	h.metrics, err = newMetrics(o.Registerer, h.secrets(), func() float64 { return float64(h.inFlight.Load()) })
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +134,14 @@ func orDefault[T comparable](value, otherwise T) T {
 
 // ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.echo.ServeHTTP(w, r) }
+
+// secrets returns how many secrets a webhook may be signed with; none if it need not be signed.
+func (h *Handler) secrets() int {
+	if h.verifier == nil {
+		return 0
+	}
+	return h.verifier.Secrets()
+}
 
 // Drain makes every webhook from now on be answered 503, and its connection be closed. Webhooks that have
 // been let in already are finished: wait for them with http.Server's Shutdown.

@@ -17,7 +17,7 @@ type metrics struct {
 	unrecognized prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer, verifies bool, inFlight func() float64) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, secrets int, inFlight func() float64) (*metrics, error) {
 	webhooks := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fnbridge_webhooks_total",
 		Help: "Requests to the public listener, by how they ended.",
@@ -41,8 +41,8 @@ func newMetrics(r prometheus.Registerer, verifies bool, inFlight func() float64)
 	for i := range m.byResult {
 		m.byResult[i] = webhooks.WithLabelValues(result(i).String())
 	}
-	if verifies {
-		m.secrets.WithLabelValues("1") // there is always a first
+	for i := range secrets {
+		m.secrets.WithLabelValues(strconv.Itoa(i + 1))
 	}
 	if r == nil {
 		return m, nil

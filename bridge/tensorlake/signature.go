@@ -204,6 +204,9 @@ func readHeaders(h http.Header) (signatureHeaders, error) {
 	return signatureHeaders{}, &SignatureError{Reason: ReasonMissingHeader, Detail: detail}
 }
 
+// Secrets returns how many secrets the verifier has; Signature.Secret is below it.
+func (v *Verifier) Secrets() int { return len(v.secrets) }
+
 func (v *Verifier) checkTimestamp(text string, now time.Time) (time.Time, error) {
 	seconds, err := strconv.ParseUint(text, 10, 64)
 	// Digits only: no sign, no space, nothing that a second reader could take for another number.
