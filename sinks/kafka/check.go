@@ -84,7 +84,8 @@ func (s *Sink) checkPartition(ctx context.Context, t *topology, partition int) e
 		}
 		return explain(what, err)
 	}
-	if need := int(s.limits.minSync.Load()); t.inSync[partition] < need {
+	// More than there are replicas no broker asks for.
+	if need := min(int(s.limits.minSync.Load()), t.replicas); t.inSync[partition] < need {
 		return bridge.Retry(fmt.Errorf("%s: %d of its replicas are in sync, and min.insync.replicas is %d", what, t.inSync[partition], need))
 	}
 	return nil

@@ -21,15 +21,15 @@ import (
 
 const password = "hunter2-correct-horse"
 
-func withSASL(mechanism, user, pass string) func(*Options) {
-	return func(o *Options) { o.SASLMechanism, o.SASLUsername, o.SASLPassword = mechanism, user, pass }
+func withSASL(mechanism string) func(*Options) {
+	return func(o *Options) { o.SASLMechanism, o.SASLUsername, o.SASLPassword = mechanism, "bridge", password }
 }
 
 func TestSASL(t *testing.T) {
 	for _, mechanism := range []string{saslPlain, saslScramSHA256, saslScramSHA512} {
 		t.Run(mechanism, func(t *testing.T) {
 			c := seeded(t, 2, kfake.EnableSASL(), kfake.Superuser(mechanism, "bridge", password))
-			s := open(t, c.ListenAddrs(), withSASL(mechanism, "bridge", password))
+			s := open(t, c.ListenAddrs(), withSASL(mechanism))
 			requireStored(t, publish(t, s, events(4, 4)))
 			require.NoError(t, s.Check(context.Background()))
 		})
@@ -41,7 +41,7 @@ func TestWrongSASLPassword(t *testing.T) {
 		t.Run(mechanism, func(t *testing.T) {
 			c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(mechanism, "bridge", "another"))
 			var l logs
-			s := open(t, c.ListenAddrs(), withSASL(mechanism, "bridge", password), withLogs(&l))
+			s := open(t, c.ListenAddrs(), withSASL(mechanism), withLogs(&l))
 			results := publish(t, s, events(2, 1))
 			// kfake cuts the connection, a real broker answers.
 			requireKind(t, bridge.FailureRetry, results)
@@ -60,10 +60,10 @@ func TestRefusedSASLPasswordIsBlocked(t *testing.T) {
 	c.ControlKey(int16(kmsg.SASLAuthenticate), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
 		res := r.ResponseKind().(*kmsg.SASLAuthenticateResponse)
-		res.ErrorCode, res.ErrorMessage = 58, kmsg.StringPtr("Authentication failed")
+		res.ErrorCode, res.ErrorMessage = 58, new("Authentication failed")
 		return res, nil, true
 	})
-	s := open(t, c.ListenAddrs(), withSASL(saslPlain, "bridge", password))
+	s := open(t, c.ListenAddrs(), withSASL(saslPlain))
 	results := publish(t, s, events(2, 1))
 	requireKind(t, bridge.FailureBlocked, results)
 	require.ErrorContains(t, results[0], "SASL_PASSWORD")
@@ -86,7 +86,7 @@ func TestABrokerThatStallsDuringTheSASLHandshake(t *testing.T) {
 				close(stalled)
 				return nil, nil, true
 			})
-			s := open(t, c.ListenAddrs(), withSASL(saslScramSHA256, "bridge", password), func(o *Options) {
+			s := open(t, c.ListenAddrs(), withSASL(saslScramSHA256), func(o *Options) {
 				o.timing.silence = 500 * time.Millisecond
 			})
 			<-stalled
@@ -119,7 +119,7 @@ func TestTLSAndSASLTogether(t *testing.T) {
 	ca := testcert.New(t)
 	c := seeded(t, 1, kfake.TLS(ca.ServerTLS(t, false)), kfake.EnableSASL(), kfake.Superuser(saslScramSHA512, "bridge", password))
 	var l logs
-	s := open(t, c.ListenAddrs(), withTLS(ca), withSASL(saslScramSHA512, "bridge", password), withLogs(&l))
+	s := open(t, c.ListenAddrs(), withTLS(ca), withSASL(saslScramSHA512), withLogs(&l))
 	requireStored(t, publish(t, s, events(1, 1)))
 	require.NotContains(t, l.String(), password)
 }

@@ -51,7 +51,7 @@ func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.cause }
 
 // libraryPrefix is what the library puts before errors; the second names the wrong request.
-var libraryPrefix = regexp.MustCompile(`^(kafka\.\(\*Client\)\.\w+: )?(fetch request error: )?`) //nolint:gochecknoglobals // compiled once, never changed
+var libraryPrefix = regexp.MustCompile(`^(kafka\.\(\*Client\)\.\w+: )?(fetch request error: )?`)
 
 func inWords(err error) string {
 	switch {

@@ -123,7 +123,7 @@ func TestATopicThatVanishesIsMissedBeforeItIsBlocked(t *testing.T) {
 func TestNoPermissionToDescribeTheTopic(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(1), kfake.SeedTopics(1, testTopic), kfake.EnableSASL(), kfake.EnableACLs(),
 		kfake.Superuser(saslPlain, "admin", "admin"), kfake.User(saslPlain, "bridge", password))
-	s := open(t, c.ListenAddrs(), withSASL(saslPlain, "bridge", password))
+	s := open(t, c.ListenAddrs(), withSASL(saslPlain))
 	err := s.Check(context.Background())
 	requireKind(t, bridge.FailureBlocked, append(publish(t, s, events(1, 1)), err))
 	require.ErrorContains(t, err, testTopic)
@@ -228,12 +228,28 @@ func TestCheckEndsInTimeAndWithItsContext(t *testing.T) {
 }
 
 func TestCheckCountsReplicasInSync(t *testing.T) {
-	c := newCluster(t, kfake.NumBrokers(1))
-	two := "2"
-	require.NoError(t, c.CreateTopic(testTopic, 1, map[string]string{minInSyncReplicas: two}))
-	s := open(t, c.ListenAddrs())
-	require.Eventually(t, func() bool { return s.limits.minSync.Load() == 2 }, within, 5*time.Millisecond)
-	err := s.Check(context.Background())
-	requireKind(t, bridge.FailureRetry, []error{err})
-	require.ErrorContains(t, err, "1 of its replicas are in sync, and min.insync.replicas is 2")
+	for name, tt := range map[string]struct {
+		at   placed
+		want string
+	}{
+		"too few":      {placed{replicas: []int32{0, 1, 2}, inSync: []int32{0}}, "1 of its replicas are in sync, and min.insync.replicas is 2"},
+		"enough":       {placed{replicas: []int32{0, 1, 2}, inSync: []int32{0, 2}}, ""},
+		"one there is": {placed{replicas: []int32{0}, inSync: []int32{0}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, kfake.NumBrokers(3))
+			require.NoError(t, c.CreateTopic(testTopic, 1, map[string]string{minInSyncReplicas: "2"}))
+			require.NoError(t, c.MoveTopicPartition(testTopic, 0, 0))
+			answerMetadata(c, tt.at)
+			s := open(t, c.ListenAddrs())
+			require.Eventually(t, func() bool { return s.limits.minSync.Load() == 2 }, within, 5*time.Millisecond)
+			err := s.Check(context.Background())
+			if tt.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			requireKind(t, bridge.FailureRetry, []error{err})
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
 }

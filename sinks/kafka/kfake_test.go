@@ -5,11 +5,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -41,24 +44,24 @@ func quick() timing {
 	}
 }
 
-func newCluster(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
-	t.Helper()
+func newCluster(tb testing.TB, opts ...kfake.Opt) *kfake.Cluster {
+	tb.Helper()
 	c, err := kfake.NewCluster(opts...)
-	require.NoError(t, err)
-	t.Cleanup(c.Close)
+	require.NoError(tb, err)
+	tb.Cleanup(c.Close)
 	return c
 }
 
 // seeded is a cluster of one broker with the test's topic.
-func seeded(t testing.TB, partitions int32, opts ...kfake.Opt) *kfake.Cluster {
-	t.Helper()
-	return newCluster(t, append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(partitions, testTopic)}, opts...)...)
+func seeded(tb testing.TB, partitions int32, opts ...kfake.Opt) *kfake.Cluster {
+	tb.Helper()
+	return newCluster(tb, append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(partitions, testTopic)}, opts...)...)
 }
 
-func testOptions(t testing.TB, brokers []string, change ...func(*Options)) Options {
-	t.Helper()
+func testOptions(tb testing.TB, brokers []string, change ...func(*Options)) Options {
+	tb.Helper()
 	key, err := bridge.ParseTemplate("{partitionkey}")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	o := Options{Name: "test", Brokers: brokers, Topic: testTopic, Key: key, timing: quick()}
 	for _, f := range change {
 		f(&o)
@@ -66,19 +69,19 @@ func testOptions(t testing.TB, brokers []string, change ...func(*Options)) Optio
 	return o
 }
 
-func open(t testing.TB, brokers []string, change ...func(*Options)) *Sink {
-	t.Helper()
-	s, err := New(testOptions(t, brokers, change...))
-	require.NoError(t, err)
-	t.Cleanup(func() { closeSink(t, s) })
+func open(tb testing.TB, brokers []string, change ...func(*Options)) *Sink {
+	tb.Helper()
+	s, err := New(testOptions(tb, brokers, change...))
+	require.NoError(tb, err)
+	tb.Cleanup(func() { closeSink(tb, s) })
 	return s
 }
 
-func closeSink(t testing.TB, s *Sink) {
-	t.Helper()
+func closeSink(tb testing.TB, s *Sink) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	require.NoError(t, s.Close(ctx))
+	require.NoError(tb, s.Close(ctx))
 }
 
 func event(n int, key string) bridge.Event {
@@ -104,9 +107,9 @@ func events(n, keys int) []bridge.Event {
 }
 
 // one returns n events, numbered from first, that all go to the partition.
-func one(t testing.TB, s *Sink, partition, first, n int) []bridge.Event {
-	t.Helper()
-	require.Eventually(t, func() bool { return s.Partition(event(0, "k")) >= 0 }, within, 5*time.Millisecond)
+func one(tb testing.TB, s *Sink, partition, first, n int) []bridge.Event {
+	tb.Helper()
+	require.Eventually(tb, func() bool { return s.Partition(event(0, "k")) >= 0 }, within, 5*time.Millisecond)
 	for i := range 1000 {
 		if e := event(0, fmt.Sprintf("key-%d", i)); s.Partition(e) == partition {
 			out := make([]bridge.Event, n)
@@ -116,40 +119,40 @@ func one(t testing.TB, s *Sink, partition, first, n int) []bridge.Event {
 			return out
 		}
 	}
-	require.FailNow(t, "no key for the partition")
+	require.FailNow(tb, "no key for the partition")
 	return nil
 }
 
-func publish(t testing.TB, s *Sink, events []bridge.Event) []error {
-	t.Helper()
+func publish(tb testing.TB, s *Sink, events []bridge.Event) []error {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	results := s.Publish(ctx, events)
-	require.Len(t, results, len(events))
+	require.Len(tb, results, len(events))
 	return results
 }
 
-func requireStored(t testing.TB, results []error) {
-	t.Helper()
+func requireStored(tb testing.TB, results []error) {
+	tb.Helper()
 	for i, err := range results {
-		require.NoErrorf(t, err, "event %d", i)
+		require.NoErrorf(tb, err, "event %d", i)
 	}
 }
 
-func requireKind(t testing.TB, kind bridge.FailureKind, results []error) {
-	t.Helper()
+func requireKind(tb testing.TB, kind bridge.FailureKind, results []error) {
+	tb.Helper()
 	for i, err := range results {
-		require.Errorf(t, err, "event %d", i)
-		require.Equalf(t, kind.String(), bridge.KindOf(err).String(), "event %d: %v", i, err)
+		require.Errorf(tb, err, "event %d", i)
+		require.Equalf(tb, kind.String(), bridge.KindOf(err).String(), "event %d: %v", i, err)
 	}
 }
 
 // publishUntilStored publishes as delivery does: only what failed, again and again.
-func publishUntilStored(t testing.TB, s *Sink, events []bridge.Event) {
-	t.Helper()
-	require.Eventually(t, func() bool {
+func publishUntilStored(tb testing.TB, s *Sink, events []bridge.Event) {
+	tb.Helper()
+	require.Eventually(tb, func() bool {
 		var failed []bridge.Event
-		for i, err := range publish(t, s, events) {
+		for i, err := range publish(tb, s, events) {
 			if err != nil {
 				failed = append(failed, events[i])
 			}
@@ -160,8 +163,8 @@ func publishUntilStored(t testing.TB, s *Sink, events []bridge.Event) {
 }
 
 // stored reads everything in the topic, by partition, with another client than the sink's.
-func stored(t testing.TB, c *kfake.Cluster, opts ...kgo.Opt) [][]*kgo.Record {
-	t.Helper()
+func stored(tb testing.TB, c *kfake.Cluster, opts ...kgo.Opt) [][]*kgo.Record {
+	tb.Helper()
 	infos := c.PartitionInfos(testTopic)
 	out := make([][]*kgo.Record, len(infos))
 	var want int64
@@ -174,13 +177,13 @@ func stored(t testing.TB, c *kfake.Cluster, opts ...kgo.Opt) [][]*kgo.Record {
 	client, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(c.ListenAddrs()...), kgo.ConsumeTopics(testTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 	}, opts...)...)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	for n := int64(0); n < want; {
 		fetches := client.PollFetches(ctx)
-		require.NoError(t, ctx.Err(), "%d of %d records read", n, want)
+		require.NoError(tb, ctx.Err(), "%d of %d records read", n, want)
 		fetches.EachRecord(func(r *kgo.Record) {
 			out[r.Partition] = append(out[r.Partition], r)
 			n++
@@ -245,6 +248,46 @@ func silence(c *kfake.Cluster, partition int32, count int) (stop func()) {
 		defer mu.Unlock()
 		stopped = true
 	}
+}
+
+// placed is where a partition is. A leader of -1 is none.
+type placed struct {
+	leader           int32
+	replicas, inSync []int32
+}
+
+// answerMetadata has the cluster answer for its metadata with the test's topic placed so.
+func answerMetadata(c *kfake.Cluster, partitions ...placed) {
+	addresses := c.ListenAddrs()
+	c.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		res := r.ResponseKind().(*kmsg.MetadataResponse)
+		for i, address := range addresses {
+			host, port, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err, true
+			}
+			n, err := strconv.ParseInt(port, 10, 32)
+			if err != nil {
+				return nil, err, true
+			}
+			b := kmsg.NewMetadataResponseBroker()
+			b.NodeID, b.Host, b.Port = int32(i), host, int32(n)
+			res.Brokers = append(res.Brokers, b)
+		}
+		topic := kmsg.NewMetadataResponseTopic()
+		topic.Topic = new(testTopic)
+		for i, at := range partitions {
+			p := kmsg.NewMetadataResponseTopicPartition()
+			p.Partition, p.Leader, p.Replicas, p.ISR = int32(i), at.leader, at.replicas, at.inSync
+			if at.leader < 0 {
+				p.ErrorCode = kerr.LeaderNotAvailable.Code
+			}
+			topic.Partitions = append(topic.Partitions, p)
+		}
+		res.Topics = append(res.Topics, topic)
+		return res, nil, true
+	})
 }
 
 // logs is where a logger under test writes.

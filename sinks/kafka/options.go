@@ -69,7 +69,7 @@ type checked struct {
 }
 
 // topicName is Kafka's own rule.
-var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`) //nolint:gochecknoglobals // compiled once, never changed
+var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
 func (o *Options) check() (checked, error) {
 	var c checked

@@ -103,11 +103,10 @@ func (s *Sink) checkSize(r record) error {
 	if int64(batchOverhead+r.size) <= limit {
 		return nil
 	}
-	size, err := s.batchSize(r)
-	if err != nil || size <= limit {
-		return nil // the broker judges
+	if size, err := s.batchSize(r); err == nil && size > limit {
+		return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, and %s is %d", s.place(), size, setting, limit))
 	}
-	return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, and %s is %d", s.place(), size, setting, limit))
+	return nil // the broker judges
 }
 
 // batchSize is the exact size of a batch with r alone, after compression, which is what brokers measure.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -313,7 +314,7 @@ func TestAfterAFailureLaterBatchesOfThePartitionAreNotSent(t *testing.T) {
 				return seen == 2
 			}})
 			first, other := one(t, s, 0, 0, 3*maxBatchRecords), one(t, s, 1, 5000, 10)
-			results := publish(t, s, append(first[:len(first):len(first)], other...))
+			results := publish(t, s, slices.Concat(first, other))
 			requireStored(t, results[:maxBatchRecords])
 			requireKind(t, tt.kind, results[maxBatchRecords:3*maxBatchRecords])
 			require.NotContains(t, results[maxBatchRecords].Error(), "not sent")
@@ -512,10 +513,7 @@ func TestAPartitionWithoutALeaderFailsAloneAndAtOnce(t *testing.T) {
 	require.NoError(t, c.MoveTopicPartition(testTopic, 1, 1))
 	lost, kept := one(t, s, 0, 0, 2), one(t, s, 1, 10, 2)
 	publishUntilStored(t, s, append(lost[:1:1], kept[:1]...))
-	c.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
-		c.KeepControl()
-		return leaderless(c, r.(*kmsg.MetadataRequest)), nil, true
-	})
+	answerMetadata(c, placed{leader: -1, replicas: []int32{0}}, placed{leader: 1, replicas: []int32{1}, inSync: []int32{1}})
 	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{0}, Err: kerr.NotLeaderForPartition, Count: -1})
 
 	require.Eventually(t, func() bool {
@@ -528,31 +526,6 @@ func TestAPartitionWithoutALeaderFailsAloneAndAtOnce(t *testing.T) {
 	err := s.Check(context.Background())
 	requireKind(t, bridge.FailureRetry, []error{err})
 	require.ErrorContains(t, err, "1 of 2 partitions")
-}
-
-// leaderless answers for metadata with partition 0 led by nobody and partition 1 by broker 1.
-func leaderless(c *kfake.Cluster, req *kmsg.MetadataRequest) kmsg.Response {
-	res := req.ResponseKind().(*kmsg.MetadataResponse)
-	res.ControllerID = 1
-	for i, address := range c.ListenAddrs() {
-		host, port, _ := net.SplitHostPort(address)
-		b := kmsg.NewMetadataResponseBroker()
-		b.NodeID, b.Host = int32(i), host
-		_, _ = fmt.Sscan(port, &b.Port)
-		res.Brokers = append(res.Brokers, b)
-	}
-	topic := kmsg.NewMetadataResponseTopic()
-	topic.Topic = kmsg.StringPtr(testTopic)
-	for i, leader := range []int32{-1, 1} {
-		p := kmsg.NewMetadataResponseTopicPartition()
-		p.Partition, p.Leader, p.Replicas, p.ISR = int32(i), leader, []int32{int32(i)}, []int32{int32(i)}
-		if leader < 0 {
-			p.ErrorCode = kerr.LeaderNotAvailable.Code
-		}
-		topic.Partitions = append(topic.Partitions, p)
-	}
-	res.Topics = append(res.Topics, topic)
-	return res
 }
 
 func TestPartitionsThatAreAddedAreUsed(t *testing.T) {

@@ -281,7 +281,7 @@ func TestTailEnds(t *testing.T) {
 func TestTailGivesUpOnWhatAPersonHasToMend(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(1), kfake.SeedTopics(1, testTopic), kfake.EnableSASL(), kfake.EnableACLs(),
 		kfake.Superuser(saslPlain, "admin", "admin"), kfake.User(saslPlain, "bridge", password))
-	err := Tail(context.Background(), testOptions(t, c.ListenAddrs(), withSASL(saslPlain, "bridge", password)), TailOptions{},
+	err := Tail(context.Background(), testOptions(t, c.ListenAddrs(), withSASL(saslPlain)), TailOptions{},
 		func(bridge.Received) error { return nil })
 	requireKind(t, bridge.FailureBlocked, []error{err})
 }
