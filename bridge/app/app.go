@@ -157,7 +157,7 @@ func (a *App) openSinks(context.Context) error {
 		if o.NATS != nil && len(c.NATS.URL) == 0 {
 			o.NATS.URL = a.embedded.ClientURL()
 		}
-		sink, err := sinks.New(o)
+		sink, err := sinks.New(o) //nolint:contextcheck // the sink outlives the start; Close ends it
 		if err != nil {
 			return fmt.Errorf("sink %s: %w", c.Name, err)
 		}

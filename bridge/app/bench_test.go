@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -36,7 +37,9 @@ func BenchmarkAccept(b *testing.B) {
 		go func() { done <- server.Serve(l) }()
 		postAll(b, l.Addr().String())
 		_ = server.Close()
-		<-done
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			b.Fatal(err)
+		}
 	})
 	b.Run("stored", func(b *testing.B) {
 		// Port 1 of loopback refuses at once.

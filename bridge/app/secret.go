@@ -75,7 +75,7 @@ func readOrMakeSecret(path string) (string, error) {
 }
 
 func readSecret(path string) (string, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator's own data directory
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("the webhook secret cannot be read: %w", err)
 	}

@@ -83,7 +83,7 @@ func checkSink(ctx context.Context, cfg *config.Config, s config.Sink, timeout t
 	r := checkResult{Sink: s.Name, Kind: s.Kind}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	sink, err := sinks.New(app.SinkOptions(cfg, s, slog.New(slog.DiscardHandler)))
+	sink, err := sinks.New(app.SinkOptions(cfg, s, slog.New(slog.DiscardHandler))) //nolint:contextcheck // Close ends what it starts
 	if err == nil {
 		err = errors.Join(sink.Check(ctx), sink.Close(context.WithoutCancel(ctx)))
 	}
@@ -134,7 +134,7 @@ func checkLive(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the bridge does not answer: %w", err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // only the status matters
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		return fmt.Errorf("the bridge answers %s: %s", resp.Status, printable(string(text)))

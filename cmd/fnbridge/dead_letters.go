@@ -35,7 +35,7 @@ func deadLettersListCommand(c console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer r.Close() //nolint:errcheck // nothing was written
+			defer r.Close()
 			letters, err := r.DeadLetters(cmd.Context(), filter)
 			if err != nil {
 				return err

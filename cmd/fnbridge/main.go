@@ -43,7 +43,7 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 // errReported ends a command with exit code 1 when everything has been said already.
-var errReported = errors.New("reported") //nolint:gochecknoglobals // a sentinel
+var errReported = errors.New("reported")
 
 // run is the whole program but for the process around it.
 func run(ctx context.Context, c console, args []string) int {

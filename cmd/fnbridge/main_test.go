@@ -87,7 +87,8 @@ func (s *shell) runWith(stdin string, args ...string) (stdout, stderr string, ex
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
 	err := cmd.Run()
 	if err != nil {
-		require.IsType(s.t, &exec.ExitError{}, err)
+		var ended *exec.ExitError
+		require.ErrorAs(s.t, err, &ended)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
@@ -122,7 +123,7 @@ func (s *shell) start(args ...string) *process {
 	}()
 	s.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-p.ended
+		_ = p.wait(t)
 	})
 	return p
 }
@@ -154,11 +155,17 @@ func (p *process) line(pattern string) string {
 func (p *process) signal(s syscall.Signal) int {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Signal(s))
+	return p.wait(p.t)
+}
+
+// wait waits for the end and returns the exit code. It can be called again.
+func (p *process) wait(t *testing.T) int {
+	t.Helper()
 	select {
-	case <-p.ended:
-		p.ended <- nil
+	case err := <-p.ended:
+		p.ended <- err
 	case <-time.After(60 * time.Second):
-		require.FailNow(p.t, "the process does not end")
+		require.FailNow(t, "the process does not end")
 	}
 	return p.cmd.ProcessState.ExitCode()
 }

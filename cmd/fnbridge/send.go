@@ -231,7 +231,7 @@ func (s *sender) post(ctx context.Context, id string, body []byte) (answer, erro
 	if err != nil {
 		return answer{}, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end, or of no use
+	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return answer{}, err

@@ -25,7 +25,7 @@ func statusCommand(c console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer r.Close() //nolint:errcheck // nothing was written
+			defer r.Close()
 			s, err := r.Status(cmd.Context())
 			if err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,7 +47,7 @@ With --json each line is the event as a structured CloudEvent, with its address 
 	return cmd
 }
 
-var errEnough = errors.New("enough") //nolint:gochecknoglobals // a sentinel
+var errEnough = errors.New("enough")
 
 func tail(ctx context.Context, c console, o tailOptions) error {
 	if o.all && o.since != 0 {
@@ -78,8 +79,8 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) || (err != nil && ctx.Err() != nil) {
-		return nil
+	if errors.Is(err, errEnough) || ctx.Err() != nil {
+		return nil // that many were asked for, or Ctrl-C
 	}
 	return err
 }
@@ -97,14 +98,11 @@ func pickSink(cfg *config.Config, name string) (config.Sink, error) {
 }
 
 func sinkNames(cfg *config.Config) string {
-	text := ""
-	for i, s := range cfg.Sinks {
-		if i > 0 {
-			text += ", "
-		}
-		text += s.Name
+	names := make([]string, 0, len(cfg.Sinks))
+	for _, s := range cfg.Sinks {
+		names = append(names, s.Name)
 	}
-	return text
+	return strings.Join(names, ", ")
 }
 
 func printReceived(c console, r bridge.Received, asJSON bool) error {

@@ -10,8 +10,6 @@ import (
 )
 
 // Stamped by the build with -ldflags "-X main.version=v1.2.3 -X main.revision=…".
-//
-//nolint:gochecknoglobals // the linker sets them
 var (
 	version  = "dev"
 	revision string
