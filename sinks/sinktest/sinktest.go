@@ -30,8 +30,10 @@ type Broker struct {
 	PublishBound time.Duration
 	// RecoverBound is how long it may take from the end of a fault until everything is published. Zero means 30 s.
 	RecoverBound time.Duration
-	// Goroutines excuses goroutines of a server in this process, which may start while a sink is closed.
+	// Goroutines excuses goroutines that are not the sink's, but those of a server in this process.
 	Goroutines []goleak.Option
+	// ServerCode is the import path of a server in this process: goroutines with its functions are excused too.
+	ServerCode string
 	// Faults is what this server can be made to do.
 	Faults Faults
 }

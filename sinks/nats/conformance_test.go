@@ -1,0 +1,106 @@
+package nats_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/nats"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const ackTimeout = time.Second
+
+func template(t testing.TB, text string) bridge.Template {
+	t.Helper()
+	subject, err := bridge.ParseTemplate(text)
+	require.NoError(t, err)
+	return subject
+}
+
+// options are those of a sink with the contract's defaults, and a short timeout.
+func options(t testing.TB, url string) nats.Options {
+	t.Helper()
+	return nats.Options{
+		Name: "nats", URL: url, Stream: "TENSORLAKE", CreateStream: true, Replicas: 1,
+		MaxAge: 168 * time.Hour, DedupeWindow: 10 * time.Minute,
+		Subject: template(t, "tensorlake.{route}"), AckTimeout: ackTimeout,
+	}
+}
+
+func newSink(t testing.TB, o nats.Options) *nats.Sink {
+	t.Helper()
+	sink, err := nats.New(o)
+	require.NoError(t, err)
+	return sink
+}
+
+func TestSingleServer(t *testing.T) {
+	sinktest.Run(t, func(t *testing.T) sinktest.Broker {
+		srv := natsserver.Single(t)
+		proxy := faultproxy.New(t, srv.Addr())
+		return sinktest.Broker{
+			NewSink:      func(t *testing.T) bridge.Sink { return newSink(t, options(t, "nats://"+proxy.Addr())) },
+			Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, srv.URL(), "TENSORLAKE") },
+			TooLarge:     2 << 20,
+			PublishBound: 4 * ackTimeout,
+			RecoverBound: 20 * time.Second,
+			ServerCode:   natsserver.Code,
+			Faults: sinktest.Faults{
+				Stop:             func(t *testing.T) { srv.Stop(t) },
+				Start:            func(t *testing.T) { srv.Start(t) },
+				Unreachable:      true,
+				Stall:            func(*testing.T) { proxy.Stall() },
+				StallMidResponse: func(*testing.T) { proxy.StallAnswersAfter(7) },
+				Resume:           func(*testing.T) { proxy.Resume() },
+				DropConnections:  func(*testing.T) { proxy.Cut() },
+				CutMidResponse:   func(*testing.T) { <-proxy.CutAnswersAfter(7) },
+				AnswerLate:       func(*testing.T) { proxy.DelayAnswers(ackTimeout + ackTimeout/4) },
+				AnswerInTime:     func(*testing.T) { proxy.Resume() },
+			},
+		}
+	})
+}
+
+func TestCluster(t *testing.T) {
+	cluster := natsserver.Cluster(t, 3) // elections take seconds, so that each subtest gets a stream, not a cluster
+	streams := 0
+	sinktest.Run(t, func(t *testing.T) sinktest.Broker {
+		streams++
+		stream := fmt.Sprintf("TENSORLAKE_%d", streams)
+		return sinktest.Broker{
+			NewSink: func(t *testing.T) bridge.Sink {
+				o := options(t, cluster.URL())
+				o.Replicas = 3
+				o.Stream = stream
+				o.Subject = template(t, fmt.Sprintf("tensorlake_%d.{route}", streams))
+				return newSink(t, o)
+			},
+			Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, cluster.URL(), stream) },
+			TooLarge:     2 << 20,
+			PublishBound: 4 * ackTimeout,
+			RecoverBound: 40 * time.Second,
+			ServerCode:   natsserver.Code,
+			Faults: sinktest.Faults{
+				Stop:        func(t *testing.T) { cluster.Stop(t) },
+				Start:       func(t *testing.T) { cluster.Start(t) },
+				Unreachable: true,
+				ChangeLeader: func(t *testing.T) {
+					// The leader dies, another takes over, and the dead one comes back.
+					leader := cluster.Leader(t, stream)
+					leader.Stop(t)
+					cluster.Leader(t, stream)
+					cluster.Start(t)
+				},
+			},
+		}
+	})
+}

@@ -1,0 +1,275 @@
+// Package natsserver starts real nats-servers in the test's process: one, or a cluster.
+package natsserver
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
+)
+
+const (
+	startBound = 20 * time.Second
+	tick       = 10 * time.Millisecond
+)
+
+// Server is a server with JetStream. It can be stopped and started again at the same address, with what it stored.
+type Server struct {
+	options *server.Options
+	running *server.Server
+}
+
+// Single starts a server on a free port of 127.0.0.1. Each configure may change its options first. It ends with the test.
+func Single(t testing.TB, configure ...func(*server.Options)) *Server {
+	t.Helper()
+	options := &server.Options{
+		ServerName: "single", Host: "127.0.0.1", Port: server.RANDOM_PORT,
+		JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+	}
+	for _, c := range configure {
+		c(options)
+	}
+	s := &Server{options: options}
+	t.Cleanup(s.stop)
+	s.Start(t)
+	return s
+}
+
+// Start starts the server after Stop, and returns when it takes clients.
+func (s *Server) Start(t testing.TB) {
+	t.Helper()
+	s.launch(t)
+	require.True(t, s.running.ReadyForConnections(startBound), "nats-server did not start")
+}
+
+func (s *Server) launch(t testing.TB) {
+	t.Helper()
+	options := s.options.Clone()
+	running, err := server.NewServer(options)
+	require.NoError(t, err)
+	s.running = running
+	go running.Start()
+	if s.options.Port == server.RANDOM_PORT {
+		require.True(t, running.ReadyForConnections(startBound), "nats-server did not start")
+		address, ok := running.Addr().(*net.TCPAddr)
+		require.True(t, ok)
+		s.options.Port = address.Port
+	}
+}
+
+// Stop ends the server. Clients lose their connections.
+func (s *Server) Stop(testing.TB) { s.stop() }
+
+func (s *Server) stop() {
+	if s.running == nil {
+		return
+	}
+	s.running.Shutdown()
+	s.running.WaitForShutdown()
+	s.running = nil
+}
+
+// Running is the server itself, for whatever else a test does to it. It is nil while the server is stopped.
+func (s *Server) Running() *server.Server { return s.running }
+
+// Reload has the server take changed options while it runs, as the signal HUP does.
+func (s *Server) Reload(t testing.TB, change func(*server.Options)) {
+	t.Helper()
+	change(s.options)
+	require.NoError(t, s.running.ReloadOptions(s.options.Clone()))
+}
+
+// Addr is host:port of the server, running or not.
+func (s *Server) Addr() string {
+	return net.JoinHostPort(s.options.Host, strconv.Itoa(s.options.Port))
+}
+
+// URL is the server's address for clients.
+func (s *Server) URL() string { return "nats://" + s.Addr() }
+
+// Servers are the servers of a cluster.
+type Servers []*Server
+
+// Cluster starts n servers that form one cluster, and returns when its JetStream has a leader.
+func Cluster(t testing.TB, n int, configure ...func(*server.Options)) Servers {
+	t.Helper()
+	ports := freePorts(t, 2*n)
+	routes := make([]string, n)
+	for i := range routes {
+		routes[i] = fmt.Sprintf("nats-route://127.0.0.1:%d", ports[i])
+	}
+	servers := make(Servers, n)
+	for i := range servers {
+		options := &server.Options{
+			ServerName: fmt.Sprintf("node%d", i), Host: "127.0.0.1", Port: ports[n+i],
+			JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]},
+			Routes:  server.RoutesFromStr(strings.Join(routes, ",")),
+		}
+		for _, c := range configure {
+			c(options)
+		}
+		servers[i] = &Server{options: options}
+	}
+	t.Cleanup(servers.stop)
+	servers.Start(t)
+	return servers
+}
+
+// freePorts returns ports that nobody listened on a moment ago.
+func freePorts(t testing.TB, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer listener.Close()
+		address, ok := listener.Addr().(*net.TCPAddr)
+		require.True(t, ok)
+		ports[i] = address.Port
+	}
+	return ports
+}
+
+// Start starts all servers that are stopped, and returns when the cluster is of one mind.
+func (c Servers) Start(t testing.TB) {
+	t.Helper()
+	for _, s := range c {
+		if s.running == nil {
+			s.launch(t)
+		}
+	}
+	require.Eventually(t, func() bool {
+		leaders := 0
+		for _, s := range c {
+			switch {
+			case !s.running.ReadyForConnections(tick):
+				return false
+			case s.running.JetStreamIsLeader():
+				if len(s.running.JetStreamClusterPeers()) == len(c) {
+					leaders++
+				}
+			case !s.running.JetStreamIsCurrent():
+				return false
+			}
+		}
+		return leaders == 1
+	}, startBound, tick, "the NATS cluster has no leader")
+}
+
+// Stop ends all servers.
+func (c Servers) Stop(testing.TB) { c.stop() }
+
+func (c Servers) stop() {
+	for _, s := range c {
+		s.stop()
+	}
+}
+
+// URL is the addresses of all servers for clients, separated by commas.
+func (c Servers) URL() string {
+	urls := make([]string, len(c))
+	for i, s := range c {
+		urls[i] = s.URL()
+	}
+	return strings.Join(urls, ",")
+}
+
+// Leader returns the server that leads the stream, waiting for an election to end.
+func (c Servers) Leader(t testing.TB, stream string) *Server {
+	t.Helper()
+	var leader *Server
+	require.Eventually(t, func() bool {
+		for _, s := range c {
+			if s.running != nil && s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
+				leader = s
+				return true
+			}
+		}
+		return false
+	}, startBound, tick, "the stream has no leader")
+	return leader
+}
+
+// Connect returns a client of url. It ends with the test.
+func Connect(t testing.TB, url string, options ...natsgo.Option) *natsgo.Conn {
+	t.Helper()
+	nc, err := natsgo.Connect(url, options...)
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// JetStream returns a client's JetStream.
+func JetStream(t testing.TB, nc *natsgo.Conn) natsjs.JetStream {
+	t.Helper()
+	js, err := natsjs.New(nc)
+	require.NoError(t, err)
+	return js
+}
+
+// Messages returns everything that a stream holds, in stored order. A stream that does not exist holds nothing.
+func Messages(t testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
+	t.Helper()
+	js := JetStream(t, nc)
+	ctx, cancel := context.WithTimeout(t.Context(), startBound)
+	defer cancel()
+	handle, err := js.Stream(ctx, stream)
+	if err != nil {
+		require.ErrorIs(t, err, natsjs.ErrStreamNotFound)
+		return nil
+	}
+	count := int(handle.CachedInfo().State.Msgs) //nolint:gosec // a test's stream is short
+	if count == 0 {
+		return nil
+	}
+	consumer, err := handle.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{})
+	require.NoError(t, err)
+	messages, err := consumer.Messages()
+	require.NoError(t, err)
+	defer messages.Stop()
+	stop := context.AfterFunc(ctx, messages.Stop)
+	defer stop()
+	all := make([]natsjs.Msg, 0, count)
+	for len(all) < count {
+		msg, err := messages.Next()
+		require.NoError(t, err, "%d of %d messages were read", len(all), count)
+		all = append(all, msg)
+	}
+	return all
+}
+
+// Records reads a stream of messages in binary mode, for the conformance suite.
+func Records(t testing.TB, url, stream string, options ...natsgo.Option) []sinktest.Record {
+	t.Helper()
+	nc, err := natsgo.Connect(url, options...)
+	require.NoError(t, err)
+	defer nc.Close()
+	messages := Messages(t, nc, stream)
+	records := make([]sinktest.Record, 0, len(messages))
+	for _, msg := range messages {
+		var headers []cloudevents.Header
+		for name, values := range msg.Headers() {
+			require.Len(t, values, 1, "header %s", name)
+			headers = append(headers, cloudevents.Header{Name: name, Value: values[0]})
+		}
+		event, err := cloudevents.Decode(headers, cloudevents.NATSPrefix, msg.Data())
+		require.NoError(t, err)
+		records = append(records, sinktest.Record{Event: event})
+	}
+	return records
+}
+
+// Code is the import path of the server, for tests that look for goroutines of something else.
+const Code = "github.com/nats-io/nats-server/v2/server"
