@@ -123,7 +123,7 @@ func (s *shell) start(args ...string) *process {
 	}()
 	s.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = p.wait(t)
+		_ = p.wait(s.t)
 	})
 	return p
 }
