@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -45,6 +46,7 @@ type generation struct {
 	client    *kafkago.Client
 	transport *kafkago.Transport
 	connector *connector
+	retired   atomic.Bool
 }
 
 // open returns a new generation. It reads the files of TLS again and connects to nothing yet.
@@ -63,12 +65,26 @@ func (c *connector) open() *generation {
 		g.transport.TLS = c.tls.config(c.log)
 	}
 	// Without a Timeout the library leaks a goroutine for each cancelled call, and gives brokers half a second.
-	g.client = &kafkago.Client{Addr: kafkago.TCP(c.brokers...), Timeout: c.timing.attempt, Transport: g.transport}
+	g.client = &kafkago.Client{Addr: kafkago.TCP(c.brokers...), Timeout: c.timing.attempt, Transport: g}
 	return g
 }
 
 // retire closes the connections that nobody uses, and the others as they fall idle. What is under way on them goes on.
-func (g *generation) retire() { g.transport.CloseIdleConnections() }
+func (g *generation) retire() {
+	g.retired.Store(true)
+	g.transport.CloseIdleConnections()
+}
+
+// RoundTrip sends the client's requests. One that begins just as the generation is retired has the library make
+// a new pool, which would ask for metadata for ever: it is retired too, once the request is through.
+func (g *generation) RoundTrip(ctx context.Context, address net.Addr, req kafkago.Request) (kafkago.Response, error) {
+	defer func() {
+		if g.retired.Load() {
+			g.transport.CloseIdleConnections()
+		}
+	}()
+	return g.transport.RoundTrip(ctx, address, req)
+}
 
 // abort closes the generation's connections whatever is under way.
 func (g *generation) abort() {
