@@ -20,8 +20,8 @@ import (
 
 const adminTimeout = 30 * time.Second // for a change that may have to wait for a new controller
 
-// CreateTopic creates a topic and returns once every running node knows it and its leaders. config are the topic's
-// own settings and may be nil.
+// CreateTopic creates a topic and returns once every running node knows it and its leaders, and the leaders know
+// that they lead. config are the topic's own settings and may be nil.
 func (c *Cluster) CreateTopic(tb testing.TB, name string, partitions, replicas int, config map[string]string) {
 	tb.Helper()
 	topic := kmsg.NewCreateTopicsRequestTopic()
@@ -47,8 +47,29 @@ func (c *Cluster) CreateTopic(tb testing.TB, name string, partitions, replicas i
 		if err == nil && len(leaders) != partitions {
 			err = fmt.Errorf("node %d knows the leaders %v", n.id, leaders)
 		}
+		for partition, leader := range leaders {
+			if err == nil && leader == n.id {
+				err = leads(ctx, n, name, partition)
+			}
+		}
 		return err
 	})
+}
+
+// leads returns an error unless n leads the partition: it learns of that a moment after it tells others.
+func leads(ctx context.Context, n *node, topic string, partition int) error {
+	last := kmsg.NewListOffsetsRequestTopicPartition()
+	last.Partition, last.Timestamp = int32(partition), -1
+	of := kmsg.NewListOffsetsRequestTopic()
+	of.Topic = topic
+	of.Partitions = append(of.Partitions, last)
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.Topics = append(req.Topics, of)
+	resp, err := request[*kmsg.ListOffsetsResponse](ctx, n, req)
+	if err != nil {
+		return err
+	}
+	return brokerError(resp.Topics[0].Partitions[0].ErrorCode, nil)
 }
 
 // DeleteTopic deletes a topic and returns once no running node knows it.

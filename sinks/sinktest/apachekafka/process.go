@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+
+	"go.uber.org/goleak"
 )
 
 // process is a child in a process group of its own. It dies with this process, however that ends.
@@ -61,4 +63,9 @@ func (p *process) ended() bool {
 	default:
 		return false
 	}
+}
+
+// Goroutines excuses the goroutines that wait for Kafka's processes, for tests that look for leaks while nodes come and go.
+func Goroutines() goleak.Option {
+	return goleak.IgnoreAnyFunction("github.com/fnbridge/fnbridge/sinks/sinktest/apachekafka.startProcess.func1")
 }
