@@ -125,13 +125,9 @@ func TestApacheKafkaCluster(t *testing.T) {
 				ChangeLeader: func(t *testing.T) {
 					t.Helper()
 					killed := c.Leader(t, b.topic, 0)
-					began := time.Now()
 					c.Kill(t, killed)
 					require.NotEqual(t, killed, c.Leader(t, b.topic, 0))
-					t.Log("leader", time.Since(began))
-					began = time.Now()
 					c.StartNode(t, killed)
-					t.Log("back", time.Since(began))
 				},
 			}
 			return b.Broker
@@ -219,8 +215,6 @@ func apacheRecords(t *testing.T, c *apachekafka.Cluster, topic string) [][]*kgo.
 func apacheStored(t *testing.T, c *apachekafka.Cluster, topic string) []sinktest.Record {
 	t.Helper()
 	var stored []sinktest.Record
-	began := time.Now()
-	defer func() { t.Log("stored", len(stored), time.Since(began)) }()
 	for partition, records := range apacheRecords(t, c, topic) {
 		for _, r := range records {
 			headers := make([]cloudevents.Header, len(r.Headers))
