@@ -79,10 +79,10 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) || ctx.Err() != nil {
-		return nil // that many were asked for, or Ctrl-C
+	if ctx.Err() == nil && !errors.Is(err, errEnough) {
+		return err
 	}
-	return err
+	return nil // Ctrl-C, or as many as were asked for
 }
 
 func pickSink(cfg *config.Config, name string) (config.Sink, error) {
