@@ -89,6 +89,9 @@ func newSink(o Options, reading bool) (*Sink, error) {
 	go func() {
 		defer close(s.ended)
 		s.keep(ctx)
+		if g := s.keeper.generation.Load(); g != nil {
+			g.retire()
+		}
 	}()
 	return s, nil
 }
@@ -119,13 +122,10 @@ func (s *Sink) Close(ctx context.Context) error {
 	s.connector.close()
 	select {
 	case <-s.ended:
+		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("kafka sink %q: closing: %w", s.opts.Name, context.Cause(ctx))
 	}
-	if g := s.keeper.generation.Load(); g != nil {
-		g.retire()
-	}
-	return nil
 }
 
 // lanes holds a lock for each partition: two produce requests to one partition at once can be stored in either order.

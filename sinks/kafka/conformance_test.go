@@ -1,0 +1,157 @@
+package kafka
+
+import (
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
+)
+
+func TestConformance(t *testing.T) {
+	sinktest.Run(t, func(t *testing.T) sinktest.Broker { return newFaulty(t, 3).broker() })
+}
+
+// faulty is a kfake cluster whose brokers stand behind proxies and keep what they store over a restart.
+type faulty struct {
+	t       *testing.T
+	cluster *kfake.Cluster
+	dir     string
+
+	mu      sync.Mutex
+	ports   []int // of the brokers themselves
+	proxies map[int]*faultproxy.Proxy
+}
+
+func newFaulty(t *testing.T, brokers int) *faulty {
+	t.Helper()
+	f := &faulty{t: t, dir: t.TempDir(), proxies: make(map[int]*faultproxy.Proxy)}
+	f.start(t, kfake.NumBrokers(brokers))
+	t.Cleanup(func() { f.cluster.Close() })
+	require.NoError(t, f.cluster.CreateTopic(testTopic, 4, map[string]string{maxMessageBytes: "100000"}))
+	return f
+}
+
+func (f *faulty) start(t *testing.T, opts ...kfake.Opt) {
+	t.Helper()
+	c, err := kfake.NewCluster(append(opts, kfake.DataDir(f.dir), kfake.SyncWrites(), kfake.ListenFn(f.listen))...)
+	require.NoError(t, err)
+	f.cluster = c
+}
+
+// listen opens a broker's port, and has it tell clients of its proxy instead.
+func (f *faulty) listen(network, address string) (net.Listener, error) {
+	listener, err := net.Listen(network, address)
+	if err != nil {
+		return nil, err
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	proxy := f.proxies[port]
+	if proxy == nil {
+		proxy = faultproxy.New(f.t, listener.Addr().String())
+		f.proxies[port] = proxy
+		f.ports = append(f.ports, port)
+	}
+	at, err := net.ResolveTCPAddr("tcp", proxy.Addr())
+	return advertised{listener, at}, err
+}
+
+type advertised struct {
+	net.Listener
+	at net.Addr
+}
+
+func (a advertised) Addr() net.Addr { return a.at }
+
+func (f *faulty) each(do func(*faultproxy.Proxy)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.proxies {
+		do(p)
+	}
+}
+
+func (f *faulty) broker() sinktest.Broker {
+	addresses := f.cluster.ListenAddrs()
+	var late *kfake.FaultHandle
+	return sinktest.Broker{
+		NewSink: func(t *testing.T) bridge.Sink {
+			t.Helper()
+			s, err := New(testOptions(t, addresses))
+			require.NoError(t, err)
+			return s
+		},
+		Stored: func(t *testing.T) []sinktest.Record {
+			t.Helper()
+			var all []sinktest.Record
+			for partition, records := range stored(t, f.cluster) {
+				for _, r := range records {
+					headers := make([]cloudevents.Header, len(r.Headers))
+					for i, h := range r.Headers {
+						headers[i] = cloudevents.Header{Name: h.Key, Value: string(h.Value)}
+					}
+					e, err := cloudevents.Decode(headers, cloudevents.KafkaPrefix, r.Value)
+					require.NoError(t, err)
+					all = append(all, sinktest.Record{Partition: partition, Event: e})
+				}
+			}
+			return all
+		},
+		TooLarge:     100_001,
+		PublishBound: quick().publish + time.Second,
+		ServerCode:   "github.com/twmb/franz-go/pkg/kfake",
+		Faults: sinktest.Faults{
+			Unreachable: true,
+			Stop:        func(*testing.T) { f.cluster.Close() },
+			Start: func(t *testing.T) {
+				t.Helper()
+				f.start(t, kfake.NumBrokers(len(f.ports)), kfake.Ports(f.ports...))
+			},
+			Stall:            func(*testing.T) { f.each((*faultproxy.Proxy).Stall) },
+			StallMidResponse: func(*testing.T) { f.each(func(p *faultproxy.Proxy) { p.StallAnswersAfter(7) }) },
+			Resume:           func(*testing.T) { f.each((*faultproxy.Proxy).Resume) },
+			DropConnections:  func(*testing.T) { f.each((*faultproxy.Proxy).Cut) },
+			CutMidResponse: func(t *testing.T) {
+				t.Helper()
+				cut := make(chan struct{}, len(f.ports))
+				f.each(func(p *faultproxy.Proxy) {
+					done := p.CutAnswersAfter(7)
+					go func() {
+						select {
+						case <-done:
+							cut <- struct{}{}
+						case <-t.Context().Done():
+						}
+					}()
+				})
+				select {
+				case <-cut:
+				case <-time.After(within):
+					require.FailNow(t, "no answer came to be cut")
+				}
+			},
+			ChangeLeader: func(t *testing.T) {
+				t.Helper()
+				for partition := range int32(len(f.cluster.PartitionInfos(testTopic))) {
+					next := (f.cluster.LeaderFor(testTopic, partition) + 1) % int32(len(f.ports))
+					require.NoError(t, f.cluster.MoveTopicPartition(testTopic, partition, next))
+				}
+			},
+			AnswerLate: func(*testing.T) {
+				late = f.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: -1})
+			},
+			AnswerInTime: func(*testing.T) { late.Remove() },
+		},
+	}
+}
