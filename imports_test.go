@@ -74,7 +74,9 @@ func TestImportsFollowTheTable(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, broken, "The table in imports_test.go says which package may import which.\n"+
 		"Move the code to where it belongs, or change the table if the layout itself is to change.")
-	require.Contains(t, seen, "bridge", "the walk found nothing, so this test proves nothing")
+	for pkg := range table() {
+		require.Contains(t, seen, pkg, "the table has a row for a package that is not there")
+	}
 }
 
 func TestImportCheckFindsWhatIsForbidden(t *testing.T) {
