@@ -130,7 +130,7 @@ func TestAFullJournalRefusesAndRecoversByItself(t *testing.T) {
 
 func TestTheTimeOfNeedEndsWhenThereIsRoom(t *testing.T) { synctest.Test(t, theTimeOfNeedEnds) }
 
-func theTimeOfNeedEnds(t *testing.T) { //nolint:thelper // it is the test itself, in its bubble
+func theTimeOfNeedEnds(t *testing.T) {
 	var log records
 	now := &clock{now: at()}
 	j := open(t, Options{MaxBytes: 1 << 20, Logger: log.logger(), Now: now.Now, Retention: time.Hour})
@@ -200,7 +200,7 @@ func inBubble(test func(t *testing.T)) func(t *testing.T) {
 // the writer has nothing left to do.
 func sweep(t *testing.T) {
 	t.Helper()
-	time.Sleep(2 * time.Minute)
+	<-time.After(2 * time.Minute)
 	synctest.Wait()
 }
 
@@ -289,7 +289,7 @@ func TestRetention(t *testing.T) {
 
 func TestRetentionInManySteps(t *testing.T) { synctest.Test(t, retentionInManySteps) }
 
-func retentionInManySteps(t *testing.T) { //nolint:thelper // it is the test itself, in its bubble
+func retentionInManySteps(t *testing.T) {
 	now := &clock{now: at()}
 	j := open(t, Options{Now: now.Now, Retention: time.Hour})
 	const total = 3*maxDeletedWebhooks + 7
@@ -313,9 +313,11 @@ func retentionInManySteps(t *testing.T) { //nolint:thelper // it is the test its
 	require.NoError(t, j.Verify(t.Context()))
 }
 
-func TestWithoutSinksNothingIsDelivered(t *testing.T) { synctest.Test(t, withoutSinksNothingIsDelivered) }
+func TestWithoutSinksNothingIsDelivered(t *testing.T) {
+	synctest.Test(t, withoutSinksNothingIsDelivered)
+}
 
-func withoutSinksNothingIsDelivered(t *testing.T) { //nolint:thelper // it is the test itself, in its bubble
+func withoutSinksNothingIsDelivered(t *testing.T) {
 	now := &clock{now: at()}
 	j := open(t, Options{Now: now.Now, Retention: time.Hour, Sinks: []string{}})
 	mustAppend(t, j, webhook("a"))
@@ -324,9 +326,11 @@ func withoutSinksNothingIsDelivered(t *testing.T) { //nolint:thelper // it is th
 	require.Equal(t, []string{"a"}, ids(readAll(t, j)))
 }
 
-func TestASinkThatWasLeftOutMissesWhatIsGone(t *testing.T) { synctest.Test(t, aSinkThatWasLeftOutMissesWhatIsGone) }
+func TestASinkThatWasLeftOutMissesWhatIsGone(t *testing.T) {
+	synctest.Test(t, aSinkThatWasLeftOutMissesWhatIsGone)
+}
 
-func aSinkThatWasLeftOutMissesWhatIsGone(t *testing.T) { //nolint:thelper // it is the test itself, in its bubble
+func aSinkThatWasLeftOutMissesWhatIsGone(t *testing.T) {
 	now := &clock{now: at()}
 	dir := t.TempDir()
 	o := Options{Dir: dir, Sinks: []string{"audit", "nats"}, Now: now.Now, Retention: time.Hour}

@@ -9,8 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 )
 
@@ -241,6 +244,9 @@ func TestANewerJournalIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "start the newer fnbridge that wrote it")
 	_, err = OpenReader(t.Context(), dir)
 	require.ErrorAs(t, err, &version)
+
+	edit("PRAGMA user_version = 1")(t, filepath.Join(dir, "journal.db"))
+	require.Len(t, readAll(t, open(t, Options{Dir: dir})), 20, "the refusal kept no lock")
 }
 
 func TestAFileThatIsTakenAwayIsNoticed(t *testing.T) {
@@ -281,4 +287,47 @@ func TestVerifyFindsDamage(t *testing.T) {
 	var damage *DamagedError
 	require.ErrorAs(t, r.Verify(t.Context()), &damage)
 	require.ErrorContains(t, damage, "dead_letters_by_sink")
+}
+
+func TestARefusedStatementTakesNothingElseWithIt(t *testing.T) {
+	dir := closedJournal(t)
+	edit(`CREATE TRIGGER no_webhook BEFORE INSERT ON webhooks WHEN new.id LIKE 'poison%' BEGIN SELECT RAISE(ABORT, 'poisoned'); END;
+		CREATE TRIGGER no_letter BEFORE INSERT ON dead_letters WHEN new.reason = 'poison' BEGIN SELECT RAISE(ABORT, 'poisoned'); END`)(
+		t, filepath.Join(dir, "journal.db"))
+	registry := prometheus.NewRegistry()
+	j := open(t, Options{Dir: dir, Registerer: registry})
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			if i%4 == 0 {
+				_, err := j.Append(context.Background(), webhook(fmt.Sprint("poison-", i)))
+				if err == nil || !strings.Contains(err.Error(), "poisoned") {
+					t.Errorf("append of the poison: %v", err)
+				}
+				return
+			}
+			if _, err := j.Append(context.Background(), webhook(fmt.Sprint("good-", i))); err != nil {
+				t.Errorf("append beside the poison: %v", err)
+			}
+		})
+		wg.Go(func() {
+			good, bad := deadLetter(int64(100+i), 0), deadLetter(int64(100+i), 1)
+			letters := []DeadLetter{good}
+			if i%4 == 0 {
+				bad.Reason = "poison"
+				letters = append(letters, bad)
+			}
+			if err := j.AddDeadLetters(context.Background(), letters); (err != nil) != (i%4 == 0) {
+				t.Errorf("dead letters %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	all := readAll(t, j)
+	require.Len(t, all, 20+150)
+	require.Equal(t, int64(len(all)), j.Head())
+	letters, err := j.DeadLetters(t.Context(), DeadLetterFilter{})
+	require.NoError(t, err)
+	require.Len(t, letters, 1+150, "all or none of a call's")
+	require.Equal(t, map[string]float64{"nats": 151}, gauges(t, registry, "fnbridge_dead_letters"))
 }

@@ -437,6 +437,51 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, j.Verify(t.Context()), ErrClosed)
 }
 
+func TestCloseGoesOnWhenItsCallerDoesNotWait(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Options{Dir: dir})
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := j.Close(gone); err != nil {
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.NoError(t, j.Close(t.Context()))
+	open(t, Options{Dir: dir})
+}
+
+func TestMetrics(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	dir := t.TempDir()
+	j := open(t, Options{Dir: dir, Registerer: registry, MaxBytes: 1 << 30})
+	_, err := Open(t.Context(), Options{Dir: t.TempDir(), Registerer: registry})
+	require.ErrorContains(t, err, "register the journal's metrics", "one registry shows one journal")
+	for i := range 3 {
+		mustAppend(t, j, webhook(fmt.Sprint(i)))
+	}
+	s, err := j.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, map[string]float64{"": float64(s.Bytes)}, gauges(t, registry, "fnbridge_journal_bytes"))
+	require.Equal(t, map[string]float64{"": 1 << 30}, gauges(t, registry, "fnbridge_journal_max_bytes"))
+	require.Equal(t, map[string]float64{"": 3}, gauges(t, registry, "fnbridge_journal_webhooks"))
+	require.Equal(t, map[string]float64{"nats": 0}, gauges(t, registry, "fnbridge_dead_letters"))
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	histograms := 0
+	for _, family := range families {
+		if h := family.GetMetric()[0].GetHistogram(); h != nil {
+			histograms++
+			require.Contains(t, []string{"fnbridge_journal_commit_duration_seconds", "fnbridge_journal_commit_requests"}, family.GetName())
+			require.Equal(t, uint64(3), h.GetSampleCount(), family.GetName())
+			require.Positive(t, h.GetSampleSum())
+		}
+	}
+	require.Equal(t, 2, histograms)
+	require.NoError(t, j.Close(t.Context()))
+	families, err = registry.Gather()
+	require.NoError(t, err)
+	require.Empty(t, families, "a closed journal shows nothing")
+}
+
 func TestCloseUnderLoadLosesNothingAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, Options{Dir: dir})

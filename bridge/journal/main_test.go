@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -101,7 +102,7 @@ type process struct {
 // start begins a process in a role, behind the given command when there is one. The test's end kills it.
 func start(t *testing.T, role, dir, run string, behind ...string) *process {
 	t.Helper()
-	args := append(behind, os.Args[0])
+	args := slices.Concat(behind, []string{os.Args[0]})
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role, dirVariable+"="+dir, runVariable+"="+run)
 	cmd.Stderr = os.Stderr

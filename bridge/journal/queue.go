@@ -121,13 +121,6 @@ func (q *queue) take(batch []*request) (_ []*request, finished bool) {
 	return batch, q.closed && left == 0 && len(batch) == 0
 }
 
-// empty tells whether nothing waits.
-func (q *queue) empty() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.waiting) == 0
-}
-
 // close refuses further requests. Those that wait are still taken.
 func (q *queue) close() {
 	q.mu.Lock()

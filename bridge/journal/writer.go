@@ -393,7 +393,7 @@ func (w *writer) settleDoubt(ctx context.Context) error {
 	}
 	w.store = store
 	if err := w.proveDisk(ctx); err != nil {
-		return fmt.Errorf("after %q: %w", w.inDoubt, err)
+		return fmt.Errorf("after %w: %w", w.inDoubt, err)
 	}
 	if err := w.load(ctx); err != nil {
 		return err
