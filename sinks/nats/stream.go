@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -123,7 +124,7 @@ func (m *stream) find(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 		return nil, natsjs.ErrStreamNotFound
 	case context.Cause(ctx) != nil && bridge.KindOf(context.Cause(ctx)) == bridge.FailureBlocked:
 		return nil, &deniedError{context.Cause(ctx)}
-	case errors.Is(err, natsjs.ErrJetStreamNotEnabled):
+	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, natsjs.ErrJetStreamNotEnabled):
 		// Nobody answers, which also is how a server looks that is starting.
 		err = errors.New("JetStream does not answer; is it enabled, and does its cluster have a leader?")
 		return nil, m.silence(fmt.Errorf("look up stream %s: %w", m.o.Stream, err))

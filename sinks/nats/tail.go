@@ -130,19 +130,15 @@ func (t *tail) round(ctx context.Context) error {
 		return classifyRequest(ctx, "read stream "+t.o.Stream, err)
 	}
 	defer messages.Stop()
-	lost := make(chan struct{})
+	watch, unwatch := context.WithCancel(ctx)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		select {
-		case <-session.closed:
-		case <-ctx.Done():
-		case <-lost:
-		}
+		t.watch(watch, session, stream)
 		messages.Stop()
 	}()
 	defer func() {
-		close(lost)
+		unwatch()
 		<-watching
 	}()
 	for {
@@ -159,8 +155,28 @@ func (t *tail) round(ctx context.Context) error {
 	}
 }
 
-// heartbeat is how often an idle server says that it is there, which is how a stream that was deleted is noticed.
-func (t *tail) heartbeat() time.Duration { return min(t.o.AckTimeout, 5*time.Second) }
+// watch returns when what is being read has ended: the session, or the stream, which somebody may have deleted and
+// created anew. The consumer of the library would go on waiting for the next number of the old one.
+func (t *tail) watch(ctx context.Context, s *session, stream natsjs.Stream) {
+	tick := time.NewTicker(t.heartbeat())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.closed:
+			return
+		case <-tick.C:
+		}
+		info, err := stream.Info(ctx)
+		if errors.Is(err, natsjs.ErrStreamNotFound) || (err == nil && !info.Created.Equal(t.created)) {
+			return
+		}
+	}
+}
+
+// heartbeat is how often a server that has nothing to send says so, and how often the stream is looked at.
+func (t *tail) heartbeat() time.Duration { return min(max(t.o.AckTimeout, time.Second), 5*time.Second) }
 
 func (t *tail) deliver(msg natsjs.Msg) error {
 	meta, err := msg.Metadata()

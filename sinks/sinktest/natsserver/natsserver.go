@@ -273,3 +273,6 @@ func Records(t testing.TB, url, stream string, options ...natsgo.Option) []sinkt
 
 // Code is the import path of the server, for tests that look for goroutines of something else.
 const Code = "github.com/nats-io/nats-server/v2/server"
+
+// WithoutJetStream makes a server that has no streams.
+func WithoutJetStream(o *server.Options) { o.JetStream = false }

@@ -1,0 +1,248 @@
+package nats
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+func parse(t testing.TB, text string) bridge.Template {
+	t.Helper()
+	template, err := bridge.ParseTemplate(text)
+	require.NoError(t, err)
+	return template
+}
+
+func TestValidateSubject(t *testing.T) {
+	tests := map[string]string{ // template: part of the error, or nothing
+		"tensorlake.{route}":                          "",
+		"tensorlake.events":                           "",
+		"tensorlake":                                  "",
+		"a-b.pre{workflow}post.{function}.x{status}":  "",
+		"ünï.{type}":                                  "",
+		"":                                            "is needed",
+		"{route}":                                     "begin with fixed text",
+		"{project}.{route}":                           "begin with fixed text",
+		"x{project}.{route}":                          "begin with fixed text",
+		"tensorlake..{route}":                         "empty token",
+		".tensorlake":                                 "empty token",
+		"tensorlake.":                                 "empty token",
+		"tensor lake.{route}":                         "cannot",
+		"tensorlake.*":                                "cannot",
+		"tensorlake.>":                                "cannot",
+		"tensorlake.\x00{route}":                      "cannot",
+		"tensorlake.\n":                               "cannot",
+		"tensorlake.\xff":                             "cannot",
+		"$JS.API.{type}":                              "$",
+		"tensorlake.$x":                               "$",
+		"_INBOX.{type}":                               "_INBOX",
+		"_R_.{type}":                                  "_R_",
+		"t." + strings.Repeat("x", 1100):              "too long",
+		"t." + strings.Repeat("{route}.", 30) + "end": "too long",
+	}
+	for text, want := range tests {
+		t.Run(text[:min(len(text), 40)], func(t *testing.T) {
+			err := ValidateSubject(parse(t, text))
+			if want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, want)
+		})
+	}
+}
+
+func TestStreamSubject(t *testing.T) {
+	for text, want := range map[string]string{
+		"tensorlake.{route}":           "tensorlake.>",
+		"tensorlake.{type}.{status}":   "tensorlake.>",
+		"a.b.c{type}.d":                "a.b.>",
+		"tensorlake.events":            "tensorlake.events",
+		"tensorlake":                   "tensorlake",
+		"tensorlake.x.{workflow}.done": "tensorlake.x.>",
+	} {
+		require.Equal(t, want, streamSubject(parse(t, text)))
+	}
+}
+
+func TestSubjectOf(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	tests := map[string]struct {
+		template string
+		event    bridge.Event
+		want     string
+	}{
+		"function": {
+			"tensorlake.{route}", bridge.Event{Route: []string{"workflow", "wf", "fn", "success"}},
+			"tensorlake.workflow.wf.fn.success",
+		},
+		"no route":         {"tensorlake.{route}", bridge.Event{}, "tensorlake._"},
+		"empty value":      {"t.{workflow}.{status}", bridge.Event{Status: "ok"}, "t._.ok"},
+		"dots":             {"t.{type}", bridge.Event{Type: "a.b.c"}, "t.a_b_c"},
+		"wildcards":        {"t.{route}", bridge.Event{Route: []string{"*", ">", "a*b>c"}}, "t._._.a_b_c"},
+		"spaces and lines": {"t.{function}", bridge.Event{Function: "a b\r\nc\td\x00"}, "t.a_b__c_d_"},
+		"dollar":           {"t.{function}", bridge.Event{Function: "$SYS"}, "t._SYS"},
+		"dollar inside":    {"t.{function}", bridge.Event{Function: "a$b"}, "t.a$b"},
+		"not utf-8":        {"t.{function}", bridge.Event{Function: "a\xffb"}, "t.a_b"},
+		"replacement char": {"t.{function}", bridge.Event{Function: "a\ufffdb"}, "t.a\ufffdb"},
+		"unicode":          {"t.{function}", bridge.Event{Function: "Grüße漢字"}, "t.Grüße漢字"},
+		"invisible":        {"t.{function}", bridge.Event{Function: "a\u200bb\u00a0c\u2028"}, "t.a_b_c_"},
+		"longest as it is": {"t.{function}", bridge.Event{Function: long[:maxToken]}, "t." + long[:maxToken]},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, tt.want, subjectOf(parse(t, tt.template), tt.event))
+		})
+	}
+}
+
+func TestLongValueIsCut(t *testing.T) {
+	for _, rune := range []string{"x", "é", "漢", "🚀"} {
+		value := strings.Repeat(rune, 300)
+		got := token(value, maxToken)
+		require.LessOrEqual(t, len(got), maxToken)
+		require.Greater(t, len(got), maxToken-utf8.UTFMax)
+		require.True(t, utf8.ValidString(got))
+		text, digest := got[:len(got)-digestLength-1], got[len(got)-digestLength:]
+		require.True(t, strings.HasPrefix(value, text))
+		require.Regexp(t, "^[0-9a-f]{12}$", digest)
+		require.NotEqual(t, got, token(value+"y", maxToken))
+	}
+}
+
+func TestSubjectIsBounded(t *testing.T) {
+	parts := make([]string, 5000)
+	for i := range parts {
+		parts[i] = strings.Repeat("漢", 1000)
+	}
+	subject := subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{Route: parts})
+	require.LessOrEqual(t, len(subject), maxSubject)
+	require.Len(t, strings.Split(subject, "."), 1+maxRoute)
+	parts[4999] = "other"
+	require.NotEqual(t, subject, subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{Route: parts}), "what is cut is told apart")
+}
+
+func FuzzSubject(f *testing.F) {
+	f.Add("tensorlake.{route}", "workflow", "fn", "success", "inv", "a.b")
+	f.Add("t.{workflow}.{function}-{status}", "", " ", ".", "*", ">")
+	f.Add("t.x{type}{project}", "$SYS", "\x00", "\xff\xfe", "\r\nPUB x 0\r\n", strings.Repeat("漢", 999))
+	f.Add("t.{route}.{partitionkey}", strings.Repeat("a", 201), strings.Repeat("é", 100), "\ufffd", "_INBOX.x", "\u2028")
+	f.Fuzz(func(t *testing.T, text, a, b, c, d, e string) {
+		template, err := bridge.ParseTemplate(text)
+		if err != nil || ValidateSubject(template) != nil {
+			return
+		}
+		event := bridge.Event{
+			Type: a, Workflow: b, Function: c, Status: d, Invocation: e, PartitionKey: a + b, Project: c + d,
+			Route: []string{a, b, c, d, e},
+		}
+		subject := subjectOf(template, event)
+		require.True(t, server.IsValidPublishSubject(subject), "%q", subject)
+		require.LessOrEqual(t, len(subject), maxSubject)
+		require.True(t, utf8.ValidString(subject))
+		require.NotContains(t, subject, " ")
+		require.False(t, strings.ContainsFunc(subject, func(r rune) bool { return r < ' ' || r == 0x7f }), "%q", subject)
+		filter := streamSubject(template)
+		require.True(t, server.IsValidSubject(filter), "%q", filter)
+		require.True(t, server.SubjectsCollide(subject, filter), "%q is not under %q", subject, filter)
+		require.True(t, covers(filter, subject), "%q is not under %q", subject, filter)
+		prefix, _, _ := strings.Cut(text, "{")
+		require.True(t, strings.HasPrefix(subject, prefix), "%q does not begin with %q", subject, prefix)
+		routes := strings.Count(text, "{route}")
+		require.Equal(t, strings.Count(text, ".")+4*routes, strings.Count(subject, "."), "%q of %q", subject, text)
+	})
+}
+
+func FuzzMessageID(f *testing.F) {
+	f.Add("a", "b")
+	f.Add("sha256:", "")
+	f.Add(" a", "a")
+	f.Add(strings.Repeat("a", 300), strings.Repeat("a", 301))
+	f.Add("a\r\nb", "a  b")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		id := messageID(a)
+		require.LessOrEqual(t, len(id), maxMessageID)
+		for i := range len(id) {
+			require.True(t, id[i] >= ' ' && id[i] <= '~', "%q", id)
+		}
+		require.Equal(t, strings.TrimSpace(id), id)
+		if a != b {
+			require.NotEqual(t, id, messageID(b))
+		}
+		require.NotEqual(t, id, messageID(id+"\n"))
+		if digest := messageID(a + "\n"); a != digest {
+			require.NotEqual(t, digest, messageID(digest), "a digest is not taken for the ID that it stands for")
+		}
+	})
+}
+
+func TestCoversAndOverlap(t *testing.T) {
+	tests := []struct {
+		a, b             string
+		covers, overlaps bool
+	}{
+		{"tensorlake.>", "tensorlake.>", true, true},
+		{">", "tensorlake.>", true, true},
+		{"tensorlake.>", "tensorlake.a.b", true, true},
+		{"tensorlake.*", "tensorlake.a.b", false, false},
+		{"tensorlake.*.b", "tensorlake.a.b", true, true},
+		{"tensorlake.*", "tensorlake.>", false, true},
+		{"tensorlake.a.>", "tensorlake.>", false, true},
+		{"tensorlake.>", "tensorlake", false, false},
+		{"tensorlake", "tensorlake", true, true},
+		{"other.>", "tensorlake.>", false, false},
+		{"*.>", "tensorlake.>", true, true},
+		{"tensorlake.>", "tensorlake.*", true, true},
+	}
+	for _, tt := range tests {
+		require.Equal(t, tt.covers, covers(tt.a, tt.b), "%s covers %s", tt.a, tt.b)
+		require.Equal(t, tt.overlaps, overlap(tt.a, tt.b), "%s and %s", tt.a, tt.b)
+		require.Equal(t, tt.overlaps, overlap(tt.b, tt.a), "%s and %s", tt.b, tt.a)
+		require.Equal(t, tt.overlaps, server.SubjectsCollide(tt.a, tt.b), "what the server says of %s and %s", tt.a, tt.b)
+	}
+}
+
+func TestNewNeedsNoServer(t *testing.T) {
+	sink, err := New(Options{Name: "n", URL: "nats://127.0.0.1:1", Stream: "S", Subject: parse(t, "t.{route}")})
+	require.NoError(t, err)
+	require.NoError(t, sink.Close(context.Background()))
+}
+
+func TestNewSaysWhatIsWrong(t *testing.T) {
+	valid := Options{Name: "n", URL: "nats://127.0.0.1:4222", Stream: "S", Subject: parse(t, "t.{route}")}
+	tests := map[string]struct {
+		change func(*Options)
+		want   string
+	}{
+		"no address":        {func(o *Options) { o.URL = "" }, "address 1 of the URL is empty"},
+		"an empty address":  {func(o *Options) { o.URL = "nats://a,,b" }, "address 2 of the URL is empty"},
+		"another scheme":    {func(o *Options) { o.URL = "http://a" }, `scheme "http"`},
+		"no host":           {func(o *Options) { o.URL = "nats://" }, "no host"},
+		"a bad port":        {func(o *Options) { o.URL = "nats://host:port" }, "not valid"},
+		"a bad password":    {func(o *Options) { o.URL = "nats://user:s3cret%zz@host" }, "percent-encoded"},
+		"a password's path": {func(o *Options) { o.URL = "nats://user:s3cret/x@host:1" }, "percent-encoded"},
+		"no stream":         {func(o *Options) { o.Stream = "" }, "stream name"},
+		"a bad stream":      {func(o *Options) { o.Stream = "a.b" }, "stream name"},
+		"a bad subject":     {func(o *Options) { o.Subject = parse(t, ">") }, "subject"},
+		"six replicas":      {func(o *Options) { o.Replicas = 6 }, "6 replicas"},
+		"a negative age":    {func(o *Options) { o.MaxAge = -1 }, "negative"},
+		"two ways":          {func(o *Options) { o.Token, o.CredsFile = "s3cret", "f" }, "a credentials file and a token"},
+		"password alone":    {func(o *Options) { o.Password = "s3cret" }, "needs a user"},
+		"half a pair":       {func(o *Options) { o.TLSCertFile = "f" }, "both"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := valid
+			tt.change(&o)
+			_, err := New(o)
+			require.ErrorContains(t, err, tt.want)
+			require.NotContains(t, err.Error(), "s3cret")
+		})
+	}
+}
