@@ -12,6 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 # What a run of the tests covers, and how long one package may take.
 PKG ?= ./...
 TEST_TIMEOUT ?= 10m
+RACE_TIMEOUT ?= 20m
 FUZZTIME ?= 30s
 BENCH ?= .
 
@@ -51,7 +52,7 @@ test: ## run every test, against a real Apache Kafka too where Java and Maven ar
 .PHONY: race
 race: ## run every test under the race detector (needs a C compiler)
 	@$(call say_kafka,will be)
-	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
+	CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) $(PKG)
 
 .PHONY: bench
 bench: ## run the benchmarks (BENCH=name, PKG=./bridge/...)
