@@ -113,11 +113,14 @@ func TestATopicThatVanishesIsMissedBeforeItIsBlocked(t *testing.T) {
 	c := seeded(t, 2)
 	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.missing = time.Second })
 	requireStored(t, publish(t, s, events(1, 1)))
+	gone := time.Now()
 	require.NoError(t, c.DeleteTopic(testTopic))
-	requireKind(t, bridge.FailureRetry, publish(t, s, events(1, 1)))
 	require.Eventually(t, func() bool {
-		return bridge.KindOf(publish(t, s, events(1, 1))[0]) == bridge.FailureBlocked
+		err := publish(t, s, events(1, 1))[0]
+		require.Error(t, err)
+		return bridge.KindOf(err) == bridge.FailureBlocked
 	}, within, 10*time.Millisecond)
+	require.GreaterOrEqual(t, time.Since(gone), s.timing.missing)
 }
 
 func TestNoPermissionToDescribeTheTopic(t *testing.T) {

@@ -200,7 +200,7 @@ func TestBatchesOfAPartitionKeepOrderAndBounds(t *testing.T) {
 	})
 	s := open(t, c.ListenAddrs())
 	sent := one(t, s, 0, 0, 1500)
-	for i := 0; i < len(sent); i += 2 {
+	for i := range sent {
 		sent[i].Data = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", 3000))
 	}
 	requireStored(t, publish(t, s, sent))
@@ -229,22 +229,23 @@ func tooLarge(sent []bridge.Event, size int, is ...int) {
 }
 
 func TestOnlyTheOversizedEventIsRejected(t *testing.T) {
-	// kfake reports a limit of 1,048,588 whatever the topic's is: the first row rejects by what the broker
-	// answers, and the second by what the sink knows.
 	for name, tt := range map[string]struct {
-		limit, size int
-		want        string
+		known bool
+		want  string
 	}{
-		"the broker refuses the batch": {20_000, 30_000, "the event is too large: 30"},
-		"the sink knows the limit":     {1_048_588, 1_100_000, "max.message.bytes is 1048588"},
+		"the broker refuses the batch": {false, "bytes as it is sent: [10]"},
+		"the sink knows the limit":     {true, "bytes as it is sent, and max.message.bytes is 20000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, kfake.NumBrokers(1))
-			require.NoError(t, c.CreateTopic(testTopic, 1, map[string]string{"max.message.bytes": fmt.Sprint(tt.limit)}))
+			require.NoError(t, c.CreateTopic(testTopic, 1, map[string]string{maxMessageBytes: "20000"}))
+			if !tt.known {
+				c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+			}
 			s := open(t, c.ListenAddrs())
-			require.Eventually(t, func() bool { return s.limits.maxBytes.Load() > 0 }, within, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return !tt.known || s.limits.maxBytes.Load() == 20_000 }, within, 5*time.Millisecond)
 			sent := one(t, s, 0, 0, 40)
-			tooLarge(sent, tt.size, 7, 8, 39)
+			tooLarge(sent, 30_000, 7, 8, 39)
 			results := publish(t, s, sent)
 			var want []string
 			for i, err := range results {
@@ -574,7 +575,9 @@ func TestBytesAreLeftAloneAfterACancelledPublish(t *testing.T) {
 
 func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	c := seeded(t, 1)
-	s, err := New(testOptions(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt, o.timing.publish = time.Minute, time.Minute }))
+	s, err := New(testOptions(t, c.ListenAddrs(), func(o *Options) {
+		o.timing.attempt, o.timing.publish, o.timing.silence = time.Minute, time.Minute, time.Minute
+	}))
 	require.NoError(t, err)
 	sent := one(t, s, 0, 0, 2)
 	arrived := make(chan struct{})
