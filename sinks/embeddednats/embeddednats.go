@@ -55,6 +55,7 @@ func (e *ListenError) Unwrap() error { return e.Err }
 // Server is a server that takes clients until Shutdown.
 type Server struct {
 	server *server.Server
+	addr   net.Addr // which the server itself forgets at its end
 	once   sync.Once
 	ended  chan struct{}
 }
@@ -100,6 +101,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		defer cancel()
 		return nil, errors.Join(err, s.Shutdown(stop))
 	}
+	s.addr = srv.Addr()
 	return s, nil
 }
 
@@ -130,13 +132,15 @@ func (s *Server) ready(ctx context.Context, lines *logger) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("the embedded NATS server was not ready in time: %w", err)
+		}
 		// With a shorter wait, the server may find it over before it has looked even once.
 		if s.server.ReadyForConnections(pollInterval) && s.server.JetStreamEnabled() {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the embedded NATS server was not ready in time: %w", ctx.Err())
 		case reason := <-lines.fatal:
 			return fmt.Errorf("the embedded NATS server cannot start: %s", reason)
 		case <-tick.C:
@@ -145,11 +149,11 @@ func (s *Server) ready(ctx context.Context, lines *logger) error {
 }
 
 // Addr is the address that it listens on, with the port that it took.
-func (s *Server) Addr() net.Addr { return s.server.Addr() }
+func (s *Server) Addr() net.Addr { return s.addr }
 
 // ClientURL is what a client on this machine connects to.
 func (s *Server) ClientURL() string {
-	address, ok := s.server.Addr().(*net.TCPAddr)
+	address, ok := s.addr.(*net.TCPAddr)
 	if !ok {
 		return s.server.ClientURL()
 	}

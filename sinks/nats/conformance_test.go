@@ -19,27 +19,27 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const ackTimeout = time.Second
 
-func template(t testing.TB, text string) bridge.Template {
-	t.Helper()
+func template(tb testing.TB, text string) bridge.Template {
+	tb.Helper()
 	subject, err := bridge.ParseTemplate(text)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return subject
 }
 
 // options are those of a sink with the contract's defaults, and a short timeout.
-func options(t testing.TB, url string) nats.Options {
-	t.Helper()
+func options(tb testing.TB, url string) nats.Options {
+	tb.Helper()
 	return nats.Options{
 		Name: "nats", URL: url, Stream: "TENSORLAKE", CreateStream: true, Replicas: 1,
 		MaxAge: 168 * time.Hour, DedupeWindow: 10 * time.Minute,
-		Subject: template(t, "tensorlake.{route}"), AckTimeout: ackTimeout,
+		Subject: template(tb, "tensorlake.{route}"), AckTimeout: ackTimeout,
 	}
 }
 
-func newSink(t testing.TB, o nats.Options) *nats.Sink {
-	t.Helper()
+func newSink(tb testing.TB, o nats.Options) *nats.Sink {
+	tb.Helper()
 	sink, err := nats.New(o)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return sink
 }
 
@@ -73,7 +73,7 @@ func TestSingleServer(t *testing.T) {
 func TestCluster(t *testing.T) {
 	cluster := natsserver.Cluster(t, 3) // elections take seconds, so that each subtest gets a stream, not a cluster
 	streams := 0
-	sinktest.Run(t, func(t *testing.T) sinktest.Broker {
+	sinktest.Run(t, func(*testing.T) sinktest.Broker {
 		streams++
 		stream := fmt.Sprintf("TENSORLAKE_%d", streams)
 		return sinktest.Broker{

@@ -215,7 +215,7 @@ func (c *connection) connect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, bridge.Blocked(err)
 	}
-	rand.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] })
+	rand.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] }) //nolint:gosec // nor does the order
 	c.mu.Lock()
 	for _, text := range c.discovered {
 		if u, err := url.Parse(text); err == nil {
@@ -343,7 +343,7 @@ func (c *connection) options(u *url.URL) ([]natsgo.Option, error) {
 }
 
 // permission finds what a server denies in its message.
-var permission = regexp.MustCompile(`(?i)permissions violation for (publish|publish with reply|subscription)(?: to| of)? ("(?:[^"\\]|\\.)*")`) //nolint:gochecknoglobals // compiled once
+var permission = regexp.MustCompile(`(?i)permissions violation for (publish|publish with reply|subscription)(?: to| of)? ("(?:[^"\\]|\\.)*")`)
 
 // serverError hears what a server says outside of answers. It is the only place where a denied permission appears.
 func (c *connection) serverError(s *session, err error) {

@@ -73,68 +73,58 @@ func isCredentialsFileError(err error) bool {
 		errors.Is(err, nkeys.ErrNoSeedFound) || strings.Contains(err.Error(), "error signing nonce")
 }
 
-// trouble tells what a failure to publish says about the other events of the call.
-type trouble int
-
-const (
-	// troubleOfEvent concerns the event and those behind it in its key.
-	troubleOfEvent trouble = iota
-	// troubleOfStream means that the stream has to be looked at again before the next call.
-	troubleOfStream
-	// troubleOfConnection means that nothing more should be sent now.
-	troubleOfConnection
-)
-
-// classifyPublish marks what came instead of an acknowledgement.
-func (s *Sink) classifyPublish(subject string, size int, err error) (error, trouble) {
+// classifyPublish marks what came instead of an acknowledgement. halt says that the trouble is not the event's, so that
+// nothing more should be sent for now.
+func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, _ error) {
 	if bridge.KindOf(err) != bridge.FailureRetry {
-		return err, troubleOfEvent // already said
+		return false, err // already said
 	}
 	var api *natsjs.APIError
 	switch {
 	case errors.As(err, &api):
-		return s.classifyAnswer(subject, size, api)
+		return false, s.classifyAnswer(subject, size, api)
 	case errors.Is(err, natsgo.ErrMaxPayload):
-		return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than the server takes: %w", size, err)), troubleOfEvent
+		return false, bridge.Reject(fmt.Errorf("the message of %d bytes is larger than the server takes: %w", size, err))
 	case errors.Is(err, natsgo.ErrBadSubject), errors.Is(err, natsgo.ErrBadHeaderMsg):
-		return bridge.Reject(fmt.Errorf("the message to %q cannot be written: %w", subject, err)), troubleOfEvent
+		return false, bridge.Reject(fmt.Errorf("the message to %q cannot be written: %w", subject, err))
 	case errors.Is(err, natsgo.ErrHeadersNotSupported):
-		return bridge.Blocked(fmt.Errorf("the server is too old for message headers: %w", err)), troubleOfEvent
+		return false, bridge.Blocked(fmt.Errorf("the server is too old for message headers: %w", err))
 	case errors.Is(err, natsjs.ErrNoStreamResponse), errors.Is(err, natsgo.ErrNoResponders):
-		return s.stream.noAnswer(subject), troubleOfStream
+		return false, s.stream.noAnswer(subject)
 	case errors.Is(err, natsjs.ErrAsyncPublishTimeout):
-		return bridge.Retry(fmt.Errorf("stream %s has not acknowledged a message to %s within %s: %w",
-			s.o.Stream, subject, s.o.AckTimeout, err)), troubleOfConnection
+		return true, bridge.Retry(fmt.Errorf("stream %s has not acknowledged a message to %s within %s: %w",
+			s.o.Stream, subject, s.o.AckTimeout, err))
 	case errors.Is(err, natsjs.ErrTooManyStalledMsgs):
-		return bridge.Retry(fmt.Errorf("too many messages wait for stream %s: %w", s.o.Stream, err)), troubleOfConnection
+		return true, bridge.Retry(fmt.Errorf("too many messages wait for stream %s: %w", s.o.Stream, err))
 	default:
-		return bridge.Retry(fmt.Errorf("publish to %s: %w", subject, err)), troubleOfConnection
+		return true, bridge.Retry(fmt.Errorf("publish to %s: %w", subject, err))
 	}
 }
 
-func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) (error, trouble) {
+// classifyAnswer marks what the stream answered instead of an acknowledgement.
+func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) error {
 	switch api.ErrorCode {
 	case natsjs.JSErrCodeStreamMessageExceedsMaximum:
 		return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than stream %s takes%s: %w",
-			size, s.o.Stream, s.stream.messageLimit(), api)), troubleOfEvent
+			size, s.o.Stream, s.stream.messageLimit(), api))
 	case codeHeaderTooLarge:
-		return bridge.Reject(fmt.Errorf("the message's headers are larger than stream %s takes: %w", s.o.Stream, api)), troubleOfEvent
+		return bridge.Reject(fmt.Errorf("the message's headers are larger than stream %s takes: %w", s.o.Stream, api))
 	case codeStreamMismatch:
 		return bridge.Blocked(fmt.Errorf("the subject %s belongs to another stream than %s; change the subject or the stream: %w",
-			subject, s.o.Stream, api)), troubleOfStream
+			subject, s.o.Stream, api))
 	case codeStreamSealed:
-		return bridge.Blocked(fmt.Errorf("stream %s is sealed and takes nothing; publish to another: %w", s.o.Stream, api)), troubleOfStream
+		return bridge.Blocked(fmt.Errorf("stream %s is sealed and takes nothing; publish to another: %w", s.o.Stream, api))
 	case natsjs.JSErrCodeJetStreamNotEnabled, natsjs.JSErrCodeJetStreamNotEnabledForAccount:
-		return bridge.Blocked(fmt.Errorf("JetStream is not enabled for this account: %w", api)), troubleOfStream
+		return bridge.Blocked(fmt.Errorf("JetStream is not enabled for this account: %w", api))
 	case codeStoreFailed:
 		if strings.Contains(api.Description, "message too large") {
-			return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than stream %s can store: %w", size, s.o.Stream, api)), troubleOfEvent
+			return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than stream %s can store: %w", size, s.o.Stream, api))
 		}
-		return bridge.Retry(fmt.Errorf("stream %s cannot store more now; is it full? %w", s.o.Stream, api)), troubleOfEvent
+		return bridge.Retry(fmt.Errorf("stream %s cannot store more now; is it full? %w", s.o.Stream, api))
 	case natsjs.JSErrCodeStreamNotFound:
-		return s.stream.noAnswer(subject), troubleOfStream
+		return s.stream.noAnswer(subject)
 	default:
-		return bridge.Retry(fmt.Errorf("stream %s refused a message to %s: %w", s.o.Stream, subject, api)), troubleOfEvent
+		return bridge.Retry(fmt.Errorf("stream %s refused a message to %s: %w", s.o.Stream, subject, api))
 	}
 }
 
@@ -146,8 +136,7 @@ func classifyRequest(ctx context.Context, what string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return bridge.Retry(fmt.Errorf("%s: JetStream gave no answer in time: %w", what, err))
 	}
-	var api *natsjs.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*natsjs.APIError](err); ok {
 		switch api.ErrorCode {
 		case codeSubjectsOverlap:
 			return bridge.Blocked(fmt.Errorf("%s: another stream has its subjects; publish to that stream, or change the subject: %w", what, err))
@@ -156,6 +145,7 @@ func classifyRequest(ctx context.Context, what string, err error) error {
 		case codeMaximumStreams, codeMaxBytesRequired, codeInvalidConfig, codeNoLimits,
 			natsjs.JSErrCodeJetStreamNotEnabledForAccount, natsjs.JSErrCodeBadRequest:
 			return bridge.Blocked(fmt.Errorf("%s: %w", what, err))
+		default: // a change of leader, a lack of resources, and whatever else may pass
 		}
 	}
 	return bridge.Retry(fmt.Errorf("%s: %w", what, err))

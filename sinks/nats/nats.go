@@ -94,7 +94,7 @@ type Sink struct {
 var _ bridge.Sink = (*Sink)(nil)
 
 // errClosed is what a sink says after Close.
-var errClosed = errors.New("the sink is closed") //nolint:gochecknoglobals // a sentinel
+var errClosed = errors.New("the sink is closed")
 
 // New makes a sink and starts connecting in the background. It does not need the server: its error is one of the
 // options. The sink must be closed.
@@ -226,7 +226,7 @@ func (s *Sink) Check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
 	defer cancel()
-	stop := context.AfterFunc(s.ctx, cancel)
+	stop := context.AfterFunc(s.ctx, cancel) //nolint:contextcheck // the sink's end ends the call
 	defer stop()
 	session, err := s.conn.session(ctx)
 	if err != nil {

@@ -59,7 +59,7 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(s.ctx, func() { cancel(errClosed) })
+	stop := context.AfterFunc(s.ctx, func() { cancel(errClosed) }) //nolint:contextcheck // the sink's end ends the call
 	defer stop()
 	if ctx.Err() != nil {
 		return same(len(events), bridge.Retry(fmt.Errorf("nothing was sent: %w", context.Cause(ctx))))
@@ -286,8 +286,8 @@ func (c *call) landed(l landing) {
 		c.settle(l.index, nil)
 		return
 	}
-	err, what := s.classifyPublish(msg.Subject, headerBytes(msg.Header)+len(msg.Data), l.err)
-	if what == troubleOfConnection && c.halted == nil {
+	halt, err := s.classifyPublish(msg.Subject, headerBytes(msg.Header)+len(msg.Data), l.err)
+	if halt && c.halted == nil {
 		c.halted = err
 	}
 	c.settle(l.index, err)

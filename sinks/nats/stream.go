@@ -85,8 +85,7 @@ func (m *stream) isReady() bool {
 // look asks the server. Without a permission to ask, the stream is taken to be right, and info is nil.
 func (m *stream) look(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
 	info, err := m.find(ctx, s)
-	var refused *deniedError
-	if errors.As(err, &refused) {
+	if _, denied := errors.AsType[*deniedError](err); denied {
 		m.warnOnce("The account may not look at streams: whether this one fits is not known", "error", err)
 		return nil, nil
 	}

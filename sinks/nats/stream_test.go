@@ -21,9 +21,9 @@ import (
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
 )
 
-func streamConfig(t *testing.T, js natsjs.JetStream, name string) natsjs.StreamConfig {
+func streamConfig(t *testing.T, js natsjs.JetStream) natsjs.StreamConfig {
 	t.Helper()
-	stream, err := js.Stream(t.Context(), name)
+	stream, err := js.Stream(t.Context(), "TENSORLAKE")
 	require.NoError(t, err)
 	return stream.CachedInfo().Config
 }
@@ -46,7 +46,7 @@ func TestStreamIsCreated(t *testing.T) {
 		_, err := js.Stream(t.Context(), "TENSORLAKE")
 		return err == nil
 	}, bound, 20*time.Millisecond)
-	config := streamConfig(t, js, "TENSORLAKE")
+	config := streamConfig(t, js)
 	require.Equal(t, []string{"tensorlake.>"}, config.Subjects)
 	require.Equal(t, natsjs.FileStorage, config.Storage)
 	require.Equal(t, natsjs.LimitsPolicy, config.Retention)
@@ -64,7 +64,7 @@ func TestDedupeWindowIsCutToTheAge(t *testing.T) {
 	o := options(t, srv.URL())
 	o.MaxAge, o.DedupeWindow = time.Minute, time.Hour
 	requirePublishes(t, open(t, o), "cut")
-	config := streamConfig(t, natsserver.JetStream(t, natsserver.Connect(t, srv.URL())), "TENSORLAKE")
+	config := streamConfig(t, natsserver.JetStream(t, natsserver.Connect(t, srv.URL())))
 	require.Equal(t, time.Minute, config.Duplicates)
 }
 
@@ -74,14 +74,14 @@ func TestExistingStreamIsUsedAsItIs(t *testing.T) {
 	createStream(t, js, natsjs.StreamConfig{
 		Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"}, MaxAge: time.Hour, Duplicates: time.Minute, Storage: natsjs.MemoryStorage,
 	})
-	before := streamConfig(t, js, "TENSORLAKE")
+	before := streamConfig(t, js)
 	o := options(t, srv.URL())
 	logs := &logbook{}
 	o.Logger = logs.logger()
 	sink := open(t, o)
 	requirePublishes(t, sink, "existing")
 	requirePublishes(t, sink, "again") // checks, and so looks at it once more
-	require.Equal(t, before, streamConfig(t, js, "TENSORLAKE"))
+	require.Equal(t, before, streamConfig(t, js))
 	require.Equal(t, 1, strings.Count(logs.String(), "WARN"), "%s", logs)
 	for _, difference := range []string{"maximum age is 1h0m0s", "window for duplicates is 1m0s", "memory", "[tensorlake.workflow.>]"} {
 		require.Contains(t, logs.String(), difference)

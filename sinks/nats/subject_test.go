@@ -12,38 +12,38 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
-func parse(t testing.TB, text string) bridge.Template {
-	t.Helper()
+func parse(tb testing.TB, text string) bridge.Template {
+	tb.Helper()
 	template, err := bridge.ParseTemplate(text)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return template
 }
 
 func TestValidateSubject(t *testing.T) {
 	tests := map[string]string{ // template: part of the error, or nothing
-		"tensorlake.{route}":                          "",
-		"tensorlake.events":                           "",
-		"tensorlake":                                  "",
-		"a-b.pre{workflow}post.{function}.x{status}":  "",
-		"ünï.{type}":                                  "",
-		"":                                            "is needed",
-		"{route}":                                     "begin with fixed text",
-		"{project}.{route}":                           "begin with fixed text",
-		"x{project}.{route}":                          "begin with fixed text",
-		"tensorlake..{route}":                         "empty token",
-		".tensorlake":                                 "empty token",
-		"tensorlake.":                                 "empty token",
-		"tensor lake.{route}":                         "cannot",
-		"tensorlake.*":                                "cannot",
-		"tensorlake.>":                                "cannot",
-		"tensorlake.\x00{route}":                      "cannot",
-		"tensorlake.\n":                               "cannot",
-		"tensorlake.\xff":                             "cannot",
-		"$JS.API.{type}":                              "$",
-		"tensorlake.$x":                               "$",
-		"_INBOX.{type}":                               "_INBOX",
-		"_R_.{type}":                                  "_R_",
-		"t." + strings.Repeat("x", 1100):              "too long",
+		"tensorlake.{route}": "",
+		"tensorlake.events":  "",
+		"tensorlake":         "",
+		"a-b.pre{workflow}post.{function}.x{status}": "",
+		"ünï.{type}":                     "",
+		"":                               "is needed",
+		"{route}":                        "begin with fixed text",
+		"{project}.{route}":              "begin with fixed text",
+		"x{project}.{route}":             "begin with fixed text",
+		"tensorlake..{route}":            "empty token",
+		".tensorlake":                    "empty token",
+		"tensorlake.":                    "empty token",
+		"tensor lake.{route}":            "cannot",
+		"tensorlake.*":                   "cannot",
+		"tensorlake.>":                   "cannot",
+		"tensorlake.\x00{route}":         "cannot",
+		"tensorlake.\n":                  "cannot",
+		"tensorlake.\xff":                "cannot",
+		"$JS.API.{type}":                 "$",
+		"tensorlake.$x":                  "$",
+		"_INBOX.{type}":                  "_INBOX",
+		"_R_.{type}":                     "_R_",
+		"t." + strings.Repeat("x", 1100): "too long",
 		"t." + strings.Repeat("{route}.", 30) + "end": "too long",
 	}
 	for text, want := range tests {
@@ -79,7 +79,8 @@ func TestSubjectOf(t *testing.T) {
 		want     string
 	}{
 		"function": {
-			"tensorlake.{route}", bridge.Event{Route: []string{"workflow", "wf", "fn", "success"}},
+			"tensorlake.{route}",
+			bridge.Event{Route: []string{"workflow", "wf", "fn", "success"}},
 			"tensorlake.workflow.wf.fn.success",
 		},
 		"no route":         {"tensorlake.{route}", bridge.Event{}, "tensorlake._"},
@@ -103,8 +104,8 @@ func TestSubjectOf(t *testing.T) {
 }
 
 func TestLongValueIsCut(t *testing.T) {
-	for _, rune := range []string{"x", "é", "漢", "🚀"} {
-		value := strings.Repeat(rune, 300)
+	for _, letter := range []string{"x", "é", "漢", "🚀"} {
+		value := strings.Repeat(letter, 300)
 		got := token(value, maxToken)
 		require.LessOrEqual(t, len(got), maxToken)
 		require.Greater(t, len(got), maxToken-utf8.UTFMax)

@@ -128,9 +128,10 @@ type load struct {
 	events []bridge.Event
 }
 
-// publishInBackground starts a load of the given number of keys. The test ends it with finish.
-func publishInBackground(t *testing.T, b *Broker, sink bridge.Sink, name string, keys int) *load {
+// publishInBackground starts a load of several keys. The test ends it with finish.
+func publishInBackground(t *testing.T, b *Broker, sink bridge.Sink, name string) *load {
 	t.Helper()
+	const keys = 11
 	l := &load{
 		publisher: &publisher{sink: sink, batch: 2 * keys, attempts: make(chan attempt, 100_000)},
 		broker:    b,

@@ -405,7 +405,7 @@ func testUnreachableAtFirst(t *testing.T, b *Broker) {
 	sink := open(t, b)
 	err := requireCheckFails(t, b, sink)
 	require.Equal(t, bridge.FailureRetry, bridge.KindOf(err), "%v", err)
-	l := publishInBackground(t, b, sink, "first", 11)
+	l := publishInBackground(t, b, sink, "first")
 	err = l.untilFailure(t)
 	require.Equal(t, bridge.FailureRetry, bridge.KindOf(err), "%v", err)
 	b.Faults.Start(t)
@@ -414,7 +414,7 @@ func testUnreachableAtFirst(t *testing.T, b *Broker) {
 
 func testServerVanishes(t *testing.T, b *Broker) {
 	sink := open(t, b)
-	l := publishInBackground(t, b, sink, "vanishes", 11)
+	l := publishInBackground(t, b, sink, "vanishes")
 	for range 2 {
 		l.untilAcknowledged(t)
 		b.Faults.Stop(t)
@@ -427,7 +427,7 @@ func testServerVanishes(t *testing.T, b *Broker) {
 
 func testServerFallsSilent(t *testing.T, b *Broker) {
 	sink := open(t, b)
-	l := publishInBackground(t, b, sink, "silent", 11)
+	l := publishInBackground(t, b, sink, "silent")
 	l.untilAcknowledged(t)
 	b.Faults.Stall(t)
 	err := l.untilFailure(t)
@@ -438,7 +438,7 @@ func testServerFallsSilent(t *testing.T, b *Broker) {
 
 func testServerFallsSilentWithinAnswer(t *testing.T, b *Broker) {
 	sink := open(t, b)
-	l := publishInBackground(t, b, sink, "withinanswer", 11)
+	l := publishInBackground(t, b, sink, "withinanswer")
 	l.untilAcknowledged(t)
 	b.Faults.StallMidResponse(t)
 	err := l.untilFailure(t)
@@ -480,7 +480,7 @@ func testCloseWhileSilent(t *testing.T, b *Broker) {
 	started := make(chan struct{})
 	go func() {
 		close(started)
-		done <- sink.Publish(context.Background(), events[20:]) //nolint:usetesting // it has no end of its own
+		done <- sink.Publish(context.Background(), events[20:])
 	}()
 	<-started
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -500,7 +500,7 @@ func testCloseWhileSilent(t *testing.T, b *Broker) {
 
 func testConnectionsDrop(t *testing.T, b *Broker) {
 	sink := open(t, b)
-	l := publishInBackground(t, b, sink, "drop", 11)
+	l := publishInBackground(t, b, sink, "drop")
 	for range 5 {
 		l.untilAcknowledged(t)
 		b.Faults.DropConnections(t)
@@ -511,7 +511,7 @@ func testConnectionsDrop(t *testing.T, b *Broker) {
 
 func testCutWithinAnswer(t *testing.T, b *Broker) {
 	sink := open(t, b)
-	l := publishInBackground(t, b, sink, "cut", 11)
+	l := publishInBackground(t, b, sink, "cut")
 	for range 3 {
 		l.untilAcknowledged(t)
 		b.Faults.CutMidResponse(t)
@@ -522,7 +522,7 @@ func testCutWithinAnswer(t *testing.T, b *Broker) {
 
 func testLeaderChanges(t *testing.T, b *Broker) {
 	sink := open(t, b)
-	l := publishInBackground(t, b, sink, "leader", 11)
+	l := publishInBackground(t, b, sink, "leader")
 	for range 2 {
 		l.untilAcknowledged(t)
 		b.Faults.ChangeLeader(t)
@@ -533,7 +533,7 @@ func testLeaderChanges(t *testing.T, b *Broker) {
 
 func testAnsweredLate(t *testing.T, b *Broker) {
 	sink := open(t, b)
-	l := publishInBackground(t, b, sink, "late", 11)
+	l := publishInBackground(t, b, sink, "late")
 	l.untilAcknowledged(t)
 	b.Faults.AnswerLate(t)
 	err := l.untilFailure(t)

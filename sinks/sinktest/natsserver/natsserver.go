@@ -31,39 +31,39 @@ type Server struct {
 }
 
 // Single starts a server on a free port of 127.0.0.1. Each configure may change its options first. It ends with the test.
-func Single(t testing.TB, configure ...func(*server.Options)) *Server {
-	t.Helper()
+func Single(tb testing.TB, configure ...func(*server.Options)) *Server {
+	tb.Helper()
 	options := &server.Options{
 		ServerName: "single", Host: "127.0.0.1", Port: server.RANDOM_PORT,
-		JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+		JetStream: true, StoreDir: tb.TempDir(), NoLog: true, NoSigs: true,
 	}
 	for _, c := range configure {
 		c(options)
 	}
 	s := &Server{options: options}
-	t.Cleanup(s.stop)
-	s.Start(t)
+	tb.Cleanup(s.stop)
+	s.Start(tb)
 	return s
 }
 
 // Start starts the server after Stop, and returns when it takes clients.
-func (s *Server) Start(t testing.TB) {
-	t.Helper()
-	s.launch(t)
-	require.True(t, s.running.ReadyForConnections(startBound), "nats-server did not start")
+func (s *Server) Start(tb testing.TB) {
+	tb.Helper()
+	s.launch(tb)
+	require.True(tb, s.running.ReadyForConnections(startBound), "nats-server did not start")
 }
 
-func (s *Server) launch(t testing.TB) {
-	t.Helper()
+func (s *Server) launch(tb testing.TB) {
+	tb.Helper()
 	options := s.options.Clone()
 	running, err := server.NewServer(options)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	s.running = running
 	go running.Start()
 	if s.options.Port == server.RANDOM_PORT {
-		require.True(t, running.ReadyForConnections(startBound), "nats-server did not start")
+		require.True(tb, running.ReadyForConnections(startBound), "nats-server did not start")
 		address, ok := running.Addr().(*net.TCPAddr)
-		require.True(t, ok)
+		require.True(tb, ok)
 		s.options.Port = address.Port
 	}
 }
@@ -84,10 +84,10 @@ func (s *Server) stop() {
 func (s *Server) Running() *server.Server { return s.running }
 
 // Reload has the server take changed options while it runs, as the signal HUP does.
-func (s *Server) Reload(t testing.TB, change func(*server.Options)) {
-	t.Helper()
+func (s *Server) Reload(tb testing.TB, change func(*server.Options)) {
+	tb.Helper()
 	change(s.options)
-	require.NoError(t, s.running.ReloadOptions(s.options.Clone()))
+	require.NoError(tb, s.running.ReloadOptions(s.options.Clone()))
 }
 
 // Addr is host:port of the server, running or not.
@@ -102,9 +102,9 @@ func (s *Server) URL() string { return "nats://" + s.Addr() }
 type Servers []*Server
 
 // Cluster starts n servers that form one cluster, and returns when its JetStream has a leader.
-func Cluster(t testing.TB, n int, configure ...func(*server.Options)) Servers {
-	t.Helper()
-	ports := freePorts(t, 2*n)
+func Cluster(tb testing.TB, n int, configure ...func(*server.Options)) Servers {
+	tb.Helper()
+	ports := freePorts(tb, 2*n)
 	routes := make([]string, n)
 	for i := range routes {
 		routes[i] = fmt.Sprintf("nats-route://127.0.0.1:%d", ports[i])
@@ -113,7 +113,7 @@ func Cluster(t testing.TB, n int, configure ...func(*server.Options)) Servers {
 	for i := range servers {
 		options := &server.Options{
 			ServerName: fmt.Sprintf("node%d", i), Host: "127.0.0.1", Port: ports[n+i],
-			JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+			JetStream: true, StoreDir: tb.TempDir(), NoLog: true, NoSigs: true,
 			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]},
 			Routes:  server.RoutesFromStr(strings.Join(routes, ",")),
 		}
@@ -122,35 +122,35 @@ func Cluster(t testing.TB, n int, configure ...func(*server.Options)) Servers {
 		}
 		servers[i] = &Server{options: options}
 	}
-	t.Cleanup(servers.stop)
-	servers.Start(t)
+	tb.Cleanup(servers.stop)
+	servers.Start(tb)
 	return servers
 }
 
 // freePorts returns ports that nobody listened on a moment ago.
-func freePorts(t testing.TB, n int) []int {
-	t.Helper()
+func freePorts(tb testing.TB, n int) []int {
+	tb.Helper()
 	ports := make([]int, n)
 	for i := range ports {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
+		require.NoError(tb, err)
 		defer listener.Close()
 		address, ok := listener.Addr().(*net.TCPAddr)
-		require.True(t, ok)
+		require.True(tb, ok)
 		ports[i] = address.Port
 	}
 	return ports
 }
 
 // Start starts all servers that are stopped, and returns when the cluster is of one mind.
-func (c Servers) Start(t testing.TB) {
-	t.Helper()
+func (c Servers) Start(tb testing.TB) {
+	tb.Helper()
 	for _, s := range c {
 		if s.running == nil {
-			s.launch(t)
+			s.launch(tb)
 		}
 	}
-	require.Eventually(t, func() bool {
+	require.Eventually(tb, func() bool {
 		leaders := 0
 		for _, s := range c {
 			switch {
@@ -187,10 +187,10 @@ func (c Servers) URL() string {
 }
 
 // Leader returns the server that leads the stream, waiting for an election to end.
-func (c Servers) Leader(t testing.TB, stream string) *Server {
-	t.Helper()
+func (c Servers) Leader(tb testing.TB, stream string) *Server {
+	tb.Helper()
 	var leader *Server
-	require.Eventually(t, func() bool {
+	require.Eventually(tb, func() bool {
 		for _, s := range c {
 			if s.running != nil && s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
 				leader = s
@@ -203,69 +203,69 @@ func (c Servers) Leader(t testing.TB, stream string) *Server {
 }
 
 // Connect returns a client of url. It ends with the test.
-func Connect(t testing.TB, url string, options ...natsgo.Option) *natsgo.Conn {
-	t.Helper()
+func Connect(tb testing.TB, url string, options ...natsgo.Option) *natsgo.Conn {
+	tb.Helper()
 	nc, err := natsgo.Connect(url, options...)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	require.NoError(tb, err)
+	tb.Cleanup(nc.Close)
 	return nc
 }
 
 // JetStream returns a client's JetStream.
-func JetStream(t testing.TB, nc *natsgo.Conn) natsjs.JetStream {
-	t.Helper()
+func JetStream(tb testing.TB, nc *natsgo.Conn) natsjs.JetStream {
+	tb.Helper()
 	js, err := natsjs.New(nc)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return js
 }
 
 // Messages returns everything that a stream holds, in stored order. A stream that does not exist holds nothing.
-func Messages(t testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
-	t.Helper()
-	js := JetStream(t, nc)
-	ctx, cancel := context.WithTimeout(t.Context(), startBound)
+func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
+	tb.Helper()
+	js := JetStream(tb, nc)
+	ctx, cancel := context.WithTimeout(tb.Context(), startBound)
 	defer cancel()
 	handle, err := js.Stream(ctx, stream)
 	if err != nil {
-		require.ErrorIs(t, err, natsjs.ErrStreamNotFound)
+		require.ErrorIs(tb, err, natsjs.ErrStreamNotFound)
 		return nil
 	}
-	count := int(handle.CachedInfo().State.Msgs) //nolint:gosec // a test's stream is short
+	count := int(handle.CachedInfo().State.Msgs)
 	if count == 0 {
 		return nil
 	}
 	consumer, err := handle.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	messages, err := consumer.Messages()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	defer messages.Stop()
 	stop := context.AfterFunc(ctx, messages.Stop)
 	defer stop()
 	all := make([]natsjs.Msg, 0, count)
 	for len(all) < count {
 		msg, err := messages.Next()
-		require.NoError(t, err, "%d of %d messages were read", len(all), count)
+		require.NoError(tb, err, "%d of %d messages were read", len(all), count)
 		all = append(all, msg)
 	}
 	return all
 }
 
 // Records reads a stream of messages in binary mode, for the conformance suite.
-func Records(t testing.TB, url, stream string, options ...natsgo.Option) []sinktest.Record {
-	t.Helper()
+func Records(tb testing.TB, url, stream string, options ...natsgo.Option) []sinktest.Record {
+	tb.Helper()
 	nc, err := natsgo.Connect(url, options...)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	defer nc.Close()
-	messages := Messages(t, nc, stream)
+	messages := Messages(tb, nc, stream)
 	records := make([]sinktest.Record, 0, len(messages))
 	for _, msg := range messages {
 		var headers []cloudevents.Header
 		for name, values := range msg.Headers() {
-			require.Len(t, values, 1, "header %s", name)
+			require.Len(tb, values, 1, "header %s", name)
 			headers = append(headers, cloudevents.Header{Name: name, Value: values[0]})
 		}
 		event, err := cloudevents.Decode(headers, cloudevents.NATSPrefix, msg.Data())
-		require.NoError(t, err)
+		require.NoError(tb, err)
 		records = append(records, sinktest.Record{Event: event})
 	}
 	return records

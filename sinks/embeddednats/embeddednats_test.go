@@ -1,0 +1,219 @@
+package embeddednats
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+// childDir names the directory in which this binary runs a server and nothing else, until it is killed.
+const childDir = "EMBEDDEDNATS_TEST_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		runChild(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func runChild(dir string) {
+	server, err := Start(context.Background(), Options{Listen: "127.0.0.1:0", Dir: dir})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(server.ClientURL())
+	select {}
+}
+
+func start(t *testing.T, o Options) *Server {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	server, err := Start(ctx, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { stop(t, server) })
+	return server
+}
+
+func stop(t *testing.T, server *Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, server.Shutdown(ctx))
+}
+
+func jetStream(t *testing.T, url string) natsjs.JetStream {
+	t.Helper()
+	nc, err := natsgo.Connect(url)
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := natsjs.New(nc)
+	require.NoError(t, err)
+	return js
+}
+
+func publish(t *testing.T, js natsjs.JetStream, from, to int) {
+	t.Helper()
+	_, err := js.CreateOrUpdateStream(t.Context(), natsjs.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
+	require.NoError(t, err)
+	for i := from; i < to; i++ {
+		ack, err := js.Publish(t.Context(), "s.x", fmt.Append(nil, i))
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, ack.Sequence)
+	}
+}
+
+func requireStored(t *testing.T, js natsjs.JetStream, count int) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), "S")
+	require.NoError(t, err)
+	require.EqualValues(t, count, stream.CachedInfo().State.Msgs)
+	for i := range count {
+		msg, err := stream.GetMsg(t.Context(), uint64(i+1))
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprint(i), string(msg.Data))
+	}
+}
+
+func TestStartsAndKeepsWhatItStored(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "missing", "nats")
+	server := start(t, Options{Listen: "127.0.0.1:0", Dir: dir})
+	require.True(t, strings.HasPrefix(server.ClientURL(), "nats://127.0.0.1:"), server.ClientURL())
+	require.Contains(t, server.ClientURL(), server.Addr().String())
+	config := server.server.JetStreamConfig()
+	require.True(t, config.SyncAlways, "an acknowledged message must be on the disk")
+	require.True(t, strings.HasPrefix(config.StoreDir, dir), "%s is not in %s", config.StoreDir, dir)
+	require.EqualValues(t, maxMemory, config.MaxMemory)
+	require.Positive(t, config.MaxStore)
+	vars, err := server.server.Varz(nil)
+	require.NoError(t, err)
+	require.Zero(t, vars.HTTPPort+vars.HTTPSPort, "there is no monitoring port")
+	publish(t, jetStream(t, server.ClientURL()), 0, 10)
+	stop(t, server)
+	stop(t, server) // again is nothing
+
+	again := start(t, Options{Listen: server.Addr().String(), Dir: dir})
+	require.Equal(t, server.Addr().String(), again.Addr().String())
+	requireStored(t, jetStream(t, again.ClientURL()), 10)
+}
+
+func TestLargeMessages(t *testing.T) {
+	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir()})
+	js := jetStream(t, server.ClientURL())
+	require.EqualValues(t, maxPayload, js.Conn().MaxPayload())
+	_, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
+	require.NoError(t, err)
+	_, err = js.Publish(t.Context(), "s.x", make([]byte, 4<<20))
+	require.NoError(t, err)
+}
+
+func TestAllInterfaces(t *testing.T) {
+	server := start(t, Options{Listen: ":0", Dir: t.TempDir()})
+	require.True(t, strings.HasPrefix(server.ClientURL(), "nats://127.0.0.1:"), server.ClientURL())
+	require.NotNil(t, jetStream(t, server.ClientURL()))
+}
+
+func TestSurvivesBeingKilled(t *testing.T) {
+	dir := t.TempDir()
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), childDir+"="+dir)
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	t.Cleanup(func() { _ = child.Process.Kill() })
+	url, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	nc, err := natsgo.Connect(strings.TrimSpace(url), natsgo.NoReconnect())
+	require.NoError(t, err, "%s", url)
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	require.NoError(t, err)
+	publish(t, js, 0, 200)
+	require.NoError(t, child.Process.Signal(syscall.SIGKILL))
+	require.Error(t, child.Wait())
+
+	server := start(t, Options{Listen: "127.0.0.1:0", Dir: dir})
+	again := jetStream(t, server.ClientURL())
+	requireStored(t, again, 200)
+	publish(t, again, 200, 210)
+}
+
+func TestAddressThatCannotBeUsed(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	for address, want := range map[string]string{
+		taken.Addr().String(): "address already in use",
+		"127.0.0.1":           "missing port",
+		"127.0.0.1:nats":      `"nats" is not a number`,
+		"127.0.0.1:70000":     `"70000" is not a number`,
+		"192.0.2.1:0":         "cannot assign",
+	} {
+		_, err := Start(t.Context(), Options{Listen: address, Dir: t.TempDir()})
+		var listen *ListenError
+		require.ErrorAs(t, err, &listen)
+		require.Equal(t, address, listen.Address)
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, address)
+	}
+	_, err = Start(t.Context(), Options{Listen: taken.Addr().String(), Dir: t.TempDir()})
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
+}
+
+func TestDirectoryThatCannotBeUsed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err := Start(t.Context(), Options{Listen: "127.0.0.1:0", Dir: file})
+	require.ErrorContains(t, err, file)
+}
+
+// lines keeps what is logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func TestDirectoryThatTurnsOutBad(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "jetstream"), []byte("a file where a directory belongs"), 0o600))
+	logged := &lines{}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := Start(ctx, Options{Listen: "127.0.0.1:0", Dir: dir, Logger: slog.New(slog.NewTextHandler(logged, nil))})
+	require.Error(t, err)
+	require.NoError(t, ctx.Err(), "it is not waited for")
+	require.ErrorContains(t, err, "cannot start")
+	logged.mu.Lock()
+	defer logged.mu.Unlock()
+	require.Contains(t, logged.text.String(), "component=nats-server")
+}
+
+func TestStartEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := Start(ctx, Options{Listen: "127.0.0.1:0", Dir: t.TempDir()})
+	require.ErrorIs(t, err, context.Canceled)
+}

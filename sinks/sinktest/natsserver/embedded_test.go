@@ -1,0 +1,60 @@
+package natsserver_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/embeddednats"
+	"github.com/fnbridge/fnbridge/sinks/nats"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestEmbeddedServer has the NATS sink pass the suite against the server that a bridge brings along.
+func TestEmbeddedServer(t *testing.T) {
+	subject, err := bridge.ParseTemplate("tensorlake.{route}")
+	require.NoError(t, err)
+	sinktest.Run(t, func(t *testing.T) sinktest.Broker {
+		options := embeddednats.Options{Listen: "127.0.0.1:0", Dir: t.TempDir()}
+		var running *embeddednats.Server
+		start := func(t *testing.T) {
+			t.Helper()
+			var err error
+			running, err = embeddednats.Start(t.Context(), options)
+			require.NoError(t, err)
+			options.Listen = running.Addr().String()
+		}
+		stop := func(t *testing.T) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			require.NoError(t, running.Shutdown(ctx))
+		}
+		start(t)
+		t.Cleanup(func() { stop(t) })
+		return sinktest.Broker{
+			NewSink: func(t *testing.T) bridge.Sink {
+				sink, err := nats.New(nats.Options{
+					Name: "nats", URL: running.ClientURL(), Stream: "TENSORLAKE", CreateStream: true,
+					MaxAge: time.Hour, DedupeWindow: time.Minute, Subject: subject, AckTimeout: time.Second,
+				})
+				require.NoError(t, err)
+				return sink
+			},
+			Stored: func(t *testing.T) []sinktest.Record {
+				return natsserver.Records(t, running.ClientURL(), "TENSORLAKE")
+			},
+			TooLarge:     9 << 20,
+			PublishBound: 4 * time.Second,
+			ServerCode:   natsserver.Code,
+			Faults:       sinktest.Faults{Stop: stop, Start: start, Unreachable: true},
+		}
+	})
+}
