@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +51,7 @@ type connection struct {
 	current    *session
 	err        error         // why there is no session; nil before the first try has ended
 	changed    chan struct{} // closed and replaced whenever current or err changes
-	discovered []string      // servers that the last session's server told of
+	discovered []string      // the last session's server, and those that it told of
 	kickedAt   time.Time
 }
 
@@ -107,13 +108,15 @@ func (c *connection) run(ctx context.Context) {
 func (c *connection) use(ctx context.Context, s *session) error {
 	server := s.nc.ConnectedUrlRedacted()
 	c.log.Debug("Connected to NATS", "server", server, "server_version", s.nc.ConnectedServerVersion())
-	c.mu.Lock()
-	c.discovered = s.nc.DiscoveredServers()
-	c.mu.Unlock()
 	c.set(s, nil)
 	select {
 	case <-ctx.Done():
 	case <-s.closed:
+	}
+	if others := s.nc.DiscoveredServers(); len(others) > 0 {
+		c.mu.Lock()
+		c.discovered = append(others, server)
+		c.mu.Unlock()
 	}
 	s.mu.Lock()
 	err := s.blocked
@@ -215,13 +218,15 @@ func (c *connection) connect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, bridge.Blocked(err)
 	}
-	rand.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] }) //nolint:gosec // nor does the order
+	rand.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] }) //nolint:gosec // the order needs no secrecy
 	c.mu.Lock()
 	for _, text := range c.discovered {
-		if u, err := url.Parse(text); err == nil {
-			u.User = urls[0].User
-			urls = append(urls, u)
+		u, err := url.Parse(text)
+		if err != nil || slices.ContainsFunc(urls, func(known *url.URL) bool { return known.Host == u.Host }) {
+			continue
 		}
+		u.User = urls[0].User
+		urls = append(urls, u)
 	}
 	c.mu.Unlock()
 	var retry, blocked []error

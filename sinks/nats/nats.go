@@ -69,8 +69,9 @@ const (
 	defaultAckTimeout = 5 * time.Second
 	// maxInFlight is how many events of all calls together wait for their acknowledgement.
 	maxInFlight = 512
-	// callBound is when a call of Publish stops sending more, so that it ends although a server is very slow.
-	callBound = 30 * time.Second
+	// callTimeouts, times the timeout of one acknowledgement, is when a call of Publish stops sending more, so that it
+	// ends although a server is very slow.
+	callTimeouts = 6
 )
 
 // Sink publishes to one stream. It is a bridge.Sink.

@@ -51,8 +51,8 @@ type call struct {
 	acks     int
 }
 
-// Publish implements bridge.Sink. It ends within about half a minute, however slow the server is: what has not been
-// sent by then, or not acknowledged in time, is marked to be tried again.
+// Publish implements bridge.Sink. It ends within eight times Options.AckTimeout, however slow the server is: what has
+// not been sent by then, or not acknowledged in time, is marked to be tried again.
 func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 	if len(events) == 0 {
 		return nil
@@ -130,7 +130,8 @@ func newCall(s *Sink, session *session, events []bridge.Event) *call {
 // run sends until every event has a result. When ctx ends it leaves the rest to abandoned.
 func (c *call) run(ctx context.Context) {
 	defer c.forget()
-	bound := time.NewTimer(callBound)
+	limit := callTimeouts * c.sink.o.AckTimeout
+	bound := time.NewTimer(limit)
 	defer bound.Stop()
 	for c.flying > 0 || len(c.ready) > 0 {
 		if c.halted != nil && len(c.ready) > 0 {
@@ -155,7 +156,7 @@ func (c *call) run(ctx context.Context) {
 		case slot <- struct{}{}:
 			c.send(c.pop())
 		case <-bound.C:
-			c.halted = bridge.Retry(fmt.Errorf("stream %s is slow: it took %s for a part of %d events", c.sink.o.Stream, callBound, len(c.events)))
+			c.halted = bridge.Retry(fmt.Errorf("stream %s is slow: it has not taken all of %d events within %s", c.sink.o.Stream, len(c.events), limit))
 		case <-ctx.Done():
 			return
 		}

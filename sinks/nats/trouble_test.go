@@ -1,0 +1,105 @@
+package nats_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
+)
+
+func TestSlowServerBoundsACall(t *testing.T) {
+	srv := natsserver.Single(t)
+	proxy := faultproxy.New(t, srv.Addr())
+	o := options(t, "nats://"+proxy.Addr())
+	o.AckTimeout = 200 * time.Millisecond
+	sink := open(t, o)
+	requirePublishes(t, sink, "warm")
+	proxy.DelayAnswers(50 * time.Millisecond) // one acknowledgement a time, since there is one key
+	events := sinktest.Events("slow", 500, 1)
+	began := time.Now()
+	results := sink.Publish(t.Context(), events)
+	require.Less(t, time.Since(began), 8*o.AckTimeout+time.Second)
+	require.NoError(t, results[0])
+	last := results[len(results)-1]
+	require.Equal(t, bridge.FailureRetry, bridge.KindOf(last), "%v", last)
+	require.ErrorContains(t, last, "has not taken all of 500 events")
+	failed := false
+	for _, err := range results {
+		require.False(t, failed && err == nil, "an event was acknowledged behind one that was not")
+		failed = err != nil
+	}
+}
+
+func TestSilentConnectionIsReplaced(t *testing.T) {
+	srv := natsserver.Single(t)
+	proxy := faultproxy.New(t, srv.Addr())
+	sink := open(t, options(t, "nats://"+proxy.Addr()))
+	requirePublishes(t, sink, "warm")
+	before := connectionIDs(t, srv)
+	require.Len(t, before, 1)
+	proxy.StallAnswersAfter(0)
+	err := sink.Publish(t.Context(), sinktest.Events("silent", 1, 1))[0]
+	require.ErrorContains(t, err, "has not acknowledged")
+	require.Eventually(t, func() bool {
+		now := connectionIDs(t, srv)
+		return len(now) > 0 && now[0] != before[0]
+	}, bound, 20*time.Millisecond, "the sink keeps a connection that answers nothing")
+}
+
+func connectionIDs(t *testing.T, srv *natsserver.Server) []uint64 {
+	t.Helper()
+	connections, err := srv.Running().Connz(&server.ConnzOptions{Sort: server.ByCid})
+	require.NoError(t, err)
+	var ids []uint64
+	for _, c := range connections.Conns {
+		ids = append(ids, c.Cid)
+	}
+	return ids
+}
+
+// A connection whose buffers are full blocks whoever writes to it.
+func TestConnectionThatTakesNothing(t *testing.T) {
+	srv := natsserver.Single(t)
+	proxy := faultproxy.New(t, srv.Addr())
+	o := options(t, "nats://"+proxy.Addr())
+	o.AckTimeout = 5 * time.Second
+	sink := newSink(t, o)
+	requirePublishes(t, sink, "warm")
+	proxy.Stall()
+	events := sinktest.Events("large", 200, 200)
+	for i := range events {
+		events[i].Data = bytes.Repeat([]byte("1"), 500_000)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	for _, err := range sink.Publish(ctx, events) {
+		require.Error(t, err)
+		require.Equal(t, bridge.FailureRetry, bridge.KindOf(err), "%v", err)
+	}
+	require.Less(t, time.Since(began), 2*time.Second)
+
+	began = time.Now()
+	closing, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	require.NoError(t, sink.Close(closing))
+	require.Less(t, time.Since(began), 2*time.Second)
+}
+
+func TestOtherServersOfTheClusterAreFound(t *testing.T) {
+	cluster := natsserver.Cluster(t, 3)
+	o := options(t, cluster[0].URL())
+	o.Replicas = 3
+	sink := open(t, o)
+	requirePublishes(t, sink, "first")
+	cluster[0].Stop(t)
+	requirePublishes(t, sink, "second")
+}
