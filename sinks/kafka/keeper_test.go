@@ -33,6 +33,15 @@ func TestTheTopicIsCreated(t *testing.T) {
 	require.Equal(t, 20, n)
 }
 
+func TestATopicOfThreeReplicasIsCreatedSafe(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(3))
+	var l logs
+	s := open(t, c.ListenAddrs(), creating(1, 3), withLogs(&l))
+	require.Eventually(t, func() bool { return s.limits.minSync.Load() == 2 }, within, 5*time.Millisecond)
+	require.Equal(t, "2", *c.TopicInfo(testTopic).Configs[minInSyncReplicas])
+	require.NotContains(t, l.String(), "WARN")
+}
+
 func TestTheTopicIsCreatedWithTheBrokersDefaults(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(1), kfake.DefaultNumPartitions(5), kfake.BrokerConfigs(map[string]string{"default.replication.factor": "1"}))
 	s := open(t, c.ListenAddrs(), creating(0, 0))

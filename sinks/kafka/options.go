@@ -39,7 +39,7 @@ type Options struct {
 	Key bridge.Template
 
 	// CreateTopic has the sink create the topic when there is none, with Partitions and ReplicationFactor (0: the
-	// broker's defaults). A topic that exists is used as it is.
+	// broker's defaults), and from three replicas on with min.insync.replicas=2. A topic that exists is used as it is.
 	CreateTopic                   bool
 	Partitions, ReplicationFactor int
 

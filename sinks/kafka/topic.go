@@ -38,6 +38,10 @@ func (s *Sink) create(ctx context.Context) error {
 	if s.opts.ReplicationFactor > 0 {
 		config.ReplicationFactor = s.opts.ReplicationFactor
 	}
+	if config.ReplicationFactor >= 3 {
+		// With the brokers' default of 1, what is acknowledged could be with one broker alone.
+		config.ConfigEntries = []kafkago.ConfigEntry{{ConfigName: minInSyncReplicas, ConfigValue: "2"}}
+	}
 	res, err := g.client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{config}})
 	if err == nil {
 		err = res.Errors[s.opts.Topic]
