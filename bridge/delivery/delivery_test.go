@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -363,6 +364,68 @@ func TestTheCursorWaitsForTheDeadLetterToBeStored(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
 	require.Equal(t, 4, letters[0].Attempts)
+	require.Equal(t, 1, f.log.count("rejected"))
+}
+
+// brokenReads is a journal that cannot be read for a while.
+type brokenReads struct {
+	*journal.Journal
+	failing atomic.Bool
+	tries   atomic.Int64
+}
+
+func (b *brokenReads) Read(ctx context.Context, after int64, maxCount int, maxBytes int64) ([]journal.Webhook, error) {
+	if b.failing.Load() {
+		b.tries.Add(1)
+		return nil, errors.New("input/output error")
+	}
+	return b.Journal.Read(ctx, after, maxCount, maxBytes)
+}
+
+func TestAJournalThatCannotBeReadIsTriedAgain(t *testing.T) {
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: newScriptedSink(), log: &records{}}
+	broken := &brokenReads{Journal: f.journal}
+	broken.failing.Store(true)
+	f.run(func(o *Options) { o.Journal = broken })
+	for i := range 50 {
+		f.accept(fmt.Sprintf("k%d", i), "a")
+	}
+	require.Eventually(t, func() bool { return broken.tries.Load() > 1 }, 10*time.Second, time.Millisecond)
+	require.Less(t, broken.tries.Load(), int64(10), "what is accepted meanwhile does not hurry it")
+	broken.failing.Store(false)
+	f.awaitCursor(50)
+	require.Equal(t, 1, f.log.count("cannot be read"))
+	require.Equal(t, 1, f.log.count("can be read again"))
+}
+
+// brokenCursor is a journal whose disk takes no cursor.
+type brokenCursor struct {
+	*journal.Journal
+	failing atomic.Bool
+}
+
+func (b *brokenCursor) Advance(ctx context.Context, sink string, seq int64) error {
+	if b.failing.Load() {
+		return errors.New("disk full")
+	}
+	return b.Journal.Advance(ctx, sink, seq)
+}
+
+func TestDeliveryGoesOnWhileTheCursorCannotBeWritten(t *testing.T) {
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: newScriptedSink(), log: &records{}}
+	broken := &brokenCursor{Journal: f.journal}
+	broken.failing.Store(true)
+	f.run(func(o *Options) { o.Journal = broken })
+	for i := range 50 {
+		f.accept(fmt.Sprintf("k%d", i), "a")
+		f.sink.await(t, count(i+1))
+	}
+	require.Equal(t, 1, f.log.count("the journal cannot be written"))
+	c, err := f.journal.Cursor(t.Context(), "scripted")
+	require.NoError(t, err)
+	require.Zero(t, c)
+	broken.failing.Store(false)
+	f.awaitCursor(50)
 }
 
 func TestADeadPartitionHoldsUpNoOther(t *testing.T) {

@@ -88,10 +88,9 @@ type parsed struct {
 
 // outcome is what became of a batch.
 type outcome struct {
-	lane     *lane
-	batch    []*item
-	wasRetry bool
-	errs     []error // nil: acknowledged, or safely in the dead letters
+	lane  *lane
+	batch []*item
+	errs  []error // nil: acknowledged, or safely in the dead letters
 }
 
 type writeResult struct {
@@ -101,7 +100,10 @@ type writeResult struct {
 }
 
 // checkResult is what a check of the idle sink found.
-type checkResult struct{ err error }
+type checkResult struct {
+	err error
+	cut bool // by a stop, which is no trouble of the sink's and no sign that it is well
+}
 
 // Run delivers until ctx ends. Then it starts nothing new, waits for what is under way for as long as the context
 // publish lasts, writes the cursor, and returns. What is left waits in the journal. It returns an error only if the
@@ -152,7 +154,7 @@ func (l *loop) run(ctx context.Context) error {
 		case r := <-l.wrote:
 			l.written(r)
 		case r := <-l.checked:
-			l.checkedIdle(r.err)
+			l.checkedIdle(r)
 		}
 	}
 	return l.stop() //nolint:contextcheck // ctx has ended; what is under way has the context publish
@@ -239,23 +241,25 @@ func (l *loop) startRead(ctx context.Context) {
 }
 
 func (l *loop) readAfter(ctx context.Context, after int64) []parsed {
-	failed := false
-	for {
+	for failed := false; ; {
 		changed := l.o.Journal.Changed()
 		entries, err := l.o.Journal.Read(ctx, after, readWebhooks, readBytes)
-		var retry <-chan time.Time
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil
-		case err != nil:
+		}
+		if err != nil {
 			if !failed {
 				failed = true
 				l.o.Logger.Error("the journal cannot be read; trying again every second", "sink", l.name, "error", err)
 			}
-			timer := time.NewTimer(journalRetry)
-			defer timer.Stop()
-			retry = timer.C
-		case len(entries) > 0:
+			pause(ctx, journalRetry)
+			continue
+		}
+		if failed {
+			failed = false
+			l.o.Logger.Info("the journal can be read again", "sink", l.name)
+		}
+		if len(entries) > 0 {
 			result := make([]parsed, 0, len(entries))
 			for _, e := range entries {
 				payload, err := tensorlake.Parse(e.Body)
@@ -267,8 +271,17 @@ func (l *loop) readAfter(ctx context.Context, after int64) []parsed {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-retry:
 		}
+	}
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
@@ -297,11 +310,10 @@ func (l *loop) startBatches() time.Time {
 	now := l.o.Now()
 	var next time.Time
 	for _, ln := range l.lanes {
-		wasRetry := len(ln.held) > 0 && !now.Before(ln.retryAt)
 		if batch := ln.take(now, &l.o); len(batch) > 0 {
 			ln.busy = true
 			l.running++
-			go func() { l.published <- l.send(ln, batch, wasRetry) }()
+			go func() { l.published <- l.send(ln, batch) }()
 		}
 		if !ln.busy && len(ln.held) > 0 {
 			next = earlier(next, ln.retryAt)
@@ -311,7 +323,7 @@ func (l *loop) startBatches() time.Time {
 }
 
 // send publishes a batch and stores its rejected events as dead letters.
-func (l *loop) send(ln *lane, batch []*item, wasRetry bool) outcome {
+func (l *loop) send(ln *lane, batch []*item) outcome {
 	events := make([]bridge.Event, len(batch))
 	for i, it := range batch {
 		events[i] = it.event
@@ -328,7 +340,7 @@ func (l *loop) send(ln *lane, batch []*item, wasRetry bool) outcome {
 		}
 	}
 	l.bury(batch, errs)
-	return outcome{lane: ln, batch: batch, wasRetry: wasRetry, errs: errs}
+	return outcome{lane: ln, batch: batch, errs: errs}
 }
 
 // bury stores the rejected events as dead letters. Where that succeeds their error becomes nil; otherwise they are tried again.
@@ -351,19 +363,21 @@ func (l *loop) bury(batch []*item, errs []error) {
 	if len(letters) == 0 {
 		return
 	}
-	err := l.o.Journal.AddDeadLetters(l.publish, letters)
-	for _, i := range rejected {
-		if err != nil {
+	if err := l.o.Journal.AddDeadLetters(l.publish, letters); err != nil {
+		for _, i := range rejected {
 			errs[i] = bridge.Retry(fmt.Errorf("rejected by the sink, and the dead letter could not be stored: %w", err))
-			l.metrics.retried.Inc()
-			continue
 		}
-		l.metrics.deadLettered.Inc()
-		e := batch[i].event
-		l.o.Logger.Warn("event rejected; it is in the dead letters", "sink", l.name, "event_id", e.ID,
-			"type", shorten(e.Type), "webhook_id", e.WebhookID, "error", errs[i])
+		l.metrics.retried.Add(float64(len(rejected)))
+		return
+	}
+	// One line a batch: a payload can have very many functions.
+	first := letters[0]
+	l.o.Logger.Warn("events rejected by the sink's broker; they are in the dead letters", "sink", l.name, "events", len(letters),
+		"first_event_id", first.EventID, "first_type", shorten(first.EventType), "first_webhook_id", first.WebhookID, "first_error", first.Reason)
+	for _, i := range rejected {
 		errs[i] = nil
 	}
+	l.metrics.deadLettered.Add(float64(len(rejected)))
 }
 
 func deadLetter(sink string, it *item, cause error, now time.Time) journal.DeadLetter {
@@ -400,7 +414,7 @@ func (l *loop) settle(r outcome) {
 		}
 		l.finish(it)
 	}
-	r.lane.settle(l.o.Now(), failed, cause, done, retried, r.wasRetry, &l.o)
+	r.lane.settle(l.o.Now(), failed, cause, done, retried, &l.o)
 	l.moveCursor()
 	l.health.delivering(l)
 }
@@ -461,7 +475,7 @@ func (l *loop) written(r writeResult) {
 	l.writing = false
 	if r.err != nil {
 		l.nextWrite = l.o.Now().Add(journalRetry)
-		if !l.writeFailed {
+		if !l.writeFailed && l.publish.Err() == nil { // a write that a stop cuts short is made up for by the stop
 			l.writeFailed = true
 			l.o.Logger.Error("the journal cannot be written; deliveries go on, and after a restart some are repeated",
 				"sink", l.name, "error", r.err)
@@ -492,20 +506,17 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 		limited, cancel := context.WithTimeout(ctx, l.o.CheckTimeout)
 		defer cancel()
 		err := l.o.Sink.Check(limited)
-		if ctx.Err() != nil {
-			err = nil // a stop is no trouble of the sink's
-		}
-		l.checked <- checkResult{err}
+		l.checked <- checkResult{err: err, cut: ctx.Err() != nil}
 	}()
 	return time.Time{}
 }
 
-func (l *loop) checkedIdle(err error) {
+func (l *loop) checkedIdle(r checkResult) {
 	l.running--
 	l.checking = false
 	l.nextCheck = l.o.Now().Add(l.o.CheckInterval)
-	if l.window.events == 0 {
-		l.health.idle(err)
+	if l.window.events == 0 && !r.cut {
+		l.health.idle(r.err)
 	}
 }
 

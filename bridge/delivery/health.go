@@ -11,25 +11,28 @@ import (
 // The states of a sink, as `fnbridge status` shows them.
 const (
 	stateUp       = "up"       // the last try of every partition was acknowledged
-	stateDegraded = "degraded" // some partitions hold events back, others go on
+	stateDegraded = "degraded" // some events are held back, others go on
 	stateDown     = "down"     // nothing gets through
 	stateBlocked  = "blocked"  // nothing gets through until somebody mends it
 )
 
-// health follows how a sink is and says so in the log: once when it changes, not once a try.
+// errorInterval is how exactly the time of an error that goes on is kept.
+const errorInterval = time.Second
+
+// health follows how a sink is and says so in the log: from when it leaves up until it is back, each state once.
 type health struct {
-	d       *Dispatcher
-	now     string
-	since   time.Time
-	err     string
-	errAt   time.Time
-	said    string // the last state that the log was told
-	downAt  time.Time
-	started bool
+	d         *Dispatcher
+	now       string
+	since     time.Time
+	err       string
+	errAt     time.Time
+	troubleAt time.Time       // when the state left up
+	told      map[string]bool // the states that the log was told since then
+	started   bool
 }
 
 func newHealth(d *Dispatcher) health {
-	return health{d: d, now: stateUp, said: stateUp, since: d.o.Now()}
+	return health{d: d, now: stateUp, told: make(map[string]bool), since: d.o.Now()}
 }
 
 // state is what the journal keeps of the sink's health.
@@ -42,80 +45,86 @@ func (h *health) state(sink string) journal.SinkState {
 
 // delivering judges by the lanes, after a batch.
 func (h *health) delivering(l *loop) {
-	working, failing, down, tries := 0, 0, 0, 0
-	kind := bridge.FailureRetry
-	var cause error
+	var worst *lane // whose failure is shown: one that is blocked, and of those the latest
+	var since time.Time
+	tries, goesOn := 0, false
 	for _, ln := range l.lanes {
-		if ln.idle() {
-			continue
-		}
-		working++
 		if !ln.failing() {
 			continue
 		}
-		failing++
+		goesOn = goesOn || !ln.down
 		tries = max(tries, ln.attempt)
-		if ln.down {
-			down++
+		if since.IsZero() || ln.failingSince.Before(since) {
+			since = ln.failingSince
 		}
-		if cause == nil || ln.kind == bridge.FailureBlocked {
-			cause = ln.cause
-		}
-		if ln.kind == bridge.FailureBlocked {
-			kind = bridge.FailureBlocked
+		if worst == nil || worse(ln, worst) {
+			worst = ln
 		}
 	}
-	next := stateUp
+	if worst == nil {
+		h.set(stateUp, nil, time.Time{}, true)
+		return
+	}
+	for _, ln := range l.lanes {
+		// A lane with nothing to do is taken to go on if the sink took something of it since the trouble began.
+		goesOn = goesOn || (!ln.failing() && ln.passedAt.After(since))
+	}
+	next := stateDown
 	switch {
-	case failing == 0:
-	case down < working:
+	case goesOn:
 		next = stateDegraded
-	case kind == bridge.FailureBlocked:
+	case worst.kind == bridge.FailureBlocked:
 		next = stateBlocked
-	default:
-		next = stateDown
 	}
 	// A first failure often passes at once, as with a change of leader: it is not worth a line.
-	h.set(next, cause, tries > 1 || kind == bridge.FailureBlocked)
+	h.set(next, worst.cause, worst.failedAt, tries > 1 || worst.kind == bridge.FailureBlocked)
+}
+
+func worse(a, b *lane) bool {
+	if aBlocked, bBlocked := a.kind == bridge.FailureBlocked, b.kind == bridge.FailureBlocked; aBlocked != bBlocked {
+		return aBlocked
+	}
+	return a.failedAt.After(b.failedAt)
 }
 
 // idle judges by a check of the sink while it had nothing to do.
 func (h *health) idle(err error) {
+	now := h.d.o.Now()
 	switch {
 	case err == nil:
-		h.set(stateUp, nil, true)
+		h.set(stateUp, nil, time.Time{}, true)
 	case bridge.KindOf(err) == bridge.FailureBlocked:
-		h.set(stateBlocked, err, true)
+		h.set(stateBlocked, err, now, true)
 	default:
-		h.set(stateDown, err, true)
+		h.set(stateDown, err, now, true)
 	}
 }
 
-func (h *health) set(next string, cause error, say bool) {
+// set takes a new judgement: the state, and unless that is up, its cause, when that occurred, and whether it is worth
+// a line in the log.
+func (h *health) set(next string, cause error, at time.Time, say bool) {
 	now := h.d.o.Now()
 	if next != h.now || !h.started {
+		if h.now == stateUp {
+			h.troubleAt = now
+		}
 		h.now, h.since, h.started = next, now, true
 		h.d.up.Store(next == stateUp)
-		if next != stateUp && h.said == stateUp && h.downAt.IsZero() {
-			h.downAt = now
-		}
 	}
-	if cause != nil {
-		if text := cause.Error(); text != h.err {
-			h.err, h.errAt = text, now
-		}
-	}
-	if next == h.said {
-		if next == stateUp {
-			h.downAt = time.Time{}
+	if next == stateUp {
+		if len(h.told) > 0 {
+			h.log(next, nil, now)
+			clear(h.told)
 		}
 		return
 	}
-	if next != stateUp && !say {
-		return
+	if text := cause.Error(); text != h.err || at.Sub(h.errAt) >= errorInterval {
+		h.err, h.errAt = text, at
 	}
-	h.said = next
-	h.log(next, cause, now)
+	if say && !h.told[next] {
+		h.told[next] = true
+		h.log(next, cause, now)
+	}
 }
 
 func (h *health) log(state string, cause error, now time.Time) {
@@ -123,8 +132,7 @@ func (h *health) log(state string, cause error, now time.Time) {
 	log := h.d.o.Logger.With(slog.String("sink", h.d.name), slog.Int64("backlog_webhooks", backlog))
 	switch state {
 	case stateUp:
-		log.Info("sink is back", "down_for", now.Sub(h.downAt).Round(time.Millisecond).String())
-		h.downAt = time.Time{}
+		log.Info("sink is back", "down_for", now.Sub(h.troubleAt).Round(time.Millisecond).String())
 	case stateDegraded:
 		log.Warn("sink takes only part of the events; the others wait in the journal", "error", cause)
 	case stateBlocked:

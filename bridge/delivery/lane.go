@@ -29,20 +29,27 @@ type lane struct {
 	heldKeys map[string]int
 	busy     bool
 
-	attempt int       // consecutive rounds in which no held event got through
+	// What the batch under way consists of.
+	retrying bool // held events are in it
+	fresh    bool // events are in it whose keys have nothing held
+
+	attempt int       // consecutive rounds in which no held event got through; 0: nothing fails
 	retryAt time.Time // when the held events are tried again
-	down    bool      // the last batch had no event acknowledged
+	down    bool      // nothing gets through: not even events of keys that have not failed
 	kind    bridge.FailureKind
 	cause   error
+
+	failingSince time.Time // when attempt left 0
+	failedAt     time.Time // the last failure
+	passedAt     time.Time // when the sink was last done with an event
 }
 
-// failing tells whether events are held back by failures. A lane that has come back and works off what it held is not.
-func (l *lane) failing() bool { return len(l.held) > 0 && l.attempt > 0 }
+// failing tells whether failures hold events back, also while those are being tried again. A lane that has come back
+// and works off what it held is not failing.
+func (l *lane) failing() bool { return l.attempt > 0 }
 
-// idle tells whether the lane has nothing to do and nothing under way.
-func (l *lane) idle() bool { return !l.busy && len(l.queue) == 0 && len(l.held) == 0 }
-
-// take removes and returns the next batch, or nil when there is nothing to send now.
+// take removes and returns the next batch, or nil when there is nothing to send now. Held events whose time has come
+// leave half of it to new ones: those may get through where these never do.
 func (l *lane) take(now time.Time, o *Options) []*item {
 	due := len(l.held) > 0 && !now.Before(l.retryAt)
 	if l.busy || (l.down && len(l.held) > 0 && !due) {
@@ -53,33 +60,51 @@ func (l *lane) take(now time.Time, o *Options) []*item {
 		// A timeout may mean "stored": the smaller the batch that asks whether the sink is back, the fewer duplicates.
 		limit = min(limit, o.ProbeEvents)
 	}
+	l.retrying, l.fresh = false, false
 	var batch []*item
 	bytes := 0
-	room := func(it *item) bool {
-		return len(batch) == 0 || (len(batch) < limit && bytes+it.size() <= o.BatchBytes)
+	room := func(it *item, count, size int) bool {
+		return len(batch) == 0 || (len(batch) < count && bytes+it.size() <= size)
 	}
 	add := func(it *item) {
 		batch = append(batch, it)
 		bytes += it.size()
 	}
-	for due && len(l.held) > 0 && room(l.held[0]) {
-		add(l.popHeld())
+	l.holdBehind()
+	if due {
+		count, size := limit, o.BatchBytes
+		if len(l.queue) > 0 {
+			count, size = count/2, size/2
+		}
+		for len(l.held) > 0 && room(l.held[0], count, size) {
+			add(l.popHeld())
+			l.retrying = true
+		}
 	}
-	for len(l.queue) > 0 {
+	for ; len(l.queue) > 0; l.holdBehind() {
 		next := l.queue[0]
-		behind := l.heldKeys[next.event.PartitionKey] > 0
-		if !behind && !room(next) {
+		// The first new event goes along whatever its size.
+		if !room(next, limit, o.BatchBytes) && (l.fresh || len(batch) >= limit) {
 			break
 		}
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
-		if behind {
-			l.hold(next)
-		} else {
-			add(next)
-		}
+		add(l.popQueue())
+		l.fresh = true
 	}
 	return batch
+}
+
+// holdBehind moves events at the front of the queue to those held, as far as an event of their key is held.
+func (l *lane) holdBehind() {
+	for len(l.queue) > 0 && l.heldKeys[l.queue[0].event.PartitionKey] > 0 {
+		l.hold(l.popQueue())
+	}
+}
+
+func (l *lane) popQueue() *item {
+	it := l.queue[0]
+	l.queue[0] = nil
+	l.queue = l.queue[1:]
+	return it
 }
 
 func (l *lane) popHeld() *item {
@@ -101,37 +126,60 @@ func (l *lane) hold(it *item) {
 	l.held = append(l.held, it)
 }
 
-// settle takes the failed items of a finished batch back, ahead of what is held already: they are older than
-// whatever waits behind them. done is how many items the sink is finished with, retried how many of those had failed before.
-func (l *lane) settle(now time.Time, failed []*item, failure error, done, retried int, wasRetry bool, o *Options) {
+// settle takes the failed items of a finished batch back. They go behind the held events of other keys, so that all
+// have their turn, and ahead of those of their own. done is how many items the sink is finished with, retried how many
+// of those had failed before.
+func (l *lane) settle(now time.Time, failed []*item, failure error, done, retried int, o *Options) {
 	l.busy = false
-	l.down = done == 0 && len(failed) > 0
+	if done > 0 {
+		l.passedAt = now
+	}
+	// That events fail again which failed before says nothing about the others.
+	l.down = done == 0 && len(failed) > 0 && (l.down || l.fresh)
 	if len(failed) == 0 {
-		if len(l.held) == 0 || wasRetry {
-			l.attempt, l.retryAt, l.cause = 0, time.Time{}, nil
+		if len(l.held) == 0 || l.retrying {
+			l.attempt, l.retryAt, l.failingSince, l.cause = 0, time.Time{}, time.Time{}, nil
 		}
 		return
 	}
-	waiting := l.held
-	l.held = make([]*item, 0, len(failed)+len(waiting))
-	l.heldKeys = make(map[string]int)
-	for _, it := range failed {
-		l.hold(it)
+	others := len(l.held) > 0
+	l.holdAgain(failed)
+	l.kind, l.cause, l.failedAt = bridge.KindOf(failure), failure, now
+	if l.failingSince.IsZero() {
+		l.failingSince = now
 	}
-	for _, it := range waiting {
-		l.hold(it)
-	}
-	l.kind, l.cause = bridge.KindOf(failure), failure
 	switch {
 	case retried > 0:
 		l.attempt = 1
-	case wasRetry || len(waiting) == 0 || l.down:
+	case l.retrying || !others || l.down:
 		l.attempt++
 	default:
 		// New events failed while older ones wait for their time: that time stands.
 		return
 	}
 	l.retryAt = now.Add(backoff(l.attempt, l.kind, o))
+}
+
+func (l *lane) holdAgain(failed []*item) {
+	again := make(map[string]bool, len(failed))
+	for _, it := range failed {
+		again[it.event.PartitionKey] = true
+	}
+	waiting := l.held
+	l.held = make([]*item, 0, len(failed)+len(waiting))
+	l.heldKeys = make(map[string]int, len(l.heldKeys)+len(again))
+	holdThose := func(ofFailedKey bool) {
+		for _, it := range waiting {
+			if again[it.event.PartitionKey] == ofFailedKey {
+				l.hold(it)
+			}
+		}
+	}
+	holdThose(false)
+	for _, it := range failed {
+		l.hold(it)
+	}
+	holdThose(true)
 }
 
 // backoff doubles from MinBackoff to MaxBackoff, with jitter of up to one half so that many bridges do not return in step.

@@ -48,16 +48,17 @@ func TestALaneTriesHeldEventsAgainOnlyWhenTheirTimeHasCome(t *testing.T) {
 	require.Nil(t, l.take(now, &o), "everything is under way")
 
 	a1.attempts = 1
-	l.settle(now, []*item{a1}, errors.New("not now"), 1, 0, false, &o)
+	l.settle(now, []*item{a1}, errors.New("not now"), 1, 0, &o)
 	l.queue = append(l.queue, a2, b2)
 	require.Equal(t, []*item{b2}, l.take(now, &o), "b goes on, a2 waits behind a1")
-	l.settle(now, nil, nil, 1, 0, false, &o)
+	l.settle(now, nil, nil, 1, 0, &o)
 	require.Nil(t, l.take(now, &o))
 	require.True(t, l.failing())
 	require.Equal(t, []*item{a1, a2}, l.take(l.retryAt, &o))
-	l.settle(now, nil, nil, 2, 1, true, &o)
+	l.settle(now, nil, nil, 2, 1, &o)
 	require.False(t, l.failing())
-	require.True(t, l.idle())
+	require.Empty(t, l.held)
+	require.Empty(t, l.heldKeys)
 }
 
 func TestALaneThatGetsNothingThroughSendsNothingNewUntilItsTime(t *testing.T) {
@@ -67,11 +68,47 @@ func TestALaneThatGetsNothingThroughSendsNothingNewUntilItsTime(t *testing.T) {
 	first, second := &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: "a"}}, &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: "b"}}
 	l := &lane{queue: []*item{first}}
 	require.Len(t, l.take(now, &o), 1)
-	l.settle(now, []*item{first}, errors.New("down"), 0, 0, false, &o)
+	l.settle(now, []*item{first}, errors.New("down"), 0, 0, &o)
 	l.queue = append(l.queue, second)
 	require.Nil(t, l.take(now, &o))
 	before := l.retryAt
 	require.Equal(t, []*item{first, second}, l.take(l.retryAt, &o))
-	l.settle(l.retryAt, []*item{first, second}, errors.New("down"), 0, 0, true, &o)
+	l.settle(l.retryAt, []*item{first, second}, errors.New("down"), 0, 0, &o)
 	require.Greater(t, l.retryAt.Sub(before), o.MinBackoff-time.Millisecond, "the wait grows")
+}
+
+func TestWhatFailsAgainSaysNothingAboutOtherKeys(t *testing.T) {
+	var o Options
+	o.setDefaults()
+	now := time.Unix(1_000_000, 0)
+	event := func(key string) *item { return &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: key}} }
+	refused, passed, next := event("a"), event("b"), event("c")
+	l := &lane{queue: []*item{refused, passed}}
+	require.Len(t, l.take(now, &o), 2)
+	l.settle(now, []*item{refused}, errors.New("refused"), 1, 0, &o)
+	require.Equal(t, []*item{refused}, l.take(l.retryAt, &o))
+	l.settle(now, []*item{refused}, errors.New("refused"), 0, 0, &o)
+	require.True(t, l.failing())
+	l.queue = append(l.queue, next)
+	require.Equal(t, []*item{next}, l.take(now, &o), "a new key does not wait for the next try of another")
+}
+
+func TestATryOfWhatIsHeldTakesNewEventsAlongWhateverTheirSize(t *testing.T) {
+	var o Options
+	o.setDefaults()
+	now := time.Unix(1_000_000, 0)
+	event := func(key string, size int) *item {
+		return &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: key, Data: make([]byte, size)}}
+	}
+	large := o.BatchBytes
+	first, second := event("a", large), event("b", large)
+	l := &lane{queue: []*item{first}}
+	require.Len(t, l.take(now, &o), 1)
+	l.settle(now, []*item{first}, errors.New("down"), 0, 0, &o)
+	l.queue = append(l.queue, second)
+	require.Equal(t, []*item{first, second}, l.take(l.retryAt, &o))
+	l.settle(now, []*item{first, second}, errors.New("down"), 0, 0, &o)
+	require.Equal(t, []*item{first}, l.take(l.retryAt, &o), "without new events the bound on bytes holds")
+	l.settle(now, []*item{first}, errors.New("down"), 0, 0, &o)
+	require.Equal(t, []*item{second}, l.take(l.retryAt, &o), "all have their turn")
 }

@@ -1,0 +1,64 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// A broker can refuse some events for as long as nobody mends it, such as those to one subject. They must not stand in
+// the way of the others, however many they are and wherever they stand.
+func TestEventsThatNeverGetThroughHoldUpNoOtherKey(t *testing.T) {
+	const refused, accepted = 40, 40 // each more than a probe and a batch take
+	options := func(o *Options) { o.BatchEvents, o.ProbeEvents = 8, 4 }
+	forbidden := func(e bridge.Event) bool { return strings.HasPrefix(e.PartitionKey, "no") }
+	refuse := func(e bridge.Event) error {
+		if forbidden(e) {
+			return bridge.Blocked(errors.New("no permission for this subject"))
+		}
+		return nil
+	}
+
+	t.Run("new events behind refused ones", func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.fail = refuse
+		f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+		for i := range refused {
+			f.accept(fmt.Sprintf("no%d", i), "a")
+		}
+		for i := range accepted {
+			f.accept(fmt.Sprintf("yes%d", i), "a")
+		}
+		f.run(options)
+		f.sink.await(t, count(accepted))
+	})
+	t.Run("events held by an outage behind refused ones", func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
+		f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+		for i := range refused {
+			f.accept(fmt.Sprintf("no%d", i), "a", "b")
+		}
+		for i := range accepted {
+			f.accept(fmt.Sprintf("yes%d", i), "a", "b")
+		}
+		f.run(func(o *Options) { o.BatchEvents, o.ProbeEvents = 2*(refused+accepted), 4 })
+		require.Eventually(t, func() bool {
+			f.sink.mu.Lock()
+			defer f.sink.mu.Unlock()
+			return len(f.sink.batches) > 3
+		}, 10*time.Second, time.Millisecond)
+		f.sink.set(func() { sink.fail = refuse })
+		last := map[string]string{}
+		for _, e := range f.sink.await(t, count(2*accepted)) {
+			require.Equal(t, map[string]string{"": "a", "a": "b"}[last[e.PartitionKey]], e.Function, e.PartitionKey)
+			last[e.PartitionKey] = e.Function
+		}
+	})
+}
