@@ -59,6 +59,10 @@ func table() map[string]rules {
 		"sinks/nats":         {allowed: []string{"bridge", "bridge/cloudevents"}},
 		"sinks/kafka":        {allowed: []string{"bridge", "bridge/cloudevents"}},
 		"sinks/embeddednats": {allowed: []string{"bridge", "bridge/cloudevents"}},
+
+		// Consumers' own programs: they know the brokers, and nothing of this module.
+		"docs/examples/go/kafka": {},
+		"docs/examples/go/nats":  {},
 	}
 }
 
