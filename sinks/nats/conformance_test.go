@@ -15,7 +15,7 @@ import (
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsserver.Leftovers()...) }
 
 const ackTimeout = time.Second
 

@@ -115,7 +115,7 @@ func (c *connection) use(ctx context.Context, s *session) error {
 	}
 	if others := s.nc.DiscoveredServers(); len(others) > 0 {
 		c.mu.Lock()
-		c.discovered = append(others, server)
+		c.discovered = append([]string{server}, others...)
 		c.mu.Unlock()
 	}
 	s.mu.Lock()

@@ -15,7 +15,7 @@ import (
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsserver.Leftovers()...) }
 
 // TestEmbeddedServer has the NATS sink pass the suite against the server that a bridge brings along.
 func TestEmbeddedServer(t *testing.T) {

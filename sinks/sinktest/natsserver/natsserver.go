@@ -14,6 +14,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
@@ -276,3 +277,13 @@ const Code = "github.com/nats-io/nats-server/v2/server"
 
 // WithoutJetStream makes a server that has no streams.
 func WithoutJetStream(o *server.Options) { o.JetStream = false }
+
+// Leftovers excuses, to goleak, what nats-server leaves behind when it is shut down while it creates a stream.
+func Leftovers() []goleak.Option {
+	return []goleak.Option{
+		goleak.IgnoreAnyFunction(Code + "/ats.Register.func1"),
+		goleak.IgnoreAnyFunction(Code + ".(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreAnyFunction(Code + ".(*stream).internalLoop"),
+		goleak.IgnoreAnyFunction(Code + ".(*stream).signalConsumersLoop"),
+	}
+}
