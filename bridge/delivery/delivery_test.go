@@ -334,6 +334,20 @@ func TestARejectedEventBecomesADeadLetterAndTheRestGoesOn(t *testing.T) {
 		string(letters[0].Data))
 }
 
+func TestVeryManyRejectedEventsAreSaidInFewLines(t *testing.T) {
+	sink := newScriptedSink()
+	sink.fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large for the broker")) }
+	f := start(t, sink, func(o *Options) { o.BatchEvents = 1 })
+	f.accept("k1", "a", "b", "c", "d", "e", "f", "g", "h")
+	f.awaitCursor(1)
+	require.Equal(t, 1, f.log.count("rejected"))
+	f.stop()
+	require.Equal(t, 2, f.log.count("rejected"), "the rest is said at the end")
+	s, err := f.journal.Status(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 8, s.Sinks[0].DeadLetters)
+}
+
 // brokenLetters is a journal whose disk takes no dead letters for a while.
 type brokenLetters struct {
 	*journal.Journal

@@ -18,6 +18,8 @@ const (
 	readBytes    = 8 << 20
 	// journalRetry is the wait after the journal failed to read or to write.
 	journalRetry = time.Second
+	// deadLetterLines is the least time between two log lines about dead letters.
+	deadLetterLines = 10 * time.Second
 )
 
 // Dispatcher delivers the journal's webhooks to one sink.
@@ -70,6 +72,9 @@ type loop struct {
 	savedCursor int64
 	savedState  journal.SinkState
 	writeFailed bool
+
+	deadUnsaid int // dead letters that the log was not told of
+	deadSaid   time.Time
 }
 
 // keyLane remembers the lane of a key with unfinished events. A key never changes lanes in between: its events
@@ -91,6 +96,7 @@ type outcome struct {
 	lane  *lane
 	batch []*item
 	errs  []error // nil: acknowledged, or safely in the dead letters
+	dead  []journal.DeadLetter
 }
 
 type writeResult struct {
@@ -176,6 +182,9 @@ func (l *loop) stop() error {
 	}
 	for _, s := range l.sources {
 		s.stop()
+	}
+	if l.deadUnsaid > 0 {
+		l.o.Logger.Warn("more events rejected by the sink's broker are in the dead letters", "sink", l.name, "events", l.deadUnsaid)
 	}
 	if l.window.cursor == l.savedCursor {
 		return nil
@@ -339,12 +348,12 @@ func (l *loop) send(ln *lane, batch []*item) outcome {
 			errs[i] = err
 		}
 	}
-	l.bury(batch, errs)
-	return outcome{lane: ln, batch: batch, errs: errs}
+	return outcome{lane: ln, batch: batch, errs: errs, dead: l.bury(batch, errs)}
 }
 
-// bury stores the rejected events as dead letters. Where that succeeds their error becomes nil; otherwise they are tried again.
-func (l *loop) bury(batch []*item, errs []error) {
+// bury stores the rejected events as dead letters, and returns these. Their error becomes nil if that succeeds; otherwise
+// they are tried again.
+func (l *loop) bury(batch []*item, errs []error) []journal.DeadLetter {
 	var letters []journal.DeadLetter
 	var rejected []int
 	now := l.o.Now()
@@ -361,23 +370,20 @@ func (l *loop) bury(batch []*item, errs []error) {
 		letters = append(letters, deadLetter(l.name, batch[i], err, now))
 	}
 	if len(letters) == 0 {
-		return
+		return nil
 	}
 	if err := l.o.Journal.AddDeadLetters(l.publish, letters); err != nil {
 		for _, i := range rejected {
 			errs[i] = bridge.Retry(fmt.Errorf("rejected by the sink, and the dead letter could not be stored: %w", err))
 		}
 		l.metrics.retried.Add(float64(len(rejected)))
-		return
+		return nil
 	}
-	// One line a batch: a payload can have very many functions.
-	first := letters[0]
-	l.o.Logger.Warn("events rejected by the sink's broker; they are in the dead letters", "sink", l.name, "events", len(letters),
-		"first_event_id", first.EventID, "first_type", shorten(first.EventType), "first_webhook_id", first.WebhookID, "first_error", first.Reason)
 	for _, i := range rejected {
 		errs[i] = nil
 	}
 	l.metrics.deadLettered.Add(float64(len(rejected)))
+	return letters
 }
 
 func deadLetter(sink string, it *item, cause error, now time.Time) journal.DeadLetter {
@@ -417,6 +423,23 @@ func (l *loop) settle(r outcome) {
 	r.lane.settle(l.o.Now(), failed, cause, done, retried, &l.o)
 	l.moveCursor()
 	l.health.delivering(l)
+	l.sayDead(r.dead)
+}
+
+// sayDead logs new dead letters, in one line every while: a payload can have very many functions.
+func (l *loop) sayDead(letters []journal.DeadLetter) {
+	if len(letters) == 0 {
+		return
+	}
+	l.deadUnsaid += len(letters)
+	now := l.o.Now()
+	if now.Sub(l.deadSaid) < deadLetterLines {
+		return
+	}
+	last := letters[len(letters)-1]
+	l.o.Logger.Warn("events rejected by the sink's broker are in the dead letters", "sink", l.name, "events", l.deadUnsaid,
+		"last_event_id", last.EventID, "last_type", shorten(last.EventType), "last_webhook_id", last.WebhookID, "last_error", last.Reason)
+	l.deadUnsaid, l.deadSaid = 0, now
 }
 
 func (l *loop) finish(it *item) {
