@@ -32,7 +32,7 @@ func SinkOptions(cfg *config.Config, s config.Sink, log *slog.Logger) sinks.Opti
 	subject, _ := bridge.ParseTemplate(c.Subject)
 	url := strings.Join(c.URL.Reveal(), ",")
 	if url == "" {
-		url = "nats://" + cfg.EmbeddedNATSListen
+		url = "nats://" + LocalAddress(cfg.EmbeddedNATSListen)
 	}
 	return sinks.Options{NATS: &nats.Options{
 		Name: s.Name, URL: url, CredsFile: c.CredsFile, Token: c.Token.Reveal(), User: c.User, Password: c.Password.Reveal(),

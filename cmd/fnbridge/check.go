@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,7 +84,9 @@ func checkSink(ctx context.Context, cfg *config.Config, s config.Sink, timeout t
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	sink, err := sinks.New(app.SinkOptions(cfg, s, slog.New(slog.DiscardHandler))) //nolint:contextcheck // Close ends what it starts
-	if err == nil {
+	if err != nil {
+		err = bridge.Blocked(err) // one of the settings, or a file that they name
+	} else {
 		err = errors.Join(sink.Check(ctx), sink.Close(context.WithoutCancel(ctx)))
 	}
 	if err == nil {
@@ -105,7 +107,7 @@ func printCheck(c console, r checkResult, asJSON bool) error {
 	}
 	text := "ok"
 	if !r.OK {
-		text = "cannot be published to (" + r.Cause + ")\n" + indent(r.Error)
+		text = "cannot be published to (" + r.Cause + ")\n" + indent(printableLines(r.Error))
 	}
 	_, err := fmt.Fprintf(c.out, "sink %s (%s)  %s\n", r.Sink, r.Kind, text)
 	return err
@@ -116,16 +118,9 @@ func checkLive(ctx context.Context) error {
 	if cfg == nil {
 		return err
 	}
-	host, port, err := net.SplitHostPort(cfg.OpsListen)
-	if err != nil {
-		return err
-	}
-	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
-		host = "127.0.0.1"
-	}
 	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/livez", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+app.LocalAddress(cfg.OpsListen)+"/livez", http.NoBody)
 	if err != nil {
 		return err
 	}
@@ -137,7 +132,7 @@ func checkLive(ctx context.Context) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return fmt.Errorf("the bridge answers %s: %s", resp.Status, printable(string(text)))
+		return fmt.Errorf("the bridge answers %s: %s", resp.Status, printable(strings.TrimSpace(string(text))))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -31,6 +32,9 @@ func deadLettersListCommand(c console) *cobra.Command {
 		Long:  `Reads the data directory, beside a running "fnbridge serve" or without one. With --json each line is one dead letter, with its whole event.`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if filter.Limit < 1 {
+				return usageError{errors.New("--limit must be at least 1")}
+			}
 			r, err := openReader(cmd.Context())
 			if err != nil {
 				return err
@@ -78,8 +82,12 @@ func printDeadLetters(c console, letters []journal.DeadLetter, limit int, asJSON
 	return nil
 }
 
-// deadLetterJSON is a dead letter as programs get it: its data as JSON, not as base64.
+// deadLetterJSON is a dead letter as programs get it: its data as JSON, not as base64. One that is not JSON is a string.
 func deadLetterJSON(l journal.DeadLetter) any {
+	data := json.RawMessage(l.Data)
+	if !json.Valid(data) {
+		data, _ = json.Marshal(string(l.Data)) // a string can always be
+	}
 	return struct {
 		ID           int64           `json:"id"`
 		Sink         string          `json:"sink"`
@@ -98,7 +106,7 @@ func deadLetterJSON(l journal.DeadLetter) any {
 		Data         json.RawMessage `json:"data"`
 	}{
 		l.ID, l.Sink, l.Reason, l.Attempts, l.FirstAt, l.LastAt, l.WebhookID, l.EventIndex, l.EventID,
-		l.EventType, l.EventSource, l.EventSubject, l.EventTime, l.PartitionKey, l.Data,
+		l.EventType, l.EventSource, l.EventSubject, l.EventTime, l.PartitionKey, data,
 	}
 }
 

@@ -22,7 +22,9 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 
+	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
@@ -285,7 +287,20 @@ func TestAWrongConfigurationIsToldWhole(t *testing.T) {
 
 func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 	s := newShell(t)
-	for _, args := range [][]string{{"serv"}, {"send", "--nope"}, {"send", "a", "b"}, {"send", "--count", "0"}, {"tail", "--all", "--since", "1h"}, {"dead-letters", "lst"}} {
+	for _, args := range [][]string{
+		{"serv"},
+		{"send", "--nope"},
+		{"send", "a", "b"},
+		{"send", "--count", "0"},
+		{"tail", "--all", "--since", "1h"},
+		{"dead-letters", "lst"},
+		{"send", "--rate", "2e9"},
+		{"send", "--rate", "NaN"},
+		{"send", "--rate", "-1"},
+		{"tail", "--count", "-1"},
+		{"tail", "--since", "-1h"},
+		{"dead-letters", "list", "--limit", "0"},
+	} {
 		_, errs, exit := s.run(args...)
 		require.Equal(t, 2, exit, "%v: %s", args, errs)
 		require.Contains(t, errs, "--help")
@@ -421,5 +436,90 @@ func TestWhateverEndsTheProcessLosesNothing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestCommandsFindWhatListensOnAllInterfaces(t *testing.T) {
+	s := newShell(t)
+	for _, address := range []*string{&s.httpd, &s.ops, &s.nats} {
+		_, port, err := net.SplitHostPort(*address)
+		require.NoError(t, err)
+		*address = ":" + port
+	}
+	s.env = append(s.env, "FNBRIDGE_LISTEN="+s.httpd, "FNBRIDGE_OPS_LISTEN="+s.ops, "FNBRIDGE_EMBEDDED_NATS_LISTEN="+s.nats)
+	s.serve()
+	for _, args := range [][]string{{"send"}, {"check"}, {"check", "--live"}, {"tail", "--all", "--count", "1"}} {
+		out, errs, exit := s.run(args...)
+		require.Equal(t, 0, exit, "%v: %s%s", args, out, errs)
+	}
+}
+
+func TestTailPrintsAnEventInALineThatATerminalCanTake(t *testing.T) {
+	s := newShell(t)
+	s.serve()
+	_, errs, exit := s.runWith("{\n\t\"job_id\": \"job_1\",\r\n  \"status\": \"success\", \"note\": \"\\u001b \u202e\"\n}\n", "send", "-")
+	require.Equal(t, 0, exit, errs)
+	out, errs, exit := s.run("tail", "--all", "--count", "1")
+	require.Equal(t, 0, exit, errs)
+	require.Equal(t, 1, strings.Count(out, "\n"))
+	require.Contains(t, out, `{"job_id":"job_1","status":"success","note":"\u001b `+"\uFFFD"+`"}`)
+}
+
+func TestTailReadsFromKafka(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "tensorlake-events"))
+	require.NoError(t, err)
+	defer cluster.Close()
+	s := newShell(t, "FNBRIDGE_SINKS=kafka", "FNBRIDGE_KAFKA_BROKERS="+cluster.ListenAddrs()[0])
+	s.serve()
+	out, errs, exit := s.run("check")
+	require.Equal(t, 0, exit, out+errs)
+	_, errs, exit = s.run("send")
+	require.Equal(t, 0, exit, errs)
+	out, errs, exit = s.run("tail", "--all", "--count", "2")
+	require.Equal(t, 0, exit, errs)
+	require.Regexp(t, `(?m)^\S+  tensorlake-events/\d@0  \{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","function":"fn_A"`, out)
+	out, errs, exit = s.run("tail", "--sink", "kafka", "--since", "1h", "--count", "1", "--json")
+	require.Equal(t, 0, exit, errs)
+	require.Contains(t, out, `"key":"invocation_XXXX"`)
+	_, errs, exit = s.run("tail", "--sink", "nats")
+	require.Equal(t, 2, exit)
+	require.Contains(t, errs, "FNBRIDGE_SINKS has kafka")
+}
+
+func TestStatusAndDeadLettersOfADirectoryThatHasNone(t *testing.T) {
+	s := newShell(t)
+	for _, args := range [][]string{{"status"}, {"dead-letters", "list"}} {
+		_, errs, exit := s.run(args...)
+		require.Equal(t, 1, exit)
+		require.Contains(t, errs, "there is no journal in")
+	}
+	require.NoDirExists(t, filepath.Join(s.dir, "data"), "reading makes nothing")
+	require.NoError(t, os.Mkdir(filepath.Join(s.dir, "data"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "data", "journal.db"), []byte(strings.Repeat("not a database\n", 1000)), 0o600))
+	for _, command := range []string{"status", "serve"} {
+		_, errs, exit := s.run(command)
+		require.Equal(t, 1, exit)
+		require.Contains(t, errs, "damaged")
+	}
+}
+
+func TestSendTellsHowFarItCameWhenInterrupted(t *testing.T) {
+	s := newShell(t)
+	s.serve()
+	p := s.start("send", "--count", "5", "--rate", "0.1")
+	p.line("202 Accepted")
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGINT))
+	p.line(`^1 webhook in .*: 1 accepted \(2 events\)`)
+	p.line("interrupted after 1 of 5 webhooks")
+	require.Equal(t, 1, p.wait(t))
+}
+
+func TestADeadLetterWhoseDataIsNotJSONIsAString(t *testing.T) {
+	for data, want := range map[string]string{`{"a":1}`: `{"a":1}`, "not \x00 JSON": `"not \u0000 JSON"`, "": `""`} {
+		text, err := json.Marshal(deadLetterJSON(journal.DeadLetter{Data: []byte(data)}))
+		require.NoError(t, err)
+		var l struct{ Data json.RawMessage }
+		require.NoError(t, json.Unmarshal(text, &l))
+		require.Equal(t, want, string(l.Data))
 	}
 }

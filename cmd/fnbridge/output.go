@@ -35,6 +35,15 @@ func printable(s string) string {
 	}, s)
 }
 
+// printableLines is printable for a text that may have several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
 // bytesText prints a size in the unit that fits it.
 func bytesText(n int64) string {
 	const unit = 1024

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -29,6 +28,12 @@ const samplePayload = `{"workflow_name": "workflow_XXXX", "invocation_id": "%s",
 
 // senderTimeout is how long Tensorlake's sender waits for an answer.
 const senderTimeout = 15 * time.Second
+
+// The rates that --rate takes: a ticker's interval is a whole number of nanoseconds.
+const (
+	minRate = 0.001
+	maxRate = 1e6
+)
 
 type sendOptions struct {
 	url      string
@@ -71,8 +76,11 @@ window (10 minutes). --fresh gives each sample an invocation of its own; --count
 }
 
 func send(ctx context.Context, c console, o sendOptions, args []string) error {
-	if o.count < 1 || o.rate < 0 {
-		return usageError{errors.New("--count must be at least 1 and --rate not negative")}
+	if o.count < 1 {
+		return usageError{errors.New("--count must be at least 1")}
+	}
+	if o.rate != 0 && !(o.rate >= minRate && o.rate <= maxRate) { // catches NaN, too
+		return usageError{fmt.Errorf("--rate must be from %g to %g webhooks a second", minRate, maxRate)}
 	}
 	if o.id != "" && o.count > 1 {
 		return usageError{errors.New("--id goes with one webhook: drop --count")}
@@ -127,14 +135,7 @@ func localURL(cfg *config.Config) string {
 	if cfg.TLSCertFile != "" {
 		scheme = "https"
 	}
-	host, port, err := net.SplitHostPort(cfg.Listen)
-	if err != nil {
-		host, port = "", "8080"
-	}
-	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
-		host = "127.0.0.1"
-	}
-	return scheme + "://" + net.JoinHostPort(host, port) + ingest.Path
+	return scheme + "://" + app.LocalAddress(cfg.Listen) + ingest.Path
 }
 
 type sender struct {
@@ -166,49 +167,67 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sam
 		pace = ticker.C
 	}
 	verbose := o.count <= 10 || o.json
-	var answers []answer
+	var t tally
+	var failure error
 	start := time.Now()
 	for i := range o.count {
 		if pace != nil && i > 0 {
 			select {
 			case <-ctx.Done():
-				return ctx.Err()
 			case <-pace:
 			}
 		}
-		body := payload
-		if sample {
-			invocation := "invocation_XXXX"
-			if o.fresh || o.count > 1 {
-				invocation = "invocation_" + rand.Text()
-			}
-			body = fmt.Appendf(nil, samplePayload, invocation)
-		}
-		id := o.id
-		if id == "" {
-			id = "msg_" + rand.Text()
-		}
-		a, err := s.post(ctx, id, body)
+		a, err := s.post(ctx, o.webhookID(), o.body(payload, sample))
 		if err != nil {
-			return fmt.Errorf("%s cannot be reached after %d of %d webhooks: %w\nIs \"fnbridge serve\" running, and is this its address?", s.url, i, o.count, err)
+			failure = s.interruption(ctx, err, i, o.count)
+			break
 		}
-		answers = append(answers, a)
+		t.add(a)
 		if verbose {
 			if err := s.show(a); err != nil {
 				return err
 			}
 		}
 	}
-	if o.count > 1 && !o.json {
-		s.summarise(answers, time.Since(start))
+	if o.count > 1 && !o.json && len(t.times) > 0 {
+		t.print(s.out, time.Since(start))
 	}
-	if slices.ContainsFunc(answers, func(a answer) bool { return !a.ok() }) {
+	switch {
+	case failure != nil:
+		return failure
+	case t.refused > 0:
 		return errReported
-	}
-	if sample && !o.fresh && o.count == 1 && s.terminal && !o.json {
+	case sample && !o.fresh && o.count == 1 && s.terminal && !o.json:
 		fmt.Fprintln(s.out, "This sample has the same event ids each time, so brokers and consumers can dedupe; --fresh makes new ones.")
 	}
 	return nil
+}
+
+// interruption says why not all webhooks were sent.
+func (s *sender) interruption(ctx context.Context, err error, sent, count int) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("interrupted after %d of %s", sent, plural(count, "webhook"))
+	}
+	return fmt.Errorf("%s cannot be reached after %d of %s: %w\nIs \"fnbridge serve\" running, and is this its address?",
+		s.url, sent, plural(count, "webhook"), err)
+}
+
+func (o sendOptions) webhookID() string {
+	if o.id != "" {
+		return o.id
+	}
+	return "msg_" + rand.Text()
+}
+
+func (o sendOptions) body(payload []byte, sample bool) []byte {
+	if !sample {
+		return payload
+	}
+	invocation := "invocation_XXXX"
+	if o.fresh || o.count > 1 {
+		invocation = "invocation_" + rand.Text()
+	}
+	return fmt.Appendf(nil, samplePayload, invocation)
 }
 
 func (s *sender) post(ctx context.Context, id string, body []byte) (answer, error) {
@@ -261,23 +280,28 @@ func (s *sender) show(a answer) error {
 	return err
 }
 
-func (s *sender) summarise(answers []answer, took time.Duration) {
-	accepted, duplicate, refused, events := 0, 0, 0, 0
-	times := make([]time.Duration, 0, len(answers))
-	for _, a := range answers {
-		times = append(times, a.Took)
-		switch {
-		case !a.ok():
-			refused++
-		case a.Duplicate:
-			duplicate++
-		default:
-			accepted++
-			events += a.Events
-		}
+// tally adds up answers.
+type tally struct {
+	accepted, duplicate, refused, events int
+	times                                []time.Duration
+}
+
+func (t *tally) add(a answer) {
+	t.times = append(t.times, a.Took)
+	switch {
+	case !a.ok():
+		t.refused++
+	case a.Duplicate:
+		t.duplicate++
+	default:
+		t.accepted++
+		t.events += a.Events
 	}
-	slices.Sort(times)
-	fmt.Fprintf(s.out, "%s in %s: %d accepted (%s), %d known already, %d refused; answered in %s (median), %s (slowest)\n",
-		plural(len(answers), "webhook"), took.Round(time.Millisecond), accepted, plural(events, "event"), duplicate, refused,
-		times[len(times)/2].Round(time.Microsecond), times[len(times)-1].Round(time.Microsecond))
+}
+
+func (t *tally) print(w io.Writer, took time.Duration) {
+	slices.Sort(t.times)
+	fmt.Fprintf(w, "%s in %s: %d accepted (%s), %d known already, %d refused; answered in %s (median), %s (slowest)\n",
+		plural(len(t.times), "webhook"), took.Round(time.Millisecond), t.accepted, plural(t.events, "event"), t.duplicate, t.refused,
+		t.times[len(t.times)/2].Round(time.Microsecond), t.times[len(t.times)-1].Round(time.Microsecond))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,7 +43,7 @@ With --json each line is the event as a structured CloudEvent, with its address 
 	f.StringVar(&o.sink, "sink", "", "name of the sink (default: the first of FNBRIDGE_SINKS)")
 	f.BoolVar(&o.all, "all", false, "begin with the oldest event that is stored")
 	f.DurationVar(&o.since, "since", 0, "begin with what was stored this long ago, such as 1h")
-	f.IntVar(&o.count, "count", 0, "end after this many events")
+	f.IntVar(&o.count, "count", 0, "end after this many events (default: go on until interrupted)")
 	jsonFlag(cmd, &o.json)
 	return cmd
 }
@@ -52,6 +53,9 @@ var errEnough = errors.New("enough")
 func tail(ctx context.Context, c console, o tailOptions) error {
 	if o.all && o.since != 0 {
 		return usageError{errors.New("--all and --since exclude each other")}
+	}
+	if o.count < 0 || o.since < 0 {
+		return usageError{errors.New("--count and --since must not be negative")}
 	}
 	cfg, warnings, err := loadConfig()
 	if err != nil {
@@ -107,7 +111,7 @@ func sinkNames(cfg *config.Config) string {
 
 func printReceived(c console, r bridge.Received, asJSON bool) error {
 	if !asJSON {
-		_, err := fmt.Fprintf(c.out, "%s  %s  %s\n", r.StoredAt.Local().Format("15:04:05.000"), printable(r.Address), printable(string(r.Event.Data)))
+		_, err := fmt.Fprintf(c.out, "%s  %s  %s\n", r.StoredAt.Local().Format("15:04:05.000"), printable(r.Address), printable(oneLine(r.Event.Data)))
 		return err
 	}
 	line := struct {
@@ -127,4 +131,13 @@ func printReceived(c console, r bridge.Received, asJSON bool) error {
 		line.Event = body
 	}
 	return json.NewEncoder(c.out).Encode(line)
+}
+
+// oneLine is data without the line breaks and indents that its sender may have put into it.
+func oneLine(data []byte) string {
+	var b bytes.Buffer
+	if json.Compact(&b, data) != nil {
+		return string(data)
+	}
+	return b.String()
 }

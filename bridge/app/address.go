@@ -1,0 +1,19 @@
+package app
+
+import "net"
+
+// LocalAddress is where something that listens on the address listen (host:port) is reached from this machine: an
+// address that stands for all of the machine's is replaced by its loopback address.
+func LocalAddress(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	switch ip := net.ParseIP(host); {
+	case host == "", ip != nil && ip.IsUnspecified() && ip.To4() != nil:
+		host = "127.0.0.1"
+	case ip != nil && ip.IsUnspecified():
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
