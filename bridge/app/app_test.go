@@ -64,10 +64,11 @@ func (l *logText) String() string {
 // running is a bridge in this process.
 type running struct {
 	*app.App
-	t    *testing.T
-	log  *logText
-	stop func() error
-	http *http.Client
+	t      *testing.T
+	log    *logText
+	stop   func() error
+	http   *http.Client
+	scheme string
 }
 
 // environment sets what every bridge of these tests has, and then changes.
@@ -108,7 +109,7 @@ func start(t *testing.T, dir string, changes map[string]string) *running {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	r := &running{App: a, t: t, log: log, http: &http.Client{Transport: &http.Transport{}}}
+	r := &running{App: a, t: t, log: log, http: &http.Client{Transport: &http.Transport{}}, scheme: "http"}
 	r.stop = sync.OnceValue(func() error {
 		cancel()
 		err := <-ended
@@ -126,27 +127,32 @@ func start(t *testing.T, dir string, changes map[string]string) *running {
 	return r
 }
 
-// post sends a body as Svix does and returns the status and the answer.
-func (r *running) post(id, body string) (status int, answer string, err error) {
+// signed is the request that Svix makes of a body.
+func (r *running) signed(id, body string) *http.Request {
 	wh, err := svix.NewWebhook(secret)
 	if err != nil {
-		return 0, "", err
+		panic(err)
 	}
 	now := time.Now()
 	signature, err := wh.Sign(id, now, []byte(body))
 	if err != nil {
-		return 0, "", err
+		panic(err)
 	}
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost,
-		"http://"+r.Addr().String()+"/webhooks/tensorlake", strings.NewReader(body))
+		r.scheme+"://"+r.Addr().String()+"/webhooks/tensorlake", strings.NewReader(body))
 	if err != nil {
-		return 0, "", err
+		panic(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Svix-Id", id)
 	req.Header.Set("Svix-Timestamp", fmt.Sprint(now.Unix()))
 	req.Header.Set("Svix-Signature", signature)
-	resp, err := r.http.Do(req)
+	return req
+}
+
+// post sends a body as Svix does and returns the status and the answer. It may be called from any goroutine.
+func (r *running) post(id, body string) (status int, answer string, err error) {
+	resp, err := r.http.Do(r.signed(id, body))
 	if err != nil {
 		return 0, "", err
 	}
@@ -178,25 +184,30 @@ func (r *running) get(path string) (status int, body string) {
 // inStream reads the first n messages of the embedded server's stream.
 func (r *running) inStream(n int) []natsjs.Msg {
 	r.t.Helper()
-	nc, err := nats.Connect(r.NATSURL())
-	require.NoError(r.t, err)
+	return inStream(r.t, r.NATSURL(), "TENSORLAKE", n)
+}
+
+func inStream(t *testing.T, url, stream string, n int) []natsjs.Msg {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	require.NoError(t, err)
 	defer nc.Close()
 	js, err := natsjs.New(nc)
-	require.NoError(r.t, err)
-	require.Eventually(r.t, func() bool {
-		s, err := js.Stream(r.t.Context(), "TENSORLAKE")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		s, err := js.Stream(t.Context(), stream)
 		return err == nil && s.CachedInfo().State.Msgs >= uint64(n)
 	}, 30*time.Second, 5*time.Millisecond)
-	c, err := js.OrderedConsumer(r.t.Context(), "TENSORLAKE", natsjs.OrderedConsumerConfig{})
-	require.NoError(r.t, err)
+	c, err := js.OrderedConsumer(t.Context(), stream, natsjs.OrderedConsumerConfig{})
+	require.NoError(t, err)
 	batch, err := c.Fetch(n, natsjs.FetchMaxWait(20*time.Second))
-	require.NoError(r.t, err)
+	require.NoError(t, err)
 	var msgs []natsjs.Msg
 	for m := range batch.Messages() {
 		msgs = append(msgs, m)
 	}
-	require.NoError(r.t, batch.Error())
-	require.Len(r.t, msgs, n)
+	require.NoError(t, batch.Error())
+	require.Len(t, msgs, n)
 	return msgs
 }
 
@@ -268,6 +279,32 @@ func TestEveryWebhookReachesBothBrokers(t *testing.T) {
 		})
 	}
 	require.Equal(t, want, inKafka)
+}
+
+func TestTwoSinksOfOneKindGoTheirOwnWays(t *testing.T) {
+	r := start(t, t.TempDir(), map[string]string{
+		"SINKS": "nats,audit=nats", "AUDIT_STREAM": "AUDIT", "AUDIT_SUBJECT": "audit.{workflow}.{function}", "AUDIT_FORMAT": "plain",
+	})
+	r.mustPost("msg_1", workflow, http.StatusAccepted)
+	require.Equal(t, "tensorlake.workflow.workflow_XXXX.fn_A.success", r.inStream(2)[0].Subject())
+	audit := inStream(t, r.NATSURL(), "AUDIT", 2)
+	require.Equal(t, "audit.workflow_XXXX.fn_A", audit[0].Subject())
+	require.Empty(t, audit[0].Headers().Get("ce-id"))
+	require.Eventually(t, func() bool {
+		_, metrics := r.get("/metrics")
+		return strings.Contains(metrics, `fnbridge_events_total{result="acknowledged",sink="nats"} 2`) &&
+			strings.Contains(metrics, `fnbridge_events_total{result="acknowledged",sink="audit"} 2`)
+	}, 20*time.Second, 10*time.Millisecond)
+}
+
+func TestASummaryFollowsTheFunctionEvents(t *testing.T) {
+	r := start(t, t.TempDir(), map[string]string{"SUMMARY_EVENTS": "true"})
+	require.JSONEq(t, `{"webhook_id":"msg_1","events":3}`, r.mustPost("msg_1", workflow, http.StatusAccepted))
+	last := r.inStream(3)[2]
+	require.Equal(t, "tensorlake.workflow.invocation.finished", last.Subject())
+	require.Equal(t, "tensorlake.workflow.invocation.finished", last.Headers().Get("ce-type"))
+	require.JSONEq(t, `{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","functions_total":2,"succeeded":1,"failed":1,"status":"failure"}`,
+		string(last.Data()))
 }
 
 func TestAStopUnderLoadLosesNothing(t *testing.T) {
@@ -403,7 +440,7 @@ func TestNothingInAPayloadForgesALogLine(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- a.Run(ctx) }()
-			r := &running{App: a, t: t, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+			r := &running{App: a, t: t, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, scheme: "http"}
 			name, err := json.Marshal("x\nlevel=ERROR msg=forged\r\n{\"level\":\"ERROR\",\"msg\":\"forged\"}\x00\u2028")
 			require.NoError(t, err)
 			r.mustPost("msg_1", fmt.Sprintf(`{"workflow_name":%s,"invocation_id":%s,"fn_status":{%s:1}}`, name, name, name), http.StatusAccepted)

@@ -1,0 +1,178 @@
+package app_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/sinks/embeddednats"
+)
+
+// freeAddress returns an address that nobody listens on. Another process could take it before it is used; none does here.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// certificate writes a new self-signed certificate for 127.0.0.1 over the files.
+func certificate(t *testing.T, certFile, keyFile, name string) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	for path, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
+		temporary := path + ".new"
+		require.NoError(t, os.WriteFile(temporary, pem.EncodeToMemory(block), 0o600))
+		require.NoError(t, os.Rename(temporary, path))
+	}
+	parsed, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return parsed
+}
+
+func TestThePublicListenerServesTLSAndTakesANewCertificate(t *testing.T) {
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate(t, certFile, keyFile, "first"))
+	r := start(t, t.TempDir(), map[string]string{"TLS_CERT_FILE": certFile, "TLS_KEY_FILE": keyFile})
+	r.scheme = "https"
+	r.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots} //nolint:forcetypeassert // start made it
+	r.mustPost("msg_1", workflow, http.StatusAccepted)
+	require.Contains(t, r.log.String(), "https://"+r.Addr().String())
+
+	roots.AddCert(certificate(t, certFile, keyFile, "second"))
+	require.Eventually(t, func() bool {
+		conn, err := tls.Dial("tcp", r.Addr().String(), &tls.Config{RootCAs: roots})
+		require.NoError(t, err)
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName == "second"
+	}, 30*time.Second, 50*time.Millisecond)
+	r.http.CloseIdleConnections()
+	r.mustPost("msg_2", strings.ReplaceAll(workflow, "invocation_XXXX", "invocation_2"), http.StatusAccepted)
+	r.inStream(4)
+}
+
+func TestAStopFinishesTheRequestUnderWayAndIsNotReadyMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, nil)
+	status, _ := r.get("/readyz")
+	require.Equal(t, http.StatusOK, status)
+
+	body, write := io.Pipe()
+	req := r.signed("msg_slow", workflow)
+	req.Body, req.ContentLength = body, int64(len(workflow))
+	answered := make(chan int, 1)
+	go func() {
+		resp, err := r.http.Do(req)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		defer resp.Body.Close()
+		answered <- resp.StatusCode
+	}()
+	_, err := io.WriteString(write, workflow[:20])
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, metrics := r.get("/metrics")
+		return strings.Contains(metrics, "fnbridge_webhooks_in_flight 1")
+	}, 20*time.Second, 5*time.Millisecond)
+
+	stopped := make(chan error, 1)
+	go func() { stopped <- r.stop() }()
+	require.Eventually(t, func() bool {
+		status, text := r.get("/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(text, "shutting down")
+	}, 20*time.Second, 5*time.Millisecond)
+	status, _ = r.get("/livez")
+	require.Equal(t, http.StatusOK, status)
+	_, err = io.WriteString(write, workflow[20:])
+	require.NoError(t, err)
+	require.NoError(t, write.Close())
+	require.Equal(t, http.StatusAccepted, <-answered)
+	require.NoError(t, <-stopped)
+
+	again := start(t, dir, nil)
+	again.inStream(2)
+}
+
+func TestAStopWithASinkThatHangsKeepsItsTime(t *testing.T) {
+	// Connections are taken, and nothing is ever answered.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	r := start(t, t.TempDir(), map[string]string{
+		"SINKS": "nats,kafka", "NATS_URL": "nats://" + l.Addr().String(), "KAFKA_BROKERS": l.Addr().String(), "SHUTDOWN_TIMEOUT": "200ms",
+	})
+	r.mustPost("msg_1", workflow, http.StatusAccepted)
+	began := time.Now()
+	require.NoError(t, r.stop())
+	require.Less(t, time.Since(began), 5*time.Second)
+	require.NotContains(t, r.log.String(), "level=ERROR")
+}
+
+func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
+	address := freeAddress(t)
+	r := start(t, t.TempDir(), map[string]string{"NATS_URL": "nats://" + address, "JOURNAL_MAX_BYTES": "1MiB"})
+	padding := strings.Repeat("x", 100_000)
+	accepted := 0
+	var answer string
+	for ; ; accepted++ {
+		require.Less(t, accepted, 20, "1 MiB does not hold this much")
+		status, text, err := r.post(fmt.Sprintf("msg_%d", accepted), fmt.Sprintf(`{"job_id":"job_%d","status":"success","text":%q}`, accepted, padding))
+		require.NoError(t, err)
+		if status != http.StatusAccepted {
+			require.Equal(t, http.StatusServiceUnavailable, status)
+			answer = text
+			break
+		}
+	}
+	require.Positive(t, accepted)
+	require.Contains(t, answer, "full")
+	require.JSONEq(t, `{"webhook_id":"msg_0","duplicate":true}`,
+		r.mustPost("msg_0", fmt.Sprintf(`{"job_id":"job_0","status":"success","text":%q}`, padding), http.StatusOK), "what is known needs no room")
+
+	server, err := embeddednats.Start(t.Context(), embeddednats.Options{Listen: address, Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, r.stop())
+		require.NoError(t, server.Shutdown(context.WithoutCancel(t.Context())))
+	})
+	last := fmt.Sprintf(`{"job_id":"job_last","status":"success","text":%q}`, padding)
+	require.Eventually(t, func() bool {
+		status, _, err := r.post("msg_last", last)
+		require.NoError(t, err)
+		return status == http.StatusAccepted
+	}, 60*time.Second, 20*time.Millisecond)
+	inStream(t, server.ClientURL(), "TENSORLAKE", accepted+1)
+}
