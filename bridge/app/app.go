@@ -192,7 +192,7 @@ func (a *App) openPublic(ctx context.Context) error {
 		return err
 	}
 	a.public = ingest.NewServer(a.handler, a.log)
-	if a.cfg.TLSCertFile != "" {
+	if a.servesTLS() {
 		certificates, err := ingest.NewCertificates(a.cfg.TLSCertFile, a.cfg.TLSKeyFile, a.log)
 		if err != nil {
 			return fmt.Errorf("FNBRIDGE_TLS_CERT_FILE and FNBRIDGE_TLS_KEY_FILE: %w", err)
@@ -247,8 +247,8 @@ func (a *App) Run(ctx context.Context) error {
 
 	failed := make(chan error, len(a.dispatchers)+2)
 	var serving, delivering sync.WaitGroup
-	serving.Go(func() { failed <- a.serve(a.public, a.publicAt) })
-	serving.Go(func() { failed <- a.serve(a.ops, a.opsAt) })
+	serving.Go(func() { failed <- serve(a.public, a.publicAt, a.servesTLS()) })
+	serving.Go(func() { failed <- serve(a.ops, a.opsAt, false) })
 	for _, d := range a.dispatchers {
 		delivering.Go(func() {
 			if err := d.Run(deliver, publish); err != nil {
@@ -286,9 +286,12 @@ func (a *App) Run(ctx context.Context) error {
 	return err
 }
 
-func (a *App) serve(s *http.Server, l net.Listener) error {
+// servesTLS tells whether the public listener speaks TLS. That the server has a TLSConfig does not: net/http sets one by itself.
+func (a *App) servesTLS() bool { return a.cfg.TLSCertFile != "" }
+
+func serve(s *http.Server, l net.Listener, withTLS bool) error {
 	var err error
-	if s.TLSConfig != nil {
+	if withTLS {
 		err = s.ServeTLS(l, "", "")
 	} else {
 		err = s.Serve(l)
@@ -332,7 +335,7 @@ func (a *App) Close(ctx context.Context) error {
 
 func (a *App) publicURL() string {
 	scheme := "http"
-	if a.public.TLSConfig != nil {
+	if a.servesTLS() {
 		scheme = "https"
 	}
 	return scheme + "://" + a.Addr().String() + ingest.Path

@@ -181,6 +181,12 @@ func (r *running) get(path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
+// awaitLog waits until a text stands in the log.
+func (r *running) awaitLog(text string) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool { return strings.Contains(r.log.String(), text) }, 20*time.Second, time.Millisecond)
+}
+
 // inStream reads the first n messages of the embedded server's stream.
 func (r *running) inStream(n int) []natsjs.Msg {
 	r.t.Helper()
@@ -220,6 +226,7 @@ func TestASignedWebhookReachesAnyNATSClient(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 
+	r.awaitLog("http://" + r.Addr().String() + "/webhooks/tensorlake")
 	answer := r.mustPost("msg_1", workflow, http.StatusAccepted)
 	require.JSONEq(t, `{"webhook_id":"msg_1","events":2}`, answer)
 

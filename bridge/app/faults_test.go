@@ -68,7 +68,7 @@ func TestThePublicListenerServesTLSAndTakesANewCertificate(t *testing.T) {
 	r.scheme = "https"
 	r.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots} //nolint:forcetypeassert // start made it
 	r.mustPost("msg_1", workflow, http.StatusAccepted)
-	require.Contains(t, r.log.String(), "https://"+r.Addr().String())
+	r.awaitLog("https://" + r.Addr().String())
 
 	roots.AddCert(certificate(t, certFile, keyFile, "second"))
 	require.Eventually(t, func() bool {

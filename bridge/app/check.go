@@ -1,0 +1,69 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/config"
+	"github.com/fnbridge/fnbridge/sinks"
+)
+
+// liveTimeout bounds CheckLive: a health check that takes longer has failed.
+const liveTimeout = 3 * time.Second
+
+// SinkCheck is what a check found of one sink.
+type SinkCheck struct {
+	Sink  string `json:"sink"`
+	Kind  string `json:"kind"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	// Cause is "blocked" if somebody has to mend something, "retry" if it may pass by itself.
+	Cause string `json:"cause,omitempty"`
+}
+
+// CheckSink asks a sink's broker whether events could be published now, until ctx ends. cfg must have passed Validate.
+func CheckSink(ctx context.Context, cfg *config.Config, s config.Sink) SinkCheck {
+	r := SinkCheck{Sink: s.Name, Kind: s.Kind}
+	sink, err := sinks.New(SinkOptions(cfg, s, nil)) //nolint:contextcheck // Close ends what it starts
+	if err != nil {
+		err = bridge.Blocked(err) // one of the settings, or a file that they name
+	} else {
+		err = errors.Join(sink.Check(ctx), sink.Close(context.WithoutCancel(ctx)))
+	}
+	if err == nil {
+		r.OK = true
+		return r
+	}
+	r.Error = err.Error()
+	r.Cause = bridge.KindOf(err).String()
+	if s.NATS != nil && len(s.NATS.URL) == 0 {
+		r.Error += "\nThis sink uses the embedded server, which runs while \"fnbridge serve\" does."
+	}
+	return r
+}
+
+// CheckLive asks the operations listener of the bridge that cfg describes whether its process lives.
+func CheckLive(ctx context.Context, cfg *config.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+LocalAddress(cfg.OpsListen)+"/livez", http.NoBody)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("the bridge does not answer: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return fmt.Errorf("the bridge answers %s: %q", resp.Status, text)
+	}
+	return nil
+}

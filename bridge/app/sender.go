@@ -1,0 +1,100 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge/ingest"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+	"github.com/fnbridge/fnbridge/config"
+)
+
+// senderTimeout is how long Tensorlake's sender waits for an answer.
+const senderTimeout = 15 * time.Second
+
+// Sender posts webhooks as Tensorlake does. It is safe for concurrent use.
+type Sender struct {
+	// URL is where it posts.
+	URL    string
+	client *http.Client
+	secret string // empty: unsigned
+}
+
+// Answer is what a bridge said to one webhook.
+type Answer struct {
+	WebhookID string `json:"webhook_id"`
+	Status    int    `json:"status"`
+	Events    int    `json:"events"`
+	Duplicate bool   `json:"duplicate,omitempty"`
+	// Detail says what was wrong.
+	Detail string        `json:"detail,omitempty"`
+	Took   time.Duration `json:"-"`
+	// Seconds is Took for programs.
+	Seconds float64 `json:"seconds"`
+}
+
+// OK tells whether the webhook was taken.
+func (a Answer) OK() bool { return a.Status >= 200 && a.Status < 300 }
+
+// NewSender makes a Sender for the bridge that cfg describes: on this machine, unless url names another place, and
+// signing with SendingSecret. With insecureTLS it takes any certificate.
+func NewSender(cfg *config.Config, url string, insecureTLS bool) (*Sender, error) {
+	secret, err := SendingSecret(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if url == "" {
+		scheme := "http"
+		if cfg.TLSCertFile != "" {
+			scheme = "https"
+		}
+		url = scheme + "://" + LocalAddress(cfg.Listen) + ingest.Path
+	}
+	return &Sender{URL: url, secret: secret, client: &http.Client{Timeout: senderTimeout, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: insecureTLS}, //nolint:gosec // asked for by whoever tries things out
+	}}}, nil
+}
+
+// Close lets go of its connections.
+func (s *Sender) Close() { s.client.CloseIdleConnections() }
+
+// Post sends one webhook. An error means that there was no answer.
+func (s *Sender) Post(ctx context.Context, id string, body []byte) (Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, bytes.NewReader(body))
+	if err != nil {
+		return Answer{}, err
+	}
+	if s.secret != "" {
+		header, err := tensorlake.Sign(s.secret, id, time.Now(), body)
+		if err != nil {
+			return Answer{}, err
+		}
+		req.Header = header
+	} else {
+		req.Header.Set("svix-id", id)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	start := time.Now()
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return Answer{}, err
+	}
+	var a Answer
+	if err := json.Unmarshal(text, &a); err != nil {
+		a.Detail = strings.TrimSpace(string(text))
+	}
+	a.WebhookID, a.Status, a.Took = id, resp.StatusCode, time.Since(start)
+	a.Seconds = a.Took.Seconds()
+	return a, nil
+}
