@@ -3,24 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
-	"github.com/fnbridge/fnbridge/sinks"
 )
-
-// liveTimeout bounds check --live: a health check that takes longer has failed.
-const liveTimeout = 3 * time.Second
 
 func checkCommand(c console) *cobra.Command {
 	var live, asJSON bool
@@ -47,16 +37,6 @@ With --live it only asks the running bridge's operations listener whether the pr
 	return cmd
 }
 
-// checkResult is what a check found of one sink.
-type checkResult struct {
-	Sink  string `json:"sink"`
-	Kind  string `json:"kind"`
-	OK    bool   `json:"ok"`
-	Error string `json:"error,omitempty"`
-	// Cause is "blocked" if somebody has to mend something, "retry" if it may pass by itself.
-	Cause string `json:"cause,omitempty"`
-}
-
 func check(ctx context.Context, c console, timeout time.Duration, asJSON bool) error {
 	cfg, warnings, err := loadConfig()
 	if err != nil {
@@ -79,29 +59,13 @@ func check(ctx context.Context, c console, timeout time.Duration, asJSON bool) e
 	return failed
 }
 
-func checkSink(ctx context.Context, cfg *config.Config, s config.Sink, timeout time.Duration) checkResult {
-	r := checkResult{Sink: s.Name, Kind: s.Kind}
+func checkSink(ctx context.Context, cfg *config.Config, s config.Sink, timeout time.Duration) app.SinkCheck {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	sink, err := sinks.New(app.SinkOptions(cfg, s, slog.New(slog.DiscardHandler))) //nolint:contextcheck // Close ends what it starts
-	if err != nil {
-		err = bridge.Blocked(err) // one of the settings, or a file that they name
-	} else {
-		err = errors.Join(sink.Check(ctx), sink.Close(context.WithoutCancel(ctx)))
-	}
-	if err == nil {
-		r.OK = true
-		return r
-	}
-	r.Error = err.Error()
-	r.Cause = bridge.KindOf(err).String()
-	if s.NATS != nil && len(s.NATS.URL) == 0 {
-		r.Error += "\nThis sink uses the embedded server, which runs while \"fnbridge serve\" does."
-	}
-	return r
+	return app.CheckSink(ctx, cfg, s)
 }
 
-func printCheck(c console, r checkResult, asJSON bool) error {
+func printCheck(c console, r app.SinkCheck, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(c.out).Encode(r)
 	}
@@ -118,21 +82,5 @@ func checkLive(ctx context.Context) error {
 	if cfg == nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+app.LocalAddress(cfg.OpsListen)+"/livez", http.NoBody)
-	if err != nil {
-		return err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("the bridge does not answer: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return fmt.Errorf("the bridge answers %s: %s", resp.Status, printable(strings.TrimSpace(string(text))))
-	}
-	return nil
+	return app.CheckLive(ctx, cfg)
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/fnbridge/fnbridge/bridge/journal"
+	"github.com/fnbridge/fnbridge/bridge/app"
 )
 
 func deadLettersCommand(c console) *cobra.Command {
@@ -24,7 +24,8 @@ func deadLettersCommand(c console) *cobra.Command {
 }
 
 func deadLettersListCommand(c console) *cobra.Command {
-	var filter journal.DeadLetterFilter
+	var sink string
+	var limit int
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -32,32 +33,31 @@ func deadLettersListCommand(c console) *cobra.Command {
 		Long:  `Reads the data directory, beside a running "fnbridge serve" or without one. With --json each line is one dead letter, with its whole event.`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if filter.Limit < 1 {
+			if limit < 1 {
 				return usageError{errors.New("--limit must be at least 1")}
 			}
-			r, err := openReader(cmd.Context())
+			cfg, err := dataDirectory()
 			if err != nil {
 				return err
 			}
-			defer r.Close()
-			letters, err := r.DeadLetters(cmd.Context(), filter)
+			letters, err := app.ReadDeadLetters(cmd.Context(), cfg, sink, limit)
 			if err != nil {
 				return err
 			}
-			return printDeadLetters(c, letters, filter.Limit, asJSON)
+			return printDeadLetters(c, letters, limit, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&filter.Sink, "sink", "", "only those of this sink")
-	cmd.Flags().IntVar(&filter.Limit, "limit", 100, "at most this many")
+	cmd.Flags().StringVar(&sink, "sink", "", "only those of this sink")
+	cmd.Flags().IntVar(&limit, "limit", 100, "at most this many")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
-func printDeadLetters(c console, letters []journal.DeadLetter, limit int, asJSON bool) error {
+func printDeadLetters(c console, letters []app.DeadLetter, limit int, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(c.out)
 		for _, l := range letters {
-			if err := e.Encode(deadLetterJSON(l)); err != nil {
+			if err := e.Encode(l); err != nil {
 				return err
 			}
 		}
@@ -71,7 +71,7 @@ func printDeadLetters(c console, letters []journal.DeadLetter, limit int, asJSON
 	fmt.Fprintln(w, "ID\tSINK\tLAST TRIED\tTRIES\tTYPE\tWEBHOOK\tREASON")
 	for _, l := range letters {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, l.Sink, l.LastAt.Local().Format(time.DateTime), l.Attempts,
-			printable(clip(l.EventType, 60)), printable(clip(l.WebhookID, 40)), printable(clip(l.Reason, 120)))
+			printable(clip(l.Type, 60)), printable(clip(l.WebhookID, 40)), printable(clip(l.Reason, 120)))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -80,34 +80,6 @@ func printDeadLetters(c console, letters []journal.DeadLetter, limit int, asJSON
 		fmt.Fprintf(c.out, "Shown are the first %d; --limit shows more.\n", limit)
 	}
 	return nil
-}
-
-// deadLetterJSON is a dead letter as programs get it: its data as JSON, not as base64. One that is not JSON is a string.
-func deadLetterJSON(l journal.DeadLetter) any {
-	data := json.RawMessage(l.Data)
-	if !json.Valid(data) {
-		data, _ = json.Marshal(string(l.Data)) // a string can always be
-	}
-	return struct {
-		ID           int64           `json:"id"`
-		Sink         string          `json:"sink"`
-		Reason       string          `json:"reason"`
-		Attempts     int             `json:"attempts"`
-		FirstAt      time.Time       `json:"first_at"`
-		LastAt       time.Time       `json:"last_at"`
-		WebhookID    string          `json:"webhook_id"`
-		EventIndex   int             `json:"event_index"`
-		EventID      string          `json:"event_id"`
-		Type         string          `json:"type"`
-		Source       string          `json:"source"`
-		Subject      string          `json:"subject,omitempty"`
-		Time         time.Time       `json:"time"`
-		PartitionKey string          `json:"partition_key"`
-		Data         json.RawMessage `json:"data"`
-	}{
-		l.ID, l.Sink, l.Reason, l.Attempts, l.FirstAt, l.LastAt, l.WebhookID, l.EventIndex, l.EventID,
-		l.EventType, l.EventSource, l.EventSubject, l.EventTime, l.PartitionKey, data,
-	}
 }
 
 // clip keeps a long text from breaking a table.

@@ -513,13 +513,3 @@ func TestSendTellsHowFarItCameWhenInterrupted(t *testing.T) {
 	p.line("interrupted after 1 of 5 webhooks")
 	require.Equal(t, 1, p.wait(t))
 }
-
-func TestADeadLetterWhoseDataIsNotJSONIsAString(t *testing.T) {
-	for data, want := range map[string]string{`{"a":1}`: `{"a":1}`, "not \x00 JSON": `"not \u0000 JSON"`, "": `""`} {
-		text, err := json.Marshal(deadLetterJSON(journal.DeadLetter{Data: []byte(data)}))
-		require.NoError(t, err)
-		var l struct{ Data json.RawMessage }
-		require.NoError(t, json.Unmarshal(text, &l))
-		require.Equal(t, want, string(l.Data))
-	}
-}

@@ -58,12 +58,12 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", value, "KMGTP"[exponent])
 }
 
-// ageText prints how long ago t was, or a dash for the zero time.
-func ageText(t, now time.Time) string {
-	if t.IsZero() {
+// ageText prints how long ago t was, or a dash for no time.
+func ageText(t *time.Time, now time.Time) string {
+	if t == nil {
 		return "-"
 	}
-	return max(0, now.Sub(t)).Round(time.Second).String()
+	return max(0, now.Sub(*t)).Round(time.Second).String()
 }
 
 // isUnknownCommand tells cobra's errors about the command line, which have no type of their own.

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,22 +10,16 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fnbridge/fnbridge/bridge/app"
-	"github.com/fnbridge/fnbridge/bridge/ingest"
-	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 	"github.com/fnbridge/fnbridge/config"
 )
 
 // samplePayload is the webhook that Tensorlake's documentation shows.
 const samplePayload = `{"workflow_name": "workflow_XXXX", "invocation_id": "%s", "fn_status": {"fn_A": "success", "fn_B": "failure"}}`
-
-// senderTimeout is how long Tensorlake's sender waits for an answer.
-const senderTimeout = 15 * time.Second
 
 // The rates that --rate takes: a ticker's interval is a whole number of nanoseconds.
 const (
@@ -96,20 +88,12 @@ func send(ctx context.Context, c console, o sendOptions, args []string) error {
 	if cfg == nil {
 		return err
 	}
-	secret, err := app.SendingSecret(cfg)
+	posts, err := app.NewSender(cfg, o.url, o.insecure)
 	if err != nil {
 		return err
 	}
-	s := sender{
-		console: c, secret: secret, url: o.url, json: o.json,
-		client: &http.Client{Timeout: senderTimeout, Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: o.insecure}, //nolint:gosec // asked for by a flag, for trying things out
-		}},
-	}
-	defer s.client.CloseIdleConnections()
-	if s.url == "" {
-		s.url = localURL(cfg)
-	}
+	defer posts.Close()
+	s := sender{console: c, Sender: posts, json: o.json}
 	return s.sendAll(ctx, o, payload, sample)
 }
 
@@ -129,35 +113,12 @@ func readPayload(c console, args []string) (payload []byte, sample bool, err err
 	return payload, false, nil
 }
 
-// localURL is where the public listener is reached from this machine.
-func localURL(cfg *config.Config) string {
-	scheme := "http"
-	if cfg.TLSCertFile != "" {
-		scheme = "https"
-	}
-	return scheme + "://" + app.LocalAddress(cfg.Listen) + ingest.Path
-}
-
+// sender posts and prints.
 type sender struct {
 	console
-	client *http.Client
-	secret string // empty: unsigned
-	url    string
-	json   bool
+	*app.Sender
+	json bool
 }
-
-// answer is what the bridge said to one webhook.
-type answer struct {
-	WebhookID string        `json:"webhook_id"`
-	Status    int           `json:"status"`
-	Events    int           `json:"events"`
-	Duplicate bool          `json:"duplicate,omitempty"`
-	Detail    string        `json:"detail,omitempty"`
-	Took      time.Duration `json:"-"`
-	Seconds   float64       `json:"seconds"`
-}
-
-func (a answer) ok() bool { return a.Status >= 200 && a.Status < 300 }
 
 func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sample bool) error {
 	var pace <-chan time.Time
@@ -177,7 +138,7 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sam
 			case <-pace:
 			}
 		}
-		a, err := s.post(ctx, o.webhookID(), o.body(payload, sample))
+		a, err := s.Post(ctx, o.webhookID(), o.body(payload, sample))
 		if err != nil {
 			failure = s.interruption(ctx, err, i, o.count)
 			break
@@ -209,7 +170,7 @@ func (s *sender) interruption(ctx context.Context, err error, sent, count int) e
 		return fmt.Errorf("interrupted after %d of %s", sent, plural(count, "webhook"))
 	}
 	return fmt.Errorf("%s cannot be reached after %d of %s: %w\nIs \"fnbridge serve\" running, and is this its address?",
-		s.url, sent, plural(count, "webhook"), err)
+		s.URL, sent, plural(count, "webhook"), err)
 }
 
 func (o sendOptions) webhookID() string {
@@ -230,48 +191,15 @@ func (o sendOptions) body(payload []byte, sample bool) []byte {
 	return fmt.Appendf(nil, samplePayload, invocation)
 }
 
-func (s *sender) post(ctx context.Context, id string, body []byte) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
-	if err != nil {
-		return answer{}, err
-	}
-	if s.secret != "" {
-		header, err := tensorlake.Sign(s.secret, id, time.Now(), body)
-		if err != nil {
-			return answer{}, err
-		}
-		req.Header = header
-	} else {
-		req.Header.Set("svix-id", id)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	start := time.Now()
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return answer{}, err
-	}
-	a := answer{Took: time.Since(start)}
-	if err := json.Unmarshal(text, &a); err != nil {
-		a.Detail = printable(strings.TrimSpace(string(text)))
-	}
-	a.WebhookID, a.Status, a.Seconds = id, resp.StatusCode, a.Took.Seconds()
-	return a, nil
-}
-
-func (s *sender) show(a answer) error {
+func (s *sender) show(a app.Answer) error {
 	if s.json {
 		return json.NewEncoder(s.out).Encode(a)
 	}
 	var what string
 	switch {
-	case a.ok() && a.Duplicate:
+	case a.OK() && a.Duplicate:
 		what = "was known already: its events are not published again"
-	case a.ok():
+	case a.OK():
 		what = plural(a.Events, "event")
 	default:
 		what = "refused: " + printable(a.Detail)
@@ -286,10 +214,10 @@ type tally struct {
 	times                                []time.Duration
 }
 
-func (t *tally) add(a answer) {
+func (t *tally) add(a app.Answer) {
 	t.times = append(t.times, a.Took)
 	switch {
-	case !a.ok():
+	case !a.OK():
 		t.refused++
 	case a.Duplicate:
 		t.duplicate++

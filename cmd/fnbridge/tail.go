@@ -11,11 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/app"
-	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 	"github.com/fnbridge/fnbridge/config"
-	"github.com/fnbridge/fnbridge/sinks"
 )
 
 type tailOptions struct {
@@ -66,7 +63,7 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 	if err != nil {
 		return err
 	}
-	start := sinks.Start{All: o.all}
+	start := app.TailStart{All: o.all}
 	if o.since > 0 {
 		start.Since = time.Now().Add(-o.since)
 	}
@@ -74,7 +71,7 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 		fmt.Fprintf(c.err, "Waiting for events from sink %s. Ctrl-C ends.\n", sink.Name)
 	}
 	seen := 0
-	err = sinks.Tail(ctx, app.SinkOptions(cfg, sink, nil), start, func(r bridge.Received) error {
+	err = app.Tail(ctx, cfg, sink, start, func(r app.Received) error {
 		if err := printReceived(c, r, o.json); err != nil {
 			return err
 		}
@@ -109,28 +106,12 @@ func sinkNames(cfg *config.Config) string {
 	return strings.Join(names, ", ")
 }
 
-func printReceived(c console, r bridge.Received, asJSON bool) error {
-	if !asJSON {
-		_, err := fmt.Fprintf(c.out, "%s  %s  %s\n", r.StoredAt.Local().Format("15:04:05.000"), printable(r.Address), printable(oneLine(r.Event.Data)))
-		return err
+func printReceived(c console, r app.Received, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(c.out).Encode(r)
 	}
-	line := struct {
-		Address  string          `json:"address"`
-		Key      string          `json:"key,omitempty"`
-		StoredAt time.Time       `json:"stored_at"`
-		Event    json.RawMessage `json:"event,omitempty"`
-		Data     []byte          `json:"data,omitempty"` // in the plain format there is nothing else, and it may be any bytes
-	}{Address: r.Address, Key: r.Key, StoredAt: r.StoredAt}
-	if r.Event.Type == "" {
-		line.Data = r.Event.Data
-	} else {
-		_, body, err := cloudevents.Structured.Encode(r.Event, "")
-		if err != nil {
-			return err
-		}
-		line.Event = body
-	}
-	return json.NewEncoder(c.out).Encode(line)
+	_, err := fmt.Fprintf(c.out, "%s  %s  %s\n", r.StoredAt.Local().Format("15:04:05.000"), printable(r.Address), printable(oneLine(r.Data)))
+	return err
 }
 
 // oneLine is data without the line breaks and indents that its sender may have put into it.
