@@ -30,7 +30,7 @@ func (s store) Append(ctx context.Context, w bridge.Webhook) (duplicate bool, er
 	case errors.Is(err, journal.ErrFull):
 		return false, &ingest.UnavailableError{
 			RetryAfter: retryAfterFull, Err: err,
-			Detail: "The journal is full because a sink has not taken its events. Nothing was stored; send the webhook again later.",
+			Detail: "The journal is full. Nothing was stored; send the webhook again later. The operator finds with \"fnbridge status\" what fills it.",
 		}
 	case errors.Is(err, journal.ErrClosed):
 		return false, &ingest.UnavailableError{
