@@ -28,8 +28,11 @@ import (
 )
 
 // closeTimeout bounds what must happen on a stop even when FNBRIDGE_SHUTDOWN_TIMEOUT is spent: closing connections
-// and the journal.
-const closeTimeout = 5 * time.Second
+// and the journal. When it is used up, each further step still has leastCloseTimeout.
+const (
+	closeTimeout      = 4 * time.Second
+	leastCloseTimeout = 250 * time.Millisecond
+)
 
 // More connections than webhooks in flight may be open, since most wait for their next webhook; beyond the limit they
 // wait to be accepted, so that idle ones cannot use up the process's file descriptors.
@@ -228,7 +231,8 @@ func (a *App) listen(ctx context.Context, variable, address string) (net.Listene
 	return l, nil
 }
 
-// ready tells whether webhooks can be accepted now. A sink that is down does not matter: its events wait in the journal.
+// ready tells whether webhooks should be sent here. A sink that is down does not matter: its events wait in the journal.
+// Nor does a full journal: a 503 with Retry-After tells the sender more than an endpoint that has gone.
 func (a *App) ready(context.Context) error {
 	if a.stopping.Load() {
 		return errors.New("fnbridge is shutting down")
@@ -321,10 +325,11 @@ func (a *App) Close(ctx context.Context) error {
 	if a.ops != nil {
 		err = a.ops.Close()
 	}
+	deadline := time.Now().Add(closeTimeout)
 	for len(a.teardown) > 0 {
 		last := a.teardown[len(a.teardown)-1]
 		a.teardown = a.teardown[:len(a.teardown)-1]
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(leastCloseTimeout, time.Until(deadline)))
 		if e := last.undo(limited); e != nil {
 			err = errors.Join(err, fmt.Errorf("closing %s: %w", last.name, e))
 		}

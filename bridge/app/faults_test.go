@@ -23,16 +23,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/sinks/embeddednats"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 )
-
-// freeAddress returns an address that nobody listens on. Another process could take it before it is used; none does here.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // certificate writes a new self-signed certificate for 127.0.0.1 over the files.
 func certificate(t *testing.T, certFile, keyFile, name string) *x509.Certificate {
@@ -142,8 +134,15 @@ func TestAStopWithASinkThatHangsKeepsItsTime(t *testing.T) {
 }
 
 func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
-	address := freeAddress(t)
-	r := start(t, t.TempDir(), map[string]string{"NATS_URL": "nats://" + address, "JOURNAL_MAX_BYTES": "1MiB"})
+	server, err := embeddednats.Start(t.Context(), embeddednats.Options{Listen: "127.0.0.1:0", Dir: t.TempDir()})
+	require.NoError(t, err)
+	proxy := faultproxy.New(t, server.Addr().String())
+	proxy.Stall()
+	r := start(t, t.TempDir(), map[string]string{"NATS_URL": "nats://" + proxy.Addr(), "JOURNAL_MAX_BYTES": "1MiB"})
+	t.Cleanup(func() {
+		require.NoError(t, r.stop())
+		require.NoError(t, server.Shutdown(context.WithoutCancel(t.Context())))
+	})
 	padding := strings.Repeat("x", 100_000)
 	accepted := 0
 	var answer string
@@ -162,12 +161,7 @@ func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
 	require.JSONEq(t, `{"webhook_id":"msg_0","duplicate":true}`,
 		r.mustPost("msg_0", fmt.Sprintf(`{"job_id":"job_0","status":"success","text":%q}`, padding), http.StatusOK), "what is known needs no room")
 
-	server, err := embeddednats.Start(t.Context(), embeddednats.Options{Listen: address, Dir: t.TempDir()})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, r.stop())
-		require.NoError(t, server.Shutdown(context.WithoutCancel(t.Context())))
-	})
+	proxy.Resume()
 	last := fmt.Sprintf(`{"job_id":"job_last","status":"success","text":%q}`, padding)
 	require.Eventually(t, func() bool {
 		status, _, err := r.post("msg_last", last)

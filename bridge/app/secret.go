@@ -63,15 +63,26 @@ func readOrMakeSecret(path string) (string, error) {
 		return secret, err
 	}
 	secret = tensorlake.GenerateSecret()
-	// Written beside and renamed, so that a crash leaves no half of it.
+	// Written beside and renamed, so that a crash leaves the whole of it or nothing.
 	temporary := path + ".new"
-	if err := os.WriteFile(temporary, []byte(secret+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("the webhook secret cannot be stored: %w", err)
+	err = writeDurably(temporary, secret+"\n")
+	if err == nil {
+		err = os.Rename(temporary, path)
 	}
-	if err := os.Rename(temporary, path); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("the webhook secret cannot be stored: %w", err)
 	}
 	return secret, nil
+}
+
+// writeDurably makes a file that only its owner may read, and returns once it is on the disk.
+func writeDurably(path, text string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func readSecret(path string) (string, error) {

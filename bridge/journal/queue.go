@@ -54,7 +54,12 @@ func newRequest(k kind) *request {
 func (r *request) size() int {
 	n := len(r.webhook.Body)
 	for i := range r.letters {
-		n += len(r.letters[i].Data)
+		l := &r.letters[i]
+		n += len(l.Data) + len(l.EventSource) + len(l.EventSubject) + len(l.EventType) + len(l.PartitionKey) + len(l.Reason) +
+			len(l.Workflow) + len(l.Function) + len(l.Invocation)
+		for _, part := range l.Route {
+			n += len(part)
+		}
 	}
 	return n
 }

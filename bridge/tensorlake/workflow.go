@@ -20,6 +20,11 @@ const (
 	summaryUndecided    = "partial"
 )
 
+// maxRepeated bounds how many bytes of names the events of one payload repeat. Each event carries the names of its workflow
+// and its invocation, so that a name of half a megabyte and 25,000 functions, which fit into one payload of a megabyte,
+// would become 50 GB. Names of 100 bytes pass with half a million functions.
+const maxRepeated = 64 << 20
+
 func workflowKeys() []key { return []key{keyWorkflowName, keyInvocationID, keyFnStatus} }
 
 // workflow is the payload {"workflow_name", "invocation_id", "fn_status": {function: status}}. Its fields are JSON as
@@ -47,6 +52,11 @@ func readWorkflow(f *fields) (content, string) {
 			return nil, r.problem
 		}
 		w.total++
+	}
+	if repeated := w.total * (len(w.name) + len(w.invocation)); repeated > maxRepeated {
+		r.fail("its %d events would repeat the names of workflow and invocation in %d MiB, and %d MiB are the most",
+			w.total, repeated>>20, maxRepeated>>20)
+		return nil, r.problem
 	}
 	return w, ""
 }

@@ -7,12 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,31 +42,26 @@ func TestMain(m *testing.M) {
 
 // shell is a directory and an environment in which commands run.
 type shell struct {
-	t     *testing.T
-	dir   string
-	env   []string
-	httpd string // address of the public listener
-	ops   string
-	nats  string
+	t    *testing.T
+	dir  string
+	env  []string
+	host string // that serve listens on, 127.0.0.1 or all
+	// Where the last serve listens: the kernel chose the ports, so that no other process has them.
+	httpd, nats string
 }
 
 func newShell(t *testing.T, env ...string) *shell {
 	t.Helper()
-	s := &shell{t: t, dir: t.TempDir(), httpd: freeAddress(t), ops: freeAddress(t), nats: freeAddress(t)}
-	s.env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, runMain + "=1",
-		"FNBRIDGE_LISTEN=" + s.httpd, "FNBRIDGE_OPS_LISTEN=" + s.ops, "FNBRIDGE_EMBEDDED_NATS_LISTEN=" + s.nats,
-	}, env...)
+	s := &shell{t: t, dir: t.TempDir(), host: "127.0.0.1"}
+	s.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, runMain + "=1"}, env...)
+	s.listen(0, 0, 0)
 	return s
 }
 
-// freeAddress returns an address that nobody listens on. Another process could take it before it is used; none does here.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+// listen sets the ports of the listeners in the environment.
+func (s *shell) listen(public, ops, nats int) {
+	s.env = append(s.env, fmt.Sprintf("FNBRIDGE_LISTEN=%s:%d", s.host, public), fmt.Sprintf("FNBRIDGE_OPS_LISTEN=%s:%d", s.host, ops),
+		fmt.Sprintf("FNBRIDGE_EMBEDDED_NATS_LISTEN=%s:%d", s.host, nats))
 }
 
 func (s *shell) command(args ...string) *exec.Cmd {
@@ -173,9 +169,26 @@ func (p *process) wait(t *testing.T) int {
 
 func (s *shell) serve() *process {
 	s.t.Helper()
+	s.listen(0, 0, 0)
 	p := s.start("serve")
-	p.line("fnbridge is ready")
+	var ready struct {
+		Webhooks, Operations string
+		EmbeddedNATS         string `json:"embedded_nats"`
+	}
+	require.NoError(s.t, json.Unmarshal([]byte(p.line("fnbridge is ready")), &ready))
+	public, ops, nats := portOf(s.t, ready.Webhooks), portOf(s.t, ready.Operations), portOf(s.t, ready.EmbeddedNATS)
+	s.httpd, s.nats = fmt.Sprintf("127.0.0.1:%d", public), fmt.Sprintf("127.0.0.1:%d", nats)
+	s.listen(public, ops, nats)
 	return p
+}
+
+// portOf returns the port of a URL, 0 if it has none.
+func portOf(t *testing.T, address string) int {
+	t.Helper()
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	port, _ := strconv.Atoi(u.Port())
+	return port
 }
 
 func TestTheFirstMinute(t *testing.T) {
@@ -320,7 +333,7 @@ func TestEnvAndVersion(t *testing.T) {
 }
 
 func TestCheckTellsWhyASinkCannotBePublishedTo(t *testing.T) {
-	s := newShell(t, "FNBRIDGE_NATS_URL=nats://someone:hunter2@"+freeAddress(t))
+	s := newShell(t, "FNBRIDGE_NATS_URL=nats://someone:hunter2@127.0.0.1:1") // nobody listens on port 1
 	out, errs, exit := s.run("check", "--timeout", "2s")
 	require.Equal(t, 1, exit, errs)
 	require.Contains(t, out, "sink nats (nats)  cannot be published to (retry)")
@@ -440,12 +453,7 @@ func TestWhateverEndsTheProcessLosesNothing(t *testing.T) {
 
 func TestCommandsFindWhatListensOnAllInterfaces(t *testing.T) {
 	s := newShell(t)
-	for _, address := range []*string{&s.httpd, &s.ops, &s.nats} {
-		_, port, err := net.SplitHostPort(*address)
-		require.NoError(t, err)
-		*address = ":" + port
-	}
-	s.env = append(s.env, "FNBRIDGE_LISTEN="+s.httpd, "FNBRIDGE_OPS_LISTEN="+s.ops, "FNBRIDGE_EMBEDDED_NATS_LISTEN="+s.nats)
+	s.host = ""
 	s.serve()
 	for _, args := range [][]string{{"send"}, {"check"}, {"check", "--live"}, {"tail", "--all", "--count", "1"}} {
 		out, errs, exit := s.run(args...)

@@ -28,10 +28,19 @@ func statusCommand(c console) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			notLive := app.CheckLive(cmd.Context(), cfg)
 			if asJSON {
 				e := json.NewEncoder(c.out)
 				e.SetIndent("", "  ")
-				return e.Encode(s)
+				return e.Encode(struct {
+					Live bool `json:"live"`
+					app.Status
+				}{notLive == nil, s})
+			}
+			if notLive == nil {
+				fmt.Fprintf(c.out, "bridge   lives, says %s\n", cfg.OpsListen)
+			} else {
+				fmt.Fprintf(c.out, "bridge   does not live, or not at %s; what it left:\n", cfg.OpsListen)
 			}
 			return printStatus(c, s, time.Now())
 		},
