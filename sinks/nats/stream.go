@@ -154,7 +154,7 @@ func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, er
 		return nil, classifyRequest(ctx, fmt.Sprintf("create stream %s for %s", m.o.Stream, m.filter), err)
 	}
 	m.log.Info("Created the stream", "stream", m.o.Stream, "subjects", m.filter,
-		"replicas", m.o.Replicas, "max_age", m.o.MaxAge, "dedupe_window", m.o.DedupeWindow)
+		"replicas", m.o.Replicas, "max_age", m.o.MaxAge.String(), "dedupe_window", m.o.DedupeWindow.String())
 	return created.CachedInfo(), nil
 }
 
