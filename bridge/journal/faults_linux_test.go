@@ -145,7 +145,13 @@ func TestAFailedSyncRefusesAndRecovers(t *testing.T) {
 			after++
 		}
 	}
-	acked, failed := acknowledged(append(lines, p.end(t)...))
+	// strace counts the calls of each thread, so that one may reach its first fault when the journal closes. What
+	// was acknowledged is there all the same.
+	left, err := p.finish(t)
+	if err != nil {
+		t.Logf("the process ended with: %v", err)
+	}
+	acked, failed := acknowledged(append(lines, left...))
 	require.NotEmpty(t, failed)
 	j := open(t, Options{Dir: dir})
 	require.ElementsMatch(t, acked, ids(readAll(t, j)), "every webhook was tried until it was acknowledged")

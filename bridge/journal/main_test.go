@@ -132,6 +132,14 @@ func (p *process) next(t *testing.T) (string, bool) {
 // end lets the process finish by itself, and returns the lines that are left.
 func (p *process) end(t *testing.T) (left []string) {
 	t.Helper()
+	left, err := p.finish(t)
+	require.NoError(t, err)
+	return left
+}
+
+// finish lets the process finish by itself, and returns the lines that are left and how it ended.
+func (p *process) finish(t *testing.T) (left []string, err error) {
+	t.Helper()
 	require.NoError(t, p.in.Close())
 	for {
 		line, more := p.next(t)
@@ -140,8 +148,7 @@ func (p *process) end(t *testing.T) (left []string) {
 		}
 		left = append(left, line)
 	}
-	require.NoError(t, p.cmd.Wait())
-	return left
+	return left, p.cmd.Wait()
 }
 
 // kill ends the process as a crash does, and returns the lines that it had written.

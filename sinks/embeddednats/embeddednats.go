@@ -57,7 +57,9 @@ type Server struct {
 	server *server.Server
 	addr   net.Addr // which the server itself forgets at its end
 	once   sync.Once
-	ended  chan struct{}
+	// started is closed when everything has been started: what stops earlier would miss some of it.
+	started chan struct{}
+	ended   chan struct{}
 }
 
 // Start starts a server and returns when it takes clients and JetStream is ready. ctx bounds the start only. An
@@ -94,8 +96,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("the embedded NATS server cannot be set up: %w", err)
 	}
 	srv.SetLoggerV2(lines, false, false, false)
-	s := &Server{server: srv, ended: make(chan struct{})}
-	go srv.Start() // it returns once everything has been started
+	s := &Server{server: srv, started: make(chan struct{}), ended: make(chan struct{})}
+	go func() {
+		defer close(s.started)
+		srv.Start()
+	}()
 	if err := s.ready(ctx, lines); err != nil {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
@@ -169,6 +174,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(func() {
 		go func() {
 			defer close(s.ended)
+			<-s.started
 			s.server.Shutdown()
 			s.server.WaitForShutdown()
 		}()
