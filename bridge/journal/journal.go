@@ -221,6 +221,7 @@ func (j *Journal) submit(ctx context.Context, r *request) error {
 		return r.err
 	case <-ctx.Done():
 		if r.stage.CompareAndSwap(queued, abandoned) {
+			j.queue.remove(r)
 			j.space.release(r.cost)
 			return ctx.Err()
 		}
@@ -272,9 +273,6 @@ func (j *Journal) Advance(ctx context.Context, sink string, seq int64) error {
 	cursor, err := j.cursor(sink)
 	if err != nil {
 		return err
-	}
-	if head := j.head.Load(); seq > head {
-		return fmt.Errorf("sink %q cannot have passed webhook %d: the newest is %d", sink, seq, head)
 	}
 	if seq <= cursor.Load() && !j.queue.isClosed() {
 		return nil

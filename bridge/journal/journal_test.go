@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -263,6 +265,46 @@ func TestCursors(t *testing.T) {
 	require.Empty(t, log.String())
 }
 
+// Read shows a webhook as soon as it is committed. A sink that is quick may be done with it before the writer has counted it.
+func TestAdvancePastWhatHasJustBeenCommitted(t *testing.T) {
+	var (
+		j       *Journal
+		armed   atomic.Bool
+		calls   int
+		advance = make(chan error, 1)
+	)
+	now := func() time.Time {
+		if !armed.Load() {
+			return at()
+		}
+		if calls++; calls != 2 { // the second is between the commit and its answer
+			return at()
+		}
+		found, err := j.views.webhooks(context.Background(), 0, 10, 1<<20)
+		if err != nil || len(found) != 1 {
+			t.Errorf("read: %d webhooks, %v", len(found), err)
+		}
+		go func() { advance <- j.Advance(context.Background(), "nats", 1) }()
+		for len(advance) == 0 { // either it was refused, or it waits for the writer
+			j.queue.mu.Lock()
+			waiting := len(j.queue.waiting)
+			j.queue.mu.Unlock()
+			if waiting > 0 {
+				break
+			}
+			runtime.Gosched()
+		}
+		return at()
+	}
+	j = open(t, Options{Now: now, Retention: 1000 * time.Hour})
+	armed.Store(true)
+	mustAppend(t, j, webhook("a"))
+	require.NoError(t, <-advance)
+	cursor, err := j.Cursor(t.Context(), "nats")
+	require.NoError(t, err)
+	require.Equal(t, int64(1), cursor)
+}
+
 func TestAdvancesOfOneBatchCollapseToTheHighest(t *testing.T) {
 	j := open(t, Options{})
 	for i := range 50 {
@@ -411,6 +453,36 @@ func TestAnAppendWhoseCallerHasGone(t *testing.T) {
 	all := readAll(t, j)
 	require.Equal(t, "last", all[len(all)-1].ID)
 	require.Len(t, all, int(j.Head()))
+}
+
+// While the disk hangs, callers come and give up for as long as it takes. What they leave must not gather.
+func TestWhatIsGivenUpLeavesTheQueue(t *testing.T) {
+	j := &Journal{queue: newQueue()} // no writer: its disk hangs
+	j.space.limit = 1 << 20
+	waiting := func() int {
+		j.queue.mu.Lock()
+		defer j.queue.mu.Unlock()
+		return len(j.queue.waiting)
+	}
+	patient, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() { _, _ = j.Append(patient, webhook("stays")) })
+	require.Eventually(t, func() bool { return waiting() == 1 }, 10*time.Second, time.Millisecond)
+	for i := range 10 {
+		ctx, cancel := context.WithCancel(t.Context())
+		gaveUp := make(chan error, 1)
+		go func() {
+			_, err := j.Append(ctx, webhook(fmt.Sprint(i)))
+			gaveUp <- err
+		}()
+		require.Eventually(t, func() bool { return waiting() == 2 }, 10*time.Second, time.Millisecond)
+		cancel()
+		require.ErrorIs(t, <-gaveUp, context.Canceled)
+		require.Equal(t, 1, waiting(), "what was given up is still held")
+	}
+	require.Equal(t, "stays", j.queue.waiting[0].webhook.ID)
 }
 
 func TestClose(t *testing.T) {

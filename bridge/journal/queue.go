@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -92,6 +93,16 @@ func (q *queue) put(r *request) bool {
 		q.nudge()
 	}
 	return true
+}
+
+// remove takes r out, if it is still there. While the disk hangs nobody else does, and callers that come and give up
+// would leave their webhooks in memory without a bound.
+func (q *queue) remove(r *request) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if i := slices.Index(q.waiting, r); i >= 0 {
+		q.waiting = slices.Delete(q.waiting, i, i+1)
+	}
 }
 
 // nudge makes the writer look.

@@ -325,6 +325,11 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 			e.appended++
 		}
 	case kindAdvance:
+		// The writer alone knows: what it has just committed, readers see before it is counted.
+		if head := w.head.Load(); r.seq > head {
+			r.err = fmt.Errorf("sink %q cannot have passed webhook %d: the newest is %d", r.sink, r.seq, head)
+			return nil
+		}
 		if e.advances == nil {
 			e.advances = make(map[string]int64, len(w.sinks))
 		}
