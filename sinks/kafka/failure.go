@@ -83,8 +83,12 @@ func classify(err error) (kind bridge.FailureKind, advice string) {
 // classifyCode is the table of broker error codes that are not simply retried.
 func classifyCode(code kafkago.Error) (bridge.FailureKind, string) {
 	switch code {
-	case kafkago.MessageSizeTooLarge, kafkago.RecordListTooLarge, kafkago.InvalidTimestamp, kafkago.InvalidRecord:
+	case kafkago.MessageSizeTooLarge, kafkago.RecordListTooLarge, kafkago.InvalidRecord:
 		return bridge.FailureReject, ""
+
+	case kafkago.InvalidTimestamp:
+		// Records carry the time of their sending, so all of them would be refused, and none for its own sake.
+		return bridge.FailureBlocked, "compare this machine's clock with the brokers', and the topic's limits on timestamps (message.timestamp.*)"
 
 	case kafkago.InvalidTopic:
 		return bridge.FailureBlocked, "check TOPIC"

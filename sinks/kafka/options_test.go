@@ -84,8 +84,8 @@ func TestPlainPasswordWithoutTLSIsWarnedAbout(t *testing.T) {
 func TestClassification(t *testing.T) {
 	for kind, codes := range map[bridge.FailureKind][]int{
 		bridge.FailureRetry:   {-1, 1, 2, 3, 5, 6, 7, 8, 9, 13, 19, 20, 56, 74, 75, 89, 100, 999},
-		bridge.FailureReject:  {10, 18, 32, 87},
-		bridge.FailureBlocked: {17, 21, 29, 31, 33, 34, 35, 43, 44, 58, 76},
+		bridge.FailureReject:  {10, 18, 87},
+		bridge.FailureBlocked: {17, 21, 29, 31, 32, 33, 34, 35, 43, 44, 58, 76},
 	} {
 		for _, code := range codes {
 			got, _ := classifyCode(kafkagoError(code))

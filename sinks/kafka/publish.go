@@ -25,7 +25,7 @@ const (
 	headerOverhead = 10
 
 	// The largest request that a broker takes by default (socket.request.max.bytes). It cuts the connection
-	// on a larger one without a word, so it is the limit where the topic's is not known.
+	// on a larger one without a word, which would be tried again for ever.
 	maxRequestBytes = 100 << 20
 )
 
@@ -94,19 +94,17 @@ func (s *Sink) records(events []bridge.Event, t *topology, results []error) map[
 	return byPartition
 }
 
-// checkSize rejects a record that is too large even in a batch of its own.
+// checkSize rejects a record that no broker takes. Whether it is too large for the topic the broker judges: the limit
+// that the sink has read may have been raised since, and a reject is final.
 func (s *Sink) checkSize(r record) error {
-	limit, setting := s.limits.maxBytes.Load(), maxMessageBytes
-	if limit == 0 {
-		limit, setting = maxRequestBytes, "socket.request.max.bytes"
-	}
-	if int64(batchOverhead+r.size) <= limit {
+	if batchOverhead+r.size <= maxRequestBytes {
 		return nil
 	}
-	if size, err := s.batchSize(r); err == nil && size > limit {
-		return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, and %s is %d", s.place(), size, setting, limit))
+	if size, err := s.batchSize(r); err == nil && size > maxRequestBytes {
+		return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, and socket.request.max.bytes is %d",
+			s.place(), size, maxRequestBytes))
 	}
-	return nil // the broker judges
+	return nil
 }
 
 // batchSize is the exact size of a batch with r alone, after compression, which is what brokers measure.
@@ -194,8 +192,12 @@ func (s *Sink) rejected(partition int, r record, err error) error {
 		if sizeErr != nil {
 			size = int64(batchOverhead + r.size)
 		}
+		var known string
+		if limit := s.limits.maxBytes.Load(); limit > 0 && size > limit {
+			known = fmt.Sprintf(", and %s is %d", maxMessageBytes, limit)
+		}
 		return bridge.Reject(&failure{
-			text:  fmt.Sprintf("%s: the event is too large: %d bytes as it is sent: %s", s.partition(partition), size, inWords(err)),
+			text:  fmt.Sprintf("%s: the event is too large: %d bytes as it is sent%s: %s", s.partition(partition), size, known, inWords(err)),
 			cause: err,
 		})
 	}

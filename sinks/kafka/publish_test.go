@@ -262,6 +262,19 @@ func TestOnlyTheOversizedEventIsRejected(t *testing.T) {
 	}
 }
 
+// The limit that the sink has read may be out of date, and for ever so if it may no longer be read.
+func TestALimitThatWasRaisedCounts(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(1))
+	require.NoError(t, c.CreateTopic(testTopic, 1, map[string]string{maxMessageBytes: "100000"}))
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	s := open(t, c.ListenAddrs())
+	s.limits.maxBytes.Store(20_000) // what was read before the limit was raised
+	sent := one(t, s, 0, 0, 3)
+	tooLarge(sent, 30_000, 1)
+	requireStored(t, publish(t, s, sent))
+	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+}
+
 func TestCompressionCountsInTheSizeOfAnEvent(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs(), func(o *Options) { o.Compression = "gzip" })
@@ -272,7 +285,7 @@ func TestCompressionCountsInTheSizeOfAnEvent(t *testing.T) {
 }
 
 func TestRecordFaultsAreTheirRecordsOnly(t *testing.T) {
-	for _, code := range []*kerr.Error{kerr.InvalidRecord, kerr.InvalidTimestamp, kerr.RecordListTooLarge} {
+	for _, code := range []*kerr.Error{kerr.InvalidRecord, kerr.RecordListTooLarge} {
 		t.Run(code.Message, func(t *testing.T) {
 			c := seeded(t, 1)
 			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: code, Count: -1, When: func(r kmsg.Request) bool {
@@ -289,6 +302,21 @@ func TestRecordFaultsAreTheirRecordsOnly(t *testing.T) {
 			require.Equal(t, append(want[:20:20], want[21:]...), ids(stored(t, c)[0]))
 		})
 	}
+}
+
+// A record's time is that of its sending, so it is not the record that a broker refuses, but this machine's clock.
+func TestAWrongClockRejectsNothing(t *testing.T) {
+	c := seeded(t, 1)
+	clock := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.InvalidTimestamp, Count: -1})
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 9)
+	results := publish(t, s, sent)
+	requireKind(t, bridge.FailureBlocked, results)
+	require.ErrorContains(t, results[0], "clock")
+	require.Equal(t, 1, clock.Hits(), "one request is enough to know")
+	clock.Remove()
+	requireStored(t, publish(t, s, sent))
+	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
 }
 
 func TestRecordErrorsCountWithoutAnErrorOfTheBatch(t *testing.T) {
