@@ -260,8 +260,11 @@ func (a *App) Run(ctx context.Context) error {
 			}
 		})
 	}
-	a.log.Info("fnbridge is ready", "webhooks", a.publicURL(), "operations", "http://"+a.OpsAddr().String(),
-		"sinks", sinkNames(a.cfg), "embedded_nats", a.NATSURL(), "data_dir", a.cfg.DataDir)
+	ready := a.log.With("webhooks", a.publicURL(), "operations", "http://"+a.OpsAddr().String(), "sinks", sinkNames(a.cfg), "data_dir", a.cfg.DataDir)
+	if url := a.NATSURL(); url != "" {
+		ready = ready.With("embedded_nats", url)
+	}
+	ready.Info("fnbridge is ready")
 
 	var err error
 	select {

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -40,9 +41,9 @@ func (r Received) MarshalJSON() ([]byte, error) {
 }
 
 // Tail calls f with every event that the sink's broker has stored, from start on, until ctx ends or f returns an error,
-// which it returns. A broker that is away is waited for. cfg must have passed Validate.
-func Tail(ctx context.Context, cfg *config.Config, s config.Sink, start TailStart, f func(Received) error) error {
-	return sinks.Tail(ctx, SinkOptions(cfg, s, nil), start, func(r bridge.Received) error {
+// which it returns. A broker that is away is waited for, and log, which may be nil, hears of it. cfg must have passed Validate.
+func Tail(ctx context.Context, cfg *config.Config, s config.Sink, start TailStart, log *slog.Logger, f func(Received) error) error {
+	return sinks.Tail(ctx, SinkOptions(cfg, s, log), start, func(r bridge.Received) error {
 		out := Received{Address: r.Address, Key: r.Key, StoredAt: r.StoredAt, Data: r.Event.Data}
 		if r.Event.Type != "" {
 			_, body, err := cloudevents.Structured.Encode(r.Event, "")

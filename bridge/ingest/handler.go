@@ -188,7 +188,7 @@ func (h *Handler) receive(c echo.Context) (err error) {
 	if err != nil {
 		return &refusal{
 			result: resultInvalid, status: http.StatusBadRequest, reason: "payload",
-			detail: fmt.Sprintf("The body must be one JSON object: %v.", err),
+			detail: fmt.Sprintf("Send one JSON object: %v.", err),
 		}
 	}
 

@@ -105,7 +105,7 @@ func TestMetricsAreThereFromTheStart(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, problems)
 	require.NoError(t, testutil.GatherAndCompare(e.registry, strings.NewReader(`
-# HELP fnbridge_webhooks_total Requests to the public listener, by how they ended.
+# HELP fnbridge_webhooks_total Requests to the public listener, by how they ended: accepted, duplicate, or why they were not taken.
 # TYPE fnbridge_webhooks_total counter
 fnbridge_webhooks_total{result="accepted"} 0
 fnbridge_webhooks_total{result="draining"} 0

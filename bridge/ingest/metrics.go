@@ -20,7 +20,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer, secrets int, inFlight func() float64) (*metrics, error) {
 	webhooks := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fnbridge_webhooks_total",
-		Help: "Requests to the public listener, by how they ended.",
+		Help: "Requests to the public listener, by how they ended: accepted, duplicate, or why they were not taken.",
 	}, []string{"result"})
 	m := &metrics{
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -38,7 +38,7 @@ With --live it only asks the running bridge's operations listener whether the pr
 }
 
 func check(ctx context.Context, c console, timeout time.Duration, asJSON bool) error {
-	cfg, warnings, err := loadConfig()
+	cfg, warnings, err := loadConfig(c)
 	if err != nil {
 		return err
 	}
@@ -71,10 +71,18 @@ func printCheck(c console, r app.SinkCheck, asJSON bool) error {
 	}
 	text := "ok"
 	if !r.OK {
-		text = "cannot be published to (" + r.Cause + ")\n" + indent(printableLines(r.Error))
+		text = "cannot be published to, " + outlook(r.Cause) + "\n" + indent(printableLines(r.Error))
 	}
 	_, err := fmt.Fprintf(c.out, "sink %s (%s)  %s\n", r.Sink, r.Kind, text)
 	return err
+}
+
+// outlook says for people what the cause of a failed check means.
+func outlook(cause string) string {
+	if cause == "blocked" {
+		return "until somebody mends it"
+	}
+	return "though that may pass by itself"
 }
 
 func checkLive(ctx context.Context) error {

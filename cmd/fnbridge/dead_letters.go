@@ -42,7 +42,7 @@ func deadLettersListCommand(c console) *cobra.Command {
 			}
 			letters, err := app.ReadDeadLetters(cmd.Context(), cfg, sink, limit)
 			if err != nil {
-				return err
+				return noJournal(err, cfg)
 			}
 			return printDeadLetters(c, letters, limit, asJSON)
 		},

@@ -67,7 +67,7 @@ It is configured with environment variables: "fnbridge env" lists them.`,
 	root.AddCommand(serveCommand(c), sendCommand(c), tailCommand(c), checkCommand(c), statusCommand(c),
 		deadLettersCommand(c), envCommand(c), versionCommand(c))
 
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	var wrongConfig config.Errors
 	switch {
@@ -79,7 +79,7 @@ It is configured with environment variables: "fnbridge env" lists them.`,
 		fmt.Fprintf(c.err, "fnbridge: the configuration is wrong:\n%s\nRun \"fnbridge env\" for every variable and its meaning.\n", indent(wrongConfig.Error()))
 		return exitUsage
 	case errors.As(err, &usage), isUnknownCommand(err):
-		fmt.Fprintf(c.err, "fnbridge: %v\nRun \"fnbridge --help\" for what it can do.\n", err)
+		fmt.Fprintf(c.err, "fnbridge: %v\nRun \"%s --help\" for what it can do.\n", err, cmd.CommandPath())
 		return exitUsage
 	default:
 		fmt.Fprintf(c.err, "fnbridge: %v\n", err)

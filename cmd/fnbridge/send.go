@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -169,8 +170,14 @@ func (s *sender) interruption(ctx context.Context, err error, sent, count int) e
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted after %d of %s", sent, plural(count, "webhook"))
 	}
-	return fmt.Errorf("%s cannot be reached after %d of %s: %w\nIs \"fnbridge serve\" running, and is this its address?",
-		s.URL, sent, plural(count, "webhook"), err)
+	if inner, ok := errors.AsType[*url.Error](err); ok {
+		err = inner.Err // it would say the address once more
+	}
+	progress := ""
+	if sent > 0 {
+		progress = fmt.Sprintf(" after %d of %s", sent, plural(count, "webhook"))
+	}
+	return fmt.Errorf("no answer from %s%s: %w\nIs \"fnbridge serve\" running, and is this its address?", s.URL, progress, err)
 }
 
 func (o sendOptions) webhookID() string {
@@ -202,7 +209,7 @@ func (s *sender) show(a app.Answer) error {
 	case a.OK():
 		what = plural(a.Events, "event")
 	default:
-		what = "refused: " + printable(a.Detail)
+		what = "refused: " + printable(clip(a.Detail, 400))
 	}
 	_, err := fmt.Fprintf(s.out, "%d %s  %s  %s\n", a.Status, http.StatusText(a.Status), a.WebhookID, what)
 	return err

@@ -26,7 +26,7 @@ FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0. Events that have not reached a sink 
 }
 
 func serve(ctx context.Context, c console) error {
-	cfg, warnings, err := loadConfig()
+	cfg, warnings, err := loadConfig(c)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func serve(ctx context.Context, c console) error {
 }
 
 // loadConfig reads the environment and has every part of the bridge look at what is its own. The error lists all that is wrong.
-func loadConfig() (*config.Config, []config.Warning, error) {
+func loadConfig(c console) (*config.Config, []config.Warning, error) {
 	cfg, warnings, err := config.Load()
 	var problems config.Errors
 	if err != nil && !errors.As(err, &problems) {
@@ -51,6 +51,7 @@ func loadConfig() (*config.Config, []config.Warning, error) {
 	}
 	problems = append(problems, app.Validate(cfg)...)
 	if len(problems) > 0 {
+		printWarnings(c.err, warnings) // a misspelt variable may be why another is missing
 		return nil, warnings, problems
 	}
 	return cfg, warnings, nil

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"text/tabwriter"
 	"time"
 
@@ -26,7 +28,7 @@ func statusCommand(c console) *cobra.Command {
 			}
 			s, err := app.ReadStatus(cmd.Context(), cfg)
 			if err != nil {
-				return err
+				return noJournal(err, cfg)
 			}
 			notLive := app.CheckLive(cmd.Context(), cfg)
 			if asJSON {
@@ -38,9 +40,9 @@ func statusCommand(c console) *cobra.Command {
 				}{notLive == nil, s})
 			}
 			if notLive == nil {
-				fmt.Fprintf(c.out, "bridge   lives, says %s\n", cfg.OpsListen)
+				fmt.Fprintf(c.out, "bridge   running: %s answers\n", cfg.OpsListen)
 			} else {
-				fmt.Fprintf(c.out, "bridge   does not live, or not at %s; what it left:\n", cfg.OpsListen)
+				fmt.Fprintf(c.out, "bridge   not running, or its operations listener is not at %s; below is what it left\n", cfg.OpsListen)
 			}
 			return printStatus(c, s, time.Now())
 		},
@@ -59,8 +61,16 @@ func dataDirectory() (*config.Config, error) {
 	return cfg, nil
 }
 
+// noJournal says of a data directory without a journal what to do about it. Other errors stay as they are.
+func noJournal(err error, cfg *config.Config) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return fmt.Errorf("there is no journal in %s: set FNBRIDGE_DATA_DIR to the directory that \"fnbridge serve\" uses, or start it there first", cfg.DataDir)
+}
+
 func printStatus(c console, s app.Status, now time.Time) error {
-	fmt.Fprintf(c.out, "journal  %s of %s, %s, newest number %d\n\n",
+	fmt.Fprintf(c.out, "journal  %s of %s, %s, newest is number %d\n\n",
 		bytesText(s.JournalBytes), bytesText(s.JournalMaxBytes), plural(int(s.Webhooks), "webhook"), s.Head)
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SINK\tSTATE\tBACKLOG\tOLDEST\tDEAD LETTERS\tLAST ERROR")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 	if o.count < 0 || o.since < 0 {
 		return usageError{errors.New("--count and --since must not be negative")}
 	}
-	cfg, warnings, err := loadConfig()
+	cfg, warnings, err := loadConfig(c)
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 		fmt.Fprintf(c.err, "Waiting for events from sink %s. Ctrl-C ends.\n", sink.Name)
 	}
 	seen := 0
-	err = app.Tail(ctx, cfg, sink, start, func(r app.Received) error {
+	err = app.Tail(ctx, cfg, sink, start, slog.New(slog.NewTextHandler(c.err, nil)), func(r app.Received) error {
 		if err := printReceived(c, r, o.json); err != nil {
 			return err
 		}
