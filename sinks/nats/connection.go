@@ -60,6 +60,7 @@ type session struct {
 	nc     *natsgo.Conn
 	js     natsjs.JetStream
 	wire   *dialer
+	began  time.Time // before the server told what it takes
 	closed chan struct{}
 
 	mu sync.Mutex
@@ -200,6 +201,27 @@ func (c *connection) kick(s *session) {
 	s.wire.close()
 }
 
+// renew ends a session and returns the one that takes its place, or why there is none when ctx ends.
+func (c *connection) renew(ctx context.Context, old *session) (*session, error) {
+	old.wire.close()
+	for {
+		c.mu.Lock()
+		s, err, changed := c.current, c.err, c.changed
+		c.mu.Unlock()
+		if s != nil && s != old {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = bridge.Retry(fmt.Errorf("connecting to NATS at %s again: %w", c.servers(), ctx.Err()))
+			}
+			return nil, err
+		case <-changed:
+		}
+	}
+}
+
 // servers returns the configured addresses, without passwords.
 func (c *connection) servers() string {
 	urls, _ := parseURLs(c.o.URL) // New has parsed it
@@ -259,6 +281,7 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL) (*session, error
 	}
 	s := &session{
 		wire:    &dialer{ctx: ctx},
+		began:   time.Now(),
 		closed:  make(chan struct{}),
 		watched: make(map[string]context.CancelCauseFunc),
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 
 // maxHeader is what JetStream allows a message's headers to have together, in bytes.
 const maxHeader = 1<<16 - 1
+
+// errTooLarge is in the error of an event that the server does not take for its size.
+var errTooLarge = errors.New("the message is too large")
 
 // flight is one message that has been sent and not been acknowledged.
 type flight struct {
@@ -64,7 +68,7 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 	if ctx.Err() != nil {
 		return same(len(events), bridge.Retry(fmt.Errorf("nothing was sent: %w", context.Cause(ctx))))
 	}
-	session, err := s.prepare(ctx)
+	session, err := s.prepare(ctx, events)
 	if err != nil {
 		return same(len(events), err)
 	}
@@ -85,15 +89,34 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 	}
 }
 
-// prepare returns a session whose stream can be published to.
-func (s *Sink) prepare(ctx context.Context) (*session, error) {
+// prepare returns a session whose stream can be published to, and whose limit for the size of a message is to be
+// believed if it matters to events.
+func (s *Sink) prepare(ctx context.Context, events []bridge.Event) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
 	defer cancel()
 	session, err := s.conn.session(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if time.Since(session.began) > limitTimeouts*s.o.AckTimeout && s.anyTooLarge(events, session) {
+		s.log.Debug("Reconnecting to NATS, to hear which size of message it takes now")
+		if session, err = s.conn.renew(ctx, session); err != nil {
+			return nil, err
+		}
+	}
 	return session, s.stream.inspect(ctx, session, false)
+}
+
+// anyTooLarge tells whether the session's server, when it was connected to, did not take the size of one of events.
+func (s *Sink) anyTooLarge(events []bridge.Event, session *session) bool {
+	limit := session.nc.MaxPayload()
+	return slices.ContainsFunc(events, func(e bridge.Event) bool {
+		if int64(len(e.Data)) < limit/2 {
+			return false // to spare the work, since what is beside the data is small
+		}
+		_, _, err := s.message(e, session)
+		return errors.Is(err, errTooLarge)
+	})
 }
 
 func same(n int, err error) []error {
@@ -219,7 +242,7 @@ func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, erro
 	}
 	size := headerSize + len(body)
 	if limit := session.nc.MaxPayload(); limit > 0 && int64(size) > limit {
-		return nil, 0, bridge.Reject(fmt.Errorf("the message has %d bytes with its headers, and the server takes %d (max_payload)", size, limit))
+		return nil, 0, bridge.Reject(fmt.Errorf("%w: it has %d bytes with its headers, and the server takes %d (max_payload)", errTooLarge, size, limit))
 	}
 	return msg, size, nil
 }

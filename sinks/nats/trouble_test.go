@@ -3,6 +3,7 @@ package nats_test
 import (
 	"bytes"
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,6 +93,38 @@ func TestConnectionThatTakesNothing(t *testing.T) {
 	defer cancel()
 	require.NoError(t, sink.Close(closing))
 	require.Less(t, time.Since(began), 2*time.Second)
+}
+
+// A server tells its limit when a client connects, and not when a reload changes it.
+func TestALimitThatTheServerRaisedCounts(t *testing.T) {
+	srv := natsserver.Single(t)
+	o := options(t, srv.URL())
+	o.AckTimeout = 200 * time.Millisecond
+	sink := open(t, o)
+	requirePublishes(t, sink, "warm")
+	large := sinktest.Events("large", 3, 1)
+	large[1].Data = bytes.Repeat([]byte("1"), 2<<20)
+	var results []error
+	rejected := func() bool {
+		results = sink.Publish(t.Context(), large)
+		return bridge.KindOf(results[1]) == bridge.FailureReject
+	}
+	require.Eventually(t, rejected, bound, 100*time.Millisecond)
+	require.ErrorContains(t, results[1], "max_payload")
+	require.NoError(t, results[2], "a reject holds back nothing")
+
+	srv.Reload(t, func(o *server.Options) { o.MaxPayload = 4 << 20 })
+	require.Eventually(t, func() bool {
+		results = sink.Publish(t.Context(), large)
+		return results[1] == nil
+	}, bound, 100*time.Millisecond, "the sink goes by the limit that the server had")
+
+	large[1].Data = bytes.Repeat([]byte("1"), 5<<20)
+	require.Eventually(t, rejected, bound, 100*time.Millisecond, "what is too large for the new limit is rejected as well")
+	require.Eventually(t, func() bool {
+		before := connectionIDs(t, srv)
+		return rejected() && slices.Equal(before, connectionIDs(t, srv))
+	}, bound, 100*time.Millisecond, "a fresh limit is asked for again")
 }
 
 func TestOtherServersOfTheClusterAreFound(t *testing.T) {
