@@ -26,7 +26,7 @@ type Config struct {
 	OpsListen   string `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz and /metrics."`
 
 	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made on the first start and kept in the data directory."`
-	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept webhooks that nobody signed, so that whoever reaches the listener can publish events."`
+	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks; whoever reaches the listener can then publish events."`
 	WebhookTolerance time.Duration `envconfig:"WEBHOOK_TOLERANCE" default:"5m" min:"1s" max:"24h" desc:"How far the timestamp of a signature may be off from this machine's clock, from 1s to 24h."`
 	MaxBody          Bytes         `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB; larger ones are answered 413."`
 	MaxInFlight      int           `envconfig:"MAX_IN_FLIGHT" default:"1024" min:"1" max:"100000" desc:"Webhooks worked on at the same time, from 1 to 100000; more are answered 503."`
@@ -35,13 +35,13 @@ type Config struct {
 
 	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" desc:"Directory of the journal, the webhook secret that was made and the embedded NATS server's files; created when it is not there."`
 	JournalMaxBytes Bytes         `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB; when undelivered webhooks fill it, new ones are answered 503."`
-	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, so that one that comes again is known as a duplicate; at least 1s."`
+	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, so that one that comes again is recognised; at least 1s."`
 
 	Sinks              Sinks  `envconfig:"SINKS" default:"nats" desc:"Where events go: a list of name=kind, separated by commas, with the kinds nats and kafka; nats alone is short for nats=nats."`
-	EmbeddedNATSListen string `envconfig:"EMBEDDED_NATS_LISTEN" default:"127.0.0.1:4222" type:"address" desc:"Address (host:port) of the embedded NATS server, which runs when a nats sink has no URL and asks for no credentials."`
+	EmbeddedNATSListen string `envconfig:"EMBEDDED_NATS_LISTEN" default:"127.0.0.1:4222" type:"address" desc:"Address (host:port) of the embedded NATS server, which runs when a nats sink has no URL; its clients need no credentials."`
 
 	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"25s" min:"1ms" desc:"How long a stop waits for running requests and deliveries, at least 1ms; what is left is delivered after the next start."`
-	LogLevel        slog.Level    `envconfig:"LOG_LEVEL" default:"info" options:"debug,info,warn,error" desc:"Least level of log lines."`
+	LogLevel        slog.Level    `envconfig:"LOG_LEVEL" default:"info" options:"debug,info,warn,error" desc:"Lowest level that is logged."`
 	LogFormat       string        `envconfig:"LOG_FORMAT" options:"text,json" desc:"Form of log lines; empty: text on a terminal, else json."`
 
 	// given tells under which full name each variable was given that may come from a file: see Variable.
@@ -68,8 +68,8 @@ type NATS struct {
 	URL          URLs          `envconfig:"URL" desc:"Server URLs (nats://, tls://, ws:// or wss://), separated by commas; empty: the embedded server."`
 	CredsFile    string        `envconfig:"CREDS_FILE" type:"file" desc:"Credentials file (JWT and NKey seed) to log in with."`
 	Token        Secret        `envconfig:"TOKEN" desc:"Token to log in with."`
-	User         string        `envconfig:"USER" desc:"User to log in as, with PASSWORD."`
-	Password     Secret        `envconfig:"PASSWORD" desc:"Password of USER."`
+	User         string        `envconfig:"USER" desc:"User to log in as, with a password."`
+	Password     Secret        `envconfig:"PASSWORD" desc:"Password of that user."`
 	NKeyFile     string        `envconfig:"NKEY_FILE" type:"file" desc:"NKey seed file to log in with."`
 	TLSCAFile    string        `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the servers; empty: those of the system."`
 	TLSCertFile  string        `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
@@ -78,7 +78,7 @@ type NATS struct {
 	CreateStream bool          `envconfig:"CREATE_STREAM" default:"true" desc:"Create the stream when it is not there; one that is there is used as it is."`
 	Replicas     int           `envconfig:"REPLICAS" default:"1" min:"1" max:"5" desc:"Replicas of a stream that is created, from 1 to 5; more than 1 needs a cluster."`
 	MaxAge       time.Duration `envconfig:"MAX_AGE" default:"168h" min:"100ms" desc:"How long a stream that is created keeps its events, at least 100ms."`
-	DedupeWindow time.Duration `envconfig:"DEDUPE_WINDOW" default:"10m" min:"100ms" desc:"How long a stream that is created knows an event that is published again for a duplicate, from 100ms to MAX_AGE."`
+	DedupeWindow time.Duration `envconfig:"DEDUPE_WINDOW" default:"10m" min:"100ms" desc:"How long a stream that is created recognises an event that is published again, from 100ms to MAX_AGE."`
 	Subject      string        `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"subject" desc:"Template of the subject that an event is published on; placeholders: {route}, {type}, {workflow}, {function}, {status}, {invocation}, {partitionkey} and {project}."`
 }
 

@@ -46,7 +46,7 @@ func TestVariables(t *testing.T) {
 		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: GroupKafka, Secret: true,
 	}, found["FNBRIDGE_KAFKA_SASL_PASSWORD"])
 	require.Equal(t, Variable{
-		Name: "FNBRIDGE_LOG_LEVEL", Type: "debug, info, warn or error", Default: "info", Meaning: "Least level of log lines.", Group: GroupBridge,
+		Name: "FNBRIDGE_LOG_LEVEL", Type: "debug, info, warn or error", Default: "info", Meaning: "Lowest level that is logged.", Group: GroupBridge,
 	}, found["FNBRIDGE_LOG_LEVEL"])
 	require.True(t, found["FNBRIDGE_WEBHOOK_SECRETS"].Secret)
 	require.Equal(t, GroupSinks, found["FNBRIDGE_<SINK>_FORMAT"].Group)
@@ -66,7 +66,7 @@ func TestWriteMarkdown(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, WriteMarkdown(&b))
 	require.Contains(t, b.String(), "\n| `FNBRIDGE_NATS_STREAM` | name | `TENSORLAKE` | JetStream stream that stores the events. |\n")
-	require.Contains(t, b.String(), "\n| `FNBRIDGE_NATS_PASSWORD` | secret |  | Password of USER. |\n")
+	require.Contains(t, b.String(), "\n| `FNBRIDGE_NATS_PASSWORD` | secret |  | Password of that user. |\n")
 	tables, rows := 0, 0
 	for line := range strings.Lines(b.String()) {
 		switch {

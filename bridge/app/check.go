@@ -41,7 +41,7 @@ func CheckSink(ctx context.Context, cfg *config.Config, s config.Sink) SinkCheck
 	}
 	r.Error = err.Error()
 	r.Cause = bridge.KindOf(err).String()
-	if s.NATS != nil && len(s.NATS.URL) == 0 {
+	if s.NATS != nil && len(s.NATS.URL) == 0 && bridge.KindOf(err) == bridge.FailureRetry {
 		r.Error += "\nThis sink uses the embedded server, which runs while \"fnbridge serve\" does."
 	}
 	return r

@@ -1,4 +1,4 @@
-// Command fnbridge receives Tensorlake's webhooks and publishes what they tell as events to NATS JetStream and Apache Kafka.
+// Command fnbridge receives Tensorlake's webhooks and publishes them as events to NATS JetStream and Apache Kafka.
 package main
 
 import (

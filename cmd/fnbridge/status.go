@@ -19,7 +19,11 @@ func statusCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the journal and how far each sink is",
-		Long:  `Reads the data directory, beside a running "fnbridge serve" or without one. It never writes.`,
+		Long: `Reads the data directory, beside a running "fnbridge serve" or without one, and asks the operations listener whether
+the bridge runs. It never writes.
+
+A sink is up, degraded (it takes only part of the events), down (it takes none; they are tried again by themselves)
+or blocked (somebody has to mend what its last error says).`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := dataDirectory()
