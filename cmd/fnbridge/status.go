@@ -24,7 +24,7 @@ the bridge runs. It never writes.
 
 A sink is up, degraded (it takes only part of the events), down (it takes none; they are tried again by themselves)
 or blocked (somebody has to mend what its last error says).`,
-		Args:  cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := dataDirectory()
 			if err != nil {
