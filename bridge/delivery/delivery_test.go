@@ -135,7 +135,7 @@ func subjects(events []bridge.Event) []string {
 	return out
 }
 
-// records is a slog.Handler that keeps messages.
+// records is a slog.Handler that keeps messages and their attributes.
 type records struct {
 	mu    sync.Mutex
 	lines []string
@@ -147,7 +147,12 @@ func (r *records) WithGroup(string) slog.Handler            { return r }
 func (r *records) Handle(_ context.Context, rec slog.Record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lines = append(r.lines, rec.Message)
+	line := rec.Message
+	rec.Attrs(func(a slog.Attr) bool {
+		line += " " + a.String()
+		return true
+	})
+	r.lines = append(r.lines, line)
 	return nil
 }
 
@@ -562,6 +567,7 @@ func TestADownSinkIsSaidOnceAndAskedWithSmallBatches(t *testing.T) {
 	f.stop()
 	require.Equal(t, 1, f.log.count("sink is down"))
 	require.Equal(t, 1, f.log.count("sink is back"))
+	require.Equal(t, 1, f.log.count("waited_webhooks=100"), "the line says what waited")
 	require.InDelta(t, 1, value(t, f.metrics, "fnbridge_sink_up"), 0)
 	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_backlog_webhooks"), 0)
 	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds"), 0)

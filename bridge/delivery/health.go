@@ -28,6 +28,7 @@ type health struct {
 	errAt     time.Time
 	troubleAt time.Time       // when the state left up
 	told      map[string]bool // the states that the log was told since then
+	waited    int64           // the most webhooks that waited since then
 	started   bool
 }
 
@@ -111,11 +112,13 @@ func (h *health) set(next string, cause error, at time.Time, say bool) {
 		h.now, h.since, h.started = next, now, true
 		h.d.up.Store(next == stateUp)
 	}
+	h.waited = max(h.waited, h.d.backlog())
 	if next == stateUp {
 		if len(h.told) > 0 {
 			h.log(next, nil, now)
 			clear(h.told)
 		}
+		h.waited = 0
 		return
 	}
 	if text := cause.Error(); text != h.err || at.Sub(h.errAt) >= errorInterval {
@@ -128,11 +131,11 @@ func (h *health) set(next string, cause error, at time.Time, say bool) {
 }
 
 func (h *health) log(state string, cause error, now time.Time) {
-	backlog := h.d.backlog()
-	log := h.d.o.Logger.With(slog.String("sink", h.d.name), slog.Int64("backlog_webhooks", backlog))
+	log := h.d.o.Logger.With(slog.String("sink", h.d.name), slog.Int64("backlog_webhooks", h.d.backlog()))
 	switch state {
 	case stateUp:
-		log.Info("sink is back", "down_for", now.Sub(h.troubleAt).Round(time.Millisecond).String())
+		log.Info("sink is back", "down_for", now.Sub(h.troubleAt).Round(time.Millisecond).String(),
+			"waited_webhooks", h.waited)
 	case stateDegraded:
 		log.Warn("sink takes only part of the events; the others wait in the journal", "error", cause)
 	case stateBlocked:
