@@ -52,6 +52,7 @@ type connection struct {
 	err        error         // why there is no session; nil before the first try has ended
 	changed    chan struct{} // closed and replaced whenever current or err changes
 	discovered []string      // the last session's server, and those that it told of
+	certified  string        // the name that the last session's server had to prove
 	kickedAt   time.Time
 }
 
@@ -60,6 +61,7 @@ type session struct {
 	nc     *natsgo.Conn
 	js     natsjs.JetStream
 	wire   *dialer
+	name   string    // which the server's certificate must hold
 	began  time.Time // before the server told what it takes
 	closed chan struct{}
 
@@ -116,7 +118,7 @@ func (c *connection) use(ctx context.Context, s *session) error {
 	}
 	if others := s.nc.DiscoveredServers(); len(others) > 0 {
 		c.mu.Lock()
-		c.discovered = append([]string{server}, others...)
+		c.discovered, c.certified = append([]string{server}, others...), s.name
 		c.mu.Unlock()
 	}
 	s.mu.Lock()
@@ -241,6 +243,7 @@ func (c *connection) connect(ctx context.Context) (*session, error) {
 		return nil, bridge.Blocked(err)
 	}
 	rand.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] }) //nolint:gosec // the order needs no secrecy
+	configured := len(urls)
 	c.mu.Lock()
 	for _, text := range c.discovered {
 		u, err := url.Parse(text)
@@ -250,10 +253,15 @@ func (c *connection) connect(ctx context.Context) (*session, error) {
 		u.User = urls[0].User
 		urls = append(urls, u)
 	}
+	certified := c.certified
 	c.mu.Unlock()
 	var retry, blocked []error
-	for _, u := range urls {
-		s, err := c.connectTo(ctx, u)
+	for i, u := range urls {
+		name := u.Hostname()
+		if i >= configured && net.ParseIP(name) != nil && net.ParseIP(certified) == nil {
+			name = certified // servers tell of one another by address, and certificates hold names
+		}
+		s, err := c.connectTo(ctx, u, name)
 		if err == nil {
 			return s, nil
 		}
@@ -273,14 +281,15 @@ func (c *connection) connect(ctx context.Context) (*session, error) {
 	return nil, bridge.Retry(retry[0])
 }
 
-// connectTo tries one server. Its error is classified.
-func (c *connection) connectTo(ctx context.Context, u *url.URL) (*session, error) {
-	options, err := c.options(u)
+// connectTo tries one server, which must prove that it has the name if it speaks TLS. Its error is classified.
+func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*session, error) {
+	options, err := c.options(u, name)
 	if err != nil {
 		return nil, bridge.Blocked(err)
 	}
 	s := &session{
 		wire:    &dialer{ctx: ctx},
+		name:    name,
 		began:   time.Now(),
 		closed:  make(chan struct{}),
 		watched: make(map[string]context.CancelCauseFunc),
@@ -317,7 +326,7 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL) (*session, error
 }
 
 // options reads whatever files there are. The error names the file.
-func (c *connection) options(u *url.URL) ([]natsgo.Option, error) {
+func (c *connection) options(u *url.URL, name string) ([]natsgo.Option, error) {
 	o := c.o
 	options := []natsgo.Option{
 		natsgo.Name("fnbridge " + o.Name),
@@ -349,7 +358,7 @@ func (c *connection) options(u *url.URL) ([]natsgo.Option, error) {
 	if o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
 		return options, nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname()}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name}
 	if o.TLSCAFile != "" {
 		text, err := os.ReadFile(o.TLSCAFile)
 		if err != nil {

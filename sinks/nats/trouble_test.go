@@ -3,7 +3,9 @@ package nats_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
 
 func TestSlowServerBoundsACall(t *testing.T) {
@@ -131,6 +134,24 @@ func TestOtherServersOfTheClusterAreFound(t *testing.T) {
 	cluster := natsserver.Cluster(t, 3)
 	o := options(t, cluster[0].URL())
 	o.Replicas = 3
+	sink := open(t, o)
+	requirePublishes(t, sink, "first")
+	cluster[0].Stop(t)
+	requirePublishes(t, sink, "second")
+}
+
+// Servers tell of one another by address, while their certificates hold a name.
+func TestOtherServersOfTheClusterAreFoundWithTLS(t *testing.T) {
+	ca := testcert.New(t)
+	certFile, keyFile := ca.Issue(t, "named", "localhost")
+	certificate, err := tls.LoadX509KeyPair(certFile, keyFile)
+	require.NoError(t, err)
+	cluster := natsserver.Cluster(t, 3, func(o *server.Options) {
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
+		o.TLSTimeout = 5
+	})
+	o := options(t, strings.Replace(cluster[0].URL(), "nats://127.0.0.1", "tls://localhost", 1))
+	o.Replicas, o.TLSCAFile = 3, ca.CAFile
 	sink := open(t, o)
 	requirePublishes(t, sink, "first")
 	cluster[0].Stop(t)
