@@ -345,7 +345,7 @@ func TestVeryManyRejectedEventsAreSaidInFewLines(t *testing.T) {
 	f := start(t, sink, func(o *Options) { o.BatchEvents = 1 })
 	f.accept("k1", "a", "b", "c", "d", "e", "f", "g", "h")
 	f.awaitCursor(1)
-	require.Equal(t, 1, f.log.count("rejected"))
+	require.Equal(t, 1, f.log.count("events rejected"))
 	f.stop()
 	require.Equal(t, 2, f.log.count("rejected"), "the rest is said at the end")
 	s, err := f.journal.Status(t.Context())
@@ -383,7 +383,7 @@ func TestTheCursorWaitsForTheDeadLetterToBeStored(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
 	require.Equal(t, 4, letters[0].Attempts)
-	require.Equal(t, 1, f.log.count("rejected"))
+	require.Equal(t, 1, f.log.count("events rejected"))
 }
 
 // brokenReads is a journal that cannot be read for a while.
