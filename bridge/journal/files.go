@@ -113,7 +113,7 @@ func fillDatabase(ctx context.Context, path string) (err error) {
 	if err := createSchema(ctx, db); err != nil {
 		return err
 	}
-	_, err = checkpoint(ctx, db, "TRUNCATE")
+	_, err = checkpoint(ctx, db)
 	return err
 }
 

@@ -300,7 +300,7 @@ func (s *store) truncateLog(ctx context.Context) (err error) {
 		_, failed := s.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout))
 		err = errors.Join(err, failed)
 	}()
-	_, err = checkpoint(ctx, s.conn, "TRUNCATE")
+	_, err = checkpoint(ctx, s.conn)
 	return err
 }
 
@@ -318,10 +318,10 @@ func scanCheckpoint(row *sql.Row) (r checkpointResult, err error) {
 	return r, err
 }
 
-// checkpoint moves the log into the database in the given mode.
+// checkpoint moves the whole log into the database and empties it.
 func checkpoint(ctx context.Context, q interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}, mode string,
+},
 ) (checkpointResult, error) {
-	return scanCheckpoint(q.QueryRowContext(ctx, "PRAGMA wal_checkpoint("+mode+")"))
+	return scanCheckpoint(q.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"))
 }

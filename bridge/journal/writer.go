@@ -52,7 +52,7 @@ func (w *writer) start(ctx context.Context) (err error) {
 	}
 	w.database = w.store.database
 	// This reads back the log of a crash and proves that the disk takes writes, before the first promise is made.
-	result, err := checkpoint(ctx, w.store.conn, "TRUNCATE")
+	result, err := checkpoint(ctx, w.store.conn)
 	if err != nil {
 		return fmt.Errorf("move the journal's log into the database: %w", damaged(w.path, err))
 	}
@@ -417,11 +417,12 @@ func (w *writer) proveDisk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := checkpoint(ctx, w.store.conn, "FULL")
+	// The log begins anew: nothing that comes may lie behind frames that the disk may not have.
+	result, err := checkpoint(ctx, w.store.conn)
 	if err != nil {
 		return err
 	}
-	if !result.complete() {
+	if result.busy || !result.complete() {
 		return errors.New("the log cannot be moved into the database while another program reads it; end that program's transaction")
 	}
 	return w.syncLogName()
@@ -475,7 +476,7 @@ func (w *writer) reportUpkeep(ctx context.Context, what string, err error) {
 func (w *writer) shutDown(ctx context.Context) error {
 	err := w.views.close()
 	if w.store != nil && w.inDoubt == nil {
-		_, failed := checkpoint(ctx, w.store.conn, "TRUNCATE")
+		_, failed := checkpoint(ctx, w.store.conn)
 		err = errors.Join(err, failed)
 	}
 	err = errors.Join(err, w.closeStore(), w.lock.release())

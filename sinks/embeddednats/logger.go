@@ -20,23 +20,23 @@ func (l *logger) line(format string, args ...any) slog.Attr {
 
 // Noticef implements server.Logger.
 func (l *logger) Noticef(format string, args ...any) {
-	l.log.Debug("The embedded NATS server says", l.line(format, args...))
+	l.log.Debug("the embedded NATS server says", l.line(format, args...))
 }
 
 // Warnf implements server.Logger.
 func (l *logger) Warnf(format string, args ...any) {
-	l.log.Warn("The embedded NATS server warns", l.line(format, args...))
+	l.log.Warn("the embedded NATS server warns", l.line(format, args...))
 }
 
 // Errorf implements server.Logger.
 func (l *logger) Errorf(format string, args ...any) {
-	l.log.Error("The embedded NATS server reports an error", l.line(format, args...))
+	l.log.Error("the embedded NATS server reports an error", l.line(format, args...))
 }
 
 // Fatalf implements server.Logger. It returns, although the server expects the process to end: Start reports it.
 func (l *logger) Fatalf(format string, args ...any) {
 	line := l.line(format, args...)
-	l.log.Error("The embedded NATS server cannot go on", line)
+	l.log.Error("the embedded NATS server cannot go on", line)
 	select {
 	case l.fatal <- line.Value.String():
 	default:
@@ -45,10 +45,10 @@ func (l *logger) Fatalf(format string, args ...any) {
 
 // Debugf implements server.Logger.
 func (l *logger) Debugf(format string, args ...any) {
-	l.log.Debug("The embedded NATS server debugs", l.line(format, args...))
+	l.log.Debug("the embedded NATS server debugs", l.line(format, args...))
 }
 
 // Tracef implements server.Logger.
 func (l *logger) Tracef(format string, args ...any) {
-	l.log.Debug("The embedded NATS server traces", l.line(format, args...))
+	l.log.Debug("the embedded NATS server traces", l.line(format, args...))
 }

@@ -16,13 +16,6 @@ import (
 // brokers that died, leaders that moved, credentials and certificates that ran out. It writes nothing, so a missing
 // permission to write shows at the first Publish. It returns within ten seconds even if ctx does not end.
 func (s *Sink) Check(ctx context.Context) error {
-	if err := s.check(ctx); err != nil {
-		return mark(bridge.KindOf(err), fmt.Errorf("kafka sink %q: %w", s.opts.Name, err))
-	}
-	return nil
-}
-
-func (s *Sink) check(ctx context.Context) error {
 	if err := s.refused(ctx); err != nil {
 		return bridge.Retry(err)
 	}

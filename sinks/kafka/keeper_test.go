@@ -199,7 +199,7 @@ func TestCheck(t *testing.T) {
 	fault := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Partitions: []int32{2, 4}, Err: kerr.NotLeaderForPartition, Count: -1})
 	err := s.Check(context.Background())
 	requireKind(t, bridge.FailureRetry, []error{err})
-	require.ErrorContains(t, err, `kafka sink "test": 2 of 6 partitions cannot be published to`)
+	require.ErrorContains(t, err, `2 of 6 partitions cannot be published to`)
 	require.ErrorContains(t, err, "partition 2")
 	fault.Remove()
 

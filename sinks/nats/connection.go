@@ -110,7 +110,7 @@ func (c *connection) run(ctx context.Context) {
 // use offers s until it has ended, and returns why it has.
 func (c *connection) use(ctx context.Context, s *session) error {
 	server := s.nc.ConnectedUrlRedacted()
-	c.log.Debug("Connected to NATS", "server", server, "server_version", s.nc.ConnectedServerVersion())
+	c.log.Debug("connected to NATS", "server", server, "server_version", s.nc.ConnectedServerVersion())
 	c.set(s, nil)
 	select {
 	case <-ctx.Done():
@@ -138,7 +138,7 @@ func (c *connection) use(ctx context.Context, s *session) error {
 	c.set(nil, err)
 	c.lost(s, err)
 	<-s.closed
-	c.log.Debug("Disconnected from NATS", "server", server, "error", err)
+	c.log.Debug("disconnected from NATS", "server", server, "error", err)
 	return err
 }
 
@@ -199,7 +199,7 @@ func (c *connection) kick(s *session) {
 		return
 	}
 	c.kickedAt = time.Now()
-	c.log.Debug("Reconnecting to NATS, since the server acknowledges nothing")
+	c.log.Debug("reconnecting to NATS, since the server acknowledges nothing")
 	s.wire.close()
 }
 
@@ -385,7 +385,7 @@ var permission = regexp.MustCompile(`(?i)permissions violation for (publish|publ
 // serverError hears what a server says outside of answers. It is the only place where a denied permission appears.
 func (c *connection) serverError(s *session, err error) {
 	if !errors.Is(err, natsgo.ErrPermissionViolation) {
-		c.log.Debug("NATS reported an error", "error", err)
+		c.log.Debug("nats.go reported an error", "error", err)
 		return
 	}
 	denied := bridge.Blocked(fmt.Errorf("the account lacks a permission: %w", err))

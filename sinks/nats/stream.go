@@ -86,7 +86,7 @@ func (m *stream) isReady() bool {
 func (m *stream) look(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
 	info, err := m.find(ctx, s)
 	if _, denied := errors.AsType[*deniedError](err); denied {
-		m.warnOnce("The account may not look at streams: whether this one fits is not known", "error", err)
+		m.warnOnce("the account may not look at streams: whether this one fits is not known", "error", err)
 		return nil, nil
 	}
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
@@ -153,7 +153,7 @@ func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, er
 	if err != nil {
 		return nil, classifyRequest(ctx, fmt.Sprintf("create stream %s for %s", m.o.Stream, m.filter), err)
 	}
-	m.log.Info("Created the stream", "stream", m.o.Stream, "subjects", m.filter,
+	m.log.Info("created the stream", "stream", m.o.Stream, "subjects", m.filter,
 		"replicas", m.o.Replicas, "max_age", m.o.MaxAge.String(), "dedupe_window", m.o.DedupeWindow.String())
 	return created.CachedInfo(), nil
 }
@@ -198,7 +198,7 @@ func (m *stream) warnOfDifferences(c natsjs.StreamConfig) {
 		differ("its retention is %s, so events go once they are consumed, or when nobody is interested", c.Retention)
 	}
 	if len(differences) > 0 {
-		m.warnOnce("The stream exists and is used as it is, although it differs from the configuration",
+		m.warnOnce("the stream exists and is used as it is, although it differs from the configuration",
 			"differences", strings.Join(differences, "; "))
 	}
 }

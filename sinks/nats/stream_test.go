@@ -55,7 +55,7 @@ func TestStreamIsCreated(t *testing.T) {
 	require.Equal(t, 10*time.Minute, config.Duplicates)
 	require.Equal(t, 1, config.Replicas)
 	requirePublishes(t, sink, "created")
-	require.Contains(t, logs.String(), "Created the stream")
+	require.Contains(t, logs.String(), "created the stream")
 	require.NotContains(t, logs.String(), "WARN", "what the sink creates is as configured")
 }
 

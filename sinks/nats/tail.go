@@ -44,6 +44,7 @@ func Tail(ctx context.Context, o Options, from TailOptions, f func(bridge.Receiv
 		cancel()
 		<-ended
 	}()
+	waiting := "" // the cause that the log was told last
 	for {
 		err := t.round(ctx)
 		var final *finalError
@@ -55,7 +56,10 @@ func Tail(ctx context.Context, o Options, from TailOptions, f func(bridge.Receiv
 		case bridge.KindOf(err) == bridge.FailureBlocked:
 			return err
 		}
-		t.log.Debug("Waiting for the stream", "stream", o.Stream, "error", err)
+		if err != nil && err.Error() != waiting {
+			waiting = err.Error()
+			t.log.Warn("waiting for the stream", "stream", o.Stream, "error", err)
+		}
 		pause := time.NewTimer(tailPause)
 		select {
 		case <-ctx.Done():
