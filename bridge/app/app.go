@@ -47,6 +47,8 @@ type Options struct {
 	Logger   *slog.Logger
 	Version  string
 	Revision string
+	// Now is the wall clock: what signatures are judged by and the journal keeps. Nil is time.Now.
+	Now func() time.Time
 }
 
 // App is the whole bridge in one process.
@@ -54,6 +56,7 @@ type App struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	metrics *prometheus.Registry
+	now     func() time.Time
 
 	journal     *journal.Journal
 	embedded    *embeddednats.Server
@@ -80,7 +83,7 @@ type step struct {
 // whatever cannot work is an error here and not later. A broker that is out of reach is no such error. Webhooks are
 // taken once Run is called; call it, or Close.
 func New(ctx context.Context, o Options) (a *App, err error) {
-	a = &App{cfg: o.Config, log: o.Logger, metrics: prometheus.NewRegistry()}
+	a = &App{cfg: o.Config, log: o.Logger, metrics: prometheus.NewRegistry(), now: o.Now}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -129,7 +132,7 @@ func (a *App) openJournal(ctx context.Context) error {
 	}
 	j, err := journal.Open(ctx, journal.Options{
 		Dir: a.cfg.DataDir, MaxBytes: int64(a.cfg.JournalMaxBytes), Retention: a.cfg.Retention, Sinks: names,
-		Logger: a.log, Registerer: a.metrics,
+		Logger: a.log, Registerer: a.metrics, Now: a.now,
 	})
 	if err != nil {
 		return err
@@ -167,7 +170,7 @@ func (a *App) openSinks(context.Context) error {
 		a.sinks = append(a.sinks, sink)
 		a.undoLater("sink "+c.Name, sink.Close)
 		d, err := delivery.New(delivery.Options{
-			Journal: a.journal, Sink: sink, Events: a.events(), Logger: a.log, Registerer: a.metrics,
+			Journal: a.journal, Sink: sink, Events: a.events(), Logger: a.log, Registerer: a.metrics, Now: a.now,
 		})
 		if err != nil {
 			return err
@@ -189,7 +192,7 @@ func (a *App) openPublic(ctx context.Context) error {
 	a.handler, err = ingest.New(ingest.Options{
 		Verifier: verifier, Events: a.events(), Store: store{a.journal},
 		MaxBody: int64(a.cfg.MaxBody), MaxInFlight: a.cfg.MaxInFlight,
-		Logger: a.log, Registerer: a.metrics,
+		Logger: a.log, Registerer: a.metrics, Now: a.now,
 	})
 	if err != nil {
 		return err
