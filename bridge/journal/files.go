@@ -56,6 +56,24 @@ func makeDirectory(dir string) error {
 	return nil
 }
 
+// findDatabase looks whether there is a journal in dir, and makes nothing.
+func findDatabase(dir string) error {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory: name the data directory that serve uses", dir)
+	}
+	path := filepath.Join(dir, fileName)
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no journal in %s (no file %s): name the data directory that serve uses: %w", dir, fileName, err)
+	case err != nil:
+		return fmt.Errorf("look at the journal: %w", err)
+	case info.Size() == 0:
+		return &DamagedError{Path: path, Err: errors.New("the file is empty")}
+	}
+	return nil
+}
+
 // ensureDatabase makes the database file if there is none, complete and under its own name only when it is
 // durable, so that a file that is too short is always damage and never a start that was cut off. A file that is there is checked.
 func ensureDatabase(ctx context.Context, path string) error {

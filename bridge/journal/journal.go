@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,10 @@ type Options struct {
 	Retention time.Duration
 	// Sinks are the names of those that get the webhooks. With none, nothing counts as delivered.
 	Sinks []string
+	// KeepSinks opens a journal that is there for a command, while no serve runs: for the sinks of the serve that had it
+	// open last. Neither these nor its settings are changed, and no webhook is deleted. Sinks, MaxBytes and Retention
+	// must be empty. A directory without a journal is an error.
+	KeepSinks bool
 	// Logger may be nil: nothing is logged.
 	Logger *slog.Logger
 	// Registerer may be nil: no metrics.
@@ -62,6 +67,8 @@ type Journal struct {
 	now       func() time.Time
 	retention time.Duration
 	sinks     []string
+	// keepSinks is set when nothing but dead letters may change.
+	keepSinks bool
 
 	lock    *directoryLock
 	views   *views
@@ -69,6 +76,8 @@ type Journal struct {
 	metrics *metrics
 	space   space
 	changed broadcast
+	// lettersChanged tells of dead letters that delivery has something to do with.
+	lettersChanged broadcast
 
 	// head is the newest durable number, oldest the oldest that is stored, head+1 when none is.
 	head, oldest atomic.Int64
@@ -89,11 +98,11 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if err := makeDirectory(o.Dir); err != nil {
+	if err := prepareDirectory(&o); err != nil {
 		return nil, err
 	}
 	j := &Journal{
-		path: filepath.Join(o.Dir, fileName), log: o.Logger, now: o.Now, retention: o.Retention, sinks: o.Sinks,
+		path: filepath.Join(o.Dir, fileName), log: o.Logger, now: o.Now, retention: o.Retention, sinks: o.Sinks, keepSinks: o.KeepSinks,
 		queue: newQueue(), cursors: make(map[string]*atomic.Int64, len(o.Sinks)), done: make(chan struct{}),
 	}
 	j.space.limit = o.MaxBytes
@@ -135,6 +144,14 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	return j, nil
 }
 
+// prepareDirectory makes the data directory, or looks whether there is a journal in it that a command can use.
+func prepareDirectory(o *Options) error {
+	if !o.KeepSinks {
+		return makeDirectory(o.Dir)
+	}
+	return findDatabase(o.Dir)
+}
+
 // complete checks o and fills in what is left open.
 func (o *Options) complete() error {
 	if o.Dir == "" {
@@ -145,6 +162,9 @@ func (o *Options) complete() error {
 		return fmt.Errorf("find the data directory: %w", err)
 	}
 	o.Dir = dir
+	if o.KeepSinks && (len(o.Sinks) > 0 || o.MaxBytes != 0 || o.Retention != 0) {
+		return errors.New("a journal that keeps its sinks takes them, the size limit and the retention from the serve before")
+	}
 	if o.MaxBytes < 0 || o.Retention < 0 {
 		return fmt.Errorf("the journal's size limit (%d) and retention (%s) must not be negative", o.MaxBytes, o.Retention)
 	}
@@ -282,10 +302,11 @@ func (j *Journal) Advance(ctx context.Context, sink string, seq int64) error {
 	return j.submit(ctx, r)
 }
 
-// AddDeadLetters stores letters of configured sinks, all or none, durably when it returns nil. One that is
-// there already, by Sink, WebhookSeq and EventIndex, gets the new Reason, Attempts and LastAt. They are
-// stored even into a full journal, since delivery could not go on without. The letters' bytes must not
-// change until AddDeadLetters returns; when ctx ends first, not at all.
+// AddDeadLetters stores letters of configured sinks, all or none, durably when it returns nil. For one that is
+// there already, by Sink, WebhookSeq and EventIndex, the new Attempts are added to those it has, Reason and
+// LastAt are replaced, and it counts as neither marked for another try nor published. They are stored even into a full
+// journal, since delivery could not go on without. The letters' bytes must not change until AddDeadLetters returns; when
+// ctx ends first, not at all. After an error, adding them again is right; their Attempts may then count twice.
 func (j *Journal) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
 	for i := range letters {
 		if _, err := j.cursor(letters[i].Sink); err != nil {
@@ -296,6 +317,47 @@ func (j *Journal) AddDeadLetters(ctx context.Context, letters []DeadLetter) erro
 	r.letters = letters
 	return j.submit(ctx, r)
 }
+
+// RetryDeadLetters marks what f selects for another try by its sink's dispatcher, and returns how many were marked
+// that were not. Everything must belong to configured sinks, or nothing is marked and the error names the others. Many are
+// marked in steps, each durable before the next: after an error some may be marked, and marking again is right.
+func (j *Journal) RetryDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
+	sinks, err := j.views.letterSinks(ctx, f)
+	if err != nil {
+		return 0, j.readFailure("read the dead letters", err)
+	}
+	if f.Sink != "" {
+		sinks = []string{f.Sink}
+	}
+	sinks = slices.DeleteFunc(sinks, func(sink string) bool { return j.cursors[sink] != nil })
+	if len(sinks) > 0 {
+		return 0, fmt.Errorf("dead letters of %s cannot be sent again: no such sink is configured; configure it, or select those of another sink",
+			strings.Join(sinks, ", "))
+	}
+	return j.changeLetters(ctx, kindRetryLetters, f)
+}
+
+// DropDeadLetters deletes what f selects for good, and returns how many that were. They may be of any sink. Many are
+// deleted in steps, each durable before the next: after an error, or a crash, some may be gone.
+func (j *Journal) DropDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
+	return j.changeLetters(ctx, kindDropLetters, f)
+}
+
+// RemoveDeadLetters deletes those of a configured sink that reached it after all. IDs that are not there, or are
+// another sink's, are no error. It is durable when it returns nil.
+func (j *Journal) RemoveDeadLetters(ctx context.Context, sink string, ids []int64) error {
+	return j.changeLettersByID(ctx, kindDropLetters, sink, ids)
+}
+
+// DeadLettersPublished notes that those of a configured sink were published to its dead-letter address. IDs that are not
+// there, or are another sink's, are no error. It is durable when it returns nil.
+func (j *Journal) DeadLettersPublished(ctx context.Context, sink string, ids []int64) error {
+	return j.changeLettersByID(ctx, kindLettersPublished, sink, ids)
+}
+
+// DeadLettersChanged returns a channel that is closed once dead letters are added or marked for another try after
+// the call. To miss nothing, take the channel, then DeadLetters, and wait only when that found nothing.
+func (j *Journal) DeadLettersChanged() <-chan struct{} { return j.lettersChanged.wait() }
 
 // SetSinkState stores what delivery sees of a configured sink, for Status.
 func (j *Journal) SetSinkState(ctx context.Context, s SinkState) error {
@@ -325,13 +387,31 @@ func (j *Journal) DeadLetters(ctx context.Context, f DeadLetterFilter) ([]DeadLe
 	return letters, nil
 }
 
-// Verify reads the whole journal and returns a *DamagedError when it is not sound. On a big journal this takes
-// minutes, during which the log cannot be used again and grows.
-func (j *Journal) Verify(ctx context.Context) error {
-	if err := j.views.verify(ctx, "integrity_check"); err != nil {
-		return j.readFailure("verify the journal", err)
+// CountDeadLetters counts the dead letters that f selects, and the bytes of their data.
+func (j *Journal) CountDeadLetters(ctx context.Context, f DeadLetterFilter) (count, bytes int64, err error) {
+	if count, bytes, err = j.views.countDeadLetters(ctx, f); err != nil {
+		return 0, 0, j.readFailure("count the dead letters", err)
 	}
-	return nil
+	return count, bytes, nil
+}
+
+// Select returns durable webhooks that f selects, in order: at most maxCount, and no more than maxBytes of bodies, but at
+// least one if there is one. The last one's Seq is the next page's After; none means the end. What every sink has may
+// be deleted between two pages.
+func (j *Journal) Select(ctx context.Context, f WebhookFilter, maxCount int, maxBytes int64) ([]Webhook, error) {
+	found, err := j.views.selectWebhooks(ctx, f, maxCount, maxBytes)
+	if err != nil {
+		return nil, j.readFailure("read webhooks", err)
+	}
+	return found, nil
+}
+
+// Count counts the webhooks that f selects, and the bytes of their bodies, without reading these.
+func (j *Journal) Count(ctx context.Context, f WebhookFilter) (count, bytes int64, err error) {
+	if count, bytes, err = j.views.countWebhooks(ctx, f); err != nil {
+		return 0, 0, j.readFailure("count webhooks", err)
+	}
+	return count, bytes, nil
 }
 
 func (j *Journal) readFailure(what string, err error) error {

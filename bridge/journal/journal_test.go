@@ -370,7 +370,7 @@ func TestDeadLetters(t *testing.T) {
 	later.Reason, later.Attempts, later.LastAt = "still too large", 2, at().Add(time.Hour)
 	later.FirstAt, later.EventID = at().Add(time.Hour), "another"
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{later}))
-	second.Reason, second.Attempts, second.LastAt = later.Reason, later.Attempts, later.LastAt
+	second.Reason, second.Attempts, second.LastAt = later.Reason, 3, later.LastAt
 
 	first.ID, second.ID, other.ID = 1, 2, 3
 	other.Route = []string{}
@@ -506,7 +506,18 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = j.DeadLetters(t.Context(), DeadLetterFilter{})
 	require.ErrorIs(t, err, ErrClosed)
-	require.ErrorIs(t, j.Verify(t.Context()), ErrClosed)
+	_, err = j.Select(t.Context(), WebhookFilter{}, 1, 1)
+	require.ErrorIs(t, err, ErrClosed)
+	_, _, err = j.Count(t.Context(), WebhookFilter{})
+	require.ErrorIs(t, err, ErrClosed)
+	_, _, err = j.CountDeadLetters(t.Context(), DeadLetterFilter{})
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = j.RetryDeadLetters(t.Context(), DeadLetterFilter{})
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = j.DropDeadLetters(t.Context(), DeadLetterFilter{IDs: []int64{1}})
+	require.ErrorIs(t, err, ErrClosed)
+	require.ErrorIs(t, j.RemoveDeadLetters(t.Context(), "nats", []int64{1}), ErrClosed)
+	require.ErrorIs(t, j.DeadLettersPublished(t.Context(), "nats", []int64{1}), ErrClosed)
 }
 
 func TestCloseGoesOnWhenItsCallerDoesNotWait(t *testing.T) {

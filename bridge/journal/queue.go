@@ -20,6 +20,9 @@ const (
 	kindAdvance
 	kindDeadLetters
 	kindSinkState
+	kindRetryLetters
+	kindDropLetters
+	kindLettersPublished
 )
 
 // The stages of a request. Whoever moves it out of queued decides what becomes of it.
@@ -38,12 +41,16 @@ type request struct {
 	seq     int64
 	letters []DeadLetter
 	state   SinkState
+	// filter selects the letters to change, which have letterBytes of data.
+	filter      DeadLetterFilter
+	letterBytes int64
 	// cost is what the request has reserved of the journal's space.
 	cost  int64
 	stage atomic.Int32
 
 	done      chan struct{}
 	duplicate bool
+	changed   int64
 	err       error
 }
 
@@ -53,7 +60,7 @@ func newRequest(k kind) *request {
 
 // size is what the request counts for in a batch's bytes.
 func (r *request) size() int {
-	n := len(r.webhook.Body)
+	n := len(r.webhook.Body) + int(r.letterBytes)
 	for i := range r.letters {
 		l := &r.letters[i]
 		n += len(l.Data) + len(l.EventSource) + len(l.EventSubject) + len(l.EventType) + len(l.PartitionKey) + len(l.Reason) +

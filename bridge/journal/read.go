@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -74,24 +73,15 @@ type DeadLetter struct {
 	Route []string
 	// Reason is why the sink could not store it, for people.
 	Reason string
-	// Attempts counts the tries.
+	// Attempts counts the tries, those of every time that it became a dead letter.
 	Attempts int
 	// FirstAt is when it became a dead letter, LastAt when it was tried last.
 	FirstAt, LastAt time.Time
+	// RetryAt is when somebody asked for another try that has not been made; zero when nobody has.
+	RetryAt time.Time
+	// PublishedAt is when it was published to its sink's dead-letter address; zero when it was not.
+	PublishedAt time.Time
 }
-
-// DeadLetterFilter selects dead letters. The zero filter selects the first 1000 of all sinks.
-type DeadLetterFilter struct {
-	// Sink is the sink's name, or empty for all.
-	Sink string
-	// AfterID leaves out those up to this ID: the last ID of one page gives the next page.
-	AfterID int64
-	// Limit is the most to return; 0 or less means 1000.
-	Limit int
-}
-
-// defaultLetterLimit bounds a page of dead letters when the caller gives no bound.
-const defaultLetterLimit = 1000
 
 // readConnections is how many reads run at one time; more wait. Each holds a small page cache.
 const readConnections = 4
@@ -100,6 +90,9 @@ const readConnections = 4
 type views struct {
 	path string
 	db   *sql.DB
+	// version is the schema's. A reader may meet an older one.
+	version int
+
 	next *sql.Stmt
 	find *sql.Stmt
 }
@@ -118,7 +111,7 @@ func openViews(ctx context.Context, path string) (_ *views, err error) {
 			err = errors.Join(damaged(path, err), v.close())
 		}
 	}()
-	if err := checkSchema(ctx, db, path); err != nil {
+	if v.version, err = checkSchema(ctx, db, path); err != nil {
 		return nil, err
 	}
 	if v.next, err = db.PrepareContext(ctx, `SELECT seq, id, signed_at, received_at, body FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?`); err != nil {
@@ -139,27 +132,7 @@ func (v *views) webhooks(ctx context.Context, after int64, maxCount int, maxByte
 	if err != nil {
 		return nil, err
 	}
-	// An early end gives the read lock back before the caller works with what was found.
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	var bytes int64
-	for rows.Next() {
-		var (
-			w                Webhook
-			signed, received int64
-			body             sql.RawBytes
-		)
-		if err := rows.Scan(&w.Seq, &w.ID, &signed, &received, &body); err != nil {
-			return nil, err
-		}
-		bytes += int64(len(body))
-		if len(found) > 0 && bytes > maxBytes {
-			break
-		}
-		w.Timestamp, w.ReceivedAt = fromNanos(signed), fromNanos(received)
-		w.Body = append(make([]byte, 0, len(body)), body...)
-		found = append(found, w)
-	}
-	return found, rows.Err()
+	return scanWebhooks(rows, maxBytes)
 }
 
 func (v *views) has(ctx context.Context, id string) (found bool, err error) {
@@ -215,66 +188,28 @@ func readSinks(ctx context.Context, q rowQuerier, p position) (sinks []SinkStatu
 	return sinks, rows.Err()
 }
 
-func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []DeadLetter, err error) {
-	limit := f.Limit
-	if limit <= 0 {
-		limit = defaultLetterLimit
-	}
-	var query strings.Builder
-	query.WriteString(`SELECT id, sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject, event_time, partition_key,
-		workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data FROM dead_letters WHERE id > ?`)
-	args := []any{f.AfterID}
-	if f.Sink != "" {
-		query.WriteString(` AND sink = ?`)
-		args = append(args, f.Sink)
-	}
-	query.WriteString(` ORDER BY id LIMIT ?`)
-	rows, err := v.db.QueryContext(ctx, query.String(), append(args, limit)...)
+// checkStructure has SQLite compare the database with itself.
+func checkStructure(ctx context.Context, q rowQuerier, path, pragma string) (err error) {
+	rows, err := q.QueryContext(ctx, "PRAGMA "+pragma)
 	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var (
-			l           DeadLetter
-			at, route   string
-			first, last int64
-		)
-		if err := rows.Scan(&l.ID, &l.Sink, &l.WebhookSeq, &l.EventIndex, &l.WebhookID, &l.EventID, &l.EventType, &l.EventSource, &l.EventSubject, &at,
-			&l.PartitionKey, &l.Workflow, &l.Function, &l.Status, &l.Invocation, &l.Project, &route, &l.Reason, &l.Attempts, &first, &last, &l.Data); err != nil {
-			return nil, err
-		}
-		if err := json.Unmarshal([]byte(route), &l.Route); err != nil {
-			return nil, fmt.Errorf("read the route of dead letter %d: %w", l.ID, err)
-		}
-		l.EventTime, l.FirstAt, l.LastAt = fromText(at), fromNanos(first), fromNanos(last)
-		letters = append(letters, l)
-	}
-	return letters, rows.Err()
-}
-
-// verify reads the whole database and compares it with itself.
-func (v *views) verify(ctx context.Context, pragma string) (err error) {
-	rows, err := v.db.QueryContext(ctx, "PRAGMA "+pragma)
-	if err != nil {
-		return damaged(v.path, err)
+		return damaged(path, err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	var findings []string
 	for rows.Next() {
 		var line string
 		if err := rows.Scan(&line); err != nil {
-			return damaged(v.path, err)
+			return damaged(path, err)
 		}
 		if line != "ok" {
 			findings = append(findings, line)
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return damaged(v.path, err)
+		return damaged(path, err)
 	}
 	if len(findings) > 0 {
-		return &DamagedError{Path: v.path, Err: errors.New(strings.Join(findings, "; "))}
+		return &DamagedError{Path: path, Err: errors.New(strings.Join(findings, "; "))}
 	}
 	return nil
 }

@@ -2,10 +2,7 @@ package journal
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 )
@@ -24,16 +21,10 @@ func OpenReader(ctx context.Context, dir string) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the data directory: %w", err)
 	}
-	path := filepath.Join(abs, fileName)
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no journal in %s (no file %s): name the data directory that serve uses: %w", abs, fileName, err)
-	case err != nil:
-		return nil, fmt.Errorf("look at the journal: %w", err)
-	case info.Size() == 0:
-		return nil, &DamagedError{Path: path, Err: errors.New("the file is empty")}
+	if err := findDatabase(abs); err != nil {
+		return nil, err
 	}
+	path := filepath.Join(abs, fileName)
 	v, err := openViews(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open the journal %s to read it: %w", path, err)
@@ -53,10 +44,30 @@ func (r *Reader) DeadLetters(ctx context.Context, f DeadLetterFilter) ([]DeadLet
 	return letters, r.failure("read the dead letters", err)
 }
 
-// Verify reads the whole journal and returns a *DamagedError when it is not sound. On a big journal this takes
-// minutes, and while it runs the log of a serve beside it cannot be used again and grows.
-func (r *Reader) Verify(ctx context.Context) error {
-	return r.failure("verify the journal", r.views.verify(ctx, "integrity_check"))
+// CountDeadLetters counts the dead letters that f selects, and the bytes of their data.
+func (r *Reader) CountDeadLetters(ctx context.Context, f DeadLetterFilter) (count, bytes int64, err error) {
+	count, bytes, err = r.views.countDeadLetters(ctx, f)
+	return count, bytes, r.failure("count the dead letters", err)
+}
+
+// Select returns webhooks that f selects, in order: at most maxCount, and no more than maxBytes of bodies, but at least
+// one if there is one. The last one's Seq is the next page's After; none means the end.
+func (r *Reader) Select(ctx context.Context, f WebhookFilter, maxCount int, maxBytes int64) ([]Webhook, error) {
+	found, err := r.views.selectWebhooks(ctx, f, maxCount, maxBytes)
+	return found, r.failure("read webhooks", err)
+}
+
+// Count counts the webhooks that f selects, and the bytes of their bodies, without reading these.
+func (r *Reader) Count(ctx context.Context, f WebhookFilter) (count, bytes int64, err error) {
+	count, bytes, err = r.views.countWebhooks(ctx, f)
+	return count, bytes, r.failure("count webhooks", err)
+}
+
+// Verify reads the whole journal, calling progress (which may be nil) with how many of its webhooks and dead letters are
+// done. Damage to the file's structure is a *DamagedError; the report says what else is not as it must be.
+func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) (Verification, error) {
+	report, err := r.views.verify(ctx, progress)
+	return report, r.failure("verify the journal", err)
 }
 
 // Close ends the reader. It waits for reads that are under way; further calls do nothing.

@@ -42,7 +42,7 @@ func (w *writer) delivered() int64 {
 // clean deletes one step's worth of delivered webhooks that are past their retention or in the way. It
 // tells whether to look again.
 func (w *writer) clean(ctx context.Context) (again bool) {
-	if w.inDoubt != nil {
+	if w.inDoubt != nil || w.keepSinks {
 		return false
 	}
 	delivered := w.delivered()

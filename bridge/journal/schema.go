@@ -12,14 +12,14 @@ const (
 	// applicationID marks a SQLite file as a journal of fnbridge ("fnbr").
 	applicationID = 0x666e6272
 	// schemaVersion is what this program writes, kept in PRAGMA user_version.
-	schemaVersion = 1
+	schemaVersion = 2
 	// pageSize is that of new journals.
 	pageSize = 4096
 )
 
-// schema makes version 1. Times are Unix nanoseconds with 0 for none, except an event's own time, which comes
+// firstSchema makes version 1; migrations makes of it what this program uses. Times are Unix nanoseconds with 0 for none, except an event's own time, which comes
 // from outside and may lie anywhere: it is RFC 3339 text.
-const schema = `
+const firstSchema = `
 CREATE TABLE webhooks (
 	seq INTEGER PRIMARY KEY AUTOINCREMENT,
 	id TEXT NOT NULL UNIQUE,
@@ -68,9 +68,20 @@ CREATE TABLE settings (
 ) STRICT, WITHOUT ROWID;
 `
 
-// requiredColumns lists the tables and columns of version 1 that must be there.
-func requiredColumns() map[string][]string {
-	return map[string][]string{
+// migrations returns the statements that turn each version into the next; the first are for version 1. A new journal
+// takes the same way, so that one that was migrated is no different from one that was not.
+func migrations() []string {
+	return []string{`
+ALTER TABLE dead_letters ADD COLUMN retry_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letters ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX dead_letters_to_retry ON dead_letters (sink, id) WHERE retry_at <> 0;
+CREATE INDEX dead_letters_to_publish ON dead_letters (sink, id) WHERE published_at = 0;
+`}
+}
+
+// requiredColumns lists the tables and columns of a version that must be there.
+func requiredColumns(version int) map[string][]string {
+	required := map[string][]string{
 		"webhooks": {"seq", "id", "signed_at", "received_at", "body"},
 		"sinks":    {"sink", "cursor", "configured", "state", "last_error", "last_error_at", "since"},
 		"dead_letters": {
@@ -80,6 +91,10 @@ func requiredColumns() map[string][]string {
 		},
 		"settings": {"name", "value"},
 	}
+	if version >= 2 {
+		required["dead_letters"] = append(required["dead_letters"], "retry_at", "published_at")
+	}
+	return required
 }
 
 // createSchema fills an empty database.
@@ -89,10 +104,27 @@ func createSchema(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d", schema, applicationID, schemaVersion)); err != nil {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA application_id = %d", firstSchema, applicationID)); err != nil {
+		return err
+	}
+	if err := migrateSchema(ctx, tx, 1); err != nil {
 		return err
 	}
 	return tx.Commit()
+}
+
+// migrateSchema brings the database from a version to the present one, inside the caller's transaction.
+func migrateSchema(ctx context.Context, tx interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}, from int,
+) error {
+	for _, statements := range migrations()[from-1:] {
+		if _, err := tx.ExecContext(ctx, statements); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+	return err
 }
 
 // rowQuerier is what *sql.DB, *sql.Conn and *sql.Tx have in common for reading.
@@ -101,30 +133,31 @@ type rowQuerier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// checkSchema refuses a database that is not a journal, is newer than this program, or misses tables or columns.
-func checkSchema(ctx context.Context, q rowQuerier, path string) error {
-	var id, version int
+// checkSchema returns the version of the schema. It refuses a database that is not a journal, is newer than this
+// program, or misses tables or columns of its version.
+func checkSchema(ctx context.Context, q rowQuerier, path string) (version int, err error) {
+	var id int
 	if err := q.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
-		return damaged(path, err)
+		return 0, damaged(path, err)
 	}
 	if err := q.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		return damaged(path, err)
+		return 0, damaged(path, err)
 	}
 	if err := checkIdentity(path, id, version); err != nil {
-		return err
+		return 0, err
 	}
-	for table, want := range requiredColumns() {
+	for table, want := range requiredColumns(version) {
 		have, err := columns(ctx, q, table)
 		if err != nil {
-			return damaged(path, err)
+			return 0, damaged(path, err)
 		}
 		for _, column := range want {
 			if !slices.Contains(have, column) {
-				return &DamagedError{Path: path, Err: fmt.Errorf("the table %s has no column %s", table, column)}
+				return 0, &DamagedError{Path: path, Err: fmt.Errorf("the table %s has no column %s", table, column)}
 			}
 		}
 	}
-	return nil
+	return version, nil
 }
 
 // checkIdentity judges the two numbers by which a journal says what it is.

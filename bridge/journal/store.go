@@ -29,7 +29,9 @@ type store struct {
 	conn     *sql.Conn
 	database os.FileInfo
 	log      os.FileInfo
-	prepared []*sql.Stmt
+	// migratedFrom is the version of the schema that was found, if it was an older one, else 0.
+	migratedFrom int
+	prepared     []*sql.Stmt
 
 	begin, commit, rollback, save, restore, release *sql.Stmt
 
@@ -65,7 +67,7 @@ func openStore(ctx context.Context, path string) (_ *store, err error) {
 	if err := s.verifyPragmas(ctx); err != nil {
 		return nil, err
 	}
-	if err := checkSchema(ctx, s.conn, path); err != nil {
+	if s.migratedFrom, err = s.migrate(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.prepare(ctx); err != nil {
@@ -97,6 +99,43 @@ func (s *store) verifyPragmas(ctx context.Context) error {
 	return nil
 }
 
+// migrate brings an older journal to the present schema, in one durable transaction, and returns the version that it
+// had, or 0 when there was nothing to do. A journal that looks damaged is left as it is.
+func (s *store) migrate(ctx context.Context) (from int, err error) {
+	version, err := checkSchema(ctx, s.conn, s.path)
+	if err != nil || version == schemaVersion {
+		return 0, err
+	}
+	used, err := s.databaseBytes(ctx)
+	if err != nil {
+		return 0, damaged(s.path, err)
+	}
+	if used <= quickCheckBytes {
+		if err := checkStructure(ctx, s.conn, s.path, "quick_check(10)"); err != nil {
+			return 0, err
+		}
+	}
+	tx, err := s.conn.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, fmt.Errorf("bring the journal %s from schema version %d to %d: %w", s.path, version, schemaVersion, damaged(s.path, err))
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	err = migrateSchema(ctx, tx, version)
+	if err == nil {
+		err = tx.Commit()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("bring the journal %s from schema version %d to %d: %w", s.path, version, schemaVersion, damaged(s.path, err))
+	}
+	return version, nil
+}
+
+// databaseBytes is how large the database is, with pages that are free for use again.
+func (s *store) databaseBytes(ctx context.Context) (pages int64, err error) {
+	err = s.conn.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages)
+	return pages * pageSize, err
+}
+
 func (s *store) prepare(ctx context.Context) error {
 	for _, p := range []struct {
 		to    **sql.Stmt
@@ -111,7 +150,8 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.insertWebhook, `INSERT INTO webhooks (seq, id, signed_at, received_at, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`},
 		{&s.advance, `UPDATE sinks SET cursor = ?1 WHERE sink = ?2 AND cursor < ?1`},
 		{&s.setState, `UPDATE sinks SET state = ?, last_error = ?, last_error_at = ?, since = ? WHERE sink = ?`},
-		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = ?, last_at = ? WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
+		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, retry_at = 0, published_at = 0
+			WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
 		{&s.insertLetter, `INSERT INTO dead_letters (sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject,
 			event_time, partition_key, workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},

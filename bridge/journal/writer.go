@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,15 @@ type effects struct {
 	appended int64
 	advances map[string]int64
 	letters  map[string]int64
+	// awaited is set when letters were added, or marked for another try.
+	awaited bool
+}
+
+func (e *effects) countLetters(sink string, n int64) {
+	if e.letters == nil {
+		e.letters = make(map[string]int64)
+	}
+	e.letters[sink] += n
 }
 
 // start opens the database and decides where each sink begins.
@@ -51,6 +61,9 @@ func (w *writer) start(ctx context.Context) (err error) {
 		return err
 	}
 	w.database = w.store.database
+	if from := w.store.migratedFrom; from > 0 {
+		w.log.InfoContext(ctx, "the journal was brought to a new schema; an older fnbridge can no longer open it", "from", from, "to", schemaVersion)
+	}
 	// This reads back the log of a crash and proves that the disk takes writes, before the first promise is made.
 	result, err := checkpoint(ctx, w.store.conn)
 	if err != nil {
@@ -59,7 +72,11 @@ func (w *writer) start(ctx context.Context) (err error) {
 	if err := w.checkLength(ctx, result); err != nil {
 		return err
 	}
-	if err := w.registerSinks(ctx); err != nil {
+	prepare := w.registerSinks
+	if w.keepSinks {
+		prepare = w.adoptSinks
+	}
+	if err := prepare(ctx); err != nil {
 		return fmt.Errorf("prepare the journal %s for its sinks: %w", w.path, damaged(w.path, err))
 	}
 	if err := w.syncLogName(); err != nil {
@@ -92,7 +109,7 @@ func (w *writer) quickCheck(ctx context.Context) error {
 	if w.space.used.Load() > quickCheckBytes {
 		return nil
 	}
-	return w.views.verify(ctx, "quick_check(10)")
+	return checkStructure(ctx, w.views.db, w.path, "quick_check(10)")
 }
 
 // syncLogName makes the name of the log durable: a database without its log is not what was acknowledged.
@@ -101,6 +118,29 @@ func (w *writer) syncLogName() error {
 		return fmt.Errorf("make the journal's log durable: %w", err)
 	}
 	return nil
+}
+
+// adoptSinks takes the sinks and the size limit from the database.
+func (w *writer) adoptSinks(ctx context.Context) error {
+	p, err := readPosition(ctx, w.store.conn)
+	if err != nil {
+		return err
+	}
+	sinks, err := readSinks(ctx, w.store.conn, p)
+	if err != nil {
+		return err
+	}
+	for _, s := range sinks {
+		if s.Configured {
+			w.sinks = append(w.sinks, s.Sink)
+			w.cursors[s.Sink] = new(atomic.Int64)
+		}
+	}
+	err = w.store.conn.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = 'max_bytes'`).Scan(&w.space.limit)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	return err
 }
 
 // registerSinks gives each configured sink its row, and marks the others.
@@ -187,6 +227,8 @@ func (w *writer) load(ctx context.Context) error {
 	if w.head.Swap(p.head) != p.head {
 		w.changed.notify()
 	}
+	// After a doubtful commit there may be letters that nobody was told of.
+	w.lettersChanged.notify()
 	return nil
 }
 
@@ -278,7 +320,7 @@ func (w *writer) fail(ctx context.Context, batch []*request, err error) {
 	}
 	for _, r := range batch {
 		w.space.release(r.cost)
-		r.duplicate, r.err = false, err
+		r.duplicate, r.changed, r.err = false, 0, err
 		r.answer()
 	}
 }
@@ -342,11 +384,27 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		if err != nil {
 			return err
 		}
-		if e.letters == nil {
-			e.letters = make(map[string]int64, len(w.sinks))
-		}
 		for sink, n := range added {
-			e.letters[sink] += n
+			e.countLetters(sink, n)
+		}
+		e.awaited = true
+	case kindRetryLetters:
+		var err error
+		r.changed, err = w.store.markForRetry(ctx, &r.filter, w.now())
+		e.awaited = e.awaited || r.changed > 0
+		return err
+	case kindLettersPublished:
+		var err error
+		r.changed, err = w.store.notePublished(ctx, &r.filter, w.now())
+		return err
+	case kindDropLetters:
+		deleted, err := w.store.deleteLetters(ctx, &r.filter)
+		if err != nil {
+			return err
+		}
+		for sink, n := range deleted {
+			e.countLetters(sink, -n)
+			r.changed += n
 		}
 	case kindSinkState:
 		_, err := w.store.setState.ExecContext(ctx, r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.Sink)
@@ -370,6 +428,9 @@ func (w *writer) take(ctx context.Context, e effects) {
 	if e.appended > 0 {
 		w.head.Add(e.appended)
 		w.changed.notify()
+	}
+	if e.awaited {
+		w.lettersChanged.notify()
 	}
 }
 

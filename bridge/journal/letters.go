@@ -1,0 +1,324 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// defaultLetterLimit bounds a page of dead letters when the caller gives no bound.
+	defaultLetterLimit = 1000
+	// One step of a change to many dead letters takes this much at most, so that other requests do not wait long behind it.
+	maxChangedLetters     = 500
+	maxChangedLetterBytes = 8 << 20
+)
+
+// DeadLetterFilter selects dead letters: those to which every field that is set applies. The zero filter selects all.
+type DeadLetterFilter struct {
+	// Sink is the sink's name, Workflow that of the event's workflow.
+	Sink, Workflow string
+	// Type is the event's type. One that ends in "*" selects every type that begins so.
+	Type string
+	// IDs are those of the letters; nil means all, and an empty list none.
+	IDs []int64
+	// Since and Until bound LastAt: at or after Since, before Until.
+	Since, Until time.Time
+	// Retrying selects only letters that are marked for another try.
+	Retrying bool
+	// Unpublished selects only letters that were not published to their sink's dead-letter address.
+	Unpublished bool
+	// AfterID leaves out those up to this ID: the last ID of one page gives the next page.
+	AfterID int64
+	// Limit is the most to select, those with the lowest IDs. 0 or less means 1000 where letters are returned, and all
+	// where they are counted or changed.
+	Limit int
+
+	// throughID leaves out those that came later, unmarked those that are marked for another try already.
+	throughID int64
+	unmarked  bool
+}
+
+// where returns f as conditions for the given version of the schema, with their arguments. Limit is not among them.
+func (f *DeadLetterFilter) where(version int) (conditions string, args []any, err error) {
+	retry, published := "retry_at", "published_at"
+	if version < 2 {
+		retry, published = "0", "0"
+	}
+	all := []string{"id > ?"}
+	args = []any{f.AfterID}
+	add := func(condition string, values ...any) {
+		all = append(all, condition)
+		args = append(args, values...)
+	}
+	if f.throughID > 0 {
+		add("id <= ?", f.throughID)
+	}
+	if f.Sink != "" {
+		add("sink = ?", f.Sink)
+	}
+	if prefix, isPrefix := strings.CutSuffix(f.Type, "*"); isPrefix {
+		// Bytes, since GLOB and LIKE read more into a name than it says.
+		add("substr(CAST(event_type AS BLOB), 1, ?) = ?", len(prefix), []byte(prefix))
+	} else if f.Type != "" {
+		add("event_type = ?", f.Type)
+	}
+	if f.Workflow != "" {
+		add("workflow = ?", f.Workflow)
+	}
+	if f.IDs != nil {
+		list, err := json.Marshal(f.IDs)
+		if err != nil {
+			return "", nil, err
+		}
+		add("id IN (SELECT value FROM json_each(?))", string(list))
+	}
+	if !f.Since.IsZero() {
+		add("last_at >= ?", toNanos(f.Since))
+	}
+	if !f.Until.IsZero() {
+		add("last_at < ?", toNanos(f.Until))
+	}
+	if f.Retrying {
+		add(retry + " <> 0")
+	}
+	if f.unmarked {
+		add(retry + " = 0")
+	}
+	if f.Unpublished {
+		add(published + " = 0")
+	}
+	return strings.Join(all, " AND "), args, nil
+}
+
+func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []DeadLetter, err error) {
+	limit := f.Limit
+	if limit <= 0 {
+		limit = defaultLetterLimit
+	}
+	conditions, args, err := f.where(v.version)
+	if err != nil {
+		return nil, err
+	}
+	marks := "retry_at, published_at"
+	if v.version < 2 {
+		marks = "0, 0"
+	}
+	rows, err := v.db.QueryContext(ctx, `SELECT id, sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject, event_time,
+		partition_key, workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data, `+marks+`
+		FROM dead_letters WHERE `+conditions+` ORDER BY id LIMIT ?`, append(args, limit)...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var (
+			l                             DeadLetter
+			at, route                     string
+			first, last, retry, published int64
+		)
+		if err := rows.Scan(&l.ID, &l.Sink, &l.WebhookSeq, &l.EventIndex, &l.WebhookID, &l.EventID, &l.EventType, &l.EventSource, &l.EventSubject, &at,
+			&l.PartitionKey, &l.Workflow, &l.Function, &l.Status, &l.Invocation, &l.Project, &route, &l.Reason, &l.Attempts, &first, &last, &l.Data,
+			&retry, &published); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(route), &l.Route); err != nil {
+			return nil, fmt.Errorf("read the route of dead letter %d: %w", l.ID, err)
+		}
+		l.EventTime, l.FirstAt, l.LastAt = fromText(at), fromNanos(first), fromNanos(last)
+		l.RetryAt, l.PublishedAt = fromNanos(retry), fromNanos(published)
+		letters = append(letters, l)
+	}
+	return letters, rows.Err()
+}
+
+// countDeadLetters counts what f selects, and the bytes of its data.
+func (v *views) countDeadLetters(ctx context.Context, f DeadLetterFilter) (count, bytes int64, err error) {
+	conditions, args, err := f.where(v.version)
+	if err != nil {
+		return 0, 0, err
+	}
+	limit := int64(f.Limit)
+	if limit <= 0 {
+		limit = -1
+	}
+	err = v.db.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(size), 0) FROM (SELECT length(data) AS size FROM dead_letters WHERE `+conditions+
+		` ORDER BY id LIMIT ?)`, append(args, limit)...).Scan(&count, &bytes)
+	return count, bytes, err
+}
+
+// letterSinks returns the sinks of what f selects.
+func (v *views) letterSinks(ctx context.Context, f DeadLetterFilter) (sinks []string, err error) {
+	conditions, args, err := f.where(v.version)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := v.db.QueryContext(ctx, `SELECT DISTINCT sink FROM dead_letters WHERE `+conditions+` ORDER BY sink`, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var sink string
+		if err := rows.Scan(&sink); err != nil {
+			return nil, err
+		}
+		sinks = append(sinks, sink)
+	}
+	return sinks, rows.Err()
+}
+
+// newestLetter returns the highest ID of a dead letter, 0 when there is none.
+func (v *views) newestLetter(ctx context.Context) (id int64, err error) {
+	err = v.db.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM dead_letters`).Scan(&id)
+	return id, err
+}
+
+// nextLetters returns the IDs of what one step of a change takes, and how much data they have: at least one of what
+// f selects, if there is one.
+func (v *views) nextLetters(ctx context.Context, f DeadLetterFilter) (ids []int64, bytes int64, err error) {
+	conditions, args, err := f.where(v.version)
+	if err != nil {
+		return nil, 0, err
+	}
+	rows, err := v.db.QueryContext(ctx, `SELECT id, length(data) FROM dead_letters WHERE `+conditions+` ORDER BY id LIMIT ?`, append(args, f.Limit)...)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var id, size int64
+		if err := rows.Scan(&id, &size); err != nil {
+			return nil, 0, err
+		}
+		if len(ids) > 0 && bytes+size > maxChangedLetterBytes {
+			break
+		}
+		ids, bytes = append(ids, id), bytes+size
+	}
+	return ids, bytes, rows.Err()
+}
+
+// changeLetters has the writer do what k says to everything that f selects and that is there now, in steps of which each is
+// durable before the next, and returns how many letters that changed.
+func (j *Journal) changeLetters(ctx context.Context, k kind, f DeadLetterFilter) (changed int64, err error) {
+	if f.throughID, err = j.views.newestLetter(ctx); err != nil {
+		return 0, j.readFailure("read the dead letters", err)
+	}
+	f.unmarked = k == kindRetryLetters
+	if f.IDs == nil {
+		return j.changeLettersInSteps(ctx, k, f)
+	}
+	ids := slices.Clone(f.IDs)
+	slices.Sort(ids)
+	limit := int64(f.Limit)
+	for chunk := range slices.Chunk(slices.Compact(ids), maxChangedLetters) {
+		f.IDs = chunk
+		n, err := j.changeLettersInSteps(ctx, k, f)
+		changed += n
+		if err != nil {
+			return changed, err
+		}
+		if limit > 0 {
+			if changed >= limit {
+				break
+			}
+			f.Limit = int(limit - changed)
+		}
+	}
+	return changed, nil
+}
+
+func (j *Journal) changeLettersInSteps(ctx context.Context, k kind, f DeadLetterFilter) (changed int64, err error) {
+	limit := int64(f.Limit)
+	for {
+		step := f
+		step.Limit = maxChangedLetters
+		if limit > 0 {
+			step.Limit = int(min(limit-changed, maxChangedLetters))
+		}
+		ids, bytes, err := j.views.nextLetters(ctx, step)
+		if err != nil {
+			return changed, j.readFailure("read the dead letters", err)
+		}
+		if len(ids) == 0 {
+			return changed, nil
+		}
+		// The writer looks again at what f says: a letter may have changed since it was chosen.
+		r := newRequest(k)
+		r.filter, r.letterBytes = f, bytes
+		r.filter.IDs = ids
+		if err := j.submit(ctx, r); err != nil {
+			return changed, err
+		}
+		changed += r.changed
+		f.AfterID = ids[len(ids)-1]
+		if limit > 0 && changed >= limit {
+			return changed, nil
+		}
+	}
+}
+
+// changeLettersByID has the writer do what k says to those letters of a sink, in steps.
+func (j *Journal) changeLettersByID(ctx context.Context, k kind, sink string, ids []int64) error {
+	if _, err := j.cursor(sink); err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(ids, maxChangedLetters) {
+		r := newRequest(k)
+		r.filter = DeadLetterFilter{Sink: sink, IDs: chunk}
+		if err := j.submit(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markForRetry marks what f selects for another try.
+func (s *store) markForRetry(ctx context.Context, f *DeadLetterFilter, at time.Time) (marked int64, err error) {
+	// 0 is for letters without a mark.
+	return s.updateLetters(ctx, "retry_at", max(toNanos(at), 1), f)
+}
+
+// notePublished notes of what f selects that it was published to its sink's dead-letter address.
+func (s *store) notePublished(ctx context.Context, f *DeadLetterFilter, at time.Time) (noted int64, err error) {
+	return s.updateLetters(ctx, "published_at", max(toNanos(at), 1), f)
+}
+
+func (s *store) updateLetters(ctx context.Context, column string, value int64, f *DeadLetterFilter) (changed int64, err error) {
+	conditions, args, err := f.where(schemaVersion)
+	if err != nil {
+		return 0, err
+	}
+	result, err := s.conn.ExecContext(ctx, `UPDATE dead_letters SET `+column+` = ? WHERE `+conditions, append([]any{value}, args...)...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// deleteLetters deletes what f selects, and returns how many letters that were, by sink.
+func (s *store) deleteLetters(ctx context.Context, f *DeadLetterFilter) (deleted map[string]int64, err error) {
+	conditions, args, err := f.where(schemaVersion)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.conn.QueryContext(ctx, `DELETE FROM dead_letters WHERE `+conditions+` RETURNING sink`, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	deleted = make(map[string]int64)
+	for rows.Next() {
+		var sink string
+		if err := rows.Scan(&sink); err != nil {
+			return nil, err
+		}
+		deleted[sink]++
+	}
+	return deleted, rows.Err()
+}
