@@ -48,18 +48,51 @@ type Sink struct {
 	keeper keeper
 	limits limits
 	lanes  lanes
+
+	// letters publishes to the topic of the dead letters, and is nil when there is none. With connections of its own, what
+	// goes wrong there disturbs no event.
+	letters *Sink
 }
 
-var _ bridge.Partitioned = (*Sink)(nil)
+var (
+	_ bridge.Partitioned         = (*Sink)(nil)
+	_ bridge.DeadLetterPublisher = (*Sink)(nil)
+)
+
+// role is what a sink of this package is for.
+type role int
+
+const (
+	publishing role = iota
+	reading         // it never writes, and so has no opinion on how the topic is set up
+	burying         // its topic is that of another sink's dead letters
+)
+
+// setting is the name of the setting that holds the topic.
+func (r role) setting() string {
+	if r == burying {
+		return "DEAD_LETTER"
+	}
+	return "TOPIC"
+}
 
 // New checks o and returns a sink that connects in the background. It never needs a broker: one that cannot be
 // reached shows in Publish and Check. The error lists everything that is wrong with o.
 func New(o Options) (*Sink, error) {
-	return newSink(o, false)
+	s, err := newSink(o, publishing)
+	if err != nil || o.DeadLetter == "" {
+		return s, err
+	}
+	o.Topic, o.DeadLetter = o.DeadLetter, ""
+	if s.letters, err = newSink(o, burying); err != nil {
+		s.stop()
+		<-s.ended
+		return nil, err
+	}
+	return s, nil
 }
 
-// newSink is New; with reading, for a sink that never writes, and so has no opinion on how the topic is set up.
-func newSink(o Options, reading bool) (*Sink, error) {
+func newSink(o Options, r role) (*Sink, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -69,7 +102,7 @@ func newSink(o Options, reading bool) (*Sink, error) {
 		return nil, fmt.Errorf("kafka sink %q: %w", o.Name, err)
 	}
 	log := o.Logger.With(slog.String("sink", o.Name))
-	if o.SASLMechanism == saslPlain && !o.TLS {
+	if o.SASLMechanism == saslPlain && !o.TLS && r != burying { // the events' sink has said it
 		log.Warn("the Kafka password goes over the network in clear text: use TLS, or a SCRAM mechanism")
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -84,7 +117,7 @@ func newSink(o Options, reading bool) (*Sink, error) {
 		ended:       make(chan struct{}),
 		wake:        make(chan struct{}, 1),
 	}
-	s.keeper.reading = reading
+	s.keeper.role = r
 	s.keeper.round = make(chan struct{})
 	go func() {
 		defer close(s.ended)
@@ -120,6 +153,11 @@ func (s *Sink) key(e bridge.Event) []byte {
 func (s *Sink) Close(ctx context.Context) error {
 	s.stop()
 	s.connector.close()
+	if s.letters != nil {
+		if err := s.letters.Close(ctx); err != nil {
+			return err
+		}
+	}
 	select {
 	case <-s.ended:
 		return nil

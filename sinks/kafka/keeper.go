@@ -20,7 +20,7 @@ import (
 type keeper struct {
 	generation atomic.Pointer[generation] // nil until a broker has been reached
 	topology   atomic.Pointer[topology]   // nil while the topic is not known
-	reading    bool                       // for a sink that only reads
+	role       role
 
 	mu     sync.Mutex
 	cause  error         // why topology is nil
@@ -35,6 +35,7 @@ type keeper struct {
 	seen, missingSince       time.Time // when the topic was there last, and since when it is not
 	compared                 bool      // the topic has been compared with the options
 	warnedInSync             bool
+	warnedBlocked            bool // of a topic of dead letters: the log has been told why it cannot be published to
 }
 
 // topology is the topic as the metadata shows it. It is not changed once made.
@@ -133,8 +134,11 @@ func (s *Sink) lookAfter(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err == nil && !k.reading {
+	switch {
+	case err == nil && k.role != reading:
 		s.compare(topology)
+	case k.role == burying:
+		s.warnOfDeadLetters(err)
 	}
 
 	k.lastRound = time.Now()
@@ -145,7 +149,7 @@ func (s *Sink) lookAfter(ctx context.Context) {
 	k.round = make(chan struct{})
 	k.mu.Unlock()
 
-	if err == nil && !k.reading && !time.Now().Before(k.nextDescribe) {
+	if err == nil && k.role != reading && !time.Now().Before(k.nextDescribe) {
 		s.describe(ctx, topology)
 	}
 }
@@ -272,7 +276,7 @@ func (s *Sink) missing(err error) error {
 		k.missingSince = time.Now()
 	}
 	f := &failure{
-		text:  s.place() + ": it does not exist at " + strings.Join(s.opts.Brokers, ", ") + ": create it, correct TOPIC, or set CREATE_TOPIC to true",
+		text:  s.place() + ": it does not exist at " + strings.Join(s.opts.Brokers, ", ") + ": create it, correct " + k.role.setting() + ", or set CREATE_TOPIC to true",
 		cause: err,
 	}
 	if !k.seen.IsZero() && time.Since(k.missingSince) < s.timing.missing {

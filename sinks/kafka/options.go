@@ -55,6 +55,8 @@ type Options struct {
 	Compression string
 	// Format is how an event becomes a record's headers and value.
 	Format cloudevents.Format
+	// DeadLetter is the topic of the dead letters, and empty for none. CreateTopic holds for it as for Topic.
+	DeadLetter string
 	// Logger gets what a person should know. Nil logs nothing.
 	Logger *slog.Logger
 
@@ -92,6 +94,13 @@ func (o *Options) check() (checked, error) {
 		bad("TOPIC is empty")
 	case o.Topic == "." || o.Topic == ".." || !topicName.MatchString(o.Topic):
 		bad("TOPIC %q is not a topic name: use 1 to 249 of a-z A-Z 0-9 . _ -, and not . or .. alone", o.Topic)
+	}
+	switch {
+	case o.DeadLetter == "":
+	case o.DeadLetter == o.Topic:
+		bad("DEAD_LETTER is %q, as TOPIC is: consumers of the events would take dead letters for events; give a topic of its own, such as %s-dead-letters", o.DeadLetter, o.Topic)
+	case o.DeadLetter == "." || o.DeadLetter == ".." || !topicName.MatchString(o.DeadLetter):
+		bad("DEAD_LETTER %q is not a topic name: use 1 to 249 of a-z A-Z 0-9 . _ -, and not . or .. alone", o.DeadLetter)
 	}
 	if o.CreateTopic {
 		if o.Partitions < 0 || o.Partitions > math.MaxInt32 {

@@ -45,8 +45,21 @@ type record struct {
 // Order is Kafka's: within a partition. When a batch fails, the later events of its partition are not sent.
 // An event that the brokers can never store is rejected and holds back no other.
 func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
-	results := make([]error, len(events))
-	if len(events) == 0 {
+	return s.publish(ctx, len(events), func(i int) (record, error) { return s.encode(events[i]) })
+}
+
+func (s *Sink) encode(e bridge.Event) (record, error) {
+	headers, body, err := s.opts.Format.Encode(e, cloudevents.KafkaPrefix)
+	if err != nil {
+		return record{}, bridge.Reject(fmt.Errorf("encoding the event: %w", err))
+	}
+	return newRecord(s.key(e), headers, body), nil
+}
+
+// publish stores count records. encode makes each of them, but for its index, or says why it cannot.
+func (s *Sink) publish(ctx context.Context, count int, encode func(i int) (record, error)) []error {
+	results := make([]error, count)
+	if count == 0 {
 		return results
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timing.publish,
@@ -60,34 +73,40 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 		return results
 	}
 	var wg sync.WaitGroup
-	for partition, records := range s.records(events, topology, results) {
+	for partition, records := range s.records(count, encode, topology, results) {
 		wg.Go(func() { s.publishPartition(ctx, partition, records, results) })
 	}
 	wg.Wait()
 	return results
 }
 
-// records encodes events and sorts them by partition. Those that can never be stored get their result at once.
-func (s *Sink) records(events []bridge.Event, t *topology, results []error) map[int][]record {
+// newRecord makes a record whose index is still to be set.
+func newRecord(key []byte, headers []cloudevents.Header, body []byte) record {
+	if body == nil {
+		body = []byte{} // a record without a value means that its key is deleted
+	}
+	r := record{key: key, value: body, headers: make([]kafkago.Header, len(headers))}
+	r.size = recordOverhead + len(r.key) + len(r.value)
+	for i, h := range headers {
+		r.headers[i] = kafkago.Header{Key: h.Name, Value: []byte(h.Value)}
+		r.size += headerOverhead + len(h.Name) + len(h.Value)
+	}
+	return r
+}
+
+// records encodes what is to be stored and sorts it by partition. What can never be stored gets its result at once.
+func (s *Sink) records(count int, encode func(i int) (record, error), t *topology, results []error) map[int][]record {
 	byPartition := make(map[int][]record)
-	for i, e := range events {
-		headers, body, err := s.opts.Format.Encode(e, cloudevents.KafkaPrefix)
+	for i := range count {
+		r, err := encode(i)
+		if err == nil {
+			err = s.checkSize(r)
+		}
 		if err != nil {
-			results[i] = bridge.Reject(fmt.Errorf("encoding the event: %w", err))
+			results[i] = err
 			continue
 		}
-		if body == nil {
-			body = []byte{} // a record without a value means that its key is deleted
-		}
-		r := record{index: i, key: s.key(e), value: body, headers: make([]kafkago.Header, len(headers))}
-		r.size = recordOverhead + len(r.key) + len(r.value)
-		for j, h := range headers {
-			r.headers[j] = kafkago.Header{Key: h.Name, Value: []byte(h.Value)}
-			r.size += headerOverhead + len(h.Name) + len(h.Value)
-		}
-		if results[i] = s.checkSize(r); results[i] != nil {
-			continue
-		}
+		r.index = i
 		partition := t.partitionOf(r.key)
 		byPartition[partition] = append(byPartition[partition], r)
 	}

@@ -211,10 +211,9 @@ func TestBatchesOfAPartitionKeepOrderAndBounds(t *testing.T) {
 
 func TestEstimateIsNeverTooLow(t *testing.T) {
 	s := open(t, []string{"127.0.0.1:1"})
-	topology := &topology{partitions: []int{0}}
 	for _, e := range append(events(3, 3), event(1<<60, strings.Repeat("k", 9000))) {
-		results := make([]error, 1)
-		r := s.records([]bridge.Event{e}, topology, results)[0][0]
+		r, err := s.encode(e)
+		require.NoError(t, err)
 		size, err := s.batchSize(r)
 		require.NoError(t, err)
 		require.LessOrEqual(t, size, int64(batchOverhead+r.size))

@@ -39,7 +39,7 @@ type TailOptions struct {
 // permission) as long as it has never reached the topic. A record that is no CloudEvent comes with its data alone.
 func Tail(ctx context.Context, o Options, from TailOptions, f func(bridge.Received) error) error {
 	o.CreateTopic = false
-	s, err := newSink(o, true) //nolint:contextcheck // the sink ends with Close, not with a context
+	s, err := newSink(o, reading) //nolint:contextcheck // the sink ends with Close, not with a context
 	if err != nil {
 		return err
 	}

@@ -90,12 +90,12 @@ func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, 
 	case errors.Is(err, natsgo.ErrHeadersNotSupported):
 		return false, bridge.Blocked(fmt.Errorf("the server is too old for message headers: %w", err))
 	case errors.Is(err, natsjs.ErrNoStreamResponse), errors.Is(err, natsgo.ErrNoResponders):
-		return false, s.stream.noAnswer(subject)
+		return false, s.noAnswer(subject)
 	case errors.Is(err, natsjs.ErrAsyncPublishTimeout):
-		return true, bridge.Retry(fmt.Errorf("stream %s has not acknowledged a message to %s within %s: %w",
-			s.o.Stream, subject, s.o.AckTimeout, err))
+		return true, bridge.Retry(fmt.Errorf("%s has not acknowledged a message to %s within %s: %w",
+			s.streamOf(subject), subject, s.o.AckTimeout, err))
 	case errors.Is(err, natsjs.ErrTooManyStalledMsgs):
-		return true, bridge.Retry(fmt.Errorf("too many messages wait for stream %s: %w", s.o.Stream, err))
+		return true, bridge.Retry(fmt.Errorf("too many messages wait for %s: %w", s.streamOf(subject), err))
 	default:
 		return true, bridge.Retry(fmt.Errorf("publish to %s: %w", subject, err))
 	}
@@ -103,28 +103,32 @@ func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, 
 
 // classifyAnswer marks what the stream answered instead of an acknowledgement.
 func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) error {
+	stream := s.streamOf(subject)
 	switch api.ErrorCode {
 	case natsjs.JSErrCodeStreamMessageExceedsMaximum:
-		return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than stream %s takes%s: %w",
-			size, s.o.Stream, s.stream.messageLimit(), api))
+		var limit string
+		if !s.takesDeadLetters(subject) {
+			limit = s.stream.messageLimit()
+		}
+		return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than %s takes%s: %w", size, stream, limit, api))
 	case codeHeaderTooLarge:
-		return bridge.Reject(fmt.Errorf("the message's headers are larger than stream %s takes: %w", s.o.Stream, api))
+		return bridge.Reject(fmt.Errorf("the message's headers are larger than %s takes: %w", stream, api))
 	case codeStreamMismatch:
 		return bridge.Blocked(fmt.Errorf("the subject %s belongs to another stream than %s; change the subject or the stream: %w",
 			subject, s.o.Stream, api))
 	case codeStreamSealed:
-		return bridge.Blocked(fmt.Errorf("stream %s is sealed and takes nothing; publish to another: %w", s.o.Stream, api))
+		return bridge.Blocked(fmt.Errorf("%s is sealed and takes nothing; publish to another: %w", stream, api))
 	case natsjs.JSErrCodeJetStreamNotEnabled, natsjs.JSErrCodeJetStreamNotEnabledForAccount:
 		return bridge.Blocked(fmt.Errorf("JetStream is not enabled for this account: %w", api))
 	case codeStoreFailed:
 		if strings.Contains(api.Description, "message too large") {
-			return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than stream %s can store: %w", size, s.o.Stream, api))
+			return bridge.Reject(fmt.Errorf("the message of %d bytes is larger than %s can store: %w", size, stream, api))
 		}
-		return bridge.Retry(fmt.Errorf("stream %s cannot store more now; is it full? %w", s.o.Stream, api))
+		return bridge.Retry(fmt.Errorf("%s cannot store more now; is it full? %w", stream, api))
 	case natsjs.JSErrCodeStreamNotFound:
-		return s.stream.noAnswer(subject)
+		return s.noAnswer(subject)
 	default:
-		return bridge.Retry(fmt.Errorf("stream %s refused a message to %s: %w", s.o.Stream, subject, api))
+		return bridge.Retry(fmt.Errorf("%s refused a message to %s: %w", stream, subject, api))
 	}
 }
 

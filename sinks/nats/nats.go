@@ -57,10 +57,14 @@ type Options struct {
 	Subject bridge.Template
 	Format  cloudevents.Format
 
+	// DeadLetter is the subject that dead letters are published on, and empty for none. See ValidateDeadLetter. A stream
+	// that is created takes it as well, unless another stream does.
+	DeadLetter string
+
 	// AckTimeout is how long to wait for the acknowledgement of an event, and for any other answer. Zero means 5 s.
 	AckTimeout time.Duration
 	// Logger may be nil. It hears of connections, of the creation of the stream, and once of what is odd about one that
-	// exists.
+	// exists, or of a dead-letter subject that no stream takes.
 	Logger *slog.Logger
 }
 
@@ -77,7 +81,7 @@ const (
 	limitTimeouts = 12
 )
 
-// Sink publishes to one stream. It is a bridge.Sink.
+// Sink publishes to one stream. It is a bridge.DeadLetterPublisher.
 type Sink struct {
 	o      Options
 	filter string // the wildcard that covers every subject of the template
@@ -95,7 +99,7 @@ type Sink struct {
 	wg     sync.WaitGroup
 }
 
-var _ bridge.Sink = (*Sink)(nil)
+var _ bridge.DeadLetterPublisher = (*Sink)(nil)
 
 // errClosed is what a sink says after Close.
 var errClosed = errors.New("the sink is closed")
@@ -149,6 +153,10 @@ func (o Options) validated() (Options, error) {
 	}
 	if err := ValidateSubject(o.Subject); err != nil {
 		problems = append(problems, fmt.Errorf("subject: %w", err))
+	} else if o.DeadLetter != "" {
+		if err := ValidateDeadLetter(o.DeadLetter, o.Subject); err != nil {
+			problems = append(problems, fmt.Errorf("dead-letter subject: %w", err))
+		}
 	}
 	if o.Replicas < 1 || o.Replicas > 5 {
 		problem("%d replicas are not possible: a stream has 1 to 5", o.Replicas)
@@ -228,6 +236,11 @@ func (s *Sink) Check(ctx context.Context) error {
 	if s.ctx.Err() != nil {
 		return bridge.Retry(errClosed)
 	}
+	return s.ask(ctx, func(ctx context.Context, session *session) error { return s.stream.inspect(ctx, session, true) })
+}
+
+// ask has question ask the server, within the timeout for an answer.
+func (s *Sink) ask(ctx context.Context, question func(context.Context, *session) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
 	defer cancel()
 	stop := context.AfterFunc(s.ctx, cancel) //nolint:contextcheck // the sink's end ends the call
@@ -236,7 +249,7 @@ func (s *Sink) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.stream.inspect(ctx, session, true)
+	return question(ctx, session)
 }
 
 // Close ends every connection and goroutine of the sink. Calls of Publish that are under way end at once; what they
@@ -277,7 +290,9 @@ func (s *Sink) prepareEarly(ctx context.Context) {
 		session, err := s.conn.session(ctx)
 		if err == nil {
 			inspect, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
-			_ = s.stream.inspect(inspect, session, false)
+			if s.stream.inspect(inspect, session, false) == nil {
+				s.warnOfDeadLetters(inspect, session)
+			}
 			cancel()
 			return
 		}

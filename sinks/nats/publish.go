@@ -34,11 +34,22 @@ type landing struct {
 	err   error
 }
 
+// publication is what a call publishes: events, or dead letters of events.
+type publication struct {
+	events []bridge.Event
+	// prepare returns the session to publish in. Its error is classified, and so is that of message, which makes the
+	// message of the i-th event.
+	prepare func(ctx context.Context) (*session, error)
+	message func(i int, session *session) (*natsgo.Msg, int, error)
+	// letters says that they are dead letters, which another stream than the events' may take.
+	letters bool
+}
+
 // call is one call of Publish. Its own goroutine sends and takes the landings.
 type call struct {
 	sink    *Sink
 	session *session
-	events  []bridge.Event
+	publication
 	// next is, for each event, the next one of its key, or -1.
 	next []int
 	// ready are the events that may be sent, since nothing of their key is before them.
@@ -58,7 +69,15 @@ type call struct {
 // Publish implements bridge.Sink. It ends within eight times Options.AckTimeout, however slow the server is: what has
 // not been sent by then, or not acknowledged in time, is marked to be tried again.
 func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
-	if len(events) == 0 {
+	return s.publish(ctx, publication{
+		events:  events,
+		prepare: func(ctx context.Context) (*session, error) { return s.prepare(ctx, events) },
+		message: func(i int, session *session) (*natsgo.Msg, int, error) { return s.message(events[i], session) },
+	})
+}
+
+func (s *Sink) publish(ctx context.Context, p publication) []error {
+	if len(p.events) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -66,19 +85,19 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 	stop := context.AfterFunc(s.ctx, func() { cancel(errClosed) }) //nolint:contextcheck // the sink's end ends the call
 	defer stop()
 	if ctx.Err() != nil {
-		return same(len(events), bridge.Retry(fmt.Errorf("nothing was sent: %w", context.Cause(ctx))))
+		return same(len(p.events), bridge.Retry(fmt.Errorf("nothing was sent: %w", context.Cause(ctx))))
 	}
-	session, err := s.prepare(ctx, events)
+	session, err := p.prepare(ctx)
 	if err != nil {
-		return same(len(events), err)
+		return same(len(p.events), err)
 	}
-	c := newCall(s, session, events)
+	c := newCall(s, session, p)
 	done := make(chan struct{})
 	if !s.spawn(func() {
 		defer close(done)
 		c.run(ctx)
 	}) {
-		return same(len(events), bridge.Retry(errClosed))
+		return same(len(p.events), bridge.Retry(errClosed))
 	}
 	select {
 	case <-done:
@@ -127,9 +146,10 @@ func same(n int, err error) []error {
 	return results
 }
 
-func newCall(s *Sink, session *session, events []bridge.Event) *call {
+func newCall(s *Sink, session *session, p publication) *call {
+	events := p.events
 	c := &call{
-		sink: s, session: session, events: events,
+		sink: s, session: session, publication: p,
 		next: make([]int, len(events)),
 		// With room for every flight that the sink can have, nobody waits to report a landing.
 		landings: make(chan landing, min(len(events), maxInFlight)),
@@ -179,7 +199,7 @@ func (c *call) run(ctx context.Context) {
 		case slot <- struct{}{}:
 			c.send(c.pop())
 		case <-bound.C:
-			c.halted = bridge.Retry(fmt.Errorf("stream %s is slow: it has not taken all of %d events within %s", c.sink.o.Stream, len(c.events), limit))
+			c.halted = bridge.Retry(fmt.Errorf("%s is slow: it has not taken all of %d events within %s", c.stream(), len(c.events), limit))
 		case <-ctx.Done():
 			return
 		}
@@ -187,9 +207,17 @@ func (c *call) run(ctx context.Context) {
 			return
 		}
 	}
-	if c.acks == 0 && c.halted != nil && errors.Is(c.halted, natsjs.ErrAsyncPublishTimeout) {
+	if c.acks == 0 && c.halted != nil && errors.Is(c.halted, natsjs.ErrAsyncPublishTimeout) && !c.letters {
 		c.sink.conn.kick(c.session)
 	}
+}
+
+// stream names, for errors, the stream that is published to.
+func (c *call) stream() string {
+	if c.letters {
+		return c.sink.streamOf(c.sink.o.DeadLetter)
+	}
+	return c.sink.streamOf("")
 }
 
 func (c *call) pop() int {
@@ -201,7 +229,7 @@ func (c *call) pop() int {
 // send sends one event, for which the call holds a slot.
 func (c *call) send(i int) {
 	s := c.sink
-	msg, size, err := s.message(c.events[i], c.session)
+	msg, size, err := c.message(i, c.session)
 	if err != nil {
 		<-s.slots
 		c.settle(i, err)
@@ -212,7 +240,7 @@ func (c *call) send(i int) {
 	s.mu.Lock()
 	s.flights[msg] = &flight{call: c, index: i, session: c.session}
 	s.mu.Unlock()
-	_, err = c.session.js.PublishMsgAsync(msg, natsjs.WithExpectStream(s.o.Stream), natsjs.WithRetryAttempts(0))
+	_, err = c.session.js.PublishMsgAsync(msg, natsjs.WithRetryAttempts(0))
 	if err != nil {
 		if errors.Is(err, natsgo.ErrMaxPayload) {
 			err = fmt.Errorf("%d bytes: %w", size, err)
@@ -227,20 +255,29 @@ func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, erro
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the message: %w", err))
 	}
-	msg := &natsgo.Msg{Subject: subjectOf(s.o.Subject, e), Data: body, Header: make(natsgo.Header, len(headers)+2)}
-	for _, h := range headers {
-		msg.Header[h.Name] = []string{h.Value}
-	}
+	msg := newMessage(subjectOf(s.o.Subject, e), headers, body)
 	if e.ID != "" {
 		msg.Header[natsjs.MsgIDHeader] = []string{messageID(e.ID)}
 	}
-	// WithExpectStream sets it too; here it counts.
 	msg.Header[natsjs.ExpectedStreamHeader] = []string{s.o.Stream}
+	return sized(msg, session)
+}
+
+func newMessage(subject string, headers []cloudevents.Header, body []byte) *natsgo.Msg {
+	msg := &natsgo.Msg{Subject: subject, Data: body, Header: make(natsgo.Header, len(headers)+2)}
+	for _, h := range headers {
+		msg.Header[h.Name] = []string{h.Value}
+	}
+	return msg
+}
+
+// sized returns msg with its size, and rejects one that the session's server does not take.
+func sized(msg *natsgo.Msg, session *session) (*natsgo.Msg, int, error) {
 	headerSize := headerBytes(msg.Header)
 	if headerSize > maxHeader {
 		return nil, 0, bridge.Reject(fmt.Errorf("the message's headers have %d bytes, and JetStream allows %d", headerSize, maxHeader))
 	}
-	size := headerSize + len(body)
+	size := headerSize + len(msg.Data)
 	if limit := session.nc.MaxPayload(); limit > 0 && int64(size) > limit {
 		return nil, 0, bridge.Reject(fmt.Errorf("%w: it has %d bytes with its headers, and the server takes %d (max_payload)", errTooLarge, size, limit))
 	}
@@ -306,7 +343,9 @@ func (c *call) landed(l landing) {
 	c.messages[l.index] = nil
 	if l.err == nil {
 		c.acks++
-		s.stream.answered()
+		if !c.letters {
+			s.stream.answered()
+		}
 		c.settle(l.index, nil)
 		return
 	}

@@ -135,7 +135,7 @@ func (m *stream) find(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
 	ctx, done := s.watch(ctx, "$JS.API.STREAM.CREATE."+m.o.Stream)
 	defer done()
-	created, err := s.js.CreateStream(ctx, natsjs.StreamConfig{
+	config := natsjs.StreamConfig{
 		Name:        m.o.Stream,
 		Description: "Events of Tensorlake webhooks, published by fnbridge",
 		Subjects:    []string{m.filter},
@@ -146,14 +146,23 @@ func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, er
 		MaxAge:     m.o.MaxAge,
 		Duplicates: m.o.DedupeWindow,
 		Replicas:   m.o.Replicas,
-	})
+	}
+	if m.o.DeadLetter != "" {
+		config.Subjects = append(config.Subjects, m.o.DeadLetter)
+	}
+	created, err := s.js.CreateStream(ctx, config)
+	if api, ok := errors.AsType[*natsjs.APIError](err); ok && api.ErrorCode == codeSubjectsOverlap && m.o.DeadLetter != "" {
+		// The dead letters may have a stream of their own.
+		config.Subjects = []string{m.filter}
+		created, err = s.js.CreateStream(ctx, config)
+	}
 	if errors.Is(err, natsjs.ErrStreamNameAlreadyInUse) {
 		return m.find(ctx, s) // another bridge was quicker
 	}
 	if err != nil {
 		return nil, classifyRequest(ctx, fmt.Sprintf("create stream %s for %s", m.o.Stream, m.filter), err)
 	}
-	m.log.Info("created the stream", "stream", m.o.Stream, "subjects", m.filter,
+	m.log.Info("created the stream", "stream", m.o.Stream, "subjects", strings.Join(config.Subjects, " "),
 		"replicas", m.o.Replicas, "max_age", m.o.MaxAge.String(), "dedupe_window", m.o.DedupeWindow.String())
 	return created.CachedInfo(), nil
 }

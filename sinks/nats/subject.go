@@ -63,6 +63,26 @@ func ValidateSubject(t bridge.Template) error {
 	return nil
 }
 
+// ValidateDeadLetter tells whether dead letters can be published on subject, beside events on the subjects of events,
+// which must be valid. It is one fixed subject, and none that consumers of the events would take for theirs.
+func ValidateDeadLetter(subject string, events bridge.Template) error {
+	if strings.ContainsAny(subject, "{}*>") {
+		return fmt.Errorf("%q is not one fixed subject: give one without placeholders and wildcards (*, >), such as dead-letters.tensorlake", subject)
+	}
+	fixed, err := bridge.ParseTemplate(subject)
+	if err != nil {
+		return err
+	}
+	if err := ValidateSubject(fixed); err != nil {
+		return err
+	}
+	if filter := streamSubject(events); overlap(subject, filter) {
+		return fmt.Errorf("%q is among the subjects of the events (%s), whose consumers would take dead letters for events: "+
+			"give a subject apart from those, such as dead-letters.tensorlake", subject, filter)
+	}
+	return nil
+}
+
 // placeholderMark stands for a value in an outline. No template that is valid holds it.
 const placeholderMark = "\x00"
 
@@ -155,13 +175,16 @@ func isInvalid(s string) bool {
 // maxMessageID is how long an ID may be before a digest takes its place: servers keep them in memory.
 const maxMessageID = 256
 
-// digestPrefix begins the message IDs that are digests. An ID that begins with it is digested too, so that no two
-// events share a message ID.
-const digestPrefix = "sha256:"
+// digestPrefix begins the message IDs that are digests, and letterPrefix those of dead letters. An ID of an event that
+// begins with one of them is digested too, so that no two messages share an ID.
+const (
+	digestPrefix = "sha256:"
+	letterPrefix = "dead-letter:"
+)
 
 // messageID returns the Nats-Msg-Id for an event's ID: the ID itself if a header can hold it, else its digest.
 func messageID(id string) string {
-	fits := len(id) <= maxMessageID && !strings.HasPrefix(id, digestPrefix)
+	fits := len(id) <= maxMessageID && !strings.HasPrefix(id, digestPrefix) && !strings.HasPrefix(id, letterPrefix)
 	for i := range len(id) {
 		if id[i] < ' ' || id[i] > '~' {
 			fits = false

@@ -1,0 +1,68 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+)
+
+// DeadLetterAddress returns the topic of the dead letters, and nothing when there is none.
+func (s *Sink) DeadLetterAddress() string { return s.opts.DeadLetter }
+
+// PublishDeadLetters stores letters in the partitions of their events' keys. It acknowledges, bounds and classifies as
+// Publish does, and takes at most twice as long.
+//
+// A letter that is refused with its data is published without. It may then be stored behind later ones of its key.
+func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLetter) []error {
+	results := make([]error, len(letters))
+	if s.letters == nil {
+		for i := range results {
+			results[i] = bridge.Blocked(errors.New("no topic for dead letters is configured"))
+		}
+		return results
+	}
+	var refused []int
+	var again []bridge.DeadLetter
+	for i, err := range s.publishLetters(ctx, letters, true) {
+		if results[i] = err; bridge.KindOf(err) == bridge.FailureReject {
+			refused, again = append(refused, i), append(again, letters[i])
+		}
+	}
+	for i, err := range s.publishLetters(ctx, again, false) {
+		results[refused[i]] = err
+	}
+	return results
+}
+
+func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, withData bool) []error {
+	return s.letters.publish(ctx, len(letters), func(i int) (record, error) {
+		headers, body, err := s.opts.Format.EncodeDeadLetter(letters[i], cloudevents.KafkaPrefix, s.opts.Topic, withData)
+		if err != nil {
+			return record{}, bridge.Reject(fmt.Errorf("encoding the dead letter: %w", err))
+		}
+		return newRecord(s.key(letters[i].Event), headers, body), nil
+	})
+}
+
+// CheckDeadLetters is Check for the topic of the dead letters: nil also when there is none. Events are published
+// whatever it says.
+func (s *Sink) CheckDeadLetters(ctx context.Context) error {
+	if s.letters == nil {
+		return nil
+	}
+	return s.letters.Check(ctx)
+}
+
+// warnOfDeadLetters tells the log, once, why the topic of the dead letters cannot be published to. What passes by itself
+// it does not tell.
+func (s *Sink) warnOfDeadLetters(err error) {
+	if s.keeper.warnedBlocked || bridge.KindOf(err) != bridge.FailureBlocked {
+		return
+	}
+	s.keeper.warnedBlocked = true
+	s.log.Warn("dead letters cannot be published now", slog.Any("error", err))
+}

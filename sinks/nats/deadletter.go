@@ -1,0 +1,161 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	natsgo "github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+)
+
+// DeadLetterAddress returns the subject of the dead letters, and nothing when there is none.
+func (s *Sink) DeadLetterAddress() string { return s.o.DeadLetter }
+
+// PublishDeadLetters implements bridge.DeadLetterPublisher. It acknowledges, bounds and classifies as Publish does, and
+// takes at most twice as long. Whichever stream takes the subject may store the letters. One that takes it within its
+// window for duplicates again, with as many attempts, is dropped by the stream.
+//
+// A letter that is refused with its data is published without. It may then be stored behind later ones of its key.
+func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLetter) []error {
+	if s.o.DeadLetter == "" {
+		return same(len(letters), bridge.Blocked(errors.New("no dead-letter subject is configured")))
+	}
+	results := s.publishLetters(ctx, letters, true)
+	var refused []int
+	var again []bridge.DeadLetter
+	for i, err := range results {
+		if bridge.KindOf(err) == bridge.FailureReject {
+			refused, again = append(refused, i), append(again, letters[i])
+		}
+	}
+	for i, err := range s.publishLetters(ctx, again, false) {
+		results[refused[i]] = err
+	}
+	return results
+}
+
+func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, withData bool) []error {
+	events := make([]bridge.Event, len(letters))
+	for i, l := range letters {
+		events[i] = l.Event
+	}
+	return s.publish(ctx, publication{
+		events:  events,
+		prepare: s.prepareLetters,
+		message: func(i int, session *session) (*natsgo.Msg, int, error) { return s.letter(letters[i], session, withData) },
+		letters: true,
+	})
+}
+
+// prepareLetters returns a session. That the events' stream is not right is no obstacle, since another may take the
+// letters; but if it takes them too, it may have to be created.
+func (s *Sink) prepareLetters(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
+	defer cancel()
+	session, err := s.conn.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_ = s.stream.inspect(ctx, session, false)
+	return session, nil
+}
+
+// letter makes the message for l. Its error is classified.
+func (s *Sink) letter(l bridge.DeadLetter, session *session, withData bool) (*natsgo.Msg, int, error) {
+	headers, body, err := s.o.Format.EncodeDeadLetter(l, cloudevents.NATSPrefix, subjectOf(s.o.Subject, l.Event), withData)
+	if err != nil {
+		return nil, 0, bridge.Reject(fmt.Errorf("write the dead letter: %w", err))
+	}
+	msg := newMessage(s.o.DeadLetter, headers, body)
+	msg.Header[natsjs.MsgIDHeader] = []string{s.letterID(l)}
+	return sized(msg, session)
+}
+
+// letterID returns the Nats-Msg-Id of a dead letter: the same when it is published again after a crash, another when
+// the event has been tried anew, and another than that of the event or of another sink's letter.
+func (s *Sink) letterID(l bridge.DeadLetter) string {
+	return letterPrefix + s.o.Name + ":" + strconv.Itoa(l.Attempts) + ":" + messageID(l.Event.ID)
+}
+
+// CheckDeadLetters tells whether dead letters could be published now: nil also without a subject for them, or when the
+// account may not ask. Its error is classified. Events are published whatever it says.
+func (s *Sink) CheckDeadLetters(ctx context.Context) error {
+	if s.o.DeadLetter == "" {
+		return nil
+	}
+	if s.ctx.Err() != nil {
+		return bridge.Retry(errClosed)
+	}
+	return s.ask(ctx, s.inspectDeadLetters)
+}
+
+func (s *Sink) inspectDeadLetters(ctx context.Context, session *session) error {
+	ctx, done := session.watch(ctx, "$JS.API.STREAM.NAMES")
+	defer done()
+	_, err := session.js.StreamNameBySubject(ctx, s.o.DeadLetter)
+	cause := context.Cause(ctx)
+	switch {
+	case err == nil, cause != nil && bridge.KindOf(cause) == bridge.FailureBlocked: // it may not ask
+		return nil
+	case errors.Is(err, natsjs.ErrStreamNotFound):
+		return s.noStreamForLetters()
+	default:
+		return classifyRequest(ctx, "look up the stream of "+s.o.DeadLetter, err)
+	}
+}
+
+// warnOfDeadLetters tells the log of a subject for dead letters that no stream takes.
+func (s *Sink) warnOfDeadLetters(ctx context.Context, session *session) {
+	if s.o.DeadLetter == "" {
+		return
+	}
+	if err := s.inspectDeadLetters(ctx, session); bridge.KindOf(err) == bridge.FailureBlocked {
+		s.log.Warn("dead letters cannot be published now", "error", err)
+	}
+}
+
+func (s *Sink) noStreamForLetters() error {
+	return bridge.Blocked(fmt.Errorf("no stream takes the dead-letter subject %s; add it to the subjects of stream %s, or create a stream for it",
+		s.o.DeadLetter, s.o.Stream))
+}
+
+// takesDeadLetters tells whether subject is that of the dead letters. No event has it: see ValidateDeadLetter.
+func (s *Sink) takesDeadLetters(subject string) bool {
+	return s.o.DeadLetter != "" && subject == s.o.DeadLetter
+}
+
+// streamOf names, for errors, the stream that takes what is published to subject.
+func (s *Sink) streamOf(subject string) string {
+	if s.takesDeadLetters(subject) {
+		return "the stream of " + subject
+	}
+	return "stream " + s.o.Stream
+}
+
+// noAnswer returns what it means that no stream takes what is published to subject.
+func (s *Sink) noAnswer(subject string) error {
+	if !s.takesDeadLetters(subject) {
+		return s.stream.noAnswer(subject)
+	}
+	if s.stream.tookUntilNow(subject) {
+		return bridge.Retry(fmt.Errorf("no stream answers for the dead-letter subject %s; stream %s may be without a leader for now",
+			subject, s.o.Stream))
+	}
+	return s.noStreamForLetters()
+}
+
+// tookUntilNow tells whether the stream, when it was looked at last, took what is published to subject. If so it is
+// looked at again before anything else is published.
+func (m *stream) tookUntilNow(subject string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	took := m.info != nil && slices.ContainsFunc(m.info.Config.Subjects, func(s string) bool { return covers(s, subject) })
+	m.ready = m.ready && !took
+	return took
+}
