@@ -100,10 +100,16 @@ func load(t *testing.T) *config.Config {
 // start runs a bridge until the test ends or stop is called.
 func start(t *testing.T, dir string, changes map[string]string) *running {
 	t.Helper()
+	return startAt(t, dir, changes, time.Now)
+}
+
+// startAt is start with another clock.
+func startAt(t *testing.T, dir string, changes map[string]string, now func() time.Time) *running {
+	t.Helper()
 	environment(t, dir, changes)
 	log := &logText{}
 	a, err := app.New(t.Context(), app.Options{
-		Config: load(t), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test",
+		Config: load(t), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test", Now: now,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -128,13 +134,14 @@ func start(t *testing.T, dir string, changes map[string]string) *running {
 }
 
 // signed is the request that Svix makes of a body.
-func (r *running) signed(id, body string) *http.Request {
+func (r *running) signed(id, body string) *http.Request { return r.signedAt(id, body, time.Now()) }
+
+func (r *running) signedAt(id, body string, at time.Time) *http.Request {
 	wh, err := svix.NewWebhook(secret)
 	if err != nil {
 		panic(err)
 	}
-	now := time.Now()
-	signature, err := wh.Sign(id, now, []byte(body))
+	signature, err := wh.Sign(id, at, []byte(body))
 	if err != nil {
 		panic(err)
 	}
@@ -145,7 +152,7 @@ func (r *running) signed(id, body string) *http.Request {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Svix-Id", id)
-	req.Header.Set("Svix-Timestamp", fmt.Sprint(now.Unix()))
+	req.Header.Set("Svix-Timestamp", fmt.Sprint(at.Unix()))
 	req.Header.Set("Svix-Signature", signature)
 	return req
 }
