@@ -1,6 +1,21 @@
 package torture
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+)
 
 // record is an event as a consumer has found it at a broker.
 type record struct {
@@ -9,12 +24,463 @@ type record struct {
 	address            string // where it was found, for people
 }
 
+// maxViolations bounds how many violations are kept in words: one cause can make thousands.
+const maxViolations = 50
+
 // ledger knows every webhook that was sent and every event that has arrived. It is safe for concurrent use.
-type ledger struct{}
+//
+// It holds hashes of 64 bits in place of ids and data, so that an hour's run fits into memory.
+type ledger struct {
+	seed  maphash.Seed
+	sinks []string
+	// dropsRepeats says of each sink that its broker drops an event with an id that it has, whatever its webhook.
+	dropsRepeats []bool
+
+	mu       sync.Mutex
+	webhooks map[string]*sentWebhook
+	events   map[uint64]*expectedEvent
+	keys     map[uint64]*sequence
+	// generation counts the marks. missing has, for each, how many events of webhooks accepted in it each sink lacks.
+	generation int
+	missing    map[int][]int
+	counts     ledgerCounts
+	violations []string
+	violated   int
+}
+
+type ledgerCounts struct {
+	sent, accepted int
+	expected       int   // events of accepted webhooks, each fact once
+	received       []int // messages at each sink
+	distinct       []int // events at each sink, each fact once
+}
+
+// sinkSet is a set of sinks, by their place in the ledger.
+type sinkSet uint8
+
+func (s sinkSet) has(sink int) bool { return s&(1<<sink) != 0 }
+func (s *sinkSet) add(sink int)     { *s |= 1 << sink }
+
+// sentWebhook is a webhook that was sent at least once.
+type sentWebhook struct {
+	accepted   bool
+	generation int
+	deliveries []*eventDelivery
+}
+
+// expectedEvent is a fact: what makes one event id.
+type expectedEvent struct {
+	keyHash, dataHash uint64
+	sequence          *sequence
+	position          int     // among the facts of its key
+	seen              sinkSet // where it has arrived
+	counted           bool    // as expected, once a webhook with it has been accepted
+	deliveries        []*eventDelivery
+}
+
+// eventDelivery is a fact as one webhook carries it.
+type eventDelivery struct {
+	webhook   *sentWebhook
+	webhookID string
+	event     *expectedEvent
+	seen      sinkSet
+}
+
+// sequence is a partition key: how many facts it has, and which comes first at each sink next.
+type sequence struct {
+	facts int
+	next  []int
+}
+
+// ledgerSink names a sink of a ledger.
+type ledgerSink struct {
+	name         string
+	dropsRepeats bool
+}
+
+func newLedger(sinks ...ledgerSink) *ledger {
+	l := &ledger{
+		seed: maphash.MakeSeed(), webhooks: make(map[string]*sentWebhook), events: make(map[uint64]*expectedEvent),
+		keys: make(map[uint64]*sequence), missing: make(map[int][]int),
+	}
+	for _, s := range sinks {
+		l.sinks = append(l.sinks, s.name)
+		l.dropsRepeats = append(l.dropsRepeats, s.dropsRepeats)
+	}
+	l.counts.received, l.counts.distinct = make([]int, len(sinks)), make([]int, len(sinks))
+	return l
+}
+
+// sending notes a webhook before its first try. The webhooks of one key have to be sent one after the other, each after
+// the former's acceptance: the order in which they come here is the order that their events must have.
+func (l *ledger) sending(id string, body []byte) error {
+	payload, err := tensorlake.Parse(body)
+	if err != nil {
+		return fmt.Errorf("the load made a webhook that is no payload: %w", err)
+	}
+	webhook := bridge.Webhook{ID: id, Timestamp: time.Unix(0, 0), Body: body}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.webhooks[id] != nil {
+		return fmt.Errorf("the load sends the webhook id %s for two webhooks", id)
+	}
+	w := &sentWebhook{}
+	l.webhooks[id] = w
+	l.counts.sent++
+	for e := range payload.Events(webhook, tensorlake.Options{}) {
+		event := l.event(e)
+		d := &eventDelivery{webhook: w, webhookID: e.WebhookID, event: event}
+		if slices.ContainsFunc(w.deliveries, func(other *eventDelivery) bool { return other.event == event }) {
+			continue
+		}
+		event.deliveries = append(event.deliveries, d)
+		w.deliveries = append(w.deliveries, d)
+	}
+	return nil
+}
+
+// event returns the fact that e tells of, new or known.
+func (l *ledger) event(e bridge.Event) *expectedEvent {
+	id := maphash.String(l.seed, e.ID)
+	if known := l.events[id]; known != nil {
+		return known
+	}
+	key := maphash.String(l.seed, e.PartitionKey)
+	s := l.keys[key]
+	if s == nil {
+		s = &sequence{next: make([]int, len(l.sinks))}
+		l.keys[key] = s
+	}
+	event := &expectedEvent{
+		keyHash: key, dataHash: maphash.Bytes(l.seed, e.Data), sequence: s, position: s.facts,
+	}
+	s.facts++
+	l.events[id] = event
+	return event
+}
+
+// accept notes that the webhook was answered with 2xx.
+func (l *ledger) accept(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.webhooks[id]
+	if w == nil || w.accepted {
+		return
+	}
+	w.accepted, w.generation = true, l.generation
+	l.counts.accepted++
+	for _, d := range w.deliveries {
+		if !d.event.counted {
+			d.event.counted = true
+			l.counts.expected++
+		}
+		for sink := range l.sinks {
+			if !l.arrived(d, sink) {
+				l.miss(w.generation, sink, 1)
+			}
+		}
+	}
+}
+
+// arrived tells whether what the sink owes of d is there.
+func (l *ledger) arrived(d *eventDelivery, sink int) bool {
+	return d.seen.has(sink) || l.dropsRepeats[sink] && d.event.seen.has(sink)
+}
+
+func (l *ledger) miss(generation, sink, n int) {
+	m := l.missing[generation]
+	if m == nil {
+		m = make([]int, len(l.sinks))
+		l.missing[generation] = m
+	}
+	m[sink] += n
+}
 
 // received notes a message that the sink's broker holds. It may be told of one more than once.
-func (l *ledger) received(sink string, r record) {}
+func (l *ledger) received(sinkName string, r record) {
+	sink := slices.Index(l.sinks, sinkName)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if sink < 0 {
+		l.violate("a consumer reads for %q, which is no sink", sinkName)
+		return
+	}
+	l.counts.received[sink]++
+	event := l.events[maphash.String(l.seed, r.id)]
+	if event == nil {
+		l.violate("%s: an event that nobody sent: id %s of webhook %s at %s", sinkName, r.id, r.webhookID, r.address)
+		return
+	}
+	at := slices.IndexFunc(event.deliveries, func(d *eventDelivery) bool { return d.webhookID == r.webhookID })
+	if at < 0 {
+		l.violate("%s: event %s claims to come from webhook %s, which has no such event (%s)", sinkName, r.id, r.webhookID, r.address)
+		return
+	}
+	if event.keyHash != maphash.String(l.seed, r.key) {
+		l.violate("%s: event %s of webhook %s has the wrong key %.100q (%s)", sinkName, r.id, r.webhookID, r.key, r.address)
+	}
+	if event.dataHash != maphash.Bytes(l.seed, r.data) {
+		l.violate("%s: event %s of webhook %s has other data than its payload says: %.200q (%s)", sinkName, r.id, r.webhookID, r.data, r.address)
+	}
+	if !event.seen.has(sink) {
+		l.first(event, sink, r)
+	}
+	d := event.deliveries[at]
+	if !d.seen.has(sink) {
+		if d.webhook.accepted && !l.arrived(d, sink) {
+			l.miss(d.webhook.generation, sink, -1)
+		}
+		d.seen.add(sink)
+	}
+}
+
+// first notes the first appearance of a fact at a sink.
+func (l *ledger) first(event *expectedEvent, sink int, r record) {
+	if l.dropsRepeats[sink] {
+		for _, d := range event.deliveries {
+			if d.webhook.accepted && !d.seen.has(sink) {
+				l.miss(d.webhook.generation, sink, -1)
+			}
+		}
+	}
+	event.seen.add(sink)
+	l.counts.distinct[sink]++
+	if expected := event.sequence.next[sink]; event.position != expected {
+		l.violate("%s: wrong order in key %.100q: event %s of webhook %s, number %d of its key, first appears when number %d was to come (%s)",
+			l.sinks[sink], r.key, r.id, r.webhookID, event.position+1, expected+1, r.address)
+	}
+	event.sequence.next[sink] = max(event.sequence.next[sink], event.position+1)
+}
+
+// violate notes that something happened that must not. The lock is held.
+func (l *ledger) violate(format string, args ...any) {
+	l.violated++
+	if len(l.violations) < maxViolations {
+		l.violations = append(l.violations, fmt.Sprintf(format, args...))
+	}
+}
+
+// takeViolations returns the violations since the last call, and how many there are in all.
+func (l *ledger) takeViolations() (news []string, total int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	news, l.violations = l.violations, nil
+	return news, l.violated
+}
+
+// lacking returns, for the sinks asked about, what they lack of what was accepted up to the generation.
+func (l *ledger) lacking(generation int, sinks []string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sums := make([]int, len(l.sinks))
+	for g, missing := range l.missing {
+		if g > generation {
+			continue
+		}
+		sum := 0
+		for sink, n := range missing {
+			sums[sink] += n
+			sum += n
+		}
+		if sum == 0 && g < l.generation {
+			delete(l.missing, g)
+		}
+	}
+	var lacking []string
+	for sink, n := range sums {
+		if n != 0 && (len(sinks) == 0 || slices.Contains(sinks, l.sinks[sink])) {
+			lacking = append(lacking, fmt.Sprintf("%s lacks %d events", l.sinks[sink], n))
+		}
+	}
+	return lacking
+}
 
 // awaitDelivered waits until every event of every webhook that has been accepted so far is at the sinks; without
 // sinks, at all of them. Its error says that ctx has ended and what is missing.
-func (l *ledger) awaitDelivered(ctx context.Context, sinks ...string) error { return nil }
+func (l *ledger) awaitDelivered(ctx context.Context, sinks ...string) error {
+	l.mu.Lock()
+	generation := l.generation
+	l.generation++
+	l.mu.Unlock()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		lacking := l.lacking(generation, sinks)
+		if len(lacking) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s of what was accepted: %w", strings.Join(lacking, ", "), ctx.Err())
+		}
+	}
+}
+
+// lost lists what was accepted and is at no place where it has to be.
+func (l *ledger) lost() (examples []string, total int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, w := range l.webhooks {
+		if !w.accepted {
+			continue
+		}
+		for i, d := range w.deliveries {
+			for sink, name := range l.sinks {
+				if l.arrived(d, sink) {
+					continue
+				}
+				total++
+				if len(examples) < maxViolations {
+					examples = append(examples, fmt.Sprintf("%s: event %d of %d of webhook %s is lost", name, i+1, len(w.deliveries), id))
+				}
+			}
+		}
+	}
+	return examples, total
+}
+
+func (l *ledger) count() ledgerCounts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.counts
+	c.received, c.distinct = slices.Clone(c.received), slices.Clone(c.distinct)
+	return c
+}
+
+// The ledger's own tests: what it is there to find, it has to find.
+
+const (
+	firstBody  = `{"workflow_name":"w","invocation_id":"i","fn_status":{"a":"success","b":"failure"}}`
+	secondBody = `{"workflow_name":"w","invocation_id":"i","fn_status":{"c":"success"}}`
+)
+
+// recordsOf are the messages that a webhook becomes.
+func recordsOf(t *testing.T, id, body string) []record {
+	t.Helper()
+	payload, err := tensorlake.Parse([]byte(body))
+	require.NoError(t, err)
+	var records []record
+	for e := range payload.Events(bridge.Webhook{ID: id, Timestamp: time.Now()}, tensorlake.Options{}) {
+		records = append(records, record{id: e.ID, webhookID: e.WebhookID, key: e.PartitionKey, data: e.Data, address: "here"})
+	}
+	return records
+}
+
+// sentLedger has two webhooks of one key, both accepted, and two sinks of which the first drops repeats.
+func sentLedger(t *testing.T) *ledger {
+	t.Helper()
+	l := newLedger(ledgerSink{"drops", true}, ledgerSink{"keeps", false})
+	for _, webhook := range [][2]string{{"msg_1", firstBody}, {"msg_2", secondBody}} {
+		require.NoError(t, l.sending(webhook[0], []byte(webhook[1])))
+		l.accept(webhook[0])
+	}
+	return l
+}
+
+// deliver has both sinks receive the records.
+func deliver(l *ledger, records ...record) {
+	for _, sink := range l.sinks {
+		for _, r := range records {
+			l.received(sink, r)
+		}
+	}
+}
+
+func requireViolation(t *testing.T, l *ledger, text string) {
+	t.Helper()
+	found, total := l.takeViolations()
+	require.Positive(t, total)
+	require.Contains(t, strings.Join(found, "\n"), text)
+}
+
+func TestLedgerIsContentWhenEverythingArrives(t *testing.T) {
+	l := sentLedger(t)
+	deliver(l, recordsOf(t, "msg_1", firstBody)...)
+	deliver(l, recordsOf(t, "msg_1", firstBody)...) // a repeat
+	deliver(l, recordsOf(t, "msg_2", secondBody)...)
+	deliver(l, recordsOf(t, "msg_1", firstBody)...) // a late one
+	require.NoError(t, l.awaitDelivered(t.Context()))
+	_, total := l.takeViolations()
+	require.Zero(t, total)
+	_, lost := l.lost()
+	require.Zero(t, lost)
+	require.Equal(t, ledgerCounts{sent: 2, accepted: 2, expected: 3, received: []int{7, 7}, distinct: []int{3, 3}}, l.count())
+}
+
+func TestLedgerFindsALoss(t *testing.T) {
+	l := sentLedger(t)
+	deliver(l, recordsOf(t, "msg_1", firstBody)...)
+	l.received("drops", recordsOf(t, "msg_2", secondBody)[0])
+	examples, total := l.lost()
+	require.Equal(t, 1, total)
+	require.Equal(t, []string{"keeps: event 1 of 1 of webhook msg_2 is lost"}, examples)
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("enough"))
+	require.NoError(t, l.awaitDelivered(ctx, "drops"))
+	require.ErrorContains(t, l.awaitDelivered(ctx), "keeps lacks 1 events")
+}
+
+func TestLedgerFindsALossWhereAnotherWebhookToldTheSame(t *testing.T) {
+	l := sentLedger(t)
+	require.NoError(t, l.sending("msg_again", []byte(firstBody)))
+	l.accept("msg_again")
+	deliver(l, recordsOf(t, "msg_1", firstBody)...)
+	deliver(l, recordsOf(t, "msg_2", secondBody)...)
+	examples, total := l.lost()
+	require.Equal(t, 2, total, "the broker that keeps repeats has to have them: %v", examples)
+	require.Contains(t, examples[0], "keeps: event")
+
+	for _, r := range recordsOf(t, "msg_again", firstBody) {
+		l.received("keeps", r)
+	}
+	require.NoError(t, l.awaitDelivered(t.Context()))
+	_, total = l.takeViolations()
+	require.Zero(t, total, "a repeat is no disorder")
+}
+
+func TestLedgerOwesNothingOfAWebhookWithoutAnAnswer(t *testing.T) {
+	l := sentLedger(t)
+	deliver(l, recordsOf(t, "msg_1", firstBody)...)
+	deliver(l, recordsOf(t, "msg_2", secondBody)...)
+	unanswered := strings.ReplaceAll(firstBody, `"i"`, `"other"`)
+	require.NoError(t, l.sending("msg_3", []byte(unanswered)))
+	require.NoError(t, l.awaitDelivered(t.Context()))
+	l.received("drops", recordsOf(t, "msg_3", unanswered)[0])
+	_, total := l.takeViolations()
+	require.Zero(t, total, "it may have been stored all the same")
+	l.accept("msg_3")
+	_, total = l.lost()
+	require.Equal(t, 3, total, "one has arrived at one of two sinks")
+	deliver(l, recordsOf(t, "msg_3", unanswered)...)
+	require.NoError(t, l.awaitDelivered(t.Context()))
+}
+
+func TestLedgerFindsDisorder(t *testing.T) {
+	l := sentLedger(t)
+	first := recordsOf(t, "msg_1", firstBody)
+	deliver(l, first[0])
+	deliver(l, recordsOf(t, "msg_2", secondBody)...)
+	requireViolation(t, l, `drops: wrong order in key "i"`)
+}
+
+func TestLedgerFindsAnEventThatNobodySent(t *testing.T) {
+	l := sentLedger(t)
+	l.received("keeps", recordsOf(t, "msg_9", strings.ReplaceAll(firstBody, `"i"`, `"nobody's"`))[0])
+	requireViolation(t, l, "keeps: an event that nobody sent")
+	l.received("keeps", recordsOf(t, "msg_2", firstBody)[0])
+	requireViolation(t, l, "claims to come from webhook msg_2, which has no such event")
+}
+
+func TestLedgerFindsAnEventThatWasChanged(t *testing.T) {
+	l := sentLedger(t)
+	r := recordsOf(t, "msg_1", firstBody)[0]
+	r.data = append([]byte(" "), r.data...)
+	l.received("keeps", r)
+	requireViolation(t, l, "has other data than its payload says")
+	r = recordsOf(t, "msg_1", firstBody)[1]
+	r.key = "j"
+	l.received("keeps", r)
+	requireViolation(t, l, "has the wrong key")
+}
