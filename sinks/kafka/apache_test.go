@@ -16,7 +16,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fnbridge/fnbridge/bridge"
-	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/apachekafka"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
@@ -148,7 +147,10 @@ func apacheBroker(t *testing.T, c *apachekafka.Cluster, brokers []string, partit
 	t.Helper()
 	topic := fmt.Sprintf("conformance-%d", apacheTopics.Add(1))
 	const maxBytes = 100_000
-	c.CreateTopic(t, topic, partitions, len(c.Nodes()), map[string]string{maxMessageBytes: fmt.Sprint(maxBytes)})
+	letters := topic + "-dead-letters"
+	for _, topic := range []string{topic, letters} {
+		c.CreateTopic(t, topic, partitions, len(c.Nodes()), map[string]string{maxMessageBytes: fmt.Sprint(maxBytes)})
+	}
 	return apachePlace{topic: topic, Broker: sinktest.Broker{
 		NewSink: func(t *testing.T) bridge.Sink {
 			t.Helper()
@@ -156,7 +158,17 @@ func apacheBroker(t *testing.T, c *apachekafka.Cluster, brokers []string, partit
 			require.NoError(t, err)
 			return s
 		},
-		Stored:       func(t *testing.T) []sinktest.Record { return apacheStored(t, c, topic) },
+		DeadLetters: &sinktest.DeadLetterTest{
+			NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
+				t.Helper()
+				s, err := New(testOptions(t, brokers, toTopic(topic), func(o *Options) { o.DeadLetter = letters }))
+				require.NoError(t, err)
+				return s
+			},
+			Stored:    func(t *testing.T) []sinktest.Letter { return lettersIn(t, apacheRecords(t, c, letters)) },
+			AddressOf: func(bridge.Event) string { return topic },
+		},
+		Stored:       func(t *testing.T) []sinktest.Record { return recordsIn(t, apacheRecords(t, c, topic)) },
 		TooLarge:     maxBytes + 1,
 		PublishBound: unhurried().publish + time.Second,
 		Goroutines:   []goleak.Option{apachekafka.Goroutines()},
@@ -214,24 +226,6 @@ func apacheRecords(t *testing.T, c *apachekafka.Cluster, topic string) [][]*kgo.
 		})
 	}
 	return records
-}
-
-// apacheStored reads all of a topic as CloudEvents.
-func apacheStored(t *testing.T, c *apachekafka.Cluster, topic string) []sinktest.Record {
-	t.Helper()
-	var stored []sinktest.Record
-	for partition, records := range apacheRecords(t, c, topic) {
-		for _, r := range records {
-			headers := make([]cloudevents.Header, len(r.Headers))
-			for i, h := range r.Headers {
-				headers[i] = cloudevents.Header{Name: h.Key, Value: string(h.Value)}
-			}
-			e, err := cloudevents.Decode(headers, cloudevents.KafkaPrefix, r.Value)
-			require.NoError(t, err)
-			stored = append(stored, sinktest.Record{Partition: partition, Event: e})
-		}
-	}
-	return stored
 }
 
 // testApacheJava reads with Kafka's own tools what the sink wrote.

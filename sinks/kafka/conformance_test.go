@@ -2,13 +2,16 @@ package kafka
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cloudevents/sdk-go/protocol/kafka_sarama/v2"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -37,7 +40,9 @@ func newFaulty(t *testing.T, brokers int) *faulty {
 	f := &faulty{t: t, dir: t.TempDir(), proxies: make(map[int]*faultproxy.Proxy)}
 	f.start(t, kfake.NumBrokers(brokers))
 	t.Cleanup(func() { f.cluster.Close() })
-	require.NoError(t, f.cluster.CreateTopic(testTopic, 4, map[string]string{maxMessageBytes: "100000"}))
+	for _, topic := range []string{testTopic, testDeadLetters} {
+		require.NoError(t, f.cluster.CreateTopic(topic, 4, map[string]string{maxMessageBytes: "100000"}))
+	}
 	return f
 }
 
@@ -82,6 +87,39 @@ func (f *faulty) each(do func(*faultproxy.Proxy)) {
 	}
 }
 
+// recordsIn reads what was stored as events.
+func recordsIn(t *testing.T, stored [][]*kgo.Record) []sinktest.Record {
+	t.Helper()
+	var all []sinktest.Record
+	for partition, records := range stored {
+		for _, r := range records {
+			e, err := cloudevents.Decode(headersOf(r), cloudevents.KafkaPrefix, r.Value)
+			require.NoError(t, err)
+			all = append(all, sinktest.Record{Partition: partition, Event: e})
+		}
+	}
+	return all
+}
+
+// lettersIn reads what was stored as dead letters.
+func lettersIn(t *testing.T, stored [][]*kgo.Record) []sinktest.Letter {
+	t.Helper()
+	var all []sinktest.Letter
+	for _, r := range slices.Concat(stored...) {
+		message := kafka_sarama.NewMessageFromConsumerMessage(consumerMessage(r))
+		all = append(all, sinktest.ReadLetter(t, headersOf(r), cloudevents.KafkaPrefix, r.Value, message))
+	}
+	return all
+}
+
+func headersOf(r *kgo.Record) []cloudevents.Header {
+	headers := make([]cloudevents.Header, len(r.Headers))
+	for i, h := range r.Headers {
+		headers[i] = cloudevents.Header{Name: h.Key, Value: string(h.Value)}
+	}
+	return headers
+}
+
 func (f *faulty) broker() sinktest.Broker {
 	addresses := f.cluster.ListenAddrs()
 	var late *kfake.FaultHandle
@@ -92,22 +130,17 @@ func (f *faulty) broker() sinktest.Broker {
 			require.NoError(t, err)
 			return s
 		},
-		Stored: func(t *testing.T) []sinktest.Record {
-			t.Helper()
-			var all []sinktest.Record
-			for partition, records := range stored(t, f.cluster) {
-				for _, r := range records {
-					headers := make([]cloudevents.Header, len(r.Headers))
-					for i, h := range r.Headers {
-						headers[i] = cloudevents.Header{Name: h.Key, Value: string(h.Value)}
-					}
-					e, err := cloudevents.Decode(headers, cloudevents.KafkaPrefix, r.Value)
-					require.NoError(t, err)
-					all = append(all, sinktest.Record{Partition: partition, Event: e})
-				}
-			}
-			return all
+		DeadLetters: &sinktest.DeadLetterTest{
+			NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
+				t.Helper()
+				s, err := New(testOptions(t, addresses, func(o *Options) { o.DeadLetter = testDeadLetters }))
+				require.NoError(t, err)
+				return s
+			},
+			Stored:    func(t *testing.T) []sinktest.Letter { return lettersIn(t, storedIn(t, f.cluster, testDeadLetters)) },
+			AddressOf: func(bridge.Event) string { return testTopic },
 		},
+		Stored:       func(t *testing.T) []sinktest.Record { return recordsIn(t, stored(t, f.cluster)) },
 		TooLarge:     100_001,
 		PublishBound: quick().publish + time.Second,
 		ServerCode:   "github.com/twmb/franz-go/pkg/kfake",

@@ -20,7 +20,10 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
-const testTopic = "tensorlake-events"
+const (
+	testTopic       = "tensorlake-events"
+	testDeadLetters = "tensorlake-events-dead-letters"
+)
 
 // within bounds everything that a test waits for.
 const within = 20 * time.Second
@@ -165,7 +168,13 @@ func publishUntilStored(tb testing.TB, s *Sink, events []bridge.Event) {
 // stored reads everything in the topic, by partition, with another client than the sink's.
 func stored(tb testing.TB, c *kfake.Cluster, opts ...kgo.Opt) [][]*kgo.Record {
 	tb.Helper()
-	infos := c.PartitionInfos(testTopic)
+	return storedIn(tb, c, testTopic, opts...)
+}
+
+// storedIn is stored for any topic.
+func storedIn(tb testing.TB, c *kfake.Cluster, topic string, opts ...kgo.Opt) [][]*kgo.Record {
+	tb.Helper()
+	infos := c.PartitionInfos(topic)
 	out := make([][]*kgo.Record, len(infos))
 	// Each partition is read up to where it ends now: what a closed sink had sent can be stored a moment later still, and
 	// must not count for what another partition lacks.
@@ -179,7 +188,7 @@ func stored(tb testing.TB, c *kfake.Cluster, opts ...kgo.Opt) [][]*kgo.Record {
 		return out
 	}
 	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(c.ListenAddrs()...), kgo.ConsumeTopics(testTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.SeedBrokers(c.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 	}, opts...)...)
 	require.NoError(tb, err)
 	defer client.Close()

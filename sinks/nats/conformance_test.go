@@ -17,7 +17,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsserver.Leftovers()...) }
 
-const ackTimeout = time.Second
+const (
+	ackTimeout  = time.Second
+	deadLetters = natsserver.DeadLetters + "tensorlake"
+)
 
 func template(tb testing.TB, text string) bridge.Template {
 	tb.Helper()
@@ -48,7 +51,16 @@ func TestSingleServer(t *testing.T) {
 		srv := natsserver.Single(t)
 		proxy := faultproxy.New(t, srv.Addr())
 		return sinktest.Broker{
-			NewSink:      func(t *testing.T) bridge.Sink { return newSink(t, options(t, "nats://"+proxy.Addr())) },
+			NewSink: func(t *testing.T) bridge.Sink { return newSink(t, options(t, "nats://"+proxy.Addr())) },
+			DeadLetters: &sinktest.DeadLetterTest{
+				NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
+					o := options(t, "nats://"+proxy.Addr())
+					o.DeadLetter = deadLetters
+					return newSink(t, o)
+				},
+				Stored:    func(t *testing.T) []sinktest.Letter { return natsserver.Letters(t, srv.URL(), "TENSORLAKE") },
+				AddressOf: natsserver.Subject("tensorlake"),
+			},
 			Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, srv.URL(), "TENSORLAKE") },
 			TooLarge:     2 << 20,
 			PublishBound: 4 * ackTimeout,
@@ -73,16 +85,21 @@ func TestSingleServer(t *testing.T) {
 func TestCluster(t *testing.T) {
 	cluster := natsserver.Cluster(t, 3) // elections take seconds, so that each subtest gets a stream, not a cluster
 	streams := 0
-	sinktest.Run(t, func(*testing.T) sinktest.Broker {
+	sinktest.Run(t, func(t *testing.T) sinktest.Broker {
 		streams++
-		stream := fmt.Sprintf("TENSORLAKE_%d", streams)
+		stream, first := fmt.Sprintf("TENSORLAKE_%d", streams), fmt.Sprintf("tensorlake_%d", streams)
+		o := options(t, cluster.URL())
+		o.Replicas = 3
+		o.Stream = stream
+		o.Subject = template(t, first+".{route}")
+		withLetters := o
+		withLetters.DeadLetter = natsserver.DeadLetters + first
 		return sinktest.Broker{
-			NewSink: func(t *testing.T) bridge.Sink {
-				o := options(t, cluster.URL())
-				o.Replicas = 3
-				o.Stream = stream
-				o.Subject = template(t, fmt.Sprintf("tensorlake_%d.{route}", streams))
-				return newSink(t, o)
+			NewSink: func(t *testing.T) bridge.Sink { return newSink(t, o) },
+			DeadLetters: &sinktest.DeadLetterTest{
+				NewSink:   func(t *testing.T) bridge.DeadLetterPublisher { return newSink(t, withLetters) },
+				Stored:    func(t *testing.T) []sinktest.Letter { return natsserver.Letters(t, cluster.URL(), stream) },
+				AddressOf: natsserver.Subject(first),
 			},
 			Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, cluster.URL(), stream) },
 			TooLarge:     2 << 20,

@@ -48,7 +48,9 @@ func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, 
 	return s.publish(ctx, publication{
 		events:  events,
 		prepare: s.prepareLetters,
-		message: func(i int, session *session) (*natsgo.Msg, int, error) { return s.letter(letters[i], session, withData) },
+		message: func(i int, session *session) (*natsgo.Msg, int, error) {
+			return s.letter(letters[i], session, withData)
+		},
 		letters: true,
 	})
 }

@@ -32,9 +32,11 @@ func Run(t *testing.T, setup func(t *testing.T) Broker) {
 	type test struct {
 		name string
 		run  func(t *testing.T, b *Broker)
-		// needs returns what the broker has to be able to do, or nil when it cannot.
+		// needs tells whether the broker can do what it takes.
 		needs func(f Faults) bool
 		fault string
+		// letters says that the test is about dead letters.
+		letters bool
 	}
 	always := func(Faults) bool { return true }
 	tests := []test{
@@ -48,6 +50,13 @@ func Run(t *testing.T, setup func(t *testing.T) Broker) {
 		{name: "close under load", run: testCloseUnderLoad, needs: always},
 		{name: "a context that has ended", run: testEndedContext, needs: always},
 		{name: "check", run: testCheck, needs: always},
+		{name: "dead letters", run: testDeadLetters, needs: always, letters: true},
+		{name: "a dead letter that is too large", run: testDeadLetterTooLarge, needs: always, letters: true},
+		{name: "dead letters when nobody waits for them", run: testDeadLettersCalls, needs: always, letters: true},
+		{
+			name: "dead letters without a server", run: testDeadLettersWithoutServer, fault: "stop and start", letters: true,
+			needs: func(f Faults) bool { return f.Stop != nil && f.Start != nil },
+		},
 		{
 			name: "unreachable at first", run: testUnreachableAtFirst, fault: "start after its clients",
 			needs: func(f Faults) bool { return f.Unreachable && f.Stop != nil && f.Start != nil },
@@ -99,6 +108,9 @@ func Run(t *testing.T, setup func(t *testing.T) Broker) {
 			b.setDefaults()
 			if !tt.needs(b.Faults) {
 				t.Skipf("Not played: this broker cannot %s in tests.", tt.fault)
+			}
+			if tt.letters && b.DeadLetters == nil {
+				t.Skip("Not played: this sink publishes no dead letters.")
 			}
 			tt.run(t, &b)
 		})

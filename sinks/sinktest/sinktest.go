@@ -23,7 +23,9 @@ type Broker struct {
 	// Stored returns everything that the place holds, partition by partition, each in stored order.
 	// It is called when the server is up and all faults are undone, and fails the test when it cannot read.
 	Stored func(t *testing.T) []Record
-	// TooLarge is a size of Event.Data, in bytes, that the place can never store.
+	// DeadLetters is about the sink's dead letters, and nil when it publishes none.
+	DeadLetters *DeadLetterTest
+	// TooLarge is a size of Event.Data, in bytes, that the place can never store, nor that of the dead letters.
 	TooLarge int
 	// PublishBound is how long a Publish without a deadline may take while the server does not answer.
 	// Sinks whose timeouts can be set should be given short ones, for quick tests. Zero means 15 s.

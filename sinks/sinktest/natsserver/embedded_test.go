@@ -39,14 +39,25 @@ func TestEmbeddedServer(t *testing.T) {
 		}
 		start(t)
 		t.Cleanup(func() { stop(t) })
+		newSink := func(t *testing.T, deadLetter string) *nats.Sink {
+			t.Helper()
+			sink, err := nats.New(nats.Options{
+				Name: "nats", URL: running.ClientURL(), Stream: "TENSORLAKE", CreateStream: true, DeadLetter: deadLetter,
+				MaxAge: time.Hour, DedupeWindow: time.Minute, Subject: subject, AckTimeout: time.Second,
+			})
+			require.NoError(t, err)
+			return sink
+		}
 		return sinktest.Broker{
-			NewSink: func(t *testing.T) bridge.Sink {
-				sink, err := nats.New(nats.Options{
-					Name: "nats", URL: running.ClientURL(), Stream: "TENSORLAKE", CreateStream: true,
-					MaxAge: time.Hour, DedupeWindow: time.Minute, Subject: subject, AckTimeout: time.Second,
-				})
-				require.NoError(t, err)
-				return sink
+			NewSink: func(t *testing.T) bridge.Sink { return newSink(t, "") },
+			DeadLetters: &sinktest.DeadLetterTest{
+				NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
+					return newSink(t, natsserver.DeadLetters+"tensorlake")
+				},
+				Stored: func(t *testing.T) []sinktest.Letter {
+					return natsserver.Letters(t, running.ClientURL(), "TENSORLAKE")
+				},
+				AddressOf: natsserver.Subject("tensorlake"),
 			},
 			Stored: func(t *testing.T) []sinktest.Record {
 				return natsserver.Records(t, running.ClientURL(), "TENSORLAKE")

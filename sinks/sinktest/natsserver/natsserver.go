@@ -10,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	cejs "github.com/cloudevents/sdk-go/protocol/nats_jetstream/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
 )
@@ -251,25 +253,56 @@ func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
 	return all
 }
 
-// Records reads a stream of messages in binary mode, for the conformance suite.
+// DeadLetters begins the subjects of dead letters in tests.
+const DeadLetters = "dead-letters."
+
+// Records reads a stream of messages in binary mode, for the conformance suite, and leaves out dead letters.
 func Records(tb testing.TB, url, stream string, options ...natsgo.Option) []sinktest.Record {
 	tb.Helper()
 	nc, err := natsgo.Connect(url, options...)
 	require.NoError(tb, err)
 	defer nc.Close()
-	messages := Messages(tb, nc, stream)
-	records := make([]sinktest.Record, 0, len(messages))
-	for _, msg := range messages {
-		var headers []cloudevents.Header
-		for name, values := range msg.Headers() {
-			require.Len(tb, values, 1, "header %s", name)
-			headers = append(headers, cloudevents.Header{Name: name, Value: values[0]})
+	var records []sinktest.Record
+	for _, msg := range Messages(tb, nc, stream) {
+		if strings.HasPrefix(msg.Subject(), DeadLetters) {
+			continue
 		}
-		event, err := cloudevents.Decode(headers, cloudevents.NATSPrefix, msg.Data())
+		event, err := cloudevents.Decode(headersOf(tb, msg), cloudevents.NATSPrefix, msg.Data())
 		require.NoError(tb, err)
 		records = append(records, sinktest.Record{Event: event})
 	}
 	return records
+}
+
+// Subject returns a function that returns the subject of an event with the template first.{route}.
+func Subject(first string) func(bridge.Event) string {
+	return func(e bridge.Event) string { return first + "." + strings.Join(e.Route, ".") }
+}
+
+// Letters reads the dead letters of a stream, for the conformance suite.
+func Letters(t *testing.T, url, stream string, options ...natsgo.Option) []sinktest.Letter {
+	t.Helper()
+	nc, err := natsgo.Connect(url, options...)
+	require.NoError(t, err)
+	defer nc.Close()
+	var letters []sinktest.Letter
+	for _, msg := range Messages(t, nc, stream) {
+		if strings.HasPrefix(msg.Subject(), DeadLetters) {
+			message := cejs.NewMessage(&natsgo.Msg{Header: msg.Headers(), Data: msg.Data()})
+			letters = append(letters, sinktest.ReadLetter(t, headersOf(t, msg), cloudevents.NATSPrefix, msg.Data(), message))
+		}
+	}
+	return letters
+}
+
+func headersOf(tb testing.TB, msg natsjs.Msg) []cloudevents.Header {
+	tb.Helper()
+	headers := make([]cloudevents.Header, 0, len(msg.Headers()))
+	for name, values := range msg.Headers() {
+		require.Len(tb, values, 1, "header %s", name)
+		headers = append(headers, cloudevents.Header{Name: name, Value: values[0]})
+	}
+	return headers
 }
 
 // Code is the import path of the server, for tests that look for goroutines of something else.
