@@ -34,11 +34,12 @@ const (
 	leastCloseTimeout = 250 * time.Millisecond
 )
 
-// More connections than webhooks in flight may be open, since most wait for their next webhook; beyond the limit they
-// wait to be accepted, so that idle ones cannot use up the process's file descriptors.
+// More connections than webhooks in flight may be open, since most wait for their next webhook; beyond the limit those that
+// wait are closed for new ones, so that they cannot use up the process's file descriptors.
 const (
 	connectionsPerWebhook = 4
 	minConnections        = 256
+	opsConnections        = 64
 )
 
 // Options of an App. Config is required and must have passed Validate.
@@ -209,14 +210,28 @@ func (a *App) openPublic(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.publicAt = ingest.LimitConnections(l, max(minConnections, connectionsPerWebhook*a.cfg.MaxInFlight))
+	a.publicAt = ingest.LimitConnections(l, publicConnections(a.cfg.MaxInFlight), a.public, a.log)
 	return nil
 }
 
-func (a *App) openOps(ctx context.Context) (err error) {
+func (a *App) openOps(ctx context.Context) error {
 	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: a.ready, Logger: a.log}), a.log)
-	a.opsAt, err = a.listen(ctx, "FNBRIDGE_OPS_LISTEN", a.cfg.OpsListen)
-	return err
+	l, err := a.listen(ctx, "FNBRIDGE_OPS_LISTEN", a.cfg.OpsListen)
+	if err != nil {
+		return err
+	}
+	a.opsAt = ingest.LimitConnections(l, opsConnections, a.ops, a.log)
+	return nil
+}
+
+// publicConnections is how many connections the public listener holds. They take at most half of the file descriptors
+// that the process may have: the journal and the sinks need some, too.
+func publicConnections(maxInFlight int) int {
+	n := max(minConnections, connectionsPerWebhook*maxInFlight)
+	if files := ingest.MaxOpenFiles(); files > 0 {
+		n = min(n, max(1, files/2))
+	}
+	return n
 }
 
 func (a *App) listen(ctx context.Context, variable, address string) (net.Listener, error) {

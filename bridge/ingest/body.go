@@ -12,8 +12,9 @@ import (
 // declared costs the sender nothing.
 const firstBuffer = 64 << 10
 
-// readBody reads the body of r, which has at most limit bytes.
-func readBody(r *http.Request, limit int64) ([]byte, *refusal) {
+// readBody reads the body of r, which has at most limit bytes. grow is asked for each number of bytes that the body
+// takes in memory, before it does; if it returns false, the body is refused as overload.
+func readBody(r *http.Request, limit int64, grow func(n int64) bool) ([]byte, *refusal) {
 	declared := r.ContentLength // -1 when it comes in chunks
 	if declared > limit {
 		return nil, tooLarge(fmt.Sprintf("The body has %d bytes", declared), limit)
@@ -26,10 +27,14 @@ func readBody(r *http.Request, limit int64) ([]byte, *refusal) {
 	if declared > 0 {
 		most = declared
 	}
-	body := make([]byte, 0, min(most, firstBuffer))
+	var body []byte
 	for {
 		if len(body) == cap(body) {
-			grown := make([]byte, len(body), min(most, 2*int64(cap(body))))
+			size := min(most, max(firstBuffer, 2*int64(cap(body))))
+			if !grow(size - int64(cap(body))) {
+				return nil, noMemory()
+			}
+			grown := make([]byte, len(body), size)
 			copy(grown, body)
 			body = grown
 		}
@@ -54,6 +59,14 @@ func tooLarge(what string, limit int64) *refusal {
 		result: resultTooLarge, status: http.StatusRequestEntityTooLarge,
 		detail: fmt.Sprintf("%s; at most %d bytes are taken. Send less, or raise FNBRIDGE_MAX_BODY.", what, limit),
 		closes: true, // rather than reading what is left
+	}
+}
+
+func noMemory() *refusal {
+	return &refusal{
+		result: resultOverloaded, status: http.StatusServiceUnavailable,
+		detail: "The webhooks that are being taken right now fill the memory there is for them; send this one again.",
+		reason: "memory", retryAfter: retryOverloaded, closes: true,
 	}
 }
 

@@ -29,6 +29,10 @@ const (
 	defaultMaxInFlight  = 1024
 	defaultStoreTimeout = 10 * time.Second // the sender gives up after 15
 
+	// How much memory bodies may have in all: that of so many of the largest, and at least so many bytes.
+	bodiesInMemory  = 4
+	leastBodyMemory = 64 << 20
+
 	// When the sender should try again.
 	retryOverloaded  = time.Second
 	retryUnavailable = 10 * time.Second
@@ -45,7 +49,9 @@ type Options struct {
 	Store Store
 	// MaxBody is the largest body that is taken, in bytes. 0 is 1 MiB.
 	MaxBody int64
-	// MaxInFlight is how many webhooks are read, checked and stored at once. 0 is 1024.
+	// MaxInFlight is how many webhooks are read, checked and stored at once. 0 is 1024. A further one gets the place of one
+	// whose body has been coming for more than a second, or is answered 503. So it is when the bodies take more than
+	// 64 MiB, or four times MaxBody if that is more.
 	MaxInFlight int
 	// StoreTimeout bounds one Append. 0 is 10 s.
 	StoreTimeout time.Duration
@@ -64,13 +70,12 @@ type Handler struct {
 	events       tensorlake.Options
 	store        Store
 	maxBody      int64
-	maxInFlight  int64
+	places       places
 	storeTimeout time.Duration
 	logger       *slog.Logger
 	metrics      *metrics
 	now          func() time.Time
 
-	inFlight atomic.Int64
 	draining atomic.Bool
 
 	refusalLines      [resultCount]lineLimit
@@ -100,11 +105,12 @@ func New(o Options) (*Handler, error) {
 		events:       o.Events,
 		store:        o.Store,
 		maxBody:      orDefault(o.MaxBody, defaultMaxBody),
-		maxInFlight:  int64(orDefault(o.MaxInFlight, defaultMaxInFlight)),
 		storeTimeout: orDefault(o.StoreTimeout, defaultStoreTimeout),
 		logger:       o.Logger,
 		now:          o.Now,
 	}
+	h.places.most = int64(orDefault(o.MaxInFlight, defaultMaxInFlight))
+	h.places.mostBytes = max(leastBodyMemory, bodiesInMemory*h.maxBody)
 	if h.logger == nil {
 		h.logger = slog.New(slog.DiscardHandler)
 	}
@@ -112,7 +118,7 @@ func New(o Options) (*Handler, error) {
 		h.now = time.Now
 	}
 	var err error
-	h.metrics, err = newMetrics(o.Registerer, h.secrets(), func() float64 { return float64(h.inFlight.Load()) })
+	h.metrics, err = newMetrics(o.Registerer, h.secrets(), func() float64 { return float64(h.places.inFlight()) })
 	if err != nil {
 		return nil, err
 	}
@@ -160,23 +166,29 @@ func (h *Handler) receive(c echo.Context) (err error) {
 			detail: "This server is shutting down; send the webhook again.", retryAfter: retryDraining, closes: true,
 		}
 	}
-	if h.inFlight.Add(1) > h.maxInFlight {
-		h.inFlight.Add(-1)
+	start := h.now()
+	place := h.places.enter(start, func() {
+		// A deadline that has passed ends a Read that waits. If that cannot be, the server's own timeout does.
+		_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Unix(1, 0))
+	})
+	if place == nil {
 		return &refusal{
 			result: resultOverloaded, status: http.StatusServiceUnavailable,
 			detail: fmt.Sprintf("%d webhooks are being taken right now, and no more at once; send this one again, or raise "+
-				"FNBRIDGE_MAX_IN_FLIGHT.", h.maxInFlight),
+				"FNBRIDGE_MAX_IN_FLIGHT.", h.places.most),
 			retryAfter: retryOverloaded,
 		}
 	}
-	defer h.inFlight.Add(-1)
+	defer place.leave()
 
 	r := c.Request()
-	start := h.now()
 	if f := checkContentType(r.Header); f != nil {
 		return f
 	}
-	body, f := readBody(r, h.maxBody)
+	body, f := readBody(r, h.maxBody, func(n int64) bool { return place.grow(h.now(), n) })
+	if !place.arrived() {
+		return displaced(h.places.most)
+	}
 	if f != nil {
 		return f
 	}
@@ -208,6 +220,15 @@ func (h *Handler) receive(c echo.Context) (err error) {
 	}
 	h.logStored(r.Context(), resultAccepted, webhook, payload)
 	return answer(c, http.StatusAccepted, webhook.ID, `,"events":`+strconv.Itoa(payload.Len(h.events))+`}`)
+}
+
+func displaced(most int64) *refusal {
+	return &refusal{
+		result: resultOverloaded, status: http.StatusServiceUnavailable,
+		detail: fmt.Sprintf("The body came so slowly that its place was given to another webhook: %d are taken at once, and memory is "+
+			"bounded. Send it again, faster.", most),
+		reason: "displaced", retryAfter: retryOverloaded, closes: true,
+	}
 }
 
 // identify sets the id and timestamp of w from the headers, once they are known to be the sender's.

@@ -356,7 +356,9 @@ func (g gate) pass(ctx context.Context, w bridge.Webhook) error {
 func TestInFlightLimit(t *testing.T) {
 	t.Parallel()
 	g := newGate()
-	e := start(t, setup{options: ingest.Options{MaxInFlight: 2}, inTheWay: g.pass})
+	now := time.Now()
+	stopped := func() time.Time { return now } // so that no body takes long
+	e := start(t, setup{options: ingest.Options{MaxInFlight: 2, Now: stopped}, inTheWay: g.pass})
 	inFlight := func() float64 { return e.gathered(t, "fnbridge_webhooks_in_flight", "") }
 
 	stored := e.dial(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/ingest"
 )
 
-// clock stands still until it is moved on by a second.
+// clock stands still until it is moved on.
 type clock struct{ at atomic.Int64 }
 
 func newClock() *clock {
@@ -25,7 +25,9 @@ func newClock() *clock {
 
 func (c *clock) now() time.Time { return time.Unix(0, c.at.Load()) }
 
-func (c *clock) move() { c.at.Add(int64(time.Second)) }
+func (c *clock) move() { c.advance(time.Second) }
+
+func (c *clock) advance(d time.Duration) { c.at.Add(int64(d)) }
 
 func TestRefusalsCannotFloodTheLog(t *testing.T) {
 	t.Parallel()

@@ -2,11 +2,8 @@ package ingest
 
 import (
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/netutil"
 )
 
 // NewServer returns a server for the public listener, with a bound on every wait and on the size of headers.
@@ -16,7 +13,7 @@ import (
 // second at most.
 //
 // Requests that are no HTTP (400), or have headers of more than 32 KiB (431), are answered by net/http
-// itself, in plain text.
+// itself, in plain text. The number of connections is bounded by LimitConnections.
 func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -34,7 +31,3 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 		ErrorLog: slog.NewLogLogger(limitedHandler{Handler: logger.Handler(), limit: &lineLimit{}}, slog.LevelWarn),
 	}
 }
-
-// LimitConnections returns a listener that has at most n connections open at once: further ones wait to be
-// accepted; n must be more than 0. Without it a stranger's idle connections can use up the file descriptors of the process.
-func LimitConnections(l net.Listener, n int) net.Listener { return netutil.LimitListener(l, n) }

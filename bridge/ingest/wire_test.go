@@ -2,11 +2,9 @@ package ingest_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -257,33 +255,6 @@ func TestSenderLeavesWhileStoring(t *testing.T) {
 	require.Len(t, e.store.stored(), 1, "what was received whole is worth storing")
 	require.InDelta(t, 1, e.result(t, "accepted"), 0)
 	require.Empty(t, e.log.at(slog.LevelInfo))
-}
-
-func TestConnectionLimit(t *testing.T) {
-	t.Parallel()
-	e := start(t, setup{})
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	server := ingest.NewServer(e.handler, nil)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ingest.LimitConnections(listener, 1)) }()
-	t.Cleanup(func() {
-		require.NoError(t, server.Close())
-		require.ErrorIs(t, <-served, http.ErrServerClosed)
-	})
-
-	first := dial(t, listener.Addr())
-	first.send(t, request{}.to("GET", "/").head())
-	require.False(t, first.receive(t, "").close)
-	second := dial(t, listener.Addr())
-	second.send(t, request{}.to("GET", "/").head())
-	require.NoError(t, second.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
-	_, err = second.reader.Peek(1)
-	var timeout net.Error
-	require.True(t, errors.As(err, &timeout) && timeout.Timeout(), "it waits: %v", err)
-	require.NoError(t, first.Close())
-	require.NoError(t, second.SetReadDeadline(time.Now().Add(20*time.Second)))
-	require.Equal(t, http.StatusNotFound, second.receive(t, "").status)
 }
 
 func TestServerMessagesGoToTheLog(t *testing.T) {
