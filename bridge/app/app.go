@@ -69,6 +69,7 @@ type App struct {
 	publicAt net.Listener
 	ops      *http.Server
 	opsAt    net.Listener
+	control  *control // nil if it could not be opened
 
 	stopping atomic.Bool
 	teardown []step
@@ -99,7 +100,7 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 		return a, err
 	}
 	for _, open := range []func(context.Context) error{
-		a.openJournal, a.startEmbedded, a.openSinks, a.openPublic, a.openOps,
+		a.openJournal, a.startEmbedded, a.openSinks, a.openPublic, a.openOps, a.openControl,
 	} {
 		if err := open(ctx); err != nil {
 			return a, err
@@ -271,6 +272,9 @@ func (a *App) Run(ctx context.Context) error {
 	var serving, delivering sync.WaitGroup
 	serving.Go(func() { failed <- serve(a.public, a.publicAt, a.servesTLS()) })
 	serving.Go(func() { failed <- serve(a.ops, a.opsAt, false) })
+	if a.control != nil {
+		serving.Go(a.control.serve)
+	}
 	for _, d := range a.dispatchers {
 		delivering.Go(func() {
 			if err := d.Run(deliver, publish); err != nil {
@@ -292,6 +296,9 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	a.stopping.Store(true)
 	deadline := time.Now().Add(a.cfg.ShutdownTimeout)
+	if a.control != nil {
+		a.control.stop(ctx) // a replay must not take the time that delivery has left
+	}
 	err = errors.Join(err, a.drain(ctx, deadline))
 
 	stopDelivery()
