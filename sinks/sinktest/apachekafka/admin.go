@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -58,6 +59,12 @@ func (c *Cluster) CreateTopic(tb testing.TB, name string, partitions, replicas i
 
 // leads returns an error unless n leads the partition: it learns of that a moment after it tells others.
 func leads(ctx context.Context, n *node, topic string, partition int) error {
+	_, err := endOffset(ctx, n, topic, partition)
+	return err
+}
+
+// endOffset asks the leader of a partition for the offset behind its last record.
+func endOffset(ctx context.Context, n *node, topic string, partition int) (int64, error) {
 	last := kmsg.NewListOffsetsRequestTopicPartition()
 	last.Partition, last.Timestamp = int32(partition), -1
 	of := kmsg.NewListOffsetsRequestTopic()
@@ -67,9 +74,10 @@ func leads(ctx context.Context, n *node, topic string, partition int) error {
 	req.Topics = append(req.Topics, of)
 	resp, err := request[*kmsg.ListOffsetsResponse](ctx, n, req)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return brokerError(resp.Topics[0].Partitions[0].ErrorCode, nil)
+	end := resp.Topics[0].Partitions[0]
+	return end.Offset, brokerError(end.ErrorCode, nil)
 }
 
 // DeleteTopic deletes a topic and returns once no running node knows it.
@@ -143,6 +151,85 @@ func (c *Cluster) Leader(tb testing.TB, topic string, partition int) int {
 		return fmt.Errorf("node %d still takes node %d for it, which does not run", n.id, id)
 	})
 	return leader
+}
+
+// MoveLeader has another of a partition's replicas lead it, and returns once it does. All nodes must run.
+func (c *Cluster) MoveLeader(tb testing.TB, topic string, partition, to int) {
+	tb.Helper()
+	replicas := []int32{int32(to)} // the first is the preferred one
+	for _, id := range c.Nodes() {
+		if id != to {
+			replicas = append(replicas, int32(id))
+		}
+	}
+	order := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
+	order.Partition, order.Replicas = int32(partition), replicas
+	of := kmsg.NewAlterPartitionAssignmentsRequestTopic()
+	of.Topic = topic
+	of.Partitions = append(of.Partitions, order)
+	reorder := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+	reorder.Topics = append(reorder.Topics, of)
+	what := fmt.Sprintf("moving the lead of %s/%d to node %d", topic, partition, to)
+	c.admin(tb, what, func(ctx context.Context, n *node) error {
+		resp, err := request[*kmsg.AlterPartitionAssignmentsResponse](ctx, n, reorder)
+		if err != nil {
+			return err
+		}
+		if err := brokerError(resp.ErrorCode, resp.ErrorMessage); err != nil {
+			return err
+		}
+		return brokerError(resp.Topics[0].Partitions[0].ErrorCode, resp.Topics[0].Partitions[0].ErrorMessage)
+	})
+	chosen := kmsg.NewElectLeadersRequestTopic()
+	chosen.Topic, chosen.Partitions = topic, []int32{int32(partition)}
+	elect := kmsg.NewPtrElectLeadersRequest()
+	elect.Topics = append(elect.Topics, chosen)
+	c.admin(tb, what, func(ctx context.Context, n *node) error {
+		resp, err := request[*kmsg.ElectLeadersResponse](ctx, n, elect)
+		if err != nil {
+			return err
+		}
+		result := resp.Topics[0].Partitions[0]
+		switch err := brokerError(result.ErrorCode, result.ErrorMessage); {
+		case errors.Is(err, kerr.ElectionNotNeeded):
+			return nil
+		case errors.Is(err, kerr.PreferredLeaderNotAvailable): // it catches up first
+			return fmt.Errorf("node %d: %s", to, err) //nolint:errorlint // not to be taken for final
+		default:
+			return err
+		}
+	})
+	c.onEveryNode(tb, what, func(ctx context.Context, n *node) error {
+		known, err := leaders(ctx, n, topic)
+		if err == nil && known[partition] != to {
+			err = fmt.Errorf("node %d takes node %d for the leader", n.id, known[partition])
+		}
+		return err
+	})
+}
+
+// EndOffsets returns for each partition of a topic the offset behind the last record that consumers can read, after
+// waiting for every partition to have a leader.
+func (c *Cluster) EndOffsets(tb testing.TB, topic string) map[int]int64 {
+	tb.Helper()
+	var ends map[int]int64
+	c.admin(tb, "asking for the ends of the topic "+topic, func(ctx context.Context, n *node) error {
+		found, err := partitionLeaders(ctx, n, topic)
+		if err != nil {
+			return err
+		}
+		ends = make(map[int]int64, len(found))
+		for partition, leader := range found {
+			if leader < 0 {
+				return fmt.Errorf("%s/%d has no leader", topic, partition)
+			}
+			if ends[partition], err = endOffset(ctx, c.node(tb, leader), topic, partition); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return ends
 }
 
 // DenyWrite forbids a user of Options.Users to write to a topic, by an ACL, and AllowWrite takes that back.
@@ -228,6 +315,13 @@ func (c *Cluster) ChangePassword(tb testing.TB, user, password string) {
 
 // leaders returns the leader of each partition of a topic that has one, as n knows them.
 func leaders(ctx context.Context, n *node, topic string) (map[int]int, error) {
+	all, err := partitionLeaders(ctx, n, topic)
+	maps.DeleteFunc(all, func(_, leader int) bool { return leader < 0 })
+	return all, err
+}
+
+// partitionLeaders returns the leader of each partition of a topic, as n knows them; -1 for none.
+func partitionLeaders(ctx context.Context, n *node, topic string) (map[int]int, error) {
 	of := kmsg.NewMetadataRequestTopic()
 	of.Topic = &topic
 	req := kmsg.NewPtrMetadataRequest()
@@ -241,7 +335,8 @@ func leaders(ctx context.Context, n *node, topic string) (map[int]int, error) {
 	}
 	leaders := make(map[int]int)
 	for _, p := range resp.Topics[0].Partitions {
-		if p.ErrorCode == 0 && p.Leader >= 0 {
+		leaders[int(p.Partition)] = -1
+		if p.ErrorCode == 0 {
 			leaders[int(p.Partition)] = int(p.Leader)
 		}
 	}

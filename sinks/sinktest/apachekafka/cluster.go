@@ -45,6 +45,8 @@ type Options struct {
 	// Proxy adds a plaintext listener to each node that clients reach by another address, that of a proxy say. It gets
 	// the address where the node listens and returns the one that the node tells its clients. See ProxiedBrokers.
 	Proxy func(node int, address string) string
+	// ProxyUsers has that listener take Users instead, by SASL_SSL.
+	ProxyUsers bool
 	// Config are settings of the brokers that go before those of this package.
 	Config map[string]string
 	// JVM are flags of the Java machine that go after those of this package, for a test that needs a larger heap.
@@ -174,7 +176,8 @@ func (c *Cluster) SASLBrokers() []string { return c.addresses(saslListener) }
 // TLSBrokers returns the addresses for TLS with a client certificate; none without Options.ClientCertificates.
 func (c *Cluster) TLSBrokers() []string { return c.addresses(certListener) }
 
-// ProxiedBrokers returns the addresses that Options.Proxy gave; none without it. A client there may do everything.
+// ProxiedBrokers returns the addresses that Options.Proxy gave; none without it. A client there may do everything,
+// unless Options.ProxyUsers has it log in.
 func (c *Cluster) ProxiedBrokers() []string { return c.addresses(proxyListener) }
 
 // CA returns the authority that signed the nodes' certificates, with a client's certificate; nil for a cluster without TLS.
@@ -240,7 +243,14 @@ func (c *Cluster) config(n *node, quorum []string) (string, error) {
 		replicas, inSync = 3, 2
 	}
 	var listeners, advertised []string
-	protocols := []string{controller + ":" + plaintext, proxyListener + ":" + plaintext}
+	protocols := []string{controller + ":" + plaintext}
+	login := []string{saslListener}
+	if c.options.ProxyUsers {
+		protocols = append(protocols, proxyListener+":"+saslListener)
+		login = append(login, proxyListener)
+	} else {
+		protocols = append(protocols, proxyListener+":"+plaintext)
+	}
 	for _, l := range n.listeners {
 		listeners = append(listeners, l.name+"://"+l.port.address())
 		if l.advertised != "" {
@@ -304,17 +314,19 @@ func (c *Cluster) config(n *node, quorum []string) (string, error) {
 		config["listener.name.ssl.ssl.client.auth"] = "required"
 	}
 	if len(c.options.Users) > 0 {
-		const prefix = "listener.name.sasl_ssl."
 		var plain strings.Builder
 		plain.WriteString("org.apache.kafka.common.security.plain.PlainLoginModule required")
 		for _, user := range slices.Sorted(maps.Keys(c.options.Users)) {
 			fmt.Fprintf(&plain, " user_%s=%q", user, c.options.Users[user])
 		}
 		const scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-		config[prefix+"sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"
-		config[prefix+"plain.sasl.jaas.config"] = plain.String() + ";"
-		config[prefix+"scram-sha-256.sasl.jaas.config"] = scram
-		config[prefix+"scram-sha-512.sasl.jaas.config"] = scram
+		for _, name := range login {
+			prefix := "listener.name." + strings.ToLower(name) + "."
+			config[prefix+"sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"
+			config[prefix+"plain.sasl.jaas.config"] = plain.String() + ";"
+			config[prefix+"scram-sha-256.sasl.jaas.config"] = scram
+			config[prefix+"scram-sha-512.sasl.jaas.config"] = scram
+		}
 	}
 	maps.Copy(config, c.options.Config)
 	var text strings.Builder

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"go.uber.org/goleak"
@@ -142,17 +143,28 @@ func oneNode(t *testing.T) *apachekafka.Cluster {
 func TestThreeNodes(t *testing.T) {
 	t.Parallel()
 	proxied := map[int]string{}
-	c := apachekafka.Start(t, apachekafka.Options{Nodes: 3, Proxy: func(node int, address string) string {
+	c := apachekafka.Start(t, apachekafka.Options{Nodes: 3, Users: map[string]string{"alice": "secret"}, ProxyUsers: true, Proxy: func(node int, address string) string {
 		proxied[node] = address
 		return "127.0.0.1:" + strconv.Itoa(node)
 	}})
 	require.Len(t, proxied, 3)
 	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}, c.ProxiedBrokers())
+	overTLS := kgo.DialTLSConfig(&tls.Config{RootCAs: c.CA().Pool, MinVersion: tls.VersionTLS12})
+	for password, want := range map[string]error{"secret": nil, "wrong": kerr.SaslAuthenticationFailed} {
+		login := kgo.SASL(scram.Auth{User: "alice", Pass: password}.AsSha512Mechanism())
+		_, err := kmsg.NewPtrApiVersionsRequest().RequestWith(t.Context(), client(t, []string{proxied[1]}, overTLS, login))
+		require.ErrorIs(t, err, want)
+	}
 	c.CreateTopic(t, "three", 1, 3, nil)
 	cl := client(t, c.Brokers())
 	record := func() *kgo.Record { return &kgo.Record{Topic: "three", Value: []byte("x")} }
 	require.NoError(t, produce(t, cl, record()))
 
+	require.Equal(t, map[int]int64{0: 1}, c.EndOffsets(t, "three"))
+	for _, to := range c.Nodes() {
+		c.MoveLeader(t, "three", 0, to)
+		require.Equal(t, to, c.Leader(t, "three", 0))
+	}
 	killed := c.Leader(t, "three", 0)
 	c.Kill(t, killed)
 	require.NotEqual(t, killed, c.Leader(t, "three", 0))
