@@ -175,6 +175,7 @@ type fixture struct {
 	sink    *scriptedSink
 	log     *records
 	metrics *prometheus.Registry
+	running *Dispatcher
 	stop    func()
 	n       int
 }
@@ -209,6 +210,7 @@ func (f *fixture) run(change func(*Options)) {
 	}
 	d, err := New(o)
 	require.NoError(f.t, err)
+	f.running = d
 	ctx, cancel := context.WithCancel(f.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx, context.WithoutCancel(ctx)) }()

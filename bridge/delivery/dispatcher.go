@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync/atomic"
 	"time"
 
@@ -32,12 +33,16 @@ type Dispatcher struct {
 	cursor atomic.Int64
 	oldest atomic.Int64 // Unix nanoseconds at which the oldest unfinished webhook was received; 0: none
 	up     atomic.Bool
+
+	replaying atomic.Bool
+	replays   chan *replay  // from Replay to the loop
+	ended     chan struct{} // closed when Run has ended
 }
 
 // New makes a Dispatcher and registers its metrics. It does nothing until Run.
 func New(o Options) (*Dispatcher, error) {
 	o.setDefaults()
-	d := &Dispatcher{o: o, name: o.Sink.Name()}
+	d := &Dispatcher{o: o, name: o.Sink.Name(), replays: make(chan *replay), ended: make(chan struct{})}
 	var err error
 	if d.metrics, err = newMetrics(d); err != nil {
 		return nil, fmt.Errorf("metrics of sink %s: %w", d.name, err)
@@ -51,16 +56,22 @@ type loop struct {
 	*Dispatcher
 	publish context.Context //nolint:containedctx // lives as long as the loop: what Publish and journal writes may use up after Run's own context has ended
 
-	window  window
-	lanes   map[int]*lane
-	keys    map[string]keyLane
-	sources []*source // read, with events left to take; oldest first
-	health  health
+	window     window
+	partitions map[int]*partition
+	keys       map[string]keyLane
+	sources    []*source // read, with events left to take; oldest first
+	health     health
+	letters    letters
+	replay     *replay // under way, or nil
+	guests     Options // for batches that are not live
 
-	published chan outcome
-	read      chan []parsed
-	wrote     chan writeResult
-	checked   chan checkResult
+	published   chan outcome
+	read        chan []parsed
+	wrote       chan writeResult
+	checked     chan checkResult
+	lettersRead chan letterRead
+	removed     chan removal
+	replayRead  chan replayRead
 
 	running   int // goroutines whose result has not been taken
 	reading   bool
@@ -73,15 +84,7 @@ type loop struct {
 	savedState  journal.SinkState
 	writeFailed bool
 
-	deadUnsaid int // dead letters that the log was not told of
-	deadSaid   time.Time
-}
-
-// keyLane remembers the lane of a key with unfinished events. A key never changes lanes in between: its events
-// would overtake each other.
-type keyLane struct {
-	lane int
-	open int
+	rejections, givings notice
 }
 
 // parsed is a webhook as read, with its payload told apart.
@@ -93,10 +96,13 @@ type parsed struct {
 
 // outcome is what became of a batch.
 type outcome struct {
-	lane  *lane
-	batch []*item
-	errs  []error // nil: acknowledged, or safely in the dead letters
-	dead  []journal.DeadLetter
+	partition *partition
+	class     class
+	batch     []*item
+	errs      []error // nil: acknowledged, or safely in the dead letters
+	buried    []bool  // which are in the dead letters; nil: none
+	letters   []journal.DeadLetter
+	givenUp   bool // it was not tried; what has no error is in the dead letters
 }
 
 type writeResult struct {
@@ -113,8 +119,10 @@ type checkResult struct {
 
 // Run delivers until ctx ends. Then it starts nothing new, waits for what is under way for as long as the context
 // publish lasts, writes the cursor, and returns. What is left waits in the journal. It returns an error only if the
-// cursor could not be read at the start or written at the end; neither loses events.
+// cursor could not be read at the start, or what was delivered not be written at the end; neither loses events. It runs
+// once.
 func (d *Dispatcher) Run(ctx, publish context.Context) error {
+	defer close(d.ended)
 	cursor, err := d.o.Journal.Cursor(ctx, d.name)
 	if err != nil {
 		return fmt.Errorf("cursor of sink %s: %w", d.name, err)
@@ -123,16 +131,29 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		Dispatcher:  d,
 		publish:     publish,
 		window:      window{cursor: cursor, read: cursor},
-		lanes:       make(map[int]*lane),
+		partitions:  make(map[int]*partition),
 		keys:        make(map[string]keyLane),
 		health:      newHealth(d),
 		published:   make(chan outcome),
 		read:        make(chan []parsed),
 		wrote:       make(chan writeResult),
 		checked:     make(chan checkResult),
+		lettersRead: make(chan letterRead),
+		removed:     make(chan removal),
+		replayRead:  make(chan replayRead),
+		letters:     letters{open: make(map[int64]bool), ended: make(map[int64]bool), tries: make(map[int64]tries)},
+		guests:      guestOptions(d.o),
+		rejections:  notice{message: "events rejected by the sink's broker are in the dead letters"},
+		givings:     notice{message: "events that were given up are in the dead letters"},
 		savedCursor: cursor,
 	}
 	d.cursor.Store(cursor)
+	forwarded := make(chan struct{})
+	go func() {
+		defer close(forwarded)
+		d.forward(ctx, publish)
+	}()
+	defer func() { <-forwarded }()
 	return l.run(ctx)
 }
 
@@ -141,14 +162,23 @@ func (l *loop) run(ctx context.Context) error {
 	defer wake.Stop()
 	for ctx.Err() == nil {
 		l.fill()
+		l.fillLetters()
+		more := l.fillReplay()
 		l.startRead(ctx)
-		next := l.startBatches()
+		l.startLetterRead(ctx)
+		l.startReplayRead(ctx)
+		next := l.startGivingUp()
+		next = earlier(next, l.startBatches())
 		next = earlier(next, l.startWrite())
+		next = earlier(next, l.startRemoval())
 		next = earlier(next, l.startCheck(ctx))
-		if next.IsZero() {
+		switch {
+		case more:
+			wake.Reset(0)
+		case next.IsZero():
 			wake.Stop()
-		} else {
-			wake.Reset(max(0, next.Sub(l.o.Now())))
+		default:
+			wake.Reset(max(0, time.Until(next)))
 		}
 		select {
 		case <-ctx.Done():
@@ -161,6 +191,16 @@ func (l *loop) run(ctx context.Context) error {
 			l.written(r)
 		case r := <-l.checked:
 			l.checkedIdle(r)
+		case r := <-l.lettersRead:
+			l.tookLetters(ctx, r)
+		case r := <-l.removed:
+			l.lettersRemoved(r)
+		case r := <-l.replayRead:
+			l.tookReplay(r)
+		case r := <-l.replays:
+			l.beginReplay(r)
+		case <-l.calledOff():
+			l.callOffReplay(l.replay.ctx.Err())
 		}
 	}
 	return l.stop() //nolint:contextcheck // ctx has ended; what is under way has the context publish
@@ -168,6 +208,7 @@ func (l *loop) run(ctx context.Context) error {
 
 // stop waits for everything under way and writes what came of it.
 func (l *loop) stop() error {
+	l.callOffReplay(ErrReplayStopped)
 	for l.running > 0 {
 		select {
 		case r := <-l.published:
@@ -178,20 +219,30 @@ func (l *loop) stop() error {
 			l.written(r)
 		case <-l.checked:
 			l.running--
+		case <-l.lettersRead:
+			l.running--
+		case r := <-l.removed:
+			l.lettersRemoved(r)
+		case r := <-l.replayRead:
+			l.tookReplay(r)
 		}
 	}
 	for _, s := range l.sources {
 		s.stop()
 	}
-	if l.deadUnsaid > 0 {
-		l.o.Logger.Warn("more events rejected by the sink's broker are in the dead letters", "sink", l.name, "events", l.deadUnsaid)
-	}
+	l.rejections.sayRest(l)
+	l.givings.sayRest(l)
+	// The budget for publishing may be spent; what was done is worth a moment more: it spares duplicates.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.publish), 5*time.Second)
+	defer cancel()
+	return errors.Join(l.removeLast(ctx), l.advanceLast(ctx))
+}
+
+// advanceLast writes the cursor at a stop.
+func (l *loop) advanceLast(ctx context.Context) error {
 	if l.window.cursor == l.savedCursor {
 		return nil
 	}
-	// The budget for publishing may be spent; the cursor is worth a moment more: it spares duplicates.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.publish), 5*time.Second)
-	defer cancel()
 	if err := l.o.Journal.Advance(ctx, l.name, l.window.cursor); err != nil {
 		return fmt.Errorf("sink %s: cursor %d could not be written, so events after %d will be sent again: %w",
 			l.name, l.window.cursor, l.savedCursor, err)
@@ -214,28 +265,9 @@ func (l *loop) fill() {
 		it := &item{event: e, webhook: s.webhook, index: s.index}
 		s.index++
 		l.window.take(it)
-		ln := l.lane(e)
-		ln.queue = append(ln.queue, it)
+		l.enqueue(it)
 	}
 	l.moveCursor() // a webhook without events is finished once it has been looked at
-}
-
-// lane returns where e belongs, and counts it there.
-func (l *loop) lane(e bridge.Event) *lane {
-	k, known := l.keys[e.PartitionKey]
-	if !known {
-		if p, ok := l.o.Sink.(bridge.Partitioned); ok {
-			k.lane = p.Partition(e)
-		}
-	}
-	k.open++
-	l.keys[e.PartitionKey] = k
-	ln := l.lanes[k.lane]
-	if ln == nil {
-		ln = &lane{}
-		l.lanes[k.lane] = ln
-	}
-	return ln
 }
 
 // startRead reads on when everything read has been taken. The goroutine waits for webhooks to come if there are none.
@@ -250,31 +282,17 @@ func (l *loop) startRead(ctx context.Context) {
 }
 
 func (l *loop) readAfter(ctx context.Context, after int64) []parsed {
-	for failed := false; ; {
+	for {
 		changed := l.o.Journal.Changed()
-		entries, err := l.o.Journal.Read(ctx, after, readWebhooks, readBytes)
-		if ctx.Err() != nil {
+		var entries []journal.Webhook
+		if !l.insist(ctx, func() (err error) {
+			entries, err = l.o.Journal.Read(ctx, after, readWebhooks, readBytes)
+			return err
+		}) {
 			return nil
 		}
-		if err != nil {
-			if !failed {
-				failed = true
-				l.o.Logger.Error("the journal cannot be read; trying again every second", "sink", l.name, "error", err)
-			}
-			pause(ctx, journalRetry)
-			continue
-		}
-		if failed {
-			failed = false
-			l.o.Logger.Info("the journal can be read again", "sink", l.name)
-		}
 		if len(entries) > 0 {
-			result := make([]parsed, 0, len(entries))
-			for _, e := range entries {
-				payload, err := tensorlake.Parse(e.Body)
-				result = append(result, parsed{entry: e, payload: payload, err: err})
-			}
-			return result
+			return parseAll(entries)
 		}
 		select {
 		case <-ctx.Done():
@@ -282,6 +300,50 @@ func (l *loop) readAfter(ctx context.Context, after int64) []parsed {
 		case <-changed:
 		}
 	}
+}
+
+// insist calls read until it succeeds, and tells whether it did before ctx ended.
+func (d *Dispatcher) insist(ctx context.Context, read func() error) bool {
+	for failed := false; ; failed = true {
+		err := read()
+		if ctx.Err() != nil {
+			return false
+		}
+		if err == nil {
+			if failed {
+				d.o.Logger.Info("the journal can be read again", "sink", d.name)
+			}
+			return true
+		}
+		if !failed {
+			d.o.Logger.Error("the journal cannot be read; trying again every second", "sink", d.name, "error", err)
+		}
+		pause(ctx, journalRetry)
+	}
+}
+
+func parseAll(entries []journal.Webhook) []parsed {
+	result := make([]parsed, 0, len(entries))
+	for _, e := range entries {
+		result = append(result, parse(e))
+	}
+	return result
+}
+
+func parse(e journal.Webhook) parsed {
+	payload, err := tensorlake.Parse(e.Body)
+	return parsed{entry: e, payload: payload, err: err}
+}
+
+// eventsOf returns what delivery keeps of a stored webhook, and its events. Ingest took each as a JSON object: that one is
+// none is another version's judgement, and it is handed on as it is, as unrecognized.
+func eventsOf(p parsed, o tensorlake.Options) (*webhook, iter.Seq[bridge.Event]) {
+	hook := &webhook{seq: p.entry.Seq, id: p.entry.ID, receivedAt: p.entry.ReceivedAt}
+	w := bridge.Webhook{ID: p.entry.ID, Timestamp: p.entry.Timestamp, ReceivedAt: p.entry.ReceivedAt, Body: p.entry.Body}
+	if p.err != nil {
+		return hook, tensorlake.Unrecognized(w)
+	}
+	return hook, p.payload.Events(w, o)
 }
 
 // pause waits for d, or until ctx ends.
@@ -299,65 +361,58 @@ func (l *loop) took(entries []parsed) {
 	l.reading = false
 	l.running--
 	for _, p := range entries {
-		hook := &webhook{seq: p.entry.Seq, id: p.entry.ID, receivedAt: p.entry.ReceivedAt}
-		l.window.add(hook)
-		w := bridge.Webhook{ID: p.entry.ID, Timestamp: p.entry.Timestamp, ReceivedAt: p.entry.ReceivedAt, Body: p.entry.Body}
-		events := p.payload.Events(w, l.o.Events)
+		hook, events := eventsOf(p, l.o.Events)
 		if p.err != nil {
-			// Ingest took it as JSON, so this is another version's judgement: hand it on as it is.
 			l.o.Logger.Error("a stored webhook is not a JSON object; it is published as unrecognized",
-				"sink", l.name, "webhook_id", w.ID, "error", p.err)
-			events = tensorlake.Unrecognized(w)
+				"sink", l.name, "webhook_id", p.entry.ID, "error", p.err)
 		}
+		l.window.add(hook)
 		l.sources = append(l.sources, newSource(hook, events))
 	}
 	l.noteOldest()
 }
 
-// startBatches sends what the lanes have, and returns when the next of them is due.
+// startBatches sends what the partitions have, and returns when the next of them is due.
 func (l *loop) startBatches() time.Time {
-	now := l.o.Now()
+	now := time.Now()
 	var next time.Time
-	for _, ln := range l.lanes {
-		if batch := ln.take(now, &l.o); len(batch) > 0 {
-			ln.busy = true
-			l.running++
-			go func() { l.published <- l.send(ln, batch) }()
+	for _, p := range l.partitions {
+		if p.busy {
+			continue
 		}
-		if !ln.busy && len(ln.held) > 0 {
-			next = earlier(next, ln.retryAt)
+		c, batch, due := p.pick(now, l.keys, &l.o, &l.guests)
+		if len(batch) == 0 {
+			next = earlier(next, due)
+			continue
 		}
+		p.busy = true
+		l.running++
+		go func() { l.published <- l.send(p, c, batch) }()
 	}
 	return next
 }
 
 // send publishes a batch and stores its rejected events as dead letters.
-func (l *loop) send(ln *lane, batch []*item) outcome {
+func (l *loop) send(p *partition, c class, batch []*item) outcome {
 	events := make([]bridge.Event, len(batch))
 	for i, it := range batch {
 		events[i] = it.event
 	}
-	start := l.o.Now()
+	start := time.Now()
 	errs := l.o.Sink.Publish(l.publish, events)
-	l.metrics.publish.Observe(l.o.Now().Sub(start).Seconds())
-	if len(errs) != len(batch) {
-		// Never trust a count that does not add up: nothing of the batch counts as acknowledged.
-		err := fmt.Errorf("sink answered %d results for %d events", len(errs), len(batch))
-		errs = make([]error, len(batch))
-		for i := range errs {
-			errs[i] = err
-		}
-	}
-	return outcome{lane: ln, batch: batch, errs: errs, dead: l.bury(batch, errs)}
+	l.metrics.publish.Observe(time.Since(start).Seconds())
+	r := outcome{partition: p, class: c, batch: batch, errs: answers(errs, len(batch))}
+	l.bury(&r)
+	return r
 }
 
-// bury stores the rejected events as dead letters, and returns these. Their error becomes nil if that succeeds; otherwise
-// they are tried again.
-func (l *loop) bury(batch []*item, errs []error) []journal.DeadLetter {
+// bury stores the rejected events as dead letters. Their error becomes nil if that succeeds; otherwise they are tried
+// again.
+func (l *loop) bury(r *outcome) {
 	var letters []journal.DeadLetter
 	var rejected []int
 	now := l.o.Now()
-	for i, err := range errs {
+	for i, err := range r.errs {
 		if err == nil {
 			l.metrics.acknowledged.Inc()
 			continue
@@ -367,26 +422,26 @@ func (l *loop) bury(batch []*item, errs []error) []journal.DeadLetter {
 			continue
 		}
 		rejected = append(rejected, i)
-		letters = append(letters, deadLetter(l.name, batch[i], err, now))
+		letters = append(letters, deadLetter(l.name, r.batch[i], r.batch[i].attempts+1, err.Error(), now))
 	}
 	if len(letters) == 0 {
-		return nil
+		return
 	}
 	if err := l.o.Journal.AddDeadLetters(l.publish, letters); err != nil {
 		for _, i := range rejected {
-			errs[i] = bridge.Retry(fmt.Errorf("rejected by the sink, and the dead letter could not be stored: %w", err))
+			r.errs[i] = bridge.Retry(fmt.Errorf("rejected by the sink, and the dead letter could not be stored: %w", err))
 		}
 		l.metrics.retried.Add(float64(len(rejected)))
-		return nil
+		return
 	}
+	r.letters, r.buried = letters, make([]bool, len(r.batch))
 	for _, i := range rejected {
-		errs[i] = nil
+		r.errs[i], r.buried[i] = nil, true
 	}
 	l.metrics.deadLettered.Add(float64(len(rejected)))
-	return letters
 }
 
-func deadLetter(sink string, it *item, cause error, now time.Time) journal.DeadLetter {
+func deadLetter(sink string, it *item, attempts int, reason string, now time.Time) journal.DeadLetter {
 	e := it.event
 	return journal.DeadLetter{
 		Sink: sink, WebhookSeq: it.webhook.seq, WebhookID: e.WebhookID, EventIndex: it.index,
@@ -394,62 +449,101 @@ func deadLetter(sink string, it *item, cause error, now time.Time) journal.DeadL
 		PartitionKey: e.PartitionKey, EventTime: e.Time, Data: e.Data,
 		Workflow: e.Workflow, Function: e.Function, Status: e.Status, Invocation: e.Invocation,
 		Project: e.Project, Route: e.Route,
-		Reason: cause.Error(), Attempts: it.attempts + 1, FirstAt: now, LastAt: now,
+		Reason: reason, Attempts: attempts, FirstAt: now, LastAt: now,
 	}
 }
 
 // settle takes a finished batch back into the loop's state.
 func (l *loop) settle(r outcome) {
 	l.running--
+	r.partition.busy = false
 	var failed []*item
 	var cause error
 	done, retried := 0, 0
 	for i, it := range r.batch {
 		err := r.errs[i]
-		if err != nil {
-			it.attempts++
-			failed = append(failed, it)
-			if cause == nil || (bridge.KindOf(err) == bridge.FailureBlocked && bridge.KindOf(cause) != bridge.FailureBlocked) {
-				cause = err
+		if err == nil {
+			done++
+			if it.attempts > 0 {
+				retried++
 			}
+			l.finish(it, r.givenUp || (r.buried != nil && r.buried[i]))
 			continue
 		}
-		done++
-		if it.attempts > 0 {
-			retried++
+		if it.replay != nil && it.replay.over {
+			l.letGo(it)
+			continue
 		}
-		l.finish(it)
+		if !r.givenUp {
+			it.attempts++
+			it.failure = err.Error()
+		}
+		failed = append(failed, it)
+		if cause == nil || (bridge.KindOf(err) == bridge.FailureBlocked && bridge.KindOf(cause) != bridge.FailureBlocked) {
+			cause = err
+		}
 	}
-	r.lane.settle(l.o.Now(), failed, cause, done, retried, &l.o)
-	l.moveCursor()
-	l.health.delivering(l)
-	l.sayDead(r.dead)
+	ln, now := &r.partition.lanes[r.class], time.Now()
+	if r.givenUp {
+		ln.gaveUp(now, failed)
+		l.givings.say(l, r.letters)
+	} else {
+		ln.settle(now, failed, cause, done, retried, &l.o)
+		l.rejections.say(l, r.letters)
+	}
+	switch r.class {
+	case classRetried:
+		l.rotate(r.partition)
+		l.sayLetters()
+	case classReplayed:
+		l.endReplay()
+	default:
+		l.moveCursor()
+		if !r.givenUp { // which says nothing of how the sink is
+			l.health.delivering(l)
+		}
+	}
 }
 
-// sayDead logs new dead letters, in one line every while: a payload can have very many functions.
-func (l *loop) sayDead(letters []journal.DeadLetter) {
+// notice is a line of the log about new dead letters, written once every while: a payload can have very many functions.
+type notice struct {
+	message string
+	unsaid  int // dead letters that the log was not told of
+	said    time.Time
+}
+
+func (n *notice) say(l *loop, letters []journal.DeadLetter) {
 	if len(letters) == 0 {
 		return
 	}
-	l.deadUnsaid += len(letters)
-	now := l.o.Now()
-	if now.Sub(l.deadSaid) < deadLetterLines {
+	n.unsaid += len(letters)
+	now := time.Now()
+	if !n.said.IsZero() && now.Sub(n.said) < deadLetterLines {
 		return
 	}
-	last := letters[len(letters)-1]
-	l.o.Logger.Warn("events rejected by the sink's broker are in the dead letters", "sink", l.name, "events", l.deadUnsaid,
+	last := &letters[len(letters)-1]
+	l.o.Logger.Warn(n.message, "sink", l.name, "events", n.unsaid,
 		"last_event_id", last.EventID, "last_type", shorten(last.EventType), "last_webhook_id", last.WebhookID, "last_error", last.Reason)
-	l.deadUnsaid, l.deadSaid = 0, now
+	n.unsaid, n.said = 0, now
 }
 
-func (l *loop) finish(it *item) {
-	l.window.finish(it)
-	key := it.event.PartitionKey
-	k := l.keys[key]
-	if k.open--; k.open > 0 {
-		l.keys[key] = k
-	} else {
-		delete(l.keys, key)
+// sayRest writes at a stop what the log was not told of.
+func (n *notice) sayRest(l *loop) {
+	if n.unsaid > 0 {
+		l.o.Logger.Warn("more "+n.message, "sink", l.name, "events", n.unsaid)
+	}
+}
+
+// finish takes an event out of the loop's state that is acknowledged or, if it is buried, a dead letter.
+func (l *loop) finish(it *item, buried bool) {
+	l.leave(it)
+	switch it.class {
+	case classRetried:
+		l.finishLetter(it, buried)
+	case classReplayed:
+		l.finishReplayed(it, buried)
+	default:
+		l.window.finish(it)
 	}
 }
 
@@ -474,7 +568,7 @@ func (l *loop) startWrite() time.Time {
 	if l.writing || (l.window.cursor == l.savedCursor && state == l.savedState) {
 		return time.Time{}
 	}
-	if now := l.o.Now(); now.Before(l.nextWrite) {
+	if time.Now().Before(l.nextWrite) {
 		return l.nextWrite
 	}
 	l.writing = true
@@ -497,7 +591,7 @@ func (l *loop) written(r writeResult) {
 	l.running--
 	l.writing = false
 	if r.err != nil {
-		l.nextWrite = l.o.Now().Add(journalRetry)
+		l.nextWrite = time.Now().Add(journalRetry)
 		if !l.writeFailed && l.publish.Err() == nil { // a write that a stop cuts short is made up for by the stop
 			l.writeFailed = true
 			l.o.Logger.Error("the journal cannot be written; deliveries go on, and after a restart some are repeated",
@@ -514,7 +608,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 	if l.checking {
 		return time.Time{}
 	}
-	now := l.o.Now()
+	now := time.Now()
 	if now.Before(l.nextCheck) {
 		return l.nextCheck
 	}
@@ -537,7 +631,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 func (l *loop) checkedIdle(r checkResult) {
 	l.running--
 	l.checking = false
-	l.nextCheck = l.o.Now().Add(l.o.CheckInterval)
+	l.nextCheck = time.Now().Add(l.o.CheckInterval)
 	if l.window.events == 0 && !r.cut {
 		l.health.idle(r.err)
 	}

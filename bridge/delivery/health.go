@@ -49,7 +49,8 @@ func (h *health) delivering(l *loop) {
 	var worst *lane // whose failure is shown: one that is blocked, and of those the latest
 	var since time.Time
 	tries, goesOn := 0, false
-	for _, ln := range l.lanes {
+	for _, p := range l.partitions {
+		ln := &p.lanes[classLive]
 		if !ln.failing() {
 			continue
 		}
@@ -66,7 +67,8 @@ func (h *health) delivering(l *loop) {
 		h.set(stateUp, nil, time.Time{}, true)
 		return
 	}
-	for _, ln := range l.lanes {
+	for _, p := range l.partitions {
+		ln := &p.lanes[classLive]
 		// A lane with nothing to do is taken to go on if the sink took something of it since the trouble began.
 		goesOn = goesOn || (!ln.failing() && ln.passedAt.After(since))
 	}
@@ -78,7 +80,8 @@ func (h *health) delivering(l *loop) {
 		next = stateBlocked
 	}
 	// A first failure often passes at once, as with a change of leader: it is not worth a line.
-	h.set(next, worst.cause, worst.failedAt, tries > 1 || worst.kind == bridge.FailureBlocked)
+	at := h.d.o.Now().Add(-time.Since(worst.failedAt))
+	h.set(next, worst.cause, at, tries > 1 || worst.kind == bridge.FailureBlocked)
 }
 
 func worse(a, b *lane) bool {
@@ -121,7 +124,7 @@ func (h *health) set(next string, cause error, at time.Time, say bool) {
 		h.waited = 0
 		return
 	}
-	if text := cause.Error(); text != h.err || at.Sub(h.errAt) >= errorInterval {
+	if text := cause.Error(); text != h.err || at.Sub(h.errAt).Abs() >= errorInterval {
 		h.err, h.errAt = text, at
 	}
 	if say && !h.told[next] {

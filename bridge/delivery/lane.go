@@ -7,12 +7,31 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
+// class tells why an event is on its way. Events of different classes never share a batch.
+type class int
+
+const (
+	classLive     class = iota // accepted, and behind the cursor until it is finished
+	classRetried               // a dead letter that somebody asked another try for
+	classReplayed              // finished long ago, and asked for again
+	classes
+)
+
 // item is one event on its way to the sink.
 type item struct {
 	event    bridge.Event
 	webhook  *webhook
 	index    int // of the event within its webhook
 	attempts int // that have failed
+	class    class
+	letter   int64   // the dead letter that it is, if retried
+	carried  int     // attempts of its that were before it made room for others
+	replay   *replay // that it belongs to, if replayed
+	// behind is how many live events of its key had been taken before it, if it is not live itself: it goes behind those.
+	behind int
+
+	waiting time.Time // since when it fails, or is held behind one that does; zero: it does not
+	failure string    // of the last try
 }
 
 // size is what the item counts for in bounds on bytes: its data, and an estimate of its attributes.
@@ -20,14 +39,13 @@ func (it *item) size() int {
 	return len(it.event.Data) + len(it.event.Source) + len(it.event.Subject) + 512
 }
 
-// lane carries the events of one partition, or all events of a sink that has none. One batch at a time is under way.
+// lane carries the events of one class and one partition, or of a sink that has none. One batch at a time is under way.
 // Events that failed are held, and with them all later events of their keys, so that each key keeps its order;
-// the other keys go on.
+// the other keys go on. Its times are the process's own clock.
 type lane struct {
 	queue    []*item // not yet tried, in the order of acceptance
 	held     []*item // failed, or behind a failed event of their key; in order within each key
 	heldKeys map[string]int
-	busy     bool
 
 	// What the batch under way consists of.
 	retrying bool // held events are in it
@@ -42,6 +60,9 @@ type lane struct {
 	failingSince time.Time // when attempt left 0
 	failedAt     time.Time // the last failure
 	passedAt     time.Time // when the sink was last done with an event
+
+	oldestWait   time.Time // no event held has waited for longer than since then
+	nextGivingUp time.Time // after a failure to store what was given up
 }
 
 // failing tells whether failures hold events back, also while those are being tried again. A lane that has come back
@@ -52,7 +73,7 @@ func (l *lane) failing() bool { return l.attempt > 0 }
 // leave half of it to new ones: those may get through where these never do.
 func (l *lane) take(now time.Time, o *Options) []*item {
 	due := len(l.held) > 0 && !now.Before(l.retryAt)
-	if l.busy || (l.down && len(l.held) > 0 && !due) {
+	if l.down && len(l.held) > 0 && !due {
 		return nil
 	}
 	limit := o.BatchEvents
@@ -70,7 +91,7 @@ func (l *lane) take(now time.Time, o *Options) []*item {
 		batch = append(batch, it)
 		bytes += it.size()
 	}
-	l.holdBehind()
+	l.holdBehind(now)
 	if due {
 		count, size := limit, o.BatchBytes
 		if len(l.queue) > 0 {
@@ -81,7 +102,7 @@ func (l *lane) take(now time.Time, o *Options) []*item {
 			l.retrying = true
 		}
 	}
-	for ; len(l.queue) > 0; l.holdBehind() {
+	for ; len(l.queue) > 0; l.holdBehind(now) {
 		next := l.queue[0]
 		// The first new event goes along whatever its size.
 		if !room(next, limit, o.BatchBytes) && (l.fresh || len(batch) >= limit) {
@@ -94,9 +115,9 @@ func (l *lane) take(now time.Time, o *Options) []*item {
 }
 
 // holdBehind moves events at the front of the queue to those held, as far as an event of their key is held.
-func (l *lane) holdBehind() {
+func (l *lane) holdBehind(now time.Time) {
 	for len(l.queue) > 0 && l.heldKeys[l.queue[0].event.PartitionKey] > 0 {
-		l.hold(l.popQueue())
+		l.hold(l.popQueue(), now)
 	}
 }
 
@@ -118,7 +139,12 @@ func (l *lane) popHeld() *item {
 	return it
 }
 
-func (l *lane) hold(it *item) {
+// hold holds it, and notes since when it waits.
+func (l *lane) hold(it *item, now time.Time) {
+	if it.waiting.IsZero() {
+		it.waiting = now
+	}
+	l.oldestWait = earlier(l.oldestWait, it.waiting)
 	if l.heldKeys == nil {
 		l.heldKeys = make(map[string]int)
 	}
@@ -130,7 +156,6 @@ func (l *lane) hold(it *item) {
 // have their turn, and ahead of those of their own. done is how many items the sink is finished with, retried how many
 // of those had failed before.
 func (l *lane) settle(now time.Time, failed []*item, failure error, done, retried int, o *Options) {
-	l.busy = false
 	if done > 0 {
 		l.passedAt = now
 	}
@@ -143,7 +168,7 @@ func (l *lane) settle(now time.Time, failed []*item, failure error, done, retrie
 		return
 	}
 	others := len(l.held) > 0
-	l.holdAgain(failed)
+	l.holdAgain(failed, now)
 	l.kind, l.cause, l.failedAt = bridge.KindOf(failure), failure, now
 	if l.failingSince.IsZero() {
 		l.failingSince = now
@@ -160,7 +185,7 @@ func (l *lane) settle(now time.Time, failed []*item, failure error, done, retrie
 	l.retryAt = now.Add(backoff(l.attempt, l.kind, o))
 }
 
-func (l *lane) holdAgain(failed []*item) {
+func (l *lane) holdAgain(failed []*item, now time.Time) {
 	again := make(map[string]bool, len(failed))
 	for _, it := range failed {
 		again[it.event.PartitionKey] = true
@@ -171,15 +196,23 @@ func (l *lane) holdAgain(failed []*item) {
 	holdThose := func(ofFailedKey bool) {
 		for _, it := range waiting {
 			if again[it.event.PartitionKey] == ofFailedKey {
-				l.hold(it)
+				l.hold(it, now)
 			}
 		}
 	}
 	holdThose(false)
 	for _, it := range failed {
-		l.hold(it)
+		l.hold(it, now)
 	}
 	holdThose(true)
+}
+
+// nextTry returns when a lane that had nothing to take will have something held to try, and zero if that is not known.
+func (l *lane) nextTry() time.Time {
+	if len(l.held) == 0 {
+		return time.Time{}
+	}
+	return l.retryAt
 }
 
 // backoff doubles from MinBackoff to MaxBackoff, with jitter of up to one half so that many bridges do not return in step.

@@ -11,6 +11,10 @@ type metrics struct {
 	retried      prometheus.Counter
 	deadLettered prometheus.Counter
 	publish      prometheus.Observer
+
+	givenUp, replayed                                 prometheus.Counter
+	retriedAcknowledged, retriedBuried                prometheus.Counter
+	lettersPublished, lettersRetried, lettersRejected prometheus.Counter
 }
 
 // newMetrics registers the metrics of one sink. Dispatchers share a registry, so the sink is a constant label.
@@ -25,11 +29,27 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 		Help:    "How long the sink took to answer a batch of events.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	})
+	givenUp := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "fnbridge_sink_given_up_events_total", ConstLabels: sink,
+		Help: "Events that became dead letters because they could not be stored for as long as the sink may try.",
+	})
+	replayed := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "fnbridge_sink_replayed_events_total", ConstLabels: sink,
+		Help: "Events of replays that the sink acknowledged.",
+	})
+	retriedLetters := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fnbridge_sink_retried_dead_letters_total", ConstLabels: sink,
+		Help: "Dead letters that were asked another try for, by what came of it: acknowledged or dead_lettered again.",
+	}, []string{"result"})
+	letters := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fnbridge_sink_dead_letters_published_total", ConstLabels: sink,
+		Help: "Dead letters by what came of a try to publish them to the sink's dead-letter address: published, retried (will be tried again) or rejected.",
+	}, []string{"result"})
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: sink}, value)
 	}
 	for _, c := range []prometheus.Collector{
-		events, publish,
+		events, publish, givenUp, replayed, retriedLetters, letters,
 		gauge("fnbridge_sink_up",
 			"1 while the last try of every partition was acknowledged, or the last check of an idle sink passed; else 0.",
 			func() float64 {
@@ -54,6 +74,13 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 		retried:      events.WithLabelValues("retried"),
 		deadLettered: events.WithLabelValues("dead_lettered"),
 		publish:      publish,
+
+		givenUp: givenUp, replayed: replayed,
+		retriedAcknowledged: retriedLetters.WithLabelValues("acknowledged"),
+		retriedBuried:       retriedLetters.WithLabelValues("dead_lettered"),
+		lettersPublished:    letters.WithLabelValues("published"),
+		lettersRetried:      letters.WithLabelValues("retried"),
+		lettersRejected:     letters.WithLabelValues("rejected"),
 	}, nil
 }
 

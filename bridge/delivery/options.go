@@ -24,6 +24,14 @@ type Journal interface {
 	Advance(ctx context.Context, sink string, seq int64) error
 	AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error
 	SetSinkState(ctx context.Context, s journal.SinkState) error
+
+	DeadLetters(ctx context.Context, f journal.DeadLetterFilter) ([]journal.DeadLetter, error)
+	DeadLettersChanged() <-chan struct{}
+	RemoveDeadLetters(ctx context.Context, sink string, ids []int64) error
+	DeadLettersPublished(ctx context.Context, sink string, ids []int64) error
+
+	Selector
+	Count(ctx context.Context, f journal.WebhookFilter) (count, bytes int64, err error)
 }
 
 // Options of a Dispatcher. Journal and Sink are required; every other zero value means the default given.
@@ -34,7 +42,12 @@ type Options struct {
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
-	Now        func() time.Time
+	// Now is the clock for what is shown and stored. Waits are measured by the process's own clock, which nobody steps.
+	Now func() time.Time
+
+	// GiveUpAfter is how long an event may fail, or be held behind one of its key that fails, until it becomes a dead
+	// letter (0: for ever).
+	GiveUpAfter time.Duration
 
 	// BatchEvents and BatchBytes bound what one Publish call gets (512 events, 4 MiB); ProbeEvents bounds it
 	// while nothing gets through (16).
