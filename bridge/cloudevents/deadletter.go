@@ -60,6 +60,7 @@ func (f Format) EncodeDeadLetter(l bridge.DeadLetter, prefix, address string, wi
 func headerText(text string, limit int) string {
 	const more = "..."
 	line := make([]byte, 0, min(len(text), limit))
+	short := 0 // how much of line leaves room for more
 	for _, r := range strings.TrimSpace(text) {
 		var piece string
 		switch {
@@ -71,12 +72,11 @@ func headerText(text string, limit int) string {
 			piece = strings.Trim(strconv.QuoteRuneToASCII(r), "'")
 		}
 		if len(line)+len(piece) > limit {
-			for len(line)+len(more) > limit {
-				line = line[:len(line)-1]
-			}
-			return strings.TrimSpace(string(line)) + more
+			return string(line[:short]) + more
 		}
-		line = append(line, piece...)
+		if line = append(line, piece...); len(line)+len(more) <= limit {
+			short = len(line)
+		}
 	}
 	return string(line)
 }
