@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/problem"
 )
 
@@ -134,6 +135,9 @@ func (c *control) close(context.Context) error {
 
 func (a *App) controlHandler() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+retryPath, a.changesLetters("marked for another try", (*journal.Journal).RetryDeadLetters))
+	mux.HandleFunc("POST "+dropPath, a.changesLetters("dropped", (*journal.Journal).DropDeadLetters))
+	mux.HandleFunc("POST "+replayPath, a.replays)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Errorf("this fnbridge does not know %s %s", r.Method, r.URL.Path))
 	})

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,9 +36,17 @@ type Answer struct {
 	// Detail says what was wrong.
 	Detail string        `json:"detail,omitempty"`
 	Took   time.Duration `json:"-"`
+	// RetryAfter is how long the bridge asks to wait before another try; 0 if it does not.
+	RetryAfter time.Duration `json:"-"`
 	// Seconds is Took for programs.
 	Seconds float64 `json:"seconds"`
 }
+
+// UnsendableError says that a webhook cannot be sent, by its id.
+type UnsendableError struct{ error }
+
+// Unwrap returns what is wrong with it.
+func (e *UnsendableError) Unwrap() error { return e.error }
 
 // OK tells whether the webhook was taken.
 func (a Answer) OK() bool { return a.Status >= 200 && a.Status < 300 }
@@ -64,7 +73,7 @@ func NewSender(cfg *config.Config, url string, insecureTLS bool) (*Sender, error
 // Close lets go of its connections.
 func (s *Sender) Close() { s.client.CloseIdleConnections() }
 
-// Post sends one webhook. An error means that there was no answer.
+// Post sends one webhook. An *UnsendableError means that it was not sent, any other error that there was no answer.
 func (s *Sender) Post(ctx context.Context, id string, body []byte) (Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, bytes.NewReader(body))
 	if err != nil {
@@ -73,7 +82,7 @@ func (s *Sender) Post(ctx context.Context, id string, body []byte) (Answer, erro
 	if s.secret != "" {
 		header, err := tensorlake.Sign(s.secret, id, time.Now(), body)
 		if err != nil {
-			return Answer{}, err
+			return Answer{}, &UnsendableError{err}
 		}
 		req.Header = header
 	} else {
@@ -96,5 +105,8 @@ func (s *Sender) Post(ctx context.Context, id string, body []byte) (Answer, erro
 	}
 	a.WebhookID, a.Status, a.Took = id, resp.StatusCode, time.Since(start)
 	a.Seconds = a.Took.Seconds()
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+		a.RetryAfter = time.Duration(seconds) * time.Second
+	}
 	return a, nil
 }

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge/journal"
@@ -65,51 +64,4 @@ func optional(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
-}
-
-// DeadLetter is an event that a sink's broker can never store, with why.
-type DeadLetter struct {
-	ID           int64     `json:"id"`
-	Sink         string    `json:"sink"`
-	Reason       string    `json:"reason"`
-	Attempts     int       `json:"attempts"`
-	FirstAt      time.Time `json:"first_at"`
-	LastAt       time.Time `json:"last_at"`
-	WebhookID    string    `json:"webhook_id"`
-	EventIndex   int       `json:"event_index"` // among the events of its webhook, from 0
-	EventID      string    `json:"event_id"`
-	Type         string    `json:"type"`
-	Source       string    `json:"source"`
-	Subject      string    `json:"subject,omitempty"`
-	Time         time.Time `json:"time"`
-	PartitionKey string    `json:"partition_key"`
-	// Data is the event's data; a JSON string of it if it is no JSON itself.
-	Data json.RawMessage `json:"data"`
-}
-
-// ReadDeadLetters returns dead letters from the data directory, oldest first: those of one sink or, if that is empty, of
-// all, and at most limit. It works beside a running bridge and writes nothing.
-func ReadDeadLetters(ctx context.Context, cfg *config.Config, sink string, limit int) ([]DeadLetter, error) {
-	r, err := journal.OpenReader(ctx, cfg.DataDir)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	letters, err := r.DeadLetters(ctx, journal.DeadLetterFilter{Sink: sink, Limit: limit})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]DeadLetter, 0, len(letters))
-	for _, l := range letters {
-		data := json.RawMessage(l.Data)
-		if !json.Valid(data) {
-			data, _ = json.Marshal(string(l.Data)) // a string can always be
-		}
-		out = append(out, DeadLetter{
-			ID: l.ID, Sink: l.Sink, Reason: l.Reason, Attempts: l.Attempts, FirstAt: l.FirstAt, LastAt: l.LastAt,
-			WebhookID: l.WebhookID, EventIndex: l.EventIndex, EventID: l.EventID, Type: l.EventType, Source: l.EventSource,
-			Subject: l.EventSubject, Time: l.EventTime, PartitionKey: l.PartitionKey, Data: data,
-		})
-	}
-	return out, nil
 }

@@ -30,7 +30,7 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 	}
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
 
-	letters, err := app.ReadDeadLetters(t.Context(), &config.Config{DataDir: dir}, "nats", 10)
+	letters, err := app.ReadDeadLetters(t.Context(), &config.Config{DataDir: dir}, app.DeadLetterFilter{Sink: "nats"}, 10)
 	require.NoError(t, err)
 	require.Len(t, letters, len(want))
 	for i, l := range letters {
@@ -40,7 +40,7 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 		_, err := json.Marshal(l)
 		require.NoError(t, err)
 	}
-	none, err := app.ReadDeadLetters(t.Context(), &config.Config{DataDir: dir}, "kafka", 10)
+	none, err := app.ReadDeadLetters(t.Context(), &config.Config{DataDir: dir}, app.DeadLetterFilter{Sink: "kafka"}, 10)
 	require.NoError(t, err)
 	require.Empty(t, none)
 }

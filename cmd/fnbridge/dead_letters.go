@@ -1,59 +1,136 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/config"
 )
 
 func deadLettersCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dead-letters",
-		Short: "Look at events that a sink's broker can never store",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Short: "Look at events that a sink could not store, send them again, or drop them",
+		Long: `A dead letter is an event that a sink's broker can never store as it is, such as one that is too large. It stays in the
+journal, whole and with the reason, until it is sent again with success or dropped.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(deadLettersListCommand(c))
+	cmd.AddCommand(deadLettersListCommand(c), deadLettersShowCommand(c), deadLettersRetryCommand(c), deadLettersDropCommand(c))
 	return cmd
 }
 
+// letterSelection is how a command is told which dead letters it is about.
+type letterSelection struct {
+	sink, kind, workflow string
+	times                timeRange
+	all                  bool
+}
+
+func (s *letterSelection) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&s.sink, "sink", "", "only those of this sink")
+	f.StringVar(&s.kind, "type", "", "only events of this type; one that ends in * stands for all that begin so")
+	f.StringVar(&s.workflow, "workflow", "", "only events of this workflow")
+	s.times.add(cmd, "tried last")
+}
+
+// addAll adds --all, for a command that changes something and so must be told what.
+func (s *letterSelection) addAll(cmd *cobra.Command) {
+	s.add(cmd)
+	cmd.Flags().BoolVar(&s.all, "all", false, "every dead letter")
+}
+
+func (s *letterSelection) filter(args []string) (app.DeadLetterFilter, error) {
+	if err := s.times.check(); err != nil {
+		return app.DeadLetterFilter{}, err
+	}
+	f := app.DeadLetterFilter{Sink: s.sink, Type: s.kind, Workflow: s.workflow, Since: s.times.since.Time, Until: s.times.until.Time}
+	for _, arg := range args {
+		id, err := strconv.ParseInt(arg, 10, 64)
+		if err != nil || id < 1 {
+			return f, usageError{fmt.Errorf("%q is no dead letter's id: these are numbers, as \"fnbridge dead-letters list\" shows them", arg)}
+		}
+		f.IDs = append(f.IDs, id)
+	}
+	return f, nil
+}
+
+// selected tells whether the command line selects something rather than everything.
+func (s *letterSelection) selected(args []string) bool {
+	return len(args) > 0 || s.sink != "" || s.kind != "" || s.workflow != "" || !s.times.since.IsZero() || !s.times.until.IsZero()
+}
+
+// mustSelect is filter for a command that changes something.
+func (s *letterSelection) mustSelect(args []string) (app.DeadLetterFilter, error) {
+	switch selected := s.selected(args); {
+	case !selected && !s.all:
+		return app.DeadLetterFilter{}, usageError{errors.New("say which dead letters: give their ids, a filter such as --sink, or --all")}
+	case selected && s.all:
+		return app.DeadLetterFilter{}, usageError{errors.New("--all means every dead letter: drop it, or the ids and filters")}
+	default:
+		return s.filter(args)
+	}
+}
+
 func deadLettersListCommand(c console) *cobra.Command {
-	var sink string
+	var s letterSelection
 	var limit int
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list",
+		Use:   "list [id...]",
 		Short: "List dead letters, oldest first",
 		Long:  `Reads the data directory, beside a running "fnbridge serve" or without one. With --json each line is one dead letter, with its whole event.`,
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Example: `  fnbridge dead-letters list
+  fnbridge dead-letters list --sink kafka --since 2h --type 'tensorlake.workflow.*'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 {
 				return usageError{errors.New("--limit must be at least 1")}
 			}
-			cfg, err := dataDirectory()
+			f, err := s.filter(args)
 			if err != nil {
 				return err
 			}
-			letters, err := app.ReadDeadLetters(cmd.Context(), cfg, sink, limit)
+			letters, err := readDeadLetters(cmd.Context(), f, limit)
 			if err != nil {
-				return noJournal(err, cfg)
+				return err
 			}
-			return printDeadLetters(c, letters, limit, asJSON)
+			if len(letters) == 0 && s.selected(args) && !asJSON {
+				_, err := fmt.Fprintln(c.out, "No dead letter matches.")
+				return err
+			}
+			return printDeadLetters(c, letters, limit, asJSON, time.Now())
 		},
 	}
-	cmd.Flags().StringVar(&sink, "sink", "", "only those of this sink")
+	s.add(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 100, "at most this many")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
-func printDeadLetters(c console, letters []app.DeadLetter, limit int, asJSON bool) error {
+func readDeadLetters(ctx context.Context, f app.DeadLetterFilter, limit int) ([]app.DeadLetter, error) {
+	cfg, err := dataDirectory()
+	if err != nil {
+		return nil, err
+	}
+	letters, err := app.ReadDeadLetters(ctx, cfg, f, limit)
+	if err != nil {
+		return nil, noJournal(err, cfg)
+	}
+	return letters, nil
+}
+
+func printDeadLetters(c console, letters []app.DeadLetter, limit int, asJSON bool, now time.Time) error {
 	if asJSON {
 		e := json.NewEncoder(c.out)
 		for _, l := range letters {
@@ -68,9 +145,13 @@ func printDeadLetters(c console, letters []app.DeadLetter, limit int, asJSON boo
 		return err
 	}
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tSINK\tLAST TRIED\tTRIES\tTYPE\tWEBHOOK\tREASON")
+	fmt.Fprintln(w, "ID\tSINK\tLAST TRIED\tTRIES\tRETRY\tTYPE\tWEBHOOK\tREASON")
 	for _, l := range letters {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, l.Sink, l.LastAt.Local().Format(time.DateTime), l.Attempts,
+		retry := "-"
+		if l.RetryAt != nil {
+			retry = "asked for " + ageText(l.RetryAt, now) + " ago"
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", l.ID, l.Sink, l.LastAt.Local().Format(time.DateTime), l.Attempts, retry,
 			printable(clip(l.Type, 60)), printable(clip(l.WebhookID, 40)), printable(clip(l.Reason, 120)))
 	}
 	if err := w.Flush(); err != nil {
@@ -79,14 +160,282 @@ func printDeadLetters(c console, letters []app.DeadLetter, limit int, asJSON boo
 	if len(letters) == limit {
 		fmt.Fprintf(c.out, "Shown are the first %d; --limit shows more.\n", limit)
 	}
+	if c.terminal {
+		fmt.Fprintln(c.out, "\"fnbridge dead-letters show ID\" shows one whole, \"retry\" sends it again, \"drop\" deletes it.")
+	}
 	return nil
 }
 
-// clip keeps a long text from breaking a table.
-func clip(s string, runes int) string {
-	r := []rune(s)
-	if len(r) <= runes {
-		return s
+func deadLettersShowCommand(c console) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "show id...",
+		Short:   "Show dead letters whole: the event, its data, why and when",
+		Long:    `Reads the data directory, beside a running "fnbridge serve" or without one. With --json each line is one dead letter.`,
+		Example: `  fnbridge dead-letters show 12`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := (&letterSelection{}).filter(args)
+			if err != nil {
+				return err
+			}
+			var failed error
+			for i, id := range f.IDs { // one by one: each may be large
+				letters, err := readDeadLetters(cmd.Context(), app.DeadLetterFilter{IDs: []int64{id}}, 1)
+				if err != nil {
+					return err
+				}
+				switch {
+				case len(letters) == 0:
+					fmt.Fprintln(c.err, "fnbridge: "+noSuchLetters([]int64{id}))
+					failed = errReported
+				case asJSON:
+					err = json.NewEncoder(c.out).Encode(letters[0])
+				default:
+					if i > 0 {
+						fmt.Fprintln(c.out)
+					}
+					err = showDeadLetter(c, letters[0])
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return failed
+		},
 	}
-	return string(r[:runes-1]) + "…"
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func noSuchLetters(ids []int64) string {
+	texts := make([]string, 0, len(ids))
+	for _, id := range ids {
+		texts = append(texts, strconv.FormatInt(id, 10))
+	}
+	return "there is no dead letter " + strings.Join(texts, ", ") + ": it may have been sent or dropped since; \"fnbridge dead-letters list\" shows what there is"
+}
+
+// maxShownData is how much of an event's data a terminal gets: many dead letters are here because they are large.
+const maxShownData = 16 << 10
+
+func showDeadLetter(c console, l app.DeadLetter) error {
+	moment := func(t *time.Time, none string) string {
+		if t == nil {
+			return none
+		}
+		return t.Local().Format(time.RFC3339)
+	}
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	for _, line := range [][2]string{
+		{"dead letter", strconv.FormatInt(l.ID, 10)},
+		{"sink", l.Sink},
+		{"reason", l.Reason},
+		{"tries", strconv.Itoa(l.Attempts)},
+		{"since", moment(&l.FirstAt, "")},
+		{"last tried", moment(&l.LastAt, "")},
+		{"retry asked for", moment(l.RetryAt, "no")},
+		{"published", moment(l.PublishedAt, "not to a dead-letter address")},
+		{"webhook", fmt.Sprintf("%s, event %d of it", l.WebhookID, l.EventIndex+1)},
+		{"event id", l.EventID},
+		{"type", l.Type},
+		{"source", l.Source},
+		{"subject", l.Subject},
+		{"time", moment(&l.Time, "")},
+		{"partition key", l.PartitionKey},
+		{"workflow", l.Workflow},
+		{"data", bytesText(int64(len(l.Data)))},
+	} {
+		if line[1] != "" {
+			fmt.Fprintf(w, "%s\t%s\n", line[0], printable(line[1]))
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(c.out, "\n"+shownData(c, l.Data)); err != nil {
+		return err
+	}
+	if !c.terminal {
+		return nil
+	}
+	advice := fmt.Sprintf("Once its reason is mended, \"fnbridge dead-letters retry %d\" sends it again; if nobody needs it, \"fnbridge dead-letters drop %d\" deletes it.", l.ID, l.ID)
+	if l.RetryAt != nil {
+		advice = "It is about to be sent again: it goes from the list once its sink has it, and shows its new reason if it fails again."
+	}
+	_, err := fmt.Fprintln(c.out, "\n"+advice)
+	return err
+}
+
+// shownData is an event's data for people: laid out on a terminal, in one line elsewhere.
+func shownData(c console, data json.RawMessage) string {
+	if !c.terminal {
+		return printable(oneLine(data))
+	}
+	var b bytes.Buffer
+	if json.Indent(&b, data, "", "  ") != nil {
+		b.Write(data)
+	}
+	text := b.Bytes()
+	if len(text) <= maxShownData {
+		return printableLines(string(text))
+	}
+	return printableLines(strings.ToValidUTF8(string(text[:maxShownData]), "")) +
+		fmt.Sprintf("\n… %s more: --json prints all of it", bytesText(int64(len(text)-maxShownData)))
+}
+
+func deadLettersRetryCommand(c console) *cobra.Command {
+	var s letterSelection
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "retry [id...]",
+		Short: "Send dead letters again",
+		Long: `Has the running bridge send dead letters again, each to the sink that it is of; without one, "fnbridge serve" does so when it
+starts. One that reaches its sink is deleted. One that fails again stays, with the new reason and all its tries counted.`,
+		Example: `  fnbridge dead-letters retry 12 13
+  fnbridge dead-letters retry --sink nats --since 3d
+  fnbridge dead-letters retry --all`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := s.mustSelect(args)
+			if err != nil {
+				return err
+			}
+			return retryDeadLetters(cmd.Context(), c, f, asJSON)
+		},
+	}
+	s.addAll(cmd)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func retryDeadLetters(ctx context.Context, c console, f app.DeadLetterFilter, asJSON bool) error {
+	cfg, all, _, err := countDeadLetters(ctx, f)
+	if err != nil {
+		return err
+	}
+	var change app.Change
+	if all.Letters > 0 {
+		if change, err = app.RetryDeadLetters(ctx, cfg, f); err != nil {
+			return err
+		}
+	}
+	if asJSON {
+		return json.NewEncoder(c.out).Encode(change)
+	}
+	text := "Asked for another try of " + plural(int(change.Letters), "dead letter") + ". \"fnbridge dead-letters list\" shows what comes back."
+	switch {
+	case all.Letters == 0:
+		text = "No dead letter matches."
+	case change.Letters == 0:
+		text = "Another try was asked for already: \"fnbridge dead-letters list\" shows when."
+	case !change.Running:
+		text = plural(int(change.Letters), "dead letter") + " will be sent again when \"fnbridge serve\" starts: it does not run now."
+	}
+	_, err = fmt.Fprintln(c.out, text)
+	return err
+}
+
+// countDeadLetters counts what f selects. An id that is not there is an error.
+func countDeadLetters(ctx context.Context, f app.DeadLetterFilter) (cfg *config.Config, all app.DeadLetterCount, sinks []app.DeadLetterCount, err error) {
+	if cfg, err = dataDirectory(); err != nil {
+		return nil, all, nil, err
+	}
+	all, sinks, missing, err := app.CountDeadLetters(ctx, cfg, f)
+	if err != nil {
+		return nil, all, nil, noJournal(err, cfg)
+	}
+	if len(missing) > 0 {
+		return nil, all, nil, errors.New(noSuchLetters(missing))
+	}
+	return cfg, all, sinks, nil
+}
+
+func deadLettersDropCommand(c console) *cobra.Command {
+	var s letterSelection
+	var yes, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "drop [id...]",
+		Short: "Delete dead letters for good",
+		Long: `Deletes dead letters, beside a running "fnbridge serve" or without one. Their events then never reach their sink, and the
+space that they take in the journal is free. It asks first; without a terminal it needs --yes.`,
+		Example: `  fnbridge dead-letters drop 12
+  fnbridge dead-letters drop --sink kafka --until 30d --yes`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := s.mustSelect(args)
+			if err != nil {
+				return err
+			}
+			if !yes && !c.asks {
+				return usageError{errors.New("there is no terminal to ask on whether to drop them: add --yes")}
+			}
+			return dropDeadLetters(cmd.Context(), c, f, yes, asJSON)
+		},
+	}
+	s.addAll(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func dropDeadLetters(ctx context.Context, c console, f app.DeadLetterFilter, yes, asJSON bool) error {
+	cfg, all, sinks, err := countDeadLetters(ctx, f)
+	if err != nil {
+		return err
+	}
+	if !yes && all.Letters > 0 {
+		if f, err = asCounted(ctx, f, all); err != nil {
+			return err
+		}
+		answer, err := c.confirm(ctx, dropQuestion(all, sinks))
+		if err != nil {
+			return err
+		}
+		if !answer {
+			fmt.Fprintln(c.err, "Nothing was dropped.")
+			return errReported
+		}
+	}
+	var change app.Change
+	if all.Letters > 0 {
+		if change, err = app.DropDeadLetters(ctx, cfg, f); err != nil {
+			if change.Letters > 0 {
+				err = fmt.Errorf("%w; %s had been dropped before", err, plural(int(change.Letters), "dead letter"))
+			}
+			return err
+		}
+	}
+	if asJSON {
+		return json.NewEncoder(c.out).Encode(change)
+	}
+	text := "Dropped " + plural(int(change.Letters), "dead letter") + "."
+	if all.Letters == 0 {
+		text = "No dead letter matches."
+	}
+	_, err = fmt.Fprintln(c.out, text)
+	return err
+}
+
+// asCounted narrows f to what was counted, so that an answer does not drop what becomes a dead letter while somebody
+// thinks about it. Letters whose time lies in the future, since a clock was wrong, are left as they are.
+func asCounted(ctx context.Context, f app.DeadLetterFilter, counted app.DeadLetterCount) (app.DeadLetterFilter, error) {
+	now := time.Now()
+	if !f.Until.IsZero() && f.Until.Before(now) {
+		return f, nil
+	}
+	bounded := f
+	bounded.Until = now
+	_, all, _, err := countDeadLetters(ctx, bounded)
+	if err != nil || all.Letters != counted.Letters {
+		return f, err
+	}
+	return bounded, nil
+}
+
+// dropQuestion says what would be gone.
+func dropQuestion(all app.DeadLetterCount, sinks []app.DeadLetterCount) string {
+	parts := make([]string, 0, len(sinks))
+	for _, s := range sinks {
+		parts = append(parts, fmt.Sprintf("%d of sink %s", s.Letters, s.Sink))
+	}
+	return fmt.Sprintf("Drop %s for good (%s; %s of data)?", plural(int(all.Letters), "dead letter"), strings.Join(parts, ", "), bytesText(all.Bytes))
 }

@@ -27,14 +27,20 @@ func main() {
 	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	// A second signal ends the process at once: whoever sends it does not want to wait.
 	context.AfterFunc(ctx, restore)
-	os.Exit(run(ctx, console{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: term.IsTerminal(int(os.Stdout.Fd()))}, os.Args[1:]))
+	isTerminal := func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+	os.Exit(run(ctx, console{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stdout),
+		errTerminal: isTerminal(os.Stderr), asks: isTerminal(os.Stdin) && isTerminal(os.Stderr),
+	}, os.Args[1:]))
 }
 
 // console is where a command reads and writes.
 type console struct {
-	in       io.Reader
-	out, err io.Writer
-	terminal bool // out is a terminal
+	in          io.Reader
+	out, err    io.Writer
+	terminal    bool // out is a terminal
+	errTerminal bool // err is a terminal
+	asks        bool // in and err are a terminal: somebody can be asked something
 }
 
 // usageError is a mistake on the command line or in the environment: exit code 2.
@@ -65,7 +71,7 @@ It is configured with environment variables: "fnbridge env" lists them.`,
 	root.SetErr(c.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(c), sendCommand(c), tailCommand(c), checkCommand(c), statusCommand(c),
-		deadLettersCommand(c), envCommand(c), versionCommand(c))
+		deadLettersCommand(c), replayCommand(c), journalCommand(c), envCommand(c), versionCommand(c))
 
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError

@@ -75,3 +75,12 @@ func isUnknownCommand(err error) bool {
 	}
 	return false
 }
+
+// clip keeps a long text from breaking a table.
+func clip(s string, runes int) string {
+	r := []rune(s)
+	if len(r) <= runes {
+		return s
+	}
+	return string(r[:runes-1]) + "…"
+}

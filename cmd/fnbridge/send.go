@@ -36,6 +36,9 @@ type sendOptions struct {
 	fresh    bool
 	insecure bool
 	json     bool
+
+	export   string // a file of exported webhooks to send instead, - for standard input
+	fromLine int    // of that file
 }
 
 func sendCommand(c console) *cobra.Command {
@@ -49,13 +52,28 @@ The payload is a file, "-" for standard input, or by default a sample workflow w
 The secret is the first of FNBRIDGE_WEBHOOK_SECRETS, else the one that "fnbridge serve" made in the data directory.
 
 The same payload always becomes events with the same ids, and JetStream drops what it has seen within its dedupe
-window (10 minutes). --fresh gives each sample an invocation of its own; --count does so too.`,
+window (10 minutes). --fresh gives each sample an invocation of its own; --count does so too.
+
+With --from-export it sends what "fnbridge journal export" wrote: each webhook under its own id, signed anew, and so with the time of
+this sending. The bridge recognises those that it has, and their events have the ids that they had. It goes on after a webhook
+that is refused, and says where to go on when it cannot.`,
 		Example: `  fnbridge send
   fnbridge send --count 1000 --rate 200
   fnbridge send payload.json
-  echo '{"job_id":"job_1","status":"successful"}' | fnbridge send -`,
+  echo '{"job_id":"job_1","status":"successful"}' | fnbridge send -
+  fnbridge send --from-export webhooks.jsonl --rate 100 --url https://other.example.com/webhooks/tensorlake`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return send(cmd.Context(), c, o, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.export == "" && !cmd.Flags().Changed("from-line") {
+				return send(cmd.Context(), c, o, args)
+			}
+			for _, name := range []string{"id", "count", "fresh"} {
+				if cmd.Flags().Changed(name) {
+					return usageError{fmt.Errorf("--%s does not go with --from-export", name)}
+				}
+			}
+			return sendExport(cmd.Context(), c, o, args)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.url, "url", "", "where to post (default: the bridge that FNBRIDGE_LISTEN describes, on this machine)")
@@ -63,6 +81,8 @@ window (10 minutes). --fresh gives each sample an invocation of its own; --count
 	f.IntVar(&o.count, "count", 1, "how many webhooks to send")
 	f.Float64Var(&o.rate, "rate", 0, "webhooks a second (default: one after the other, as fast as they are answered)")
 	f.BoolVar(&o.fresh, "fresh", false, "give the sample a new invocation id")
+	f.StringVar(&o.export, "from-export", "", "send the webhooks of this file, which \"fnbridge journal export\" wrote; - is standard input")
+	f.IntVar(&o.fromLine, "from-line", 1, "begin with this line of the export")
 	f.BoolVar(&o.insecure, "insecure-tls", false, "accept any certificate")
 	jsonFlag(cmd, &o.json)
 	return cmd
@@ -72,8 +92,8 @@ func send(ctx context.Context, c console, o sendOptions, args []string) error {
 	if o.count < 1 {
 		return usageError{errors.New("--count must be at least 1")}
 	}
-	if o.rate != 0 && !(o.rate >= minRate && o.rate <= maxRate) { // catches NaN, too
-		return usageError{fmt.Errorf("--rate must be from %g to %g webhooks a second", minRate, maxRate)}
+	if err := o.checkRate(); err != nil {
+		return err
 	}
 	if o.id != "" && o.count > 1 {
 		return usageError{errors.New("--id goes with one webhook: drop --count")}
@@ -85,17 +105,40 @@ func send(ctx context.Context, c console, o sendOptions, args []string) error {
 	if o.fresh && !sample {
 		return usageError{errors.New("--fresh goes with the sample payload: it does not change a payload of yours")}
 	}
-	cfg, _, err := config.Load()
-	if cfg == nil {
-		return err
-	}
-	posts, err := app.NewSender(cfg, o.url, o.insecure)
+	s, err := newSender(c, o)
 	if err != nil {
 		return err
 	}
-	defer posts.Close()
-	s := sender{console: c, Sender: posts, json: o.json}
+	defer s.Close()
 	return s.sendAll(ctx, o, payload, sample)
+}
+
+func (o sendOptions) checkRate() error {
+	if o.rate != 0 && !(o.rate >= minRate && o.rate <= maxRate) { // catches NaN, too
+		return usageError{fmt.Errorf("--rate must be from %g to %g webhooks a second", minRate, maxRate)}
+	}
+	return nil
+}
+
+// pace returns a channel that has a value whenever the next webhook may go, and what ends it. Without a rate it is nil.
+func (o sendOptions) pace() (due <-chan time.Time, stop func()) {
+	if o.rate == 0 {
+		return nil, func() {}
+	}
+	ticker := time.NewTicker(time.Duration(float64(time.Second) / o.rate))
+	return ticker.C, ticker.Stop
+}
+
+func newSender(c console, o sendOptions) (*sender, error) {
+	cfg, _, err := config.Load()
+	if cfg == nil {
+		return nil, err
+	}
+	posts, err := app.NewSender(cfg, o.url, o.insecure)
+	if err != nil {
+		return nil, err
+	}
+	return &sender{console: c, Sender: posts, json: o.json}, nil
 }
 
 // readPayload returns what to send, and whether it is the sample.
@@ -122,12 +165,8 @@ type sender struct {
 }
 
 func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sample bool) error {
-	var pace <-chan time.Time
-	if o.rate > 0 {
-		ticker := time.NewTicker(time.Duration(float64(time.Second) / o.rate))
-		defer ticker.Stop()
-		pace = ticker.C
-	}
+	pace, stop := o.pace()
+	defer stop()
 	verbose := o.count <= 10 || o.json
 	var t tally
 	var failure error
@@ -170,12 +209,20 @@ func (s *sender) interruption(ctx context.Context, err error, sent, count int) e
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted after %d of %s", sent, plural(count, "webhook"))
 	}
-	if inner, ok := errors.AsType[*url.Error](err); ok {
-		err = inner.Err // it would say the address once more
-	}
 	progress := ""
 	if sent > 0 {
 		progress = fmt.Sprintf(" after %d of %s", sent, plural(count, "webhook"))
+	}
+	return s.noAnswer(err, progress)
+}
+
+// noAnswer says that the bridge could not be asked; progress is what had been sent, and may be empty.
+func (s *sender) noAnswer(err error, progress string) error {
+	if _, ok := errors.AsType[*app.UnsendableError](err); ok {
+		return err
+	}
+	if inner, ok := errors.AsType[*url.Error](err); ok {
+		err = inner.Err // it would say the address once more
 	}
 	return fmt.Errorf("no answer from %s%s: %w\nIs \"fnbridge serve\" running, and is this its address?", s.URL, progress, err)
 }

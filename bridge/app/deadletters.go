@@ -1,0 +1,213 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge/journal"
+	"github.com/fnbridge/fnbridge/config"
+)
+
+// DeadLetter is an event that a sink could not store, with why. Times that are not there are nil.
+type DeadLetter struct {
+	ID       int64     `json:"id"`
+	Sink     string    `json:"sink"`
+	Reason   string    `json:"reason"`
+	Attempts int       `json:"attempts"`
+	FirstAt  time.Time `json:"first_at"`
+	LastAt   time.Time `json:"last_at"`
+	// RetryAt is when somebody asked for another try that has not been made.
+	RetryAt *time.Time `json:"retry_at,omitempty"`
+	// PublishedAt is when it was published to its sink's dead-letter address.
+	PublishedAt  *time.Time `json:"published_at,omitempty"`
+	WebhookID    string     `json:"webhook_id"`
+	EventIndex   int        `json:"event_index"` // among the events of its webhook, from 0
+	EventID      string     `json:"event_id"`
+	Type         string     `json:"type"`
+	Source       string     `json:"source"`
+	Subject      string     `json:"subject,omitempty"`
+	Time         time.Time  `json:"time"`
+	PartitionKey string     `json:"partition_key"`
+	Workflow     string     `json:"workflow,omitempty"`
+	// Data is the event's data; a JSON string of it if it is no JSON itself.
+	Data json.RawMessage `json:"data"`
+}
+
+// DeadLetterFilter selects the dead letters to which every field that is set applies; the zero filter selects all.
+type DeadLetterFilter struct {
+	// IDs are those of the letters; none means all.
+	IDs      []int64 `json:"ids,omitempty"`
+	Sink     string  `json:"sink,omitempty"`
+	Workflow string  `json:"workflow,omitempty"`
+	// Type may end in "*": every type that begins so.
+	Type string `json:"type,omitempty"`
+	// Since and Until bound when it was tried last: at or after Since, before Until.
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+func (f DeadLetterFilter) journal() journal.DeadLetterFilter {
+	out := journal.DeadLetterFilter{Sink: f.Sink, Type: f.Type, Workflow: f.Workflow, Since: f.Since, Until: f.Until}
+	if len(f.IDs) > 0 {
+		out.IDs = f.IDs
+	}
+	return out
+}
+
+// ReadDeadLetters returns what f selects from the data directory, oldest first and at most limit. It works beside a
+// running bridge and writes nothing.
+func ReadDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter, limit int) ([]DeadLetter, error) {
+	r, err := journal.OpenReader(ctx, cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	query := f.journal()
+	query.Limit = limit
+	letters, err := r.DeadLetters(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]DeadLetter, 0, len(letters))
+	for _, l := range letters {
+		data := json.RawMessage(l.Data)
+		if !json.Valid(data) {
+			data, _ = json.Marshal(string(l.Data)) // a string can always be
+		}
+		out = append(out, DeadLetter{
+			ID: l.ID, Sink: l.Sink, Reason: l.Reason, Attempts: l.Attempts, FirstAt: l.FirstAt, LastAt: l.LastAt,
+			RetryAt: optional(l.RetryAt), PublishedAt: optional(l.PublishedAt),
+			WebhookID: l.WebhookID, EventIndex: l.EventIndex, EventID: l.EventID, Type: l.EventType, Source: l.EventSource,
+			Subject: l.EventSubject, Time: l.EventTime, PartitionKey: l.PartitionKey, Workflow: l.Workflow, Data: data,
+		})
+	}
+	return out, nil
+}
+
+// DeadLetterCount is how much a filter selects.
+type DeadLetterCount struct {
+	Sink    string `json:"sink"` // empty: of every sink
+	Letters int64  `json:"dead_letters"`
+	Bytes   int64  `json:"bytes"` // of their data
+}
+
+// CountDeadLetters counts what f selects: altogether, and of each sink that has some. Of IDs that are not there, it
+// returns those, too. It works beside a running bridge and writes nothing.
+func CountDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter) (all DeadLetterCount, sinks []DeadLetterCount, missing []int64, err error) {
+	r, err := journal.OpenReader(ctx, cfg.DataDir)
+	if err != nil {
+		return all, nil, nil, err
+	}
+	defer r.Close()
+	s, err := r.Status(ctx)
+	if err != nil {
+		return all, nil, nil, err
+	}
+	for _, sink := range s.Sinks {
+		if f.Sink != "" && f.Sink != sink.Sink {
+			continue
+		}
+		query := f.journal()
+		query.Sink = sink.Sink
+		c := DeadLetterCount{Sink: sink.Sink}
+		if c.Letters, c.Bytes, err = r.CountDeadLetters(ctx, query); err != nil {
+			return all, nil, nil, err
+		}
+		if c.Letters > 0 {
+			sinks = append(sinks, c)
+		}
+		all.Letters, all.Bytes = all.Letters+c.Letters, all.Bytes+c.Bytes
+	}
+	if int64(len(f.IDs)) > all.Letters {
+		missing, err = missingLetters(ctx, r, f.IDs)
+	}
+	return all, sinks, missing, err
+}
+
+func missingLetters(ctx context.Context, r *journal.Reader, ids []int64) (missing []int64, err error) {
+	for _, id := range ids {
+		n, _, err := r.CountDeadLetters(ctx, journal.DeadLetterFilter{IDs: []int64{id}})
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 && !slices.Contains(missing, id) {
+			missing = append(missing, id)
+		}
+	}
+	return missing, nil
+}
+
+// Where the control socket takes changes of dead letters.
+const (
+	retryPath = "/v1/dead-letters/retry"
+	dropPath  = "/v1/dead-letters/drop"
+)
+
+// Change is what became of dead letters.
+type Change struct {
+	// Letters counts those that were marked for another try and had not been, or those that were dropped.
+	Letters int64 `json:"dead_letters"`
+	// Running tells whether a running bridge did it, and not the command by itself.
+	Running bool `json:"running"`
+}
+
+// RetryDeadLetters has what f selects sent again: by the bridge that runs on the data directory or, if there is none, by
+// the next one. After an error some may have been marked, and asking again is right.
+func RetryDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter) (Change, error) {
+	return changeDeadLetters(ctx, cfg, retryPath, f, (*journal.Journal).RetryDeadLetters)
+}
+
+// DropDeadLetters deletes what f selects for good. After an error some may be gone; Change then counts them as far as
+// that is known.
+func DropDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter) (Change, error) {
+	return changeDeadLetters(ctx, cfg, dropPath, f, (*journal.Journal).DropDeadLetters)
+}
+
+// letterChange is a change that the journal makes to dead letters.
+type letterChange func(j *journal.Journal, ctx context.Context, f journal.DeadLetterFilter) (int64, error)
+
+func changeDeadLetters(ctx context.Context, cfg *config.Config, path string, f DeadLetterFilter, change letterChange) (c Change, err error) {
+	err = askOnce(ctx, cfg, path, f, &c)
+	if !errors.Is(err, ErrNotRunning) {
+		c.Running = true
+		return c, err
+	}
+	j, err := journal.Open(ctx, journal.Options{Dir: cfg.DataDir, KeepSinks: true})
+	if locked, ok := errors.AsType[*journal.LockedError](err); ok {
+		return c, fmt.Errorf("the process with pid %d uses the data directory %s, and no bridge answers at its control socket: try again if it is "+
+			"just starting; else its log says why it has none, and this command works while it is stopped", locked.PID, locked.Dir)
+	}
+	if err != nil {
+		return c, err
+	}
+	c.Letters, err = change(j, ctx, f.journal())
+	return c, errors.Join(err, j.Close(context.WithoutCancel(ctx)))
+}
+
+// changesLetters answers requests to change dead letters.
+func (a *App) changesLetters(verb string, change letterChange) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var f DeadLetterFilter
+		if !readRequest(w, r, &f) {
+			return
+		}
+		n, err := change(a.journal, r.Context(), f.journal())
+		if err != nil {
+			if errors.Is(context.Cause(r.Context()), errStopping) {
+				err = errStopping
+			}
+			if n > 0 {
+				err = fmt.Errorf("%w; %d were %s before", err, n, verb)
+			}
+			refuse(w, http.StatusServiceUnavailable, err)
+			return
+		}
+		a.log.Info("a command changed dead letters", "change", verb, "count", n, "filter", f)
+		answer(w, Change{Letters: n, Running: true})
+	}
+}

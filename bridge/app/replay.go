@@ -1,0 +1,207 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge/delivery"
+	"github.com/fnbridge/fnbridge/bridge/journal"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+	"github.com/fnbridge/fnbridge/config"
+)
+
+// replayPath is where the control socket takes replays. The answer is a stream of replayLines.
+const replayPath = "/v1/replay"
+
+// ReplayRequest selects events that a sink has been sent, or is given as dead letters.
+type ReplayRequest struct {
+	// Sink may be empty where one is configured.
+	Sink string `json:"sink,omitempty"`
+	// Since and Until bound when the webhook was received: at or after Since, before Until. Zero: open.
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+	// Workflow is that of the event, and Type its type, which may end in "*": every type that begins so. Empty: all.
+	Workflow string `json:"workflow,omitempty"`
+	Type     string `json:"type,omitempty"`
+}
+
+func (r ReplayRequest) delivery() delivery.ReplayRequest {
+	return delivery.ReplayRequest{Since: r.Since, Until: r.Until, Workflow: r.Workflow, Type: r.Type}
+}
+
+// ReplayProgress is how far a replay is.
+type ReplayProgress struct {
+	Sink string `json:"sink"`
+	Kind string `json:"kind,omitempty"` // of the sink; not known without a bridge
+	// Webhooks are in the range that was asked for, WebhooksRead of them have been read.
+	Webhooks     int64 `json:"webhooks"`
+	WebhooksRead int64 `json:"webhooks_read"`
+	// Events of them were asked for; Published reached the sink, DeadLetters cannot, and the rest is under way.
+	Events      int64 `json:"events"`
+	Published   int64 `json:"published"`
+	DeadLetters int64 `json:"dead_letters"`
+}
+
+func replayProgress(sink config.Sink, p delivery.ReplayProgress) ReplayProgress {
+	return ReplayProgress{
+		Sink: sink.Name, Kind: sink.Kind, Webhooks: p.Webhooks, WebhooksRead: p.Read,
+		Events: p.Events, Published: p.Acknowledged, DeadLetters: p.DeadLettered,
+	}
+}
+
+// replayLine is one line of the answer to a replay. The last one has Done or Error.
+type replayLine struct {
+	ReplayProgress
+	Done  bool   `json:"done,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// Replay has the bridge that runs on the data directory publish again what its journal still holds, behind what it has to
+// do anyway, until all of it has reached the sink or is a dead letter. It calls progress now and then, and returns how
+// far the replay came, also with an error. The end of ctx ends the replay. Without a bridge the error is ErrNotRunning.
+func Replay(ctx context.Context, cfg *config.Config, r ReplayRequest, progress func(ReplayProgress)) (last ReplayProgress, err error) {
+	body, err := ask(ctx, cfg, replayPath, r)
+	if err != nil {
+		return last, err
+	}
+	defer body.Close()
+	lines := json.NewDecoder(body)
+	for {
+		var line replayLine
+		switch err := lines.Decode(&line); {
+		case ctx.Err() != nil:
+			return last, ctx.Err()
+		case err != nil:
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return last, fmt.Errorf("the bridge ended in the middle of the replay: %w", err)
+		}
+		last = line.ReplayProgress
+		switch {
+		case line.Error != "":
+			return last, errors.New(line.Error)
+		case line.Done:
+			return last, nil
+		}
+		progress(last)
+	}
+}
+
+// CountReplay counts what a Replay would publish, from the data directory. It works beside a running bridge and writes nothing.
+func CountReplay(ctx context.Context, cfg *config.Config, r ReplayRequest) (ReplayProgress, error) {
+	reader, err := journal.OpenReader(ctx, cfg.DataDir)
+	if err != nil {
+		return ReplayProgress{}, err
+	}
+	defer reader.Close()
+	status, err := reader.Status(ctx)
+	if err != nil {
+		return ReplayProgress{}, err
+	}
+	var names []string
+	for _, s := range status.Sinks {
+		if s.Configured {
+			names = append(names, s.Sink)
+		}
+	}
+	sink, err := pickReplaySink(r.Sink, names)
+	if err != nil {
+		return ReplayProgress{}, err
+	}
+	cursor, err := cursorOf(status, sink)
+	if err != nil {
+		return ReplayProgress{}, err
+	}
+	p, err := delivery.CountReplay(ctx, reader, cursor, r.delivery(), tensorlake.Options{SummaryEvents: cfg.SummaryEvents})
+	return replayProgress(config.Sink{Name: sink}, p), err
+}
+
+// pickReplaySink returns the sink that is meant, of those that a bridge delivers to.
+func pickReplaySink(asked string, names []string) (string, error) {
+	if asked == "" && len(names) == 1 {
+		return names[0], nil
+	}
+	for _, name := range names {
+		if name == asked {
+			return name, nil
+		}
+	}
+	if asked == "" {
+		return "", fmt.Errorf("name the sink to replay to with --sink: one of %s", strings.Join(names, ", "))
+	}
+	return "", fmt.Errorf("the bridge has no sink %q; it has %s", asked, strings.Join(names, ", "))
+}
+
+// replays answers a request to replay, until the replay is over or whoever asked goes away.
+func (a *App) replays(w http.ResponseWriter, r *http.Request) {
+	var request ReplayRequest
+	if !readRequest(w, r, &request) {
+		return
+	}
+	name, err := pickReplaySink(request.Sink, sinkNames(a.cfg))
+	if err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	sink, dispatcher := a.sinkCalled(name)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	lines := &lineWriter{ResponseWriter: w, gone: cancel}
+	log := a.log.With("sink", name)
+	log.Info("a command asked for a replay", "request", request)
+	p, err := dispatcher.Replay(ctx, request.delivery(), func(p delivery.ReplayProgress) {
+		lines.write(replayLine{ReplayProgress: replayProgress(sink, p)})
+	})
+	if errors.Is(context.Cause(r.Context()), errStopping) {
+		err = delivery.ErrReplayStopped
+	}
+	last := replayLine{ReplayProgress: replayProgress(sink, p), Done: err == nil}
+	switch {
+	case err == nil:
+		log.Info("the replay is through", "events", p.Events, "published", p.Acknowledged, "dead_letters", p.DeadLettered)
+	case !lines.begun && ctx.Err() == nil:
+		log.Warn("the replay was refused", "error", err)
+		refuse(w, http.StatusConflict, err)
+		return
+	default:
+		log.Info("the replay ended early", "cause", err, "events", p.Events, "published", p.Acknowledged, "dead_letters", p.DeadLettered)
+		last.Error = err.Error()
+	}
+	lines.write(last)
+}
+
+// sinkCalled returns the configuration and the dispatcher of a sink that is there.
+func (a *App) sinkCalled(name string) (config.Sink, *delivery.Dispatcher) {
+	for i, s := range a.cfg.Sinks {
+		if s.Name == name {
+			return s, a.dispatchers[i]
+		}
+	}
+	panic("app: no sink is called " + name)
+}
+
+// lineWriter writes JSON lines as they come.
+type lineWriter struct {
+	http.ResponseWriter
+	begun bool
+	gone  context.CancelFunc // the reader has left, or does not read
+}
+
+func (l *lineWriter) write(v any) {
+	if !l.begun {
+		l.Header().Set("Content-Type", "application/x-ndjson")
+		l.begun = true
+	}
+	conn := http.NewResponseController(l.ResponseWriter)
+	_ = conn.SetWriteDeadline(time.Now().Add(controlPatience))
+	if json.NewEncoder(l.ResponseWriter).Encode(v) != nil || conn.Flush() != nil {
+		l.gone()
+	}
+}
