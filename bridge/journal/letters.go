@@ -209,6 +209,9 @@ func (j *Journal) changeLetters(ctx context.Context, k kind, f DeadLetterFilter)
 	if f.throughID, err = j.views.newestLetter(ctx); err != nil {
 		return 0, j.readFailure("read the dead letters", err)
 	}
+	if f.throughID == 0 {
+		return 0, nil
+	}
 	f.unmarked = k == kindRetryLetters
 	if f.IDs == nil {
 		return j.changeLettersInSteps(ctx, k, f)

@@ -106,21 +106,14 @@ func (s *store) migrate(ctx context.Context) (from int, err error) {
 	if err != nil || version == schemaVersion {
 		return 0, err
 	}
-	used, err := s.databaseBytes(ctx)
-	if err != nil {
-		return 0, damaged(s.path, err)
-	}
-	if used <= quickCheckBytes {
-		if err := checkStructure(ctx, s.conn, s.path, "quick_check(10)"); err != nil {
-			return 0, err
-		}
+	if err := s.checkBeforeMigration(ctx); err != nil {
+		return 0, err
 	}
 	tx, err := s.conn.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, fmt.Errorf("bring the journal %s from schema version %d to %d: %w", s.path, version, schemaVersion, damaged(s.path, err))
+	if err == nil {
+		defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+		err = migrateSchema(ctx, tx, version)
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
-	err = migrateSchema(ctx, tx, version)
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -130,10 +123,42 @@ func (s *store) migrate(ctx context.Context) (from int, err error) {
 	return version, nil
 }
 
-// databaseBytes is how large the database is, with pages that are free for use again.
-func (s *store) databaseBytes(ctx context.Context) (pages int64, err error) {
-	err = s.conn.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages)
-	return pages * pageSize, err
+// checkBeforeMigration makes of an older journal the checks of a start.
+func (s *store) checkBeforeMigration(ctx context.Context) error {
+	result, err := checkpoint(ctx, s.conn)
+	if err != nil {
+		return fmt.Errorf("move the journal's log into the database: %w", damaged(s.path, err))
+	}
+	if err := s.checkLength(ctx, result); err != nil {
+		return err
+	}
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return fmt.Errorf("look at the journal: %w", err)
+	}
+	if info.Size() > quickCheckBytes {
+		return nil
+	}
+	return checkStructure(ctx, s.conn, s.path, "quick_check(10)")
+}
+
+// checkLength refuses a database that is shorter than it says. With frames left in the log, it may be.
+func (s *store) checkLength(ctx context.Context, last checkpointResult) error {
+	if last.busy || !last.complete() {
+		return nil
+	}
+	var pages int64
+	if err := s.conn.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages); err != nil {
+		return damaged(s.path, err)
+	}
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return fmt.Errorf("look at the journal: %w", err)
+	}
+	if info.Size() < pages*pageSize {
+		return &DamagedError{Path: s.path, Err: fmt.Errorf("the file has %d bytes and should have %d", info.Size(), pages*pageSize)}
+	}
+	return nil
 }
 
 func (s *store) prepare(ctx context.Context) error {

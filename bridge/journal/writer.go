@@ -26,8 +26,9 @@ type writer struct {
 	store *store
 	// inDoubt is the failure after which the connection must be opened anew before anything else is answered.
 	inDoubt error
-	// failing and upkeepFailing are set from a failure to the next success, so that each is logged once.
-	failing, upkeepFailing bool
+	// upkeepFailing is set from a failure to the next success, so that it is logged once.
+	upkeepFailing bool
+	outage        outage
 	// database is the file that was opened first.
 	database os.FileInfo
 
@@ -69,7 +70,7 @@ func (w *writer) start(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("move the journal's log into the database: %w", damaged(w.path, err))
 	}
-	if err := w.checkLength(ctx, result); err != nil {
+	if err := w.store.checkLength(ctx, result); err != nil {
 		return err
 	}
 	prepare := w.registerSinks
@@ -83,25 +84,6 @@ func (w *writer) start(ctx context.Context) (err error) {
 		return err
 	}
 	return w.load(ctx)
-}
-
-// checkLength refuses a database that is shorter than it says. With frames left in the log, it may be.
-func (w *writer) checkLength(ctx context.Context, last checkpointResult) error {
-	if last.busy || !last.complete() {
-		return nil
-	}
-	var pages int64
-	if err := w.store.pageCount.QueryRowContext(ctx).Scan(&pages); err != nil {
-		return damaged(w.path, err)
-	}
-	info, err := os.Stat(w.path)
-	if err != nil {
-		return fmt.Errorf("look at the journal: %w", err)
-	}
-	if info.Size() < pages*pageSize {
-		return &DamagedError{Path: w.path, Err: fmt.Errorf("the file has %d bytes and should have %d", info.Size(), pages*pageSize)}
-	}
-	return nil
 }
 
 // quickCheck checks the structure of a small database. A large one would hold up the start too long.
@@ -295,8 +277,7 @@ func (w *writer) commit(ctx context.Context, batch []*request) {
 		w.fail(ctx, batch, err)
 		return
 	}
-	if w.failing {
-		w.failing = false
+	if w.outage.end() {
 		w.log.InfoContext(ctx, "the journal can write again")
 	}
 	w.metrics.commitSeconds.Observe(w.now().Sub(started).Seconds())
@@ -314,8 +295,7 @@ func (w *writer) fail(ctx context.Context, batch []*request, err error) {
 	if isDamage(err) {
 		err = &DamagedError{Path: w.path, Err: err}
 	}
-	if !w.failing {
-		w.failing = true
+	if w.outage.begin(err.Error()) {
 		w.log.ErrorContext(ctx, "the journal cannot write; webhooks are refused until it can", "error", err, "requests", len(batch))
 	}
 	for _, r := range batch {
