@@ -15,6 +15,8 @@ TEST_TIMEOUT ?= 10m
 RACE_TIMEOUT ?= 20m
 FUZZTIME ?= 30s
 BENCH ?= .
+# A schedule of make torture to repeat.
+SEED ?= 0
 
 # The linter, in the one version that counts. It is kept outside the clone, since building it takes minutes.
 GOLANGCI_LINT_VERSION := v2.15.0
@@ -26,7 +28,7 @@ TAG ?= dev
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## build the bridge and start it, with NATS inside and its data in ./data
@@ -61,6 +63,23 @@ bench: ## run the benchmarks (BENCH=name, PKG=./bridge/...)
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	bash .ci/fuzz $(FUZZTIME)
+
+.PHONY: torture
+torture: ## break everything at least once under load, and account for every event (SEED=n repeats a run)
+	@$(call torture,3m,20m)
+
+.PHONY: torture-long
+torture-long: ## the same for an hour
+	@$(call torture,60m,90m)
+
+# $(1) is how long it goes on breaking things, $(2) when it counts as hanging altogether. The report is in dist/torture.
+define torture
+	if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then \
+		echo "Java 17 or Maven is not installed: without a real Apache Kafka there is no torture run."; \
+	fi; \
+	$(GO) test -count=1 -v -run '^TestTorture$$' -timeout $(2) ./bridge/app/torture \
+		-torture=$(1) -torture.seed=$(SEED) -torture.report='$(CURDIR)/dist/torture'
+endef
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run golangci-lint, format included
