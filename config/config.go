@@ -28,13 +28,13 @@ type Config struct {
 	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made on the first start and kept in the data directory."`
 	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks; whoever reaches the listener can then publish events."`
 	WebhookTolerance time.Duration `envconfig:"WEBHOOK_TOLERANCE" default:"5m" min:"1s" max:"24h" desc:"How far the timestamp of a signature may be off from this machine's clock, from 1s to 24h."`
-	MaxBody          Bytes         `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB; larger ones are answered 413."`
+	MaxBody          Bytes         `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB, or 7MiB with the embedded NATS server; larger ones are answered 413."`
 	MaxInFlight      int           `envconfig:"MAX_IN_FLIGHT" default:"1024" min:"1" max:"100000" desc:"Webhooks worked on at the same time, from 1 to 100000; more are answered 503."`
 	SummaryEvents    bool          `envconfig:"SUMMARY_EVENTS" default:"false" desc:"Add one event that sums up the invocation after the function events of each workflow webhook."`
 	Ack              string        `envconfig:"ACK" default:"journal" options:"journal,sinks" unsupported:"this version acknowledges webhooks from the journal only" desc:"What a 2xx answer stands for: stored in the journal, or acknowledged by every sink."`
 
 	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" desc:"Directory of the journal, the webhook secret that was made and the embedded NATS server's files; created when it is not there."`
-	JournalMaxBytes Bytes         `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB; when undelivered webhooks fill it, new ones are answered 503."`
+	JournalMaxBytes Bytes         `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB and four times MAX_BODY; when undelivered webhooks fill it, new ones are answered 503."`
 	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, so that one that comes again is recognised; at least 1s."`
 
 	Sinks              Sinks  `envconfig:"SINKS" default:"nats" desc:"Where events go: a list of name=kind, separated by commas, with the kinds nats and kafka; nats alone is short for nats=nats."`
@@ -55,9 +55,9 @@ type Sink struct {
 	Kind string
 
 	Format      string        `envconfig:"FORMAT" default:"binary" options:"binary,structured,plain" desc:"How an event is written: as CloudEvents with its attributes in headers (binary) or in one JSON document (structured), or its data alone (plain)."`
-	DeadLetter  string        `envconfig:"DEAD_LETTER" unsupported:"this version keeps dead letters in the journal only" desc:"Subject or topic that also gets the dead letters."`
+	DeadLetter  string        `envconfig:"DEAD_LETTER" type:"subject or topic" desc:"Subject or topic that dead letters are published to as well, apart from those of the events; CREATE_STREAM and CREATE_TOPIC hold for it too; empty: none."`
 	Required    bool          `envconfig:"REQUIRED" default:"true" unsupported:"in this version every sink is required" desc:"Whether a webhook waits for this sink's acknowledgement."`
-	GiveUpAfter time.Duration `envconfig:"GIVE_UP_AFTER" unsupported:"this version never gives up on a sink" desc:"How long an event is tried again before it goes to the dead letters."`
+	GiveUpAfter time.Duration `envconfig:"GIVE_UP_AFTER" min:"1s" desc:"How long an event may fail, or wait behind one that does, before it goes to the dead letters, at least 1s; empty or 0: for ever."`
 
 	NATS  *NATS
 	Kafka *Kafka

@@ -92,6 +92,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"NATS_URL=nats://me:pass@one:4222, tls://two", "NATS_TLS_CA_FILE="+file, "NATS_TLS_CERT_FILE="+file, "NATS_TLS_KEY_FILE="+file,
 		"NATS_STREAM=EVENTS", "NATS_CREATE_STREAM=false", "NATS_REPLICAS=3", "NATS_MAX_AGE=24h", "NATS_DEDUPE_WINDOW=2m",
 		"NATS_SUBJECT=events.{type}", "NATS_FORMAT=Structured", "NATS_REQUIRED=true",
+		"NATS_DEAD_LETTER=dead.letters", "NATS_GIVE_UP_AFTER=36h", "AUDIT_DEAD_LETTER=audit.dead", "AUDIT_GIVE_UP_AFTER=0",
 		"AUDIT_BROKERS=one:9092,two:9092,", "AUDIT_TOPIC=audit", "AUDIT_KEY={workflow}", "AUDIT_CREATE_TOPIC=1", "AUDIT_PARTITIONS=6",
 		"AUDIT_REPLICATION_FACTOR=1", "AUDIT_TLS=true", "AUDIT_TLS_CA_FILE="+file, "AUDIT_TLS_CERT_FILE="+file, "AUDIT_TLS_KEY_FILE="+file,
 		"AUDIT_SASL_MECHANISM=scram-sha-512", "AUDIT_SASL_USERNAME=me", "AUDIT_SASL_PASSWORD=pass", "AUDIT_COMPRESSION=ZSTD", "AUDIT_FORMAT=plain",
@@ -115,6 +116,10 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}, kafka)
 	require.Equal(t, "structured", c.Sinks[0].Format)
 	require.Equal(t, "plain", c.Sinks[1].Format)
+	require.Equal(t, "dead.letters", c.Sinks[0].DeadLetter)
+	require.Equal(t, 36*time.Hour, c.Sinks[0].GiveUpAfter)
+	require.Equal(t, "audit.dead", c.Sinks[1].DeadLetter)
+	require.Zero(t, c.Sinks[1].GiveUpAfter, "never")
 
 	bridge := *c
 	bridge.WebhookSecrets, bridge.Sinks, bridge.given = nil, nil, nil

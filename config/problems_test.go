@@ -62,16 +62,23 @@ func TestProblems(t *testing.T) {
 
 		"certificate without key": {"TLS_CERT_FILE=" + file, []string{`TLS_KEY_FILE: is not set, and FNBRIDGE_TLS_CERT_FILE is`}},
 		"key without certificate": {"TLS_KEY_FILE_FILE=" + write(t, file), []string{`TLS_CERT_FILE: is not set, and FNBRIDGE_TLS_KEY_FILE_FILE is`}},
-		"journal below a webhook": {"JOURNAL_MAX_BYTES=1MiB\nMAX_BODY=2MiB", []string{`JOURNAL_MAX_BYTES: 1MiB is less than one webhook of FNBRIDGE_MAX_BODY (2MiB) needs`}},
+		"journal of few webhooks": {"JOURNAL_MAX_BYTES=7MiB\nMAX_BODY=2MiB", []string{`JOURNAL_MAX_BYTES: 7MiB is less than 4 times FNBRIDGE_MAX_BODY (2MiB), so that few webhooks could fill the journal: give at least 8MiB, or a smaller`}},
+		"body and embedded NATS":  {"MAX_BODY=8MiB", []string{`MAX_BODY: 8MiB is more than the embedded NATS server stores in one message: give at most 7MiB, or set FNBRIDGE_NATS_URL to a server whose max_payload is larger`}},
 		"one port twice":          {"OPS_LISTEN=127.0.0.1:8080", []string{`OPS_LISTEN: 127.0.0.1:8080 is taken by FNBRIDGE_LISTEN (:8080)`}},
 		"port of embedded NATS":   {"EMBEDDED_NATS_LISTEN=127.0.0.1:8081", []string{`EMBEDDED_NATS_LISTEN: 127.0.0.1:8081 is taken by FNBRIDGE_OPS_LISTEN`}},
 
 		"ack at the sinks": {"ACK=Sinks", []string{`ACK: "Sinks" is not supported, as this version acknowledges webhooks from the journal only: leave it out, or give journal`}},
 		"ack unknown":      {"ACK=never", []string{`ACK: "never" is not known: give journal or sinks`}},
-		"dead letter":      {"NATS_DEAD_LETTER=dead", []string{`NATS_DEAD_LETTER: "dead" is not supported, as this version keeps dead letters in the journal only: leave it out`}},
 		"best effort":      {"NATS_REQUIRED=false", []string{`NATS_REQUIRED: "false" is not supported, as in this version every sink is required`}},
-		"giving up":        {"NATS_GIVE_UP_AFTER=1h", []string{`NATS_GIVE_UP_AFTER: "1h" is not supported, as this version never gives up`}},
-		"giving up, when?": {"NATS_GIVE_UP_AFTER=soon", []string{`NATS_GIVE_UP_AFTER: "soon" is not a duration: give numbers with a unit of ms, s, m or h, such as 24h`}},
+		"giving up soon":   {"NATS_GIVE_UP_AFTER=999ms", []string{`NATS_GIVE_UP_AFTER: "999ms" is not a duration of at least 1s, or 0: give numbers with a unit of ms, s, m or h, such as 24h`}},
+		"giving up, when?": {"NATS_GIVE_UP_AFTER=soon", []string{`NATS_GIVE_UP_AFTER: "soon" is not a duration of at least 1s, or 0: give`}},
+		"giving up before": {"NATS_GIVE_UP_AFTER=-1h", []string{`NATS_GIVE_UP_AFTER: "-1h" is not a duration of at least 1s, or 0`}},
+
+		"dead letters among events":       {kafka + "KAFKA_TOPIC=a\nKAFKA_DEAD_LETTER=a", []string{`KAFKA_DEAD_LETTER: a is the topic of the events, whose consumers would take dead letters for events: give a topic of its own, such as a-dead-letters`}},
+		"dead letters to a template":      {kafka + "KAFKA_DEAD_LETTER=dead.{status}", []string{`KAFKA_DEAD_LETTER: "dead.{status}" is not a name of a topic: give one fixed topic`}},
+		"dead letters to dots":            {kafka + "KAFKA_DEAD_LETTER=..", []string{`KAFKA_DEAD_LETTER: ".." is not a name of a topic`}},
+		"dead letters among other events": {"SINKS=kafka,b=kafka\nKAFKA_BROKERS=a:1\nB_BROKERS=a:1\nB_TOPIC=b\nB_DEAD_LETTER=tensorlake-events", []string{`B_DEAD_LETTER: tensorlake-events is the topic of the events of the sink kafka`}},
+		"dead letters among later events": {"SINKS=kafka,b=kafka\nKAFKA_BROKERS=a:1\nB_BROKERS=a:1\nB_TOPIC=b\nKAFKA_DEAD_LETTER=b", []string{`KAFKA_DEAD_LETTER: b is the topic of the events of the sink b`}},
 
 		"no sinks":             {"SINKS=,", []string{`SINKS: there is no sink in it: give name or name=kind, several separated by commas; kinds are nats or kafka`}},
 		"sink without kind":    {"SINKS=audit", []string{`SINKS: "audit" has no kind: give audit=nats or audit=kafka`}},

@@ -52,14 +52,15 @@ func TestVariables(t *testing.T) {
 	require.Equal(t, GroupSinks, found["FNBRIDGE_<SINK>_FORMAT"].Group)
 	require.Equal(t, "name", found["FNBRIDGE_NATS_STREAM"].Type)
 	require.Equal(t, "template", found["FNBRIDGE_NATS_SUBJECT"].Type)
+	require.Equal(t, "subject or topic", found["FNBRIDGE_<SINK>_DEAD_LETTER"].Type)
 	for name := range found {
-		for _, unsupported := range []string{"ACK", "DEAD_LETTER", "REQUIRED", "GIVE_UP_AFTER"} {
+		for _, unsupported := range []string{"ACK", "REQUIRED"} {
 			require.False(t, strings.HasSuffix(name, "_"+unsupported), name)
 		}
 	}
 	// All the rest of the fields are there.
 	fields := len(bridgeFields()) + len(everySinkFields()) + len(kindFields(KindNATS)) + len(kindFields(KindKafka))
-	require.Len(t, found, fields-4)
+	require.Len(t, found, fields-2)
 }
 
 func TestWriteMarkdown(t *testing.T) {

@@ -6,6 +6,15 @@ import (
 	"strings"
 )
 
+const (
+	// maxEmbeddedBody is the largest body that the embedded NATS server stores for sure, when an event has all of it as its
+	// data. It takes 8 MiB a message, headers included.
+	maxEmbeddedBody Bytes = 7 << 20
+	// leastBodies is how many webhooks of the greatest size the journal has room for at the least, so that one that waits
+	// does not shut out the next.
+	leastBodies = 4
+)
+
 // checkTogether finds values that are right one by one, and wrong beside each other.
 func (l *loader) checkTogether() {
 	l.checkBridge()
@@ -54,8 +63,9 @@ func (l *loader) checkBridge() {
 	if as, ok := l.given("", "WEBHOOK_SECRETS"); ok && c.InsecureUnsigned {
 		l.problem(c.Variable("", "INSECURE_UNSIGNED"), "true accepts webhooks that nobody signed, although %s is set: remove one of the two", as)
 	}
-	if !l.bad(prefix+"JOURNAL_MAX_BYTES") && !l.bad(prefix+"MAX_BODY") && c.JournalMaxBytes < c.MaxBody {
-		l.problem(c.Variable("", "JOURNAL_MAX_BYTES"), "%s is less than one webhook of FNBRIDGE_MAX_BODY (%s) needs: give more, such as 8GiB", c.JournalMaxBytes, c.MaxBody)
+	if !l.bad(prefix+"JOURNAL_MAX_BYTES") && !l.bad(prefix+"MAX_BODY") && c.JournalMaxBytes < leastBodies*c.MaxBody {
+		l.problem(c.Variable("", "JOURNAL_MAX_BYTES"), "%s is less than %d times FNBRIDGE_MAX_BODY (%s), so that few webhooks could fill the journal: give at least %s, or a smaller FNBRIDGE_MAX_BODY",
+			c.JournalMaxBytes, leastBodies, c.MaxBody, leastBodies*c.MaxBody)
 	}
 }
 
@@ -127,6 +137,10 @@ func (l *loader) checkNATS(s *Sink) {
 	}
 
 	if !l.external(*s) {
+		if c.MaxBody > maxEmbeddedBody && !l.bad(prefix+"MAX_BODY") {
+			l.problem(c.Variable("", "MAX_BODY"), "%s is more than the embedded NATS server stores in one message: give at most %s, or set %s to a server whose max_payload is larger",
+				c.MaxBody, maxEmbeddedBody, prefixOf(name)+"URL")
+		}
 		for _, v := range []string{"CREDS_FILE", "TOKEN", "USER", "PASSWORD", "NKEY_FILE", "TLS_CA_FILE", "TLS_CERT_FILE", "TLS_KEY_FILE"} {
 			if as, ok := l.given(name, v); ok {
 				l.problem(as, "is for a server of your own, and the embedded one takes no credentials and no TLS: set %s, or leave this out", prefixOf(name)+"URL")
@@ -144,9 +158,19 @@ func (l *loader) checkNATS(s *Sink) {
 }
 
 func (l *loader) checkKafka(s *Sink) {
-	k, name := s.Kafka, s.Name
+	c, k, name := l.config, s.Kafka, s.Name
 	if _, ok := l.given(name, "BROKERS"); !ok {
 		l.problem(prefixOf(name)+"BROKERS", "is not set: give host:port of one broker or more, separated by commas, such as broker-1:9092,broker-2:9092")
+	}
+
+	switch as := c.Variable(name, "DEAD_LETTER"); {
+	case s.DeadLetter == "":
+	case !isTopic(s.DeadLetter):
+		l.problem(as, "%s is not a name of a topic: give one fixed topic, at most 249 of a-z, A-Z, 0-9, dot, _ and -, such as %s-dead-letters",
+			quote(s.DeadLetter), k.Topic)
+	case s.DeadLetter == k.Topic:
+		l.problem(as, "%s is the topic of the events, whose consumers would take dead letters for events: give a topic of its own, such as %s-dead-letters",
+			s.DeadLetter, k.Topic)
 	}
 
 	l.both(name, "TLS_CERT_FILE", "TLS_KEY_FILE")
@@ -183,8 +207,20 @@ func (l *loader) checkPair(a, b Sink) {
 			l.problem(l.config.Variable(b.Name, "SUBJECT"), "the sink %s publishes on %s of the same server, and a subject belongs to one stream: give each sink a subject of its own, such as %s.{route}",
 				a.Name, a.NATS.Subject, b.Name)
 		}
-	case a.Kafka != nil && b.Kafka != nil && len(a.Kafka.Brokers) > 0 && a.Kafka.Topic == b.Kafka.Topic && sameSet(a.Kafka.Brokers, b.Kafka.Brokers):
-		l.warn(l.config.Variable(b.Name, "TOPIC"), "the sink %s writes to the topic %s of the same brokers: it will hold every event twice", a.Name, a.Kafka.Topic)
+	case a.Kafka != nil && b.Kafka != nil && len(a.Kafka.Brokers) > 0 && sameSet(a.Kafka.Brokers, b.Kafka.Brokers):
+		if a.Kafka.Topic == b.Kafka.Topic {
+			l.warn(l.config.Variable(b.Name, "TOPIC"), "the sink %s writes to the topic %s of the same brokers: it will hold every event twice", a.Name, a.Kafka.Topic)
+		}
+		l.checkLettersApart(a, b)
+		l.checkLettersApart(b, a)
+	}
+}
+
+// checkLettersApart demands that the dead letters of a Kafka sink go to another topic than the events of one at the same brokers.
+func (l *loader) checkLettersApart(of, from Sink) {
+	if of.DeadLetter != "" && of.DeadLetter == from.Kafka.Topic && of.DeadLetter != of.Kafka.Topic {
+		l.problem(l.config.Variable(of.Name, "DEAD_LETTER"), "%s is the topic of the events of the sink %s, whose consumers would take dead letters for events: give a topic of its own, such as %s-dead-letters",
+			of.DeadLetter, from.Name, of.Kafka.Topic)
 	}
 }
 

@@ -60,8 +60,12 @@ func (f field) isDefault(value reflect.Value) bool {
 	return fmt.Sprint(value) == f.defaultValue || f.defaultValue == "" && value.IsZero()
 }
 
-// inRange tells whether the value is within min and max, which are written like the value itself.
+// inRange tells whether the value is within min and max, which are written like the value itself. The default is allowed
+// even outside: a duration of 0 that means never.
 func (f field) inRange(value reflect.Value) bool {
+	if f.isDefault(value) {
+		return true
+	}
 	within := func(limit string, sign int) bool {
 		if limit == "" {
 			return true
@@ -116,6 +120,8 @@ func (f field) limits() string {
 	switch {
 	case f.min != "" && f.max != "":
 		return " from " + f.min + " to " + f.max
+	case f.min != "" && f.defaultValue == "":
+		return " of at least " + f.min + ", or 0"
 	case f.min != "":
 		return " of at least " + f.min
 	default:
@@ -150,11 +156,15 @@ func checkText(holds, text string) string {
 			return quote(text) + " is not a subject: give a template without white space, such as tensorlake.{route}"
 		}
 	case holdsTopic:
-		if !topicName.MatchString(text) || text == "." || text == ".." {
+		if !isTopic(text) {
 			return quote(text) + " is not a name of a topic: give at most 249 of a-z, A-Z, 0-9, dot, _ and -, such as tensorlake-events"
 		}
 	}
 	return ""
+}
+
+func isTopic(text string) bool {
+	return topicName.MatchString(text) && text != "." && text != ".."
 }
 
 func checkFile(path string) string {

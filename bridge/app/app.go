@@ -172,7 +172,8 @@ func (a *App) openSinks(context.Context) error {
 		a.sinks = append(a.sinks, sink)
 		a.undoLater("sink "+c.Name, sink.Close)
 		d, err := delivery.New(delivery.Options{
-			Journal: a.journal, Sink: sink, Events: a.events(), Logger: a.log, Registerer: a.metrics, Now: a.now,
+			Journal: a.journal, Sink: sink, Events: a.events(), GiveUpAfter: c.GiveUpAfter,
+			Logger: a.log, Registerer: a.metrics, Now: a.now,
 		})
 		if err != nil {
 			return err

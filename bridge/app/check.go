@@ -24,6 +24,8 @@ type SinkCheck struct {
 	Error string `json:"error,omitempty"`
 	// Cause is "blocked" if somebody has to mend something, "retry" if it may pass by itself.
 	Cause string `json:"cause,omitempty"`
+	// Warning says why dead letters could not be published to their own address now. Events can be all the same.
+	Warning string `json:"warning,omitempty"`
 }
 
 // CheckSink asks a sink's broker whether events could be published now, until ctx ends. cfg must have passed Validate.
@@ -33,7 +35,13 @@ func CheckSink(ctx context.Context, cfg *config.Config, s config.Sink) SinkCheck
 	if err != nil {
 		err = bridge.Blocked(err) // one of the settings, or a file that they name
 	} else {
-		err = errors.Join(sink.Check(ctx), sink.Close(context.WithoutCancel(ctx)))
+		err = sink.Check(ctx)
+		if letters, ok := sink.(interface{ CheckDeadLetters(ctx context.Context) error }); ok && err == nil {
+			if warning := letters.CheckDeadLetters(ctx); warning != nil {
+				r.Warning = warning.Error()
+			}
+		}
+		err = errors.Join(err, sink.Close(context.WithoutCancel(ctx)))
 	}
 	if err == nil {
 		r.OK = true

@@ -138,7 +138,7 @@ func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
 	require.NoError(t, err)
 	proxy := faultproxy.New(t, server.Addr().String())
 	proxy.Stall()
-	r := start(t, t.TempDir(), map[string]string{"NATS_URL": "nats://" + proxy.Addr(), "JOURNAL_MAX_BYTES": "1MiB"})
+	r := start(t, t.TempDir(), map[string]string{"NATS_URL": "nats://" + proxy.Addr(), "JOURNAL_MAX_BYTES": "1MiB", "MAX_BODY": "256KiB"})
 	t.Cleanup(func() {
 		require.NoError(t, r.stop())
 		require.NoError(t, server.Shutdown(context.WithoutCancel(t.Context())))

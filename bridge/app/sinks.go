@@ -3,6 +3,7 @@ package app
 import (
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -21,7 +22,7 @@ func SinkOptions(cfg *config.Config, s config.Sink, log *slog.Logger) sinks.Opti
 		c := s.Kafka
 		key, _ := bridge.ParseTemplate(c.Key)
 		return sinks.Options{Kafka: &kafka.Options{
-			Name: s.Name, Brokers: c.Brokers, Topic: c.Topic, Key: key, Format: format,
+			Name: s.Name, Brokers: c.Brokers, Topic: c.Topic, Key: key, Format: format, DeadLetter: s.DeadLetter,
 			CreateTopic: c.CreateTopic, Partitions: c.Partitions, ReplicationFactor: c.ReplicationFactor,
 			TLS: c.TLS, TLSCAFile: c.TLSCAFile, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
 			SASLMechanism: c.SASLMechanism, SASLUsername: c.SASLUsername, SASLPassword: c.SASLPassword.Reveal(),
@@ -38,7 +39,7 @@ func SinkOptions(cfg *config.Config, s config.Sink, log *slog.Logger) sinks.Opti
 		Name: s.Name, URL: url, CredsFile: c.CredsFile, Token: c.Token.Reveal(), User: c.User, Password: c.Password.Reveal(),
 		NKeyFile: c.NKeyFile, TLSCAFile: c.TLSCAFile, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
 		Stream: c.Stream, CreateStream: c.CreateStream, Replicas: c.Replicas, MaxAge: c.MaxAge, DedupeWindow: c.DedupeWindow,
-		Subject: subject, Format: format, Logger: log,
+		Subject: subject, Format: format, DeadLetter: s.DeadLetter, Logger: log,
 	}}
 }
 
@@ -57,6 +58,9 @@ func Validate(cfg *config.Config) config.Errors {
 				err = nats.ValidateSubject(subject)
 			}
 			check(s, "SUBJECT", err)
+			if err == nil && s.DeadLetter != "" {
+				check(s, "DEAD_LETTER", validateDeadLetter(cfg, s))
+			}
 		}
 		if s.Kafka != nil {
 			_, err := bridge.ParseTemplate(s.Kafka.Key)
@@ -64,6 +68,25 @@ func Validate(cfg *config.Config) config.Errors {
 		}
 	}
 	return problems
+}
+
+// validateDeadLetter tells whether the dead letters of a nats sink stay apart from its events, and from those that other
+// sinks publish to the same servers.
+func validateDeadLetter(cfg *config.Config, of config.Sink) error {
+	servers := func(s config.Sink) []string { return slices.Sorted(slices.Values(s.NATS.URL.Reveal())) }
+	for _, s := range cfg.Sinks {
+		if s.NATS == nil || !slices.Equal(servers(s), servers(of)) {
+			continue
+		}
+		subject, err := bridge.ParseTemplate(s.NATS.Subject)
+		if err != nil || nats.ValidateSubject(subject) != nil {
+			continue // a problem of its own
+		}
+		if err := nats.ValidateDeadLetter(of.DeadLetter, subject); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func usesEmbedded(cfg *config.Config) bool {

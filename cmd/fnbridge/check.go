@@ -73,6 +73,9 @@ func printCheck(c console, r app.SinkCheck, asJSON bool) error {
 	if !r.OK {
 		text = "cannot be published to, " + outlook(r.Cause) + "\n" + indent(printableLines(r.Error))
 	}
+	if r.Warning != "" {
+		text += "\n" + indent(printableLines("warning: dead letters cannot be published to their address: "+r.Warning))
+	}
 	_, err := fmt.Fprintf(c.out, "sink %s (%s)  %s\n", r.Sink, r.Kind, text)
 	return err
 }
