@@ -69,7 +69,7 @@ func playStopped(ctx context.Context, r *run, long bool) {
 
 // playBacklog kills the bridge while its sinks are away and webhooks have gathered for them.
 func playBacklog(ctx context.Context, r *run, long bool) {
-	webhooks, rate := int64(1500), 400.0
+	webhooks, rate := int64(1500), 300.0
 	if long {
 		webhooks = 3000 + r.rand.Int64N(7000)
 	}

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,10 +30,10 @@ const (
 )
 
 // crash is what no log of the bridge may hold.
-var crash = regexp.MustCompile(`(?m)panic|^fatal error|DATA RACE|^goroutine \d+ \[`) //nolint:gochecknoglobals // compiled once
+var crash = regexp.MustCompile(`(?m)panic|^fatal error|DATA RACE|^goroutine \d+ \[`)
 
-// bridgeProcess is the bridge: a process that can be killed and started again at the same addresses. start, setEnv
-// and whatever ends the process are for one goroutine; the rest is safe for concurrent use.
+// bridgeProcess is the bridge: a process that can be killed and started again at the same addresses. start and
+// whatever ends the process are for one goroutine; the rest is safe for concurrent use.
 type bridgeProcess struct {
 	binary  string
 	logFile string
@@ -83,15 +82,6 @@ func newBridge(t *testing.T, binary, logFile string, env []string, failf func(st
 		}
 	})
 	return b
-}
-
-// setEnv sets a variable (NAME without FNBRIDGE_) for the next starts; the value "" unsets it.
-func (b *bridgeProcess) setEnv(name, value string) {
-	if value == "" {
-		delete(b.env, name)
-		return
-	}
-	b.env[name] = value
 }
 
 // start starts the process and returns at once. overrides (NAME=value) are for this start only.
@@ -155,7 +145,7 @@ func (b *bridgeProcess) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-c.done:
-			return fmt.Errorf("the bridge ended by itself: %w\n%s", c.err, lastLines(b.output(), 20))
+			return fmt.Errorf("the bridge ended by itself: %w\n%s", c.err, lastLines(b.output()))
 		case <-ctx.Done():
 			return fmt.Errorf("the bridge is not ready (%w): %w", err, ctx.Err())
 		case <-tick.C:
@@ -216,19 +206,19 @@ func (b *bridgeProcess) kill() {
 	}
 	b.sampleMemory()
 	if c.ended() {
-		b.failf("the bridge ended by itself: %v\n%s", c.err, lastLines(b.output(), 20))
+		b.failf("the bridge ended by itself: %v\n%s", c.err, lastLines(b.output()))
 	}
 	c.kill()
 	b.gone()
 }
 
-// terminate ends it with SIGTERM and returns its exit code; 0 is the only right one, which the caller need not check.
-func (b *bridgeProcess) terminate(ctx context.Context) (code int) {
+// terminate ends it with SIGTERM, after which its exit code has to be 0.
+func (b *bridgeProcess) terminate(ctx context.Context) {
 	c := b.current()
 	if c == nil || c.ended() {
-		b.failf("the bridge was to be stopped, and has ended by itself\n%s", lastLines(b.output(), 20))
+		b.failf("the bridge was to be stopped, and has ended by itself\n%s", lastLines(b.output()))
 		b.gone()
-		return -1
+		return
 	}
 	b.sampleMemory()
 	c.signal(syscall.SIGTERM)
@@ -241,12 +231,10 @@ func (b *bridgeProcess) terminate(ctx context.Context) (code int) {
 		c.signal(syscall.SIGQUIT) // its goroutines are in the log then
 		c.awaitOrKill(2 * time.Second)
 	}
-	code = c.exitCode()
-	if code != 0 {
-		b.failf("the bridge ended with exit code %d after SIGTERM\n%s", code, lastLines(b.output(), 20))
+	if code := c.exitCode(); code != 0 {
+		b.failf("the bridge ended with exit code %d after SIGTERM\n%s", code, lastLines(b.output()))
 	}
 	b.gone()
-	return code
 }
 
 // gone notes that the process has ended and looks at what it wrote.
@@ -293,15 +281,15 @@ func (b *bridgeProcess) output() string {
 type metrics []series
 
 type series struct {
-	name, labels string
-	value        float64
+	name  string
+	value float64
 }
 
-// sum adds up the series of a metric whose labels hold all of labels: sum("fnbridge_sink_up", `sink="kafka"`).
-func (m metrics) sum(name string, labels ...string) float64 {
+// sum adds up the series of a metric.
+func (m metrics) sum(name string) float64 {
 	sum := 0.0
 	for _, s := range m {
-		if s.name == name && !slices.ContainsFunc(labels, func(label string) bool { return !strings.Contains(s.labels, label) }) {
+		if s.name == name {
 			sum += s.value
 		}
 	}
@@ -324,16 +312,10 @@ func (b *bridgeProcess) metrics(ctx context.Context) (metrics, error) {
 		if err != nil {
 			return nil, fmt.Errorf("/metrics has the line %q: %w", line, err)
 		}
-		name, labels, _ := strings.Cut(line[:at], "{")
-		all = append(all, series{name: name, labels: labels, value: value})
+		name, _, _ := strings.Cut(line[:at], "{")
+		all = append(all, series{name, value})
 	}
 	return all, nil
-}
-
-// metric returns the sum of the series of a metric whose labels hold all of labels.
-func (b *bridgeProcess) metric(ctx context.Context, name string, labels ...string) (float64, error) {
-	m, err := b.metrics(ctx)
-	return m.sum(name, labels...), err
 }
 
 // sampleMemory notes the most memory that the process has had resident so far, as the kernel counts it.
@@ -364,7 +346,8 @@ func (b *bridgeProcess) peakMemory() int64 {
 	return b.peak
 }
 
-func lastLines(s string, n int) string {
+// lastLines is the end of an output, for people.
+func lastLines(s string) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }

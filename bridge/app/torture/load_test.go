@@ -207,13 +207,6 @@ func (l *load) count() loadCounts {
 	return l.counts
 }
 
-// forget says that the bridge may take for new what it has accepted until now.
-func (l *load) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.memoryFrom = time.Now()
-}
-
 // pace lets workers begin webhooks. While all of them are at work it does not save up.
 func (l *load) pace() {
 	for {

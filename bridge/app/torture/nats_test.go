@@ -188,7 +188,7 @@ func (n *natsSide) env() []string {
 	}
 }
 
-func (n *natsSide) consume(ctx context.Context, l *ledger) { n.reader.run(ctx, l) }
+func (n *natsSide) consume(ctx context.Context, l *ledger) { n.reader.consume(ctx, l) }
 
 // stall holds back what goes between bridge and servers, without closing anything; unstall lets it go on.
 func (n *natsSide) stall() {
@@ -408,8 +408,8 @@ type streamReader struct {
 	next    uint64    // the sequence number that is read next
 }
 
-// run reads until ctx ends.
-func (s *streamReader) run(ctx context.Context, l *ledger) {
+// consume reads until ctx ends.
+func (s *streamReader) consume(ctx context.Context, l *ledger) {
 	retry := time.NewTicker(100 * time.Millisecond)
 	defer retry.Stop()
 	for ctx.Err() == nil {

@@ -50,13 +50,13 @@ func (c *chain) next(r *rand.Rand) []byte {
 
 // functionCount is mostly small, sometimes 0, rarely large.
 func functionCount(r *rand.Rand) int {
-	switch p := r.IntN(1000); {
-	case p < 50:
+	switch p := r.IntN(10_000); {
+	case p < 500:
 		return 0
-	case p < 990:
-		return 1 + r.IntN(4)
-	case p < 998:
-		return 20 + r.IntN(200)
+	case p < 9_960:
+		return 1 + r.IntN(3)
+	case p < 9_998:
+		return 20 + r.IntN(100)
 	default:
 		return 1000 + r.IntN(2000)
 	}

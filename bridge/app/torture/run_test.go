@@ -40,9 +40,8 @@ type side interface {
 	faults() []fault
 }
 
-// broker is a side that holds events.
-type broker interface {
-	side
+// consumer is an ordinary consumer of a broker's events.
+type consumer interface {
 	// consume feeds the ledger with all that the broker stores, until ctx ends. It survives every fault.
 	consume(ctx context.Context, l *ledger)
 }
@@ -133,29 +132,30 @@ func (r *run) play(ctx context.Context, f fault, seed, number uint64) error {
 	before := r.load.count()
 	f.play(ctx, r)
 	mended := time.Now()
-	if err := r.recovered(ctx); err != nil {
-		r.outcomes.add(f.kind, mended.Sub(began), time.Since(mended))
-		return fmt.Errorf("%s: hangs: %w", f.kind, err)
-	}
+	last, err := r.recovered(ctx)
 	took := time.Since(mended)
 	r.outcomes.add(f.kind, mended.Sub(began), took)
+	if err != nil {
+		return fmt.Errorf("%s: hangs: %w", f.kind, err)
+	}
 	after := r.load.count()
-	r.logf("     mended after %.1f s, well again %.1f s later; %d webhooks accepted meanwhile, %d tries refused, %d unanswered",
-		mended.Sub(began).Seconds(), took.Seconds(), after.Accepted-before.Accepted, after.Refused-before.Refused, after.Unanswered-before.Unanswered)
+	r.logf("     mended after %.1f s, well again %.1f s later (last: %s); %d webhooks accepted meanwhile, %d tries refused, %d unanswered",
+		mended.Sub(began).Seconds(), took.Seconds(), last, after.Accepted-before.Accepted, after.Refused-before.Refused, after.Unanswered-before.Unanswered)
 	return r.rest(ctx)
 }
 
-// recovered waits until a new webhook, and with it all that was accepted before, has reached every sink.
-func (r *run) recovered(ctx context.Context) error {
+// recovered waits until a new webhook, and with it all that was accepted before, has reached every sink. It tells what
+// came last.
+func (r *run) recovered(ctx context.Context) (last string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoveryLimit)
 	defer cancel()
 	if err := r.bridge.awaitReady(ctx); err != nil {
-		return err
+		return "", err
 	}
 	if err := r.load.probe(ctx); err != nil {
-		return err
+		return "", err
 	}
-	return r.ledger.awaitDelivered(ctx)
+	return r.ledger.awaitLast(ctx)
 }
 
 // rest lets the load pause until nothing is left to do, and takes a sample of what the bridge uses then.
