@@ -43,8 +43,9 @@ type DeadLetterFilter struct {
 	unmarked  bool
 }
 
-// where returns f as conditions for the given version of the schema, with their arguments. Limit is not among them.
-func (f *DeadLetterFilter) where(version int) (conditions string, args []any, err error) {
+// statement returns a statement on what f selects, with the arguments for it: what comes before WHERE, f's conditions for
+// the given version of the schema, and what comes after. Limit is not among the conditions.
+func (f *DeadLetterFilter) statement(version int, before, after string) (query string, args []any, err error) {
 	retry, published := "retry_at", "published_at"
 	if version < 2 {
 		retry, published = "0", "0"
@@ -92,7 +93,7 @@ func (f *DeadLetterFilter) where(version int) (conditions string, args []any, er
 	if f.Unpublished {
 		add(published + " = 0")
 	}
-	return strings.Join(all, " AND "), args, nil
+	return before + " WHERE " + strings.Join(all, " AND ") + " " + after, args, nil
 }
 
 func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []DeadLetter, err error) {
@@ -100,17 +101,17 @@ func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []
 	if limit <= 0 {
 		limit = defaultLetterLimit
 	}
-	conditions, args, err := f.where(v.version)
-	if err != nil {
-		return nil, err
-	}
 	marks := "retry_at, published_at"
 	if v.version < 2 {
 		marks = "0, 0"
 	}
-	rows, err := v.db.QueryContext(ctx, `SELECT id, sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject, event_time,
-		partition_key, workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data, `+marks+`
-		FROM dead_letters WHERE `+conditions+` ORDER BY id LIMIT ?`, append(args, limit)...)
+	query, args, err := f.statement(v.version, `SELECT id, sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject,
+		event_time, partition_key, workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data, `+marks+`
+		FROM dead_letters`, "ORDER BY id LIMIT ?")
+	if err != nil {
+		return nil, err
+	}
+	rows, err := v.db.QueryContext(ctx, query, append(args, limit)...)
 	if err != nil {
 		return nil, err
 	}
@@ -138,26 +139,25 @@ func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []
 
 // countDeadLetters counts what f selects, and the bytes of its data.
 func (v *views) countDeadLetters(ctx context.Context, f DeadLetterFilter) (count, bytes int64, err error) {
-	conditions, args, err := f.where(v.version)
-	if err != nil {
-		return 0, 0, err
-	}
 	limit := int64(f.Limit)
 	if limit <= 0 {
 		limit = -1
 	}
-	err = v.db.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(size), 0) FROM (SELECT length(data) AS size FROM dead_letters WHERE `+conditions+
-		` ORDER BY id LIMIT ?)`, append(args, limit)...).Scan(&count, &bytes)
+	query, args, err := f.statement(v.version, "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT length(data) AS size FROM dead_letters", "ORDER BY id LIMIT ?)")
+	if err != nil {
+		return 0, 0, err
+	}
+	err = v.db.QueryRowContext(ctx, query, append(args, limit)...).Scan(&count, &bytes)
 	return count, bytes, err
 }
 
 // letterSinks returns the sinks of what f selects.
 func (v *views) letterSinks(ctx context.Context, f DeadLetterFilter) (sinks []string, err error) {
-	conditions, args, err := f.where(v.version)
+	query, args, err := f.statement(v.version, "SELECT DISTINCT sink FROM dead_letters", "ORDER BY sink")
 	if err != nil {
 		return nil, err
 	}
-	rows, err := v.db.QueryContext(ctx, `SELECT DISTINCT sink FROM dead_letters WHERE `+conditions+` ORDER BY sink`, args...)
+	rows, err := v.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -181,11 +181,11 @@ func (v *views) newestLetter(ctx context.Context) (id int64, err error) {
 // nextLetters returns the IDs of what one step of a change takes, and how much data they have: at least one of what
 // f selects, if there is one.
 func (v *views) nextLetters(ctx context.Context, f DeadLetterFilter) (ids []int64, bytes int64, err error) {
-	conditions, args, err := f.where(v.version)
+	query, args, err := f.statement(v.version, "SELECT id, length(data) FROM dead_letters", "ORDER BY id LIMIT ?")
 	if err != nil {
 		return nil, 0, err
 	}
-	rows, err := v.db.QueryContext(ctx, `SELECT id, length(data) FROM dead_letters WHERE `+conditions+` ORDER BY id LIMIT ?`, append(args, f.Limit)...)
+	rows, err := v.db.QueryContext(ctx, query, append(args, f.Limit)...)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -273,7 +273,8 @@ func (j *Journal) changeLettersByID(ctx context.Context, k kind, sink string, id
 	}
 	for chunk := range slices.Chunk(ids, maxChangedLetters) {
 		r := newRequest(k)
-		r.filter = DeadLetterFilter{Sink: sink, IDs: chunk}
+		// The writer may still read them when a caller whose context ended has gone on.
+		r.filter = DeadLetterFilter{Sink: sink, IDs: slices.Clone(chunk)}
 		if err := j.submit(ctx, r); err != nil {
 			return err
 		}
@@ -283,21 +284,21 @@ func (j *Journal) changeLettersByID(ctx context.Context, k kind, sink string, id
 
 // markForRetry marks what f selects for another try.
 func (s *store) markForRetry(ctx context.Context, f *DeadLetterFilter, at time.Time) (marked int64, err error) {
-	// 0 is for letters without a mark.
-	return s.updateLetters(ctx, "retry_at", max(toNanos(at), 1), f)
+	return s.updateLetters(ctx, "UPDATE dead_letters SET retry_at = ?", at, f)
 }
 
 // notePublished notes of what f selects that it was published to its sink's dead-letter address.
 func (s *store) notePublished(ctx context.Context, f *DeadLetterFilter, at time.Time) (noted int64, err error) {
-	return s.updateLetters(ctx, "published_at", max(toNanos(at), 1), f)
+	return s.updateLetters(ctx, "UPDATE dead_letters SET published_at = ?", at, f)
 }
 
-func (s *store) updateLetters(ctx context.Context, column string, value int64, f *DeadLetterFilter) (changed int64, err error) {
-	conditions, args, err := f.where(schemaVersion)
+func (s *store) updateLetters(ctx context.Context, update string, at time.Time, f *DeadLetterFilter) (changed int64, err error) {
+	query, args, err := f.statement(schemaVersion, update, "")
 	if err != nil {
 		return 0, err
 	}
-	result, err := s.conn.ExecContext(ctx, `UPDATE dead_letters SET `+column+` = ? WHERE `+conditions, append([]any{value}, args...)...)
+	// 0 is for letters without the mark.
+	result, err := s.conn.ExecContext(ctx, query, append([]any{max(toNanos(at), 1)}, args...)...)
 	if err != nil {
 		return 0, err
 	}
@@ -306,11 +307,11 @@ func (s *store) updateLetters(ctx context.Context, column string, value int64, f
 
 // deleteLetters deletes what f selects, and returns how many letters that were, by sink.
 func (s *store) deleteLetters(ctx context.Context, f *DeadLetterFilter) (deleted map[string]int64, err error) {
-	conditions, args, err := f.where(schemaVersion)
+	query, args, err := f.statement(schemaVersion, "DELETE FROM dead_letters", "RETURNING sink")
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.conn.QueryContext(ctx, `DELETE FROM dead_letters WHERE `+conditions+` RETURNING sink`, args...)
+	rows, err := s.conn.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
