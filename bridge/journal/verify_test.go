@@ -1,7 +1,9 @@
 package journal
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,9 +119,17 @@ func verifyBesideAServe(t *testing.T) {
 	now := &clock{now: at()}
 	j := open(t, Options{Now: now.Now, Retention: time.Hour})
 	const total = 3 * maxVerifiedRows
-	for i := range total {
-		mustAppend(t, j, webhook(fmt.Sprint(i)))
+	var wg sync.WaitGroup
+	for part := range 50 {
+		wg.Go(func() {
+			for i := part; i < total; i += 50 {
+				if _, err := j.Append(context.Background(), webhook(fmt.Sprint(i))); err != nil {
+					t.Errorf("append: %v", err)
+				}
+			}
+		})
 	}
+	wg.Wait()
 	calls := 0
 	report, err := j.views.verify(t.Context(), now.Now().Add(time.Hour), func(int64, int64) {
 		if calls++; calls != 2 {
