@@ -28,6 +28,12 @@ type SinkCheck struct {
 	Warning string `json:"warning,omitempty"`
 }
 
+// deadLetterChecker is a sink that can tell whether its dead letters could be published to their own address now, and
+// that says yes when it has none.
+type deadLetterChecker interface {
+	CheckDeadLetters(ctx context.Context) error
+}
+
 // CheckSink asks a sink's broker whether events could be published now, until ctx ends. cfg must have passed Validate.
 func CheckSink(ctx context.Context, cfg *config.Config, s config.Sink) SinkCheck {
 	r := SinkCheck{Sink: s.Name, Kind: s.Kind}
@@ -36,7 +42,7 @@ func CheckSink(ctx context.Context, cfg *config.Config, s config.Sink) SinkCheck
 		err = bridge.Blocked(err) // one of the settings, or a file that they name
 	} else {
 		err = sink.Check(ctx)
-		if letters, ok := sink.(interface{ CheckDeadLetters(ctx context.Context) error }); ok && err == nil {
+		if letters, ok := sink.(deadLetterChecker); ok && err == nil {
 			if warning := letters.CheckDeadLetters(ctx); warning != nil {
 				r.Warning = warning.Error()
 			}

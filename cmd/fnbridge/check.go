@@ -19,7 +19,8 @@ func checkCommand(c console) *cobra.Command {
 		Use:   "check",
 		Short: "Validate the configuration and try every sink",
 		Long: `Validates the configuration, then asks the broker of every sink whether events could be published now.
-It publishes nothing; a stream or topic that the bridge may create is created. Exit code 0: all is well;
+It publishes nothing; a stream or topic that the bridge may create is created. That dead letters could not be published
+to an address of their own is a warning, since events can be all the same. Exit code 0: all is well;
 1: a sink cannot be published to; 2: the configuration is wrong.
 
 With --live it only asks the running bridge's operations listener whether the process lives, as a container's health check does.`,

@@ -22,7 +22,8 @@ import (
 const (
 	// maxMemory bounds streams that clients keep in memory; the bridge's own are files.
 	maxMemory = 256 << 20
-	// maxPayload leaves room for a webhook of several times the default limit.
+	// maxPayload leaves room for a webhook of several times the default limit, and is the most that nats-server advises. The
+	// configuration keeps bodies below it, so that an event with all of a body fits with its headers.
 	maxPayload = 8 << 20
 	// pollInterval is how often a server that starts is asked whether it is ready.
 	pollInterval = 10 * time.Millisecond

@@ -86,6 +86,7 @@ func New(o Options) (*Sink, error) {
 	o.Topic, o.DeadLetter = o.DeadLetter, ""
 	if s.letters, err = newSink(o, burying); err != nil {
 		s.stop()
+		s.connector.close()
 		<-s.ended
 		return nil, err
 	}

@@ -18,8 +18,8 @@ import (
 func (s *Sink) DeadLetterAddress() string { return s.o.DeadLetter }
 
 // PublishDeadLetters implements bridge.DeadLetterPublisher. It acknowledges, bounds and classifies as Publish does, and
-// takes at most twice as long. Whichever stream takes the subject may store the letters. One that takes it within its
-// window for duplicates again, with as many attempts, is dropped by the stream.
+// takes at most twice as long. Whichever stream takes the subject may store the letters. It drops one that is published
+// again, with as many attempts, within its window for duplicates.
 //
 // A letter that is refused with its data is published without. It may then be stored behind later ones of its key.
 func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLetter) []error {
