@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -101,7 +102,7 @@ func cursorOf(s journal.Status, sink string) (int64, error) {
 		}
 		names = append(names, k.Sink)
 	}
-	return 0, fmt.Errorf("the journal knows no sink %q; it knows %q", sink, names)
+	return 0, fmt.Errorf("the journal knows no sink %q; it knows %s", sink, strings.Join(names, ", "))
 }
 
 // Verification is what a check of the whole journal found.

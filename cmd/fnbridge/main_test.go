@@ -312,6 +312,21 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"tail", "--count", "-1"},
 		{"tail", "--since", "-1h"},
 		{"dead-letters", "list", "--limit", "0"},
+		{"dead-letters", "list", "one"},
+		{"dead-letters", "list", "--since", "yesterday"},
+		{"dead-letters", "list", "--since", "-2h"},
+		{"dead-letters", "list", "--since", "1h", "--until", "2h"},
+		{"dead-letters", "show"},
+		{"dead-letters", "retry"},
+		{"dead-letters", "retry", "--all", "--sink", "nats"},
+		{"dead-letters", "drop", "--yes"},
+		{"replay"},
+		{"replay", "--all", "--since", "1h"},
+		{"journal", "exprt"},
+		{"journal", "export", "--after", "-1"},
+		{"send", "--from-export", "-", "payload.json"},
+		{"send", "--from-export", "-", "--id", "msg_1"},
+		{"send", "--from-line", "3"},
 	} {
 		_, errs, exit := s.run(args...)
 		require.Equal(t, 2, exit, "%v: %s", args, errs)
@@ -495,12 +510,17 @@ func TestTailReadsFromKafka(t *testing.T) {
 
 func TestStatusAndDeadLettersOfADirectoryThatHasNone(t *testing.T) {
 	s := newShell(t)
-	for _, args := range [][]string{{"status"}, {"dead-letters", "list"}} {
+	for _, args := range [][]string{
+		{"status"}, {"dead-letters", "list"}, {"dead-letters", "show", "1"}, {"dead-letters", "retry", "--all"},
+		{"dead-letters", "drop", "--all", "--yes"}, {"replay", "--all", "--dry-run"}, {"journal", "verify"}, {"journal", "export"},
+		{"journal", "export", "--output", "webhooks.jsonl"},
+	} {
 		_, errs, exit := s.run(args...)
 		require.Equal(t, 1, exit)
 		require.Contains(t, errs, "there is no journal in")
 	}
 	require.NoDirExists(t, filepath.Join(s.dir, "data"), "reading makes nothing")
+	require.NoFileExists(t, filepath.Join(s.dir, "webhooks.jsonl"))
 	require.NoError(t, os.Mkdir(filepath.Join(s.dir, "data"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "data", "journal.db"), []byte(strings.Repeat("not a database\n", 1000)), 0o600))
 	for _, command := range []string{"status", "serve"} {
