@@ -152,12 +152,11 @@ func readRequest(w http.ResponseWriter, r *http.Request, v any) bool {
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
 	if err == nil {
-		_, err = d.Token()
-	}
-	if !errors.Is(err, io.EOF) {
-		if err == nil {
+		if _, after := d.Token(); !errors.Is(after, io.EOF) {
 			err = errors.New("there is more than one value")
 		}
+	}
+	if err != nil {
 		refuse(w, http.StatusBadRequest, fmt.Errorf("this fnbridge does not understand the request: %w", err))
 		return false
 	}
@@ -177,4 +176,13 @@ func answer(w http.ResponseWriter, v any) {
 func refuse(w http.ResponseWriter, status int, err error) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(controlPatience))
 	problem.New(status, err.Error()).Write(w)
+}
+
+// asText is a request as the log shows it.
+func asText(request any) string {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }

@@ -207,7 +207,7 @@ func (a *App) changesLetters(verb string, change letterChange) http.HandlerFunc 
 			refuse(w, http.StatusServiceUnavailable, err)
 			return
 		}
-		a.log.Info("a command changed dead letters", "change", verb, "count", n, "filter", f)
+		a.log.Info("a command changed dead letters", "change", verb, "count", n, "filter", asText(f))
 		answer(w, Change{Letters: n, Running: true})
 	}
 }

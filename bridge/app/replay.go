@@ -155,7 +155,7 @@ func (a *App) replays(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	lines := &lineWriter{ResponseWriter: w, gone: cancel}
 	log := a.log.With("sink", name)
-	log.Info("a command asked for a replay", "request", request)
+	log.Info("a command asked for a replay", "request", asText(request))
 	p, err := dispatcher.Replay(ctx, request.delivery(), func(p delivery.ReplayProgress) {
 		lines.write(replayLine{ReplayProgress: replayProgress(sink, p)})
 	})

@@ -21,8 +21,8 @@ func deadLettersCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dead-letters",
 		Short: "Look at events that a sink could not store, send them again, or drop them",
-		Long: `A dead letter is an event that a sink's broker can never store as it is, such as one that is too large. It stays in the
-journal, whole and with the reason, until it is sent again with success or dropped.`,
+		Long: `A dead letter is an event that a sink's broker can never store as it is, such as one that is too large, or one that was given up after
+FNBRIDGE_<SINK>_GIVE_UP_AFTER. It stays in the journal, whole and with the reason, until it is sent again with success or dropped.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

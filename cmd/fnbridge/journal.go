@@ -34,8 +34,8 @@ func journalVerifyCommand(c console) *cobra.Command {
 		Long: `Has SQLite check the structure of the file, and then reads every webhook and dead letter and looks for gaps, cursors that
 cannot be, and contents that cannot be read. It writes nothing. Exit code 0: all is well; 1: something is not.
 
-It works beside a running "fnbridge serve". While SQLite checks the structure, which takes minutes for a journal of many gigabytes, the
-journal's log cannot begin anew and grows with what is accepted.`,
+It works beside a running "fnbridge serve". While SQLite checks the structure, which is one long read, the journal's log cannot
+begin anew and grows with what is accepted: verify a journal of many gigabytes in a quiet hour.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return journalVerify(cmd.Context(), c, asJSON) },
 	}

@@ -511,8 +511,14 @@ func TestTailReadsFromKafka(t *testing.T) {
 func TestStatusAndDeadLettersOfADirectoryThatHasNone(t *testing.T) {
 	s := newShell(t)
 	for _, args := range [][]string{
-		{"status"}, {"dead-letters", "list"}, {"dead-letters", "show", "1"}, {"dead-letters", "retry", "--all"},
-		{"dead-letters", "drop", "--all", "--yes"}, {"replay", "--all", "--dry-run"}, {"journal", "verify"}, {"journal", "export"},
+		{"status"},
+		{"dead-letters", "list"},
+		{"dead-letters", "show", "1"},
+		{"dead-letters", "retry", "--all"},
+		{"dead-letters", "drop", "--all", "--yes"},
+		{"replay", "--all", "--dry-run"},
+		{"journal", "verify"},
+		{"journal", "export"},
 		{"journal", "export", "--output", "webhooks.jsonl"},
 	} {
 		_, errs, exit := s.run(args...)
