@@ -15,6 +15,7 @@ TEST_TIMEOUT ?= 10m
 RACE_TIMEOUT ?= 20m
 FUZZTIME ?= 30s
 BENCH ?= .
+PHASE ?= 30s
 # A schedule of make torture to repeat.
 SEED ?= 0
 
@@ -80,6 +81,12 @@ define torture
 	$(GO) test -count=1 -v -run '^TestTorture$$' -timeout $(2) ./bridge/app/torture \
 		-torture=$(1) -torture.seed=$(SEED) -torture.report='$(CURDIR)/dist/torture'
 endef
+
+.PHONY: isolation
+isolation: ## measure what a sink that hangs costs the senders and the other sink, in about 8 minutes (PHASE=30s)
+	@$(call say_kafka,will be)
+	$(GO) test -count=1 -v -run '^TestIsolation$$' -timeout 60m ./bridge/app \
+		-isolation=$(PHASE) -isolation.report='$(CURDIR)/dist/isolation'
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run golangci-lint, format included
