@@ -1,0 +1,231 @@
+package app_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/apachekafka"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
+)
+
+// The bounds that docs/guarantees.md states for a partition without a leader.
+const (
+	windowEvents = 8192
+	partitions   = 4
+)
+
+// One partition of four loses its only replica. The others go on until as many events as the window holds wait for it, and
+// the other sink does not notice. When the broker is back, everything arrives, in order.
+func TestAPartitionWithoutALeaderHoldsUpOnlyItself(t *testing.T) {
+	c := apachekafka.Start(t, apachekafka.Options{Nodes: 3})
+	const lonely, lonelyNode = 0, 3
+	createTopic(t, c, func(partition int) int32 {
+		if partition == lonely {
+			return lonelyNode
+		}
+		return int32(1 + partition%2)
+	})
+	server := natsserver.Single(t) // unlike the embedded one, it does not sync every event
+	r := start(t, t.TempDir(), map[string]string{
+		"SINKS": "nats,kafka", "NATS_URL": server.URL(), "KAFKA_BROKERS": strings.Join(c.Brokers(), ","),
+	})
+	consumer := consumePartitions(t, c)
+
+	// Two keys a partition, and a webhook for each partition in a round: keys are spread evenly, and every round adds
+	// as many events to the partition without a leader as to any other.
+	const functions = 32
+	keys := keysByPartition(t, 2)
+	round := func(n int) {
+		var ids []string
+		for p := range partitions {
+			ids = append(ids, fmt.Sprintf("%s.%d", keys[p][n%2], n))
+		}
+		var posting sync.WaitGroup
+		errs := make([]error, len(ids))
+		for i, id := range ids {
+			posting.Go(func() {
+				status, answer, err := r.post("msg_"+id, manyFunctions(id, functions))
+				if err == nil && status != http.StatusAccepted {
+					err = fmt.Errorf("%s is answered %d: %s", id, status, answer)
+				}
+				errs[i] = err
+			})
+		}
+		posting.Wait()
+		for _, err := range errs {
+			require.NoError(t, err)
+		}
+	}
+	const before = 2
+	for n := range before {
+		round(n)
+	}
+	require.Eventually(t, func() bool { return consumer.count() == before*partitions*functions }, time.Minute, 10*time.Millisecond)
+
+	c.Kill(t, lonelyNode)
+	const full = windowEvents / functions // as many rounds fill the window with events that wait
+	const rounds = full + full/4
+	for n := before; n < before+rounds; n++ {
+		round(n)
+	}
+	// Everything has been read and handed over for certain once the other sink has all of it.
+	require.Eventually(t, func() bool {
+		_, metrics := r.get("/metrics")
+		return strings.Contains(metrics, fmt.Sprintf(`fnbridge_events_total{result="acknowledged",sink="nats"} %d`+"\n", (before+rounds)*partitions*functions))
+	}, 2*time.Minute, 20*time.Millisecond, "the other sink gets everything")
+	const others = partitions - 1
+	flowed := func() int { return consumer.count() - before*partitions*functions }
+	require.Eventually(t, func() bool { return flowed() >= (full-1)*others*functions }, 2*time.Minute, 10*time.Millisecond,
+		"the other partitions go on until the window is full")
+	// The window is full in the midst of a round.
+	require.Never(t, func() bool { return flowed() > full*others*functions }, 2*time.Second, 50*time.Millisecond)
+	t.Logf("%d events of the other partitions flowed, %d waited", flowed(), windowEvents)
+	require.Zero(t, consumer.of(lonely)-before*functions)
+
+	c.StartNode(t, lonelyNode)
+	require.Eventually(t, func() bool { return consumer.count() == (before+rounds)*partitions*functions }, 2*time.Minute, 10*time.Millisecond,
+		"everything arrives")
+	for p := range partitions {
+		require.Equal(t, (before+rounds)*functions, consumer.of(p), "partition %d", p)
+	}
+	consumer.requireOrder(t, functions)
+}
+
+// createTopic makes the bridge's topic with one replica a partition, at the node that place says.
+func createTopic(t *testing.T, c *apachekafka.Cluster, place func(partition int) int32) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
+	require.NoError(t, err)
+	defer client.Close()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "tensorlake-events", -1, -1
+	for p := range partitions {
+		a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
+		a.Partition, a.Replicas = int32(p), []int32{place(p)}
+		topic.ReplicaAssignment = append(topic.ReplicaAssignment, a)
+	}
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(t.Context(), client)
+	require.NoError(t, err)
+	require.NoError(t, kerr.ErrorForCode(resp.Topics[0].ErrorCode))
+	for p := range partitions {
+		require.Equal(t, int(place(p)), c.Leader(t, "tensorlake-events", p))
+	}
+}
+
+// keysByPartition returns some invocations for each partition, by the Java client's rule.
+func keysByPartition(t *testing.T, each int) [partitions][]string {
+	t.Helper()
+	var keys [partitions][]string
+	partitioner := kgo.StickyKeyPartitioner(nil).ForTopic("tensorlake-events")
+	found := 0
+	for n := 0; found < each*partitions; n++ {
+		require.Less(t, n, 10_000)
+		key := fmt.Sprintf("invocation_%d", n)
+		if p := partitioner.Partition(&kgo.Record{Key: []byte(key)}, partitions); len(keys[p]) < each {
+			keys[p] = append(keys[p], key)
+			found++
+		}
+	}
+	return keys
+}
+
+// manyFunctions is the webhook with the given number (behind the dot) of an invocation.
+func manyFunctions(id string, functions int) string {
+	invocation, n, _ := strings.Cut(id, ".")
+	var status strings.Builder
+	for f := range functions {
+		if f > 0 {
+			status.WriteByte(',')
+		}
+		fmt.Fprintf(&status, `"fn_%s_%d":"success"`, n, f)
+	}
+	return fmt.Sprintf(`{"workflow_name":"w","invocation_id":%q,"fn_status":{%s}}`, invocation, status.String())
+}
+
+// partitionConsumer reads the topic, and forgets what comes again.
+type partitionConsumer struct {
+	mu    sync.Mutex
+	seen  map[string]bool
+	byKey map[string][]string // the functions of each key, in order of arrival
+	each  [partitions]int
+}
+
+func consumePartitions(t *testing.T, c *apachekafka.Cluster) *partitionConsumer {
+	t.Helper()
+	p := &partitionConsumer{seen: map[string]bool{}, byKey: map[string][]string{}}
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...), kgo.ConsumeTopics("tensorlake-events"),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(100*time.Millisecond))
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for ctx.Err() == nil {
+			client.PollFetches(ctx).EachRecord(p.take)
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		reading.Wait()
+		client.Close()
+	})
+	return p
+}
+
+func (p *partitionConsumer) take(r *kgo.Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range r.Headers {
+		if h.Key != "ce_subject" || p.seen[string(h.Value)] {
+			continue
+		}
+		p.seen[string(h.Value)] = true
+		p.each[r.Partition]++
+		_, function, _ := strings.Cut(string(h.Value), "/")
+		p.byKey[string(r.Key)] = append(p.byKey[string(r.Key)], function)
+	}
+}
+
+func (p *partitionConsumer) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.seen)
+}
+
+func (p *partitionConsumer) of(partition int) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.each[partition]
+}
+
+// requireOrder compares each key's events with the order in which they were accepted.
+func (p *partitionConsumer) requireOrder(t *testing.T, functions int) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	require.Len(t, p.byKey, 2*partitions)
+	for key, got := range p.byKey {
+		first, ok := strings.CutPrefix(got[0], "fn_")
+		require.True(t, ok)
+		n, err := strconv.Atoi(strings.TrimSuffix(first, "_0"))
+		require.NoError(t, err)
+		for i := 0; i < len(got); i += functions {
+			for f := range functions {
+				require.Equal(t, fmt.Sprintf("fn_%d_%d", n, f), got[i+f], "event %d of %s", i+f, key)
+			}
+			n += 2 // each key has every second round
+		}
+	}
+}
