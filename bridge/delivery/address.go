@@ -111,6 +111,7 @@ func (f *forwarder) send(ctx context.Context, letters []journal.DeadLetter) bool
 	for i := range letters {
 		batch[i] = bridge.DeadLetter{Event: eventOf(&letters[i]), Reason: letters[i].Reason, Attempts: letters[i].Attempts}
 	}
+	//nolint:contextcheck // what is under way at a stop has the context publish
 	errs := answers(f.sink.PublishDeadLetters(f.publish, batch), len(batch))
 	var stored []int64
 	var cause error
@@ -165,7 +166,7 @@ func (f *forwarder) note(ctx context.Context, ids []int64) {
 		return
 	}
 	for failed := false; ; failed = true {
-		err := f.o.Journal.DeadLettersPublished(f.publish, f.name, ids)
+		err := f.o.Journal.DeadLettersPublished(f.publish, f.name, ids) //nolint:contextcheck // as above
 		if err == nil {
 			return
 		}

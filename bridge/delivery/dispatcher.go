@@ -522,7 +522,7 @@ func (n *notice) say(l *loop, letters []journal.DeadLetter) {
 		return
 	}
 	last := &letters[len(letters)-1]
-	l.o.Logger.Warn(n.message, "sink", l.name, "events", n.unsaid,
+	l.o.Logger.Warn(n.message, "sink", l.name, "events", n.unsaid, //nolint:sloglint // one of the two constants with which the notices are made
 		"last_event_id", last.EventID, "last_type", shorten(last.EventType), "last_webhook_id", last.WebhookID, "last_error", last.Reason)
 	n.unsaid, n.said = 0, now
 }
@@ -530,7 +530,7 @@ func (n *notice) say(l *loop, letters []journal.DeadLetter) {
 // sayRest writes at a stop what the log was not told of.
 func (n *notice) sayRest(l *loop) {
 	if n.unsaid > 0 {
-		l.o.Logger.Warn("more "+n.message, "sink", l.name, "events", n.unsaid)
+		l.o.Logger.Warn("more "+n.message, "sink", l.name, "events", n.unsaid) //nolint:sloglint // as above
 	}
 }
 

@@ -205,7 +205,7 @@ func (l *loop) startReplayRead(ctx context.Context) {
 	go func() {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(r.ctx, cancel)()
+		defer context.AfterFunc(r.ctx, cancel)() //nolint:contextcheck // it ends with either of the two
 		l.replayRead <- l.readReplay(ctx, r, filter, counted)
 	}()
 }

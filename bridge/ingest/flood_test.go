@@ -224,8 +224,9 @@ func TestSlowBodiesOverHTTP2GiveUpTheirPlaces(t *testing.T) {
 		err    error
 	}
 	slow := make(chan result, 1)
+	halting := signed(t, "Svix", "slow", workflowPayload, time.Now())
 	go func() {
-		status, err := post(signed(t, "Svix", "slow", workflowPayload, time.Now()), body)
+		status, err := post(halting, body)
 		slow <- result{status, err}
 	}()
 	_, err := io.WriteString(more, workflowPayload[:20])
