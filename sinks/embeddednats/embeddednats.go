@@ -27,6 +27,10 @@ const (
 	maxPayload = 8 << 20
 	// pollInterval is how often a server that starts is asked whether it is ready.
 	pollInterval = 10 * time.Millisecond
+	// reopenPause is the wait before the streams are opened anew, and again if that did not help.
+	reopenPause = time.Second
+	// reopenRoom is what the disk must take before that is worth it, in bytes.
+	reopenRoom = 1 << 20
 )
 
 // Options of a server.
@@ -61,6 +65,9 @@ type Server struct {
 	// started is closed when everything has been started: what stops earlier would miss some of it.
 	started chan struct{}
 	ended   chan struct{}
+	// endReopening ends the goroutine that opens streams anew, which closes reopened at its end.
+	endReopening context.CancelFunc
+	reopened     chan struct{}
 }
 
 // Start starts a server and returns when it takes clients and JetStream is ready. ctx bounds the start only. An
@@ -77,7 +84,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the embedded NATS server cannot use its directory: %w", err)
 	}
-	lines := &logger{log: log.With("component", "nats-server"), fatal: make(chan string, 1)}
+	lines := &logger{log: log.With("component", "nats-server"), fatal: make(chan string, 1), stuck: make(chan struct{}, 1)}
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "fnbridge",
 		Host:       host,
@@ -97,10 +104,16 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("the embedded NATS server cannot be set up: %w", err)
 	}
 	srv.SetLoggerV2(lines, false, false, false)
-	s := &Server{server: srv, started: make(chan struct{}), ended: make(chan struct{})}
+	s := &Server{server: srv, started: make(chan struct{}), ended: make(chan struct{}), reopened: make(chan struct{})}
+	reopening, endReopening := context.WithCancel(context.WithoutCancel(ctx))
+	s.endReopening = endReopening
 	go func() {
 		defer close(s.started)
 		srv.Start()
+	}()
+	go func() {
+		defer close(s.reopened)
+		s.reopen(reopening, o.Dir, lines)
 	}()
 	if err := s.ready(ctx, lines); err != nil {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -154,6 +167,64 @@ func (s *Server) ready(ctx context.Context, lines *logger) error {
 	}
 }
 
+// reopen opens the streams anew, without a word to clients, whenever one has met an error of the disk and the disk takes
+// writes again: nats-server itself lets such a stream take nothing more until it is restarted. What was acknowledged is
+// on the disk, and what was not is sent again by whoever sent it.
+func (s *Server) reopen(ctx context.Context, dir string, lines *logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-lines.stuck:
+		}
+		lines.log.Warn("a disk error keeps the embedded NATS server from storing; it is tried again every second")
+		for {
+			pause := time.NewTimer(reopenPause)
+			select {
+			case <-ctx.Done():
+				pause.Stop()
+				return
+			case <-pause.C:
+			}
+			if err := tryDisk(dir); err != nil {
+				lines.log.Debug("the disk takes no writes yet", "error", err)
+				continue
+			}
+			if err := s.openStreams(dir, lines); err != nil {
+				lines.log.Debug("the streams cannot be opened yet", "error", err)
+				continue
+			}
+			break
+		}
+		lines.log.Info("the disk takes writes again, and the embedded NATS server stores")
+	}
+}
+
+// tryDisk tells whether the disk under dir takes writes.
+func tryDisk(dir string) error {
+	file, err := os.CreateTemp(dir, "disk-check-")
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(make([]byte, reopenRoom))
+	return errors.Join(err, file.Sync(), file.Close(), os.Remove(file.Name()))
+}
+
+// openStreams closes JetStream with all its streams, and opens it as the start does.
+func (s *Server) openStreams(dir string, lines *logger) error {
+	if err := s.server.ShutdownJetStream(); err != nil {
+		return err
+	}
+	if s.server.JetStreamConfig() != nil {
+		return errors.New("JetStream is still being closed") // by the server itself, which does so after some errors
+	}
+	select {
+	case <-lines.stuck: // by an error from before, or of closing
+	default:
+	}
+	return s.server.EnableJetStream(&server.JetStreamConfig{StoreDir: dir, MaxMemory: maxMemory})
+}
+
 // Addr is the address that it listens on, with the port that it took.
 func (s *Server) Addr() net.Addr { return s.addr }
 
@@ -175,7 +246,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(func() {
 		go func() {
 			defer close(s.ended)
+			s.endReopening()
 			<-s.started
+			<-s.reopened
 			s.server.Shutdown()
 			s.server.WaitForShutdown()
 		}()

@@ -3,6 +3,7 @@ package embeddednats
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 )
 
@@ -12,7 +13,12 @@ type logger struct {
 	log *slog.Logger
 	// fatal gets the first line after which a server of its own would have exited.
 	fatal chan string
+	// stuck gets a word when a stream, or all of JetStream, takes nothing more because of an error of the disk.
+	stuck chan struct{}
 }
+
+// stuckLines are parts of what the server says then. There is no other way to learn of it.
+var stuckLines = []string{"critical write error", "jetstream out of", "disabling jetstream"} //nolint:gochecknoglobals // a constant
 
 func (l *logger) line(format string, args ...any) slog.Attr {
 	return slog.String("line", strings.TrimSpace(fmt.Sprintf(format, args...)))
@@ -25,12 +31,24 @@ func (l *logger) Noticef(format string, args ...any) {
 
 // Warnf implements server.Logger.
 func (l *logger) Warnf(format string, args ...any) {
+	l.noteStuck(format)
 	l.log.Warn("the embedded NATS server warns", l.line(format, args...))
 }
 
 // Errorf implements server.Logger.
 func (l *logger) Errorf(format string, args ...any) {
+	l.noteStuck(format)
 	l.log.Error("the embedded NATS server reports an error", l.line(format, args...))
+}
+
+func (l *logger) noteStuck(format string) {
+	format = strings.ToLower(format)
+	if slices.ContainsFunc(stuckLines, func(part string) bool { return strings.Contains(format, part) }) {
+		select {
+		case l.stuck <- struct{}{}:
+		default: // it is known
+		}
+	}
 }
 
 // Fatalf implements server.Logger. It returns, although the server expects the process to end: Start reports it.
