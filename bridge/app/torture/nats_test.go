@@ -406,7 +406,13 @@ type streamReader struct {
 	mu      sync.Mutex
 	created time.Time // of the stream that is being read
 	next    uint64    // the sequence number that is read next
+	// recent holds what was read under the last sequence numbers: a server that dies can take back what it has not
+	// acknowledged yet, though somebody has read it, and give the number to another message.
+	recent map[uint64]string
 }
+
+// overlap is how many messages are read again by each new consumer.
+const overlap = 2000
 
 // consume reads until ctx ends.
 func (s *streamReader) consume(ctx context.Context, l *ledger) {
@@ -441,7 +447,7 @@ func (s *streamReader) read(ctx context.Context, nc *natsgo.Conn, l *ledger) err
 	if err != nil {
 		return err
 	}
-	next := s.begin(handle.CachedInfo().Created)
+	next := s.begin(handle.CachedInfo())
 	consumer, err := handle.CreateConsumer(ctx, natsjs.ConsumerConfig{
 		AckPolicy: natsjs.AckNonePolicy, DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: next,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
@@ -494,17 +500,19 @@ func (s *streamReader) read(ctx context.Context, nc *natsgo.Conn, l *ledger) err
 	return ctx.Err()
 }
 
-// begin returns which message of the stream that was created then is read next.
-func (s *streamReader) begin(created time.Time) uint64 {
+// begin returns which message of the stream is read next.
+func (s *streamReader) begin(info *natsjs.StreamInfo) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.created.Equal(created) {
-		s.created, s.next = created, 1
+	if !s.created.Equal(info.Created) {
+		s.created, s.next, s.recent = info.Created, 1, make(map[uint64]string)
 	}
+	end := min(s.next, info.State.LastSeq+1)
+	s.next = end - min(overlap, end-1)
 	return s.next
 }
 
-// take notes a message.
+// take notes a message, unless it is the one that was read under its number before.
 func (s *streamReader) take(msg natsjs.Msg, sequence uint64, l *ledger) {
 	var headers []cloudevents.Header
 	for name, values := range msg.Headers() {
@@ -514,13 +522,18 @@ func (s *streamReader) take(msg natsjs.Msg, sequence uint64, l *ledger) {
 	if err != nil {
 		event.ID = err.Error() // which nobody has sent
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = sequence + 1
+	if s.recent[sequence] == event.ID {
+		return
+	}
+	s.recent[sequence] = event.ID
+	delete(s.recent, sequence-2*overlap)
 	l.received(s.name, record{
 		id: event.ID, webhookID: event.WebhookID, key: event.PartitionKey, data: event.Data,
 		address: fmt.Sprintf("%s#%d", s.stream, sequence),
 	})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.next = sequence + 1
 }
 
 // awaitRead waits until everything up to last of the stream that was created then has been read.
