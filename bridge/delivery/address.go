@@ -22,7 +22,9 @@ type forwarder struct {
 	*Dispatcher
 	sink    bridge.DeadLetterPublisher
 	publish context.Context //nolint:containedctx // lives as long as the forwarder: what publishing may use up after Run's own context has ended
-	attempt int             // consecutive rounds in which the address failed; 0: it does not
+	attempt int             // consecutive calls that the address took nothing of; 0: it does not fail
+	after   int64           // the last letter that was looked at in this round
+	missed  bool            // the address failed since the round began
 	cause   error
 	told    bool // the log has it
 	// refused are those that can never be stored at the address, with when they became so. They are left alone until they
@@ -40,7 +42,7 @@ func (d *Dispatcher) forward(ctx, publish context.Context) {
 	for ctx.Err() == nil {
 		changed := d.o.Journal.DeadLettersChanged()
 		if !f.round(ctx) {
-			pause(ctx, backoff(f.attempt, bridge.KindOf(f.cause), &d.o))
+			pause(ctx, backoff(max(1, f.attempt), bridge.KindOf(f.cause), &d.o))
 			continue
 		}
 		select {
@@ -53,28 +55,39 @@ func (d *Dispatcher) forward(ctx, publish context.Context) {
 	}
 }
 
-// round publishes everything that has not been, and tells whether the address did not fail.
+// round publishes everything that has not been, or goes on where the last one stopped because the address took nothing:
+// a letter that fails for ever holds up none behind it. It tells whether all were looked at and the address never failed.
 func (f *forwarder) round(ctx context.Context) bool {
-	for after := int64(0); ; {
+	for {
 		var page []journal.DeadLetter
 		if !f.insist(ctx, func() (err error) {
 			page, err = f.o.Journal.DeadLetters(ctx,
-				journal.DeadLetterFilter{Sink: f.name, Unpublished: true, AfterID: after, Limit: letterPage})
+				journal.DeadLetterFilter{Sink: f.name, Unpublished: true, AfterID: f.after, Limit: letterPage})
 			return err
-		}) || len(page) == 0 {
+		}) {
 			return true
 		}
-		after = page[len(page)-1].ID
+		if len(page) == 0 {
+			passed := !f.missed
+			f.after, f.missed = 0, false
+			return passed
+		}
+		end := page[len(page)-1].ID
 		for batch := f.due(page); len(batch) > 0; {
 			n := f.portion(batch)
-			if !f.send(ctx, batch[:n]) {
-				return false
+			f.after = batch[n-1].ID
+			if stored, failed := f.send(ctx, batch[:n]); failed {
+				f.missed = true
+				if stored == 0 {
+					return false
+				}
 			}
 			if ctx.Err() != nil {
 				return true
 			}
 			batch = batch[n:]
 		}
+		f.after = end
 	}
 }
 
@@ -105,8 +118,9 @@ func (f *forwarder) portion(letters []journal.DeadLetter) int {
 	return min(most, f.o.BatchEvents)
 }
 
-// send publishes letters and notes in the journal which of them were stored. It tells whether the address did not fail.
-func (f *forwarder) send(ctx context.Context, letters []journal.DeadLetter) bool {
+// send publishes letters and notes in the journal which of them were stored. It tells how many that are, and whether the
+// address failed.
+func (f *forwarder) send(ctx context.Context, letters []journal.DeadLetter) (count int, failed bool) {
 	batch := make([]bridge.DeadLetter, len(letters))
 	for i := range letters {
 		batch[i] = bridge.DeadLetter{Event: eventOf(&letters[i]), Reason: letters[i].Reason, Attempts: letters[i].Attempts}
@@ -129,6 +143,9 @@ func (f *forwarder) send(ctx context.Context, letters []journal.DeadLetter) bool
 	}
 	f.metrics.lettersPublished.Add(float64(len(stored)))
 	f.note(ctx, stored)
+	if len(stored) > 0 {
+		f.attempt = 0
+	}
 	switch {
 	case cause != nil:
 		f.cause = cause
@@ -137,15 +154,12 @@ func (f *forwarder) send(ctx context.Context, letters []journal.DeadLetter) bool
 			f.o.Logger.Warn("dead letters cannot be published to the sink's dead-letter address; they are kept and tried again",
 				"sink", f.name, "address", f.sink.DeadLetterAddress(), "error", cause)
 		}
-	case len(stored) > 0:
-		f.attempt = 0
-		if f.told {
-			f.told = false
-			f.o.Logger.Info("dead letters can be published to the sink's dead-letter address again",
-				"sink", f.name, "address", f.sink.DeadLetterAddress())
-		}
+	case len(stored) > 0 && f.told:
+		f.told = false
+		f.o.Logger.Info("dead letters can be published to the sink's dead-letter address again",
+			"sink", f.name, "address", f.sink.DeadLetterAddress())
 	}
-	return cause == nil
+	return len(stored), cause != nil
 }
 
 // refuse remembers a letter that the address can never store.

@@ -147,6 +147,25 @@ func TestADeadLetterThatItsAddressRejectsIsLeftAloneUntilItComesBack(t *testing.
 	require.Len(t, f.deadLetters(journal.DeadLetterFilter{}), 3)
 }
 
+func TestDeadLettersThatNeverReachTheirAddressHoldUpNoOther(t *testing.T) {
+	sink := newAddressSink()
+	rejecting(sink.scriptedSink, func(bridge.Event) bool { return true })
+	sink.failLetter = func(l bridge.DeadLetter) error {
+		if l.Event.Function == "stuck" {
+			return bridge.Retry(errors.New("unknown server error"))
+		}
+		return nil
+	}
+	f := start(t, sink.scriptedSink, func(o *Options) { o.Sink = sink })
+	for i := range 3 * letterPage {
+		f.accept(fmt.Sprintf("k%d", i), "stuck")
+	}
+	f.accept("last", "good")
+	f.awaitPublished(1)
+	sink.setLetters(func() { sink.failLetter = nil })
+	f.awaitPublished(3*letterPage + 1)
+}
+
 // forgetful is a journal that cannot note what was published.
 type forgetful struct {
 	*journal.Journal

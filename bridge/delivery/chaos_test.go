@@ -1,10 +1,12 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,8 +31,25 @@ func (s *movingSink) Partition(e bridge.Event) int {
 	return len(e.PartitionKey) * int(e.PartitionKey[len(e.PartitionKey)-1]) % int(n)
 }
 
-// Whatever fails, and however often delivery starts anew: every event is stored or a dead letter, and the events of a
-// key are stored for the first time in the order of acceptance.
+// buryingJournal remembers which events ever were dead letters.
+type buryingJournal struct {
+	*brokenLetters
+	mu     sync.Mutex
+	buried map[string]bool
+}
+
+func (j *buryingJournal) AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error {
+	j.mu.Lock()
+	for i := range letters {
+		j.buried[letters[i].EventSubject] = true
+	}
+	j.mu.Unlock()
+	return j.brokenLetters.AddDeadLetters(ctx, letters)
+}
+
+// Whatever fails, and however often delivery starts anew, while dead letters are tried again and everything is replayed
+// over and over: every event is stored or a dead letter, and the events of a key that were never dead letters are stored
+// for the first time in the order of acceptance.
 func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -48,9 +67,11 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 				}
 				f.accept(key, functions...)
 			}
-			broken := &brokenLetters{Journal: f.journal, fail: 5}
+			burying := &buryingJournal{
+				brokenLetters: &brokenLetters{Journal: f.journal, fail: 5}, buried: map[string]bool{},
+			}
 			// fail is called with the sink's lock held.
-			outage := 0
+			outage, mended := 0, false
 			sink.fail = func(e bridge.Event) error {
 				if outage--; outage > 0 {
 					return bridge.Retry(errors.New("down"))
@@ -64,45 +85,100 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 				case 2:
 					sink.partitions.Store(int64(random.IntN(6)))
 				}
-				if e.ID[0] == '0' {
+				switch {
+				case mended:
+				case e.ID[0] == '0':
 					return bridge.Reject(errors.New("too large"))
+				case e.PartitionKey == "k7":
+					return bridge.Blocked(errors.New("not permitted"))
 				}
 				return nil
 			}
 			options := func(o *Options) {
-				o.Journal, o.Sink = broken, sink
+				o.Journal, o.Sink = burying, sink
 				o.BatchEvents, o.ProbeEvents, o.WindowEvents, o.WindowWebhooks = 16, 4, 64, 40
 				o.MinBackoff, o.MaxBackoff, o.BlockedBackoff = time.Microsecond, 2*time.Millisecond, time.Millisecond
+				o.GiveUpAfter = 30 * time.Millisecond
+			}
+			// meddle asks for everything that an operator can ask for, again and again.
+			meddle := func() (stop func()) {
+				var all sync.WaitGroup
+				ctx, cancel := context.WithCancel(t.Context())
+				all.Go(func() {
+					for ctx.Err() == nil {
+						if _, err := f.running.Replay(ctx, ReplayRequest{}, nil); errors.Is(err, ErrReplayStopped) {
+							return
+						}
+					}
+				})
+				all.Go(func() {
+					for ctx.Err() == nil {
+						if _, err := f.journal.RetryDeadLetters(ctx, journal.DeadLetterFilter{}); err == nil {
+							pause(ctx, time.Millisecond)
+						}
+					}
+				})
+				return func() { cancel(); all.Wait() }
 			}
 			for n := range 4 {
 				f.run(options)
-				f.sink.await(t, count(len(want)*(n+1)/6))
-				f.stop()
+				stop := meddle()
+				f.sink.await(t, func(stored []bridge.Event) bool { return len(firsts(stored)) >= len(want)*(n+1)/8 })
+				if n%2 == 0 {
+					stop()
+					f.stop()
+				} else {
+					f.stop()
+					stop()
+				}
 			}
 			f.run(options)
+			stop := meddle()
 			f.awaitCursor(webhooks)
+			stop()
 			f.stop()
 
-			letters, err := f.journal.DeadLetters(t.Context(), journal.DeadLetterFilter{Limit: len(want)})
-			require.NoError(t, err)
+			letters := f.deadLetters(journal.DeadLetterFilter{Limit: len(want)})
 			dead := map[string]bool{}
 			for _, l := range letters {
 				require.False(t, dead[l.EventSubject], "a dead letter is there twice")
 				dead[l.EventSubject] = true
 			}
-			var first []string // in the order of the first time
-			seen := map[string]bool{}
-			for _, e := range sink.stored {
-				require.False(t, dead[e.Subject])
-				if !seen[e.Subject] {
-					seen[e.Subject] = true
-					first = append(first, e.Subject)
-				}
+			first := firsts(sink.stored)
+			for _, s := range want {
+				require.True(t, dead[s] || slices.Contains(first, s), "%s is lost", s)
 			}
-			require.Equal(t, byKey(slices.DeleteFunc(want, func(s string) bool { return dead[s] })), byKey(first))
 			require.NotEmpty(t, dead)
+			never := func(subjects []string) map[string][]string {
+				return byKey(slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return burying.buried[s] }))
+			}
+			require.NotEmpty(t, never(want))
+			require.Equal(t, never(want), never(first))
+
+			sink.set(func() { mended = true })
+			f.retry(journal.DeadLetterFilter{})
+			f.run(func(o *Options) { options(o); o.GiveUpAfter = 0 })
+			f.awaitDeadLetters(0)
+			f.stop()
+			first = firsts(sink.stored)
+			slices.Sort(first)
+			slices.Sort(want)
+			require.Equal(t, want, first)
 		})
 	}
+}
+
+// firsts returns the subjects of events in the order of their first time.
+func firsts(stored []bridge.Event) []string {
+	var first []string
+	seen := map[string]bool{}
+	for _, e := range stored {
+		if !seen[e.Subject] {
+			seen[e.Subject] = true
+			first = append(first, e.Subject)
+		}
+	}
+	return first
 }
 
 // byKey splits subjects by their keys, in the order given.

@@ -213,12 +213,19 @@ func (f *fixture) run(change func(*Options)) {
 	f.running = d
 	ctx, cancel := context.WithCancel(f.t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- d.Run(ctx, context.WithoutCancel(ctx)) }()
+	publish, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { ended <- d.Run(ctx, publish) }()
 	f.stop = sync.OnceFunc(func() {
 		cancel()
 		require.NoError(f.t, <-ended)
+		abandon()
 	})
-	f.t.Cleanup(f.stop)
+	f.t.Cleanup(func() {
+		if f.t.Failed() {
+			abandon() // a sink that hangs must not hide why
+		}
+		f.stop()
+	})
 }
 
 // accept appends a workflow webhook with the functions given, under an invocation that is also its partition key.

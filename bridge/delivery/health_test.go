@@ -25,6 +25,12 @@ func (f *fixture) awaitTries(n int) {
 	f.sink.mu.Lock()
 	n += len(f.sink.batches)
 	f.sink.mu.Unlock()
+	f.awaitBatches(n)
+}
+
+// awaitBatches waits until there were n in all.
+func (f *fixture) awaitBatches(n int) {
+	f.t.Helper()
 	require.Eventually(f.t, func() bool {
 		f.sink.mu.Lock()
 		defer f.sink.mu.Unlock()

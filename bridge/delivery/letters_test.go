@@ -276,9 +276,9 @@ func TestADeadLetterOnItsWayIsNotTakenTwiceAndMayBeDropped(t *testing.T) {
 	f.accept("k4", "a")
 	letters := f.awaitDeadLetters(3)
 	mend()
-	f.sink.set(func() { sink.hang = func(e bridge.Event) bool { return e.PartitionKey == "k1" } })
+	f.sink.set(func() { sink.batches, sink.hang = nil, func(e bridge.Event) bool { return e.PartitionKey == "k1" } })
 	f.retry(journal.DeadLetterFilter{IDs: []int64{letters[0].ID}})
-	f.awaitTries(1)
+	f.awaitBatches(1)
 	for n, l := range letters[1:] { // each has all dead letters looked through once more
 		f.retry(journal.DeadLetterFilter{IDs: []int64{l.ID}})
 		f.sink.await(t, count(n+1))

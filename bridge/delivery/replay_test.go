@@ -112,7 +112,7 @@ func TestAReplayOfNothingDeliveredPublishesNothing(t *testing.T) {
 }
 
 func TestLiveEventsOvertakeAReplay(t *testing.T) {
-	const webhooks = 2000
+	const webhooks = 500
 	f := delivered(t, webhooks, nil)
 	f.sink.set(func() { f.sink.hang = func(bridge.Event) bool { return true } })
 	ended := make(chan error, 1)
@@ -121,7 +121,7 @@ func TestLiveEventsOvertakeAReplay(t *testing.T) {
 		_, err := f.running.Replay(t.Context(), ReplayRequest{}, func(p ReplayProgress) { progress = append(progress, p) })
 		ended <- err
 	}()
-	f.awaitTries(1)
+	f.awaitBatches(1)
 	require.Zero(t, value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds"), "a replay is no backlog")
 	f.accept("live", "a", "b")
 	require.Eventually(t, func() bool { return value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds") > 0 },
@@ -186,7 +186,7 @@ func TestAReplayThatIsCalledOffWaitsForTheAnswerToWhatIsUnderWay(t *testing.T) {
 		p, err := f.running.Replay(ctx, ReplayRequest{}, nil)
 		ended <- result{p, err}
 	}()
-	f.awaitTries(1)
+	f.awaitBatches(1)
 	cancel()
 	close(f.sink.release)
 	r := <-ended
