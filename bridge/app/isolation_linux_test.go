@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -121,16 +123,29 @@ func natsBehindProxy(t *testing.T) *broker {
 			return
 		}
 		defer nc.Close()
-		// Like any client without JetStream: an event that is stored is sent out at the same time.
-		sub, err := nc.Subscribe("tensorlake.>", func(m *nats.Msg) {
-			received(m.Header.Get("ce-webhookid"), m.Header.Get("ce-subject"))
+		js, err := natsjs.New(nc)
+		if err != nil {
+			t.Errorf("consuming from NATS: %v", err)
+			return
+		}
+		consumer, err := js.OrderedConsumer(ctx, "TENSORLAKE", natsjs.OrderedConsumerConfig{})
+		for errors.Is(err, natsjs.ErrStreamNotFound) { // the bridge is about to make it
+			consumer, err = js.OrderedConsumer(ctx, "TENSORLAKE", natsjs.OrderedConsumerConfig{})
+		}
+		if err != nil {
+			t.Errorf("consuming from NATS: %v", err)
+			return
+		}
+		consuming, err := consumer.Consume(func(m natsjs.Msg) {
+			received(m.Headers().Get("ce-webhookid"), m.Headers().Get("ce-subject"))
 		})
 		if err != nil {
 			t.Errorf("consuming from NATS: %v", err)
 			return
 		}
-		defer func() { _ = sub.Unsubscribe() }()
 		<-ctx.Done()
+		consuming.Stop()
+		<-consuming.Closed()
 	}}
 }
 
