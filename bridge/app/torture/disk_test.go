@@ -226,8 +226,18 @@ func (d *diskSide) playStandstill(ctx context.Context, r *run) {
 // playReadOnly has the kernel refuse writes, as it does after an error of the disk, and lets the bridge meet such a disk at
 // its start too.
 func (d *diskSide) playReadOnly(ctx context.Context, r *run) {
-	if err := command("mount", "-o", "remount,abort", d.point); err != nil {
-		r.failf("disk: %v", err)
+	// ext4 can report a sync as done that is under way at the moment when it gives up its journal, and throw away
+	// what was to be synced. No program can know of that, and so nothing is being synced then.
+	r.load.pause(ctx)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoveryLimit)
+	defer cancel()
+	err := r.ledger.awaitDelivered(limited)
+	if err == nil {
+		err = command("mount", "-o", "remount,abort", d.point)
+	}
+	r.load.resume()
+	if err != nil {
+		r.failf("disk: before it turns read-only: %v", err)
 		return
 	}
 	d.awaitRefusals(ctx, r, func() {})
@@ -255,15 +265,16 @@ func (d *diskSide) repair() error {
 	return err
 }
 
-// playPowerLoss ends the disk at once: what has not been synced is gone.
+// playPowerLoss ends the bridge and its disk at once: what has not been synced is gone. The bridge goes first, since it would
+// still be told that what the disk has thrown away were synced (see playReadOnly), which a machine without power does not do.
 func (d *diskSide) playPowerLoss(ctx context.Context, r *run) {
 	r.stay(ctx, 0, time.Second)
+	r.bridge.kill()
 	if err := d.control(ioctlShutdown, shutdownNoFlush); err != nil {
 		r.failf("disk: %v", err)
 		return
 	}
 	r.stay(ctx, 0, time.Second)
-	r.bridge.kill()
 	if err := errors.Join(d.unmount(), d.mount()); err != nil {
 		r.failf("disk: %v", err)
 		return
