@@ -150,7 +150,7 @@ func (d *diskSide) awaitRefusals(ctx context.Context, r *run, meanwhile func()) 
 // playLimit fills a small journal while sinks are away. It takes webhooks again once they are back.
 func (d *diskSide) playLimit(ctx context.Context, r *run) {
 	// What is delivered goes early when room is short, and with it the memory of it.
-	defer r.load.forgetFrom(time.Now())
+	defer func() { r.load.forgetFrom(time.Now()) }()
 	r.load.forgetFrom(time.Now().Add(time.Hour))
 
 	r.bridge.terminate(context.WithoutCancel(ctx))
@@ -229,9 +229,7 @@ func (d *diskSide) playReadOnly(ctx context.Context, r *run) {
 	// ext4 can report a sync as done that is under way at the moment when it gives up its journal, and throw away
 	// what was to be synced. No program can know of that, and so nothing is being synced then.
 	r.load.pause(ctx)
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoveryLimit)
-	defer cancel()
-	err := r.ledger.awaitDelivered(limited)
+	err := r.ledger.awaitDelivered(context.WithoutCancel(ctx))
 	if err == nil {
 		err = command("mount", "-o", "remount,abort", d.point)
 	}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -269,8 +271,8 @@ func (l *ledger) takeViolations() (news []string, total int) {
 	return news, l.violated
 }
 
-// lacking returns, for the sinks asked about, what they lack of what was accepted up to the generation.
-func (l *ledger) lacking(generation int, sinks []string) []string {
+// lacking returns, for the sinks asked about, what they lack of what was accepted up to the generation, in words and in all.
+func (l *ledger) lacking(generation int, sinks []string) (lacking []string, total int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	sums := make([]int, len(l.sinks))
@@ -287,17 +289,18 @@ func (l *ledger) lacking(generation int, sinks []string) []string {
 			delete(l.missing, g)
 		}
 	}
-	var lacking []string
 	for sink, n := range sums {
 		if n != 0 && (len(sinks) == 0 || slices.Contains(sinks, l.sinks[sink])) {
 			lacking = append(lacking, fmt.Sprintf("%s lacks %d events", l.sinks[sink], n))
+			total += n
 		}
 	}
-	return lacking
+	return lacking, total
 }
 
 // awaitDelivered waits until every event of every webhook that has been accepted so far is at the sinks; without
-// sinks, at all of them. Its error says that ctx has ended and what is missing.
+// sinks, at all of them. Its error says what is missing, when ctx has ended or nothing of it has arrived for hangLimit: how
+// long a backlog takes is the machine's affair.
 func (l *ledger) awaitDelivered(ctx context.Context, sinks ...string) error {
 	_, err := l.awaitLast(ctx, sinks...)
 	return err
@@ -312,12 +315,19 @@ func (l *ledger) awaitLast(ctx context.Context, sinks ...string) (last string, e
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	last = "nothing was missing"
+	least, arrived := math.MaxInt, time.Now()
 	for {
-		lacking := l.lacking(generation, sinks)
+		lacking, total := l.lacking(generation, sinks)
 		if len(lacking) == 0 {
 			return last, nil
 		}
 		last = strings.Join(lacking, ", ")
+		if total < least {
+			least, arrived = total, time.Now()
+		}
+		if time.Since(arrived) > hangLimit {
+			return last, fmt.Errorf("%s of what was accepted, and nothing has arrived for %s", last, hangLimit)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -429,6 +439,24 @@ func TestLedgerFindsALoss(t *testing.T) {
 	cancel(errors.New("enough"))
 	require.NoError(t, l.awaitDelivered(ctx, "drops"))
 	require.ErrorContains(t, l.awaitDelivered(ctx), "keeps lacks 1 events")
+}
+
+func TestLedgerWaitsAsLongAsSomethingArrives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := sentLedger(t)
+		records := append(recordsOf(t, "msg_1", firstBody), recordsOf(t, "msg_2", secondBody)...)
+		var arriving sync.WaitGroup
+		arriving.Go(func() {
+			for _, r := range records[:len(records)-1] {
+				<-time.After(hangLimit - time.Second)
+				deliver(l, r)
+			}
+		})
+		err := l.awaitDelivered(t.Context())
+		require.ErrorContains(t, err, "keeps lacks 1 events")
+		require.ErrorContains(t, err, "nothing has arrived for 1m30s")
+		arriving.Wait()
+	})
 }
 
 func TestLedgerFindsALossWhereAnotherWebhookToldTheSame(t *testing.T) {

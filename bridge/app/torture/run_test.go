@@ -20,6 +20,8 @@ const (
 	// recoveryLimit is when a recovery counts as a hang. Retries back off up to 30 s, and after a cluster's outage its
 	// servers need some time themselves, on a machine that is busy.
 	recoveryLimit = 90 * time.Second
+	// hangLimit is how long nothing of a backlog may arrive until that counts as a hang, for the same reason.
+	hangLimit = 90 * time.Second
 	// calmLimit is how long the bridge may take, with no load, until it is at rest.
 	calmLimit = 30 * time.Second
 )
@@ -147,12 +149,13 @@ func (r *run) play(ctx context.Context, f fault, seed, number uint64) error {
 // recovered waits until a new webhook, and with it all that was accepted before, has reached every sink. It tells what
 // came last.
 func (r *run) recovered(ctx context.Context) (last string, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoveryLimit)
+	ctx = context.WithoutCancel(ctx)
+	limited, cancel := context.WithTimeout(ctx, recoveryLimit)
 	defer cancel()
-	if err := r.bridge.awaitReady(ctx); err != nil {
+	if err := r.bridge.awaitReady(limited); err != nil {
 		return "", err
 	}
-	if err := r.load.probe(ctx); err != nil {
+	if err := r.load.probe(limited); err != nil {
 		return "", err
 	}
 	return r.ledger.awaitLast(ctx)
@@ -160,8 +163,7 @@ func (r *run) recovered(ctx context.Context) (last string, err error) {
 
 // rest lets the load pause until nothing is left to do, and takes a sample of what the bridge uses then.
 func (r *run) rest(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoveryLimit)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
 	r.load.pause(ctx)
 	defer r.load.resume()
 	if err := r.ledger.awaitDelivered(ctx); err != nil {
