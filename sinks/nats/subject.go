@@ -32,7 +32,7 @@ func ValidateSubject(t bridge.Template) error {
 	if text == "" {
 		return errors.New("a subject is needed, such as tensorlake.{route}")
 	}
-	if bad := strings.IndexFunc(text, func(r rune) bool { return !tokenRune(r) && r != '.' }); bad >= 0 || !utf8.ValidString(text) {
+	if bad := strings.IndexFunc(text, func(r rune) bool { return !tokenRune(r) && r != '.' }); bad >= 0 {
 		return fmt.Errorf("%q holds a character that a subject cannot: no spaces, wildcards (*, >) or control characters", text)
 	}
 	tokens := strings.Split(outline(t), ".")
@@ -130,7 +130,7 @@ func token(value string, limit int) string {
 		if b.Len() > limit {
 			break
 		}
-		if (i == 0 && r == '$') || !tokenRune(r) || (r == utf8.RuneError && isInvalid(value[i:])) {
+		if (i == 0 && r == '$') || !tokenRune(r) {
 			r = '_'
 		}
 		b.WriteRune(r)
@@ -162,14 +162,10 @@ func plain(value string) bool {
 }
 
 // tokenRune tells whether a token may hold r. Of the characters that it may not, some break the protocol, some mean
-// something in a subject, and the rest cannot be seen.
+// something in a subject, and some cannot be seen. The replacement character stands for bytes that are not UTF-8; and
+// nats-server takes a stream's index with one in a subject for damaged, and reads the whole stream at each start instead.
 func tokenRune(r rune) bool {
-	return r != '.' && r != '*' && r != '>' && r != ' ' && unicode.IsPrint(r)
-}
-
-func isInvalid(s string) bool {
-	_, size := utf8.DecodeRuneInString(s)
-	return size == 1
+	return r != '.' && r != '*' && r != '>' && r != ' ' && r != utf8.RuneError && unicode.IsPrint(r)
 }
 
 // maxMessageID is how long an ID may be before a digest takes its place: servers keep them in memory.

@@ -1,7 +1,10 @@
 package natsserver_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"strconv"
 	"testing"
 	"time"
 
@@ -70,4 +73,36 @@ func TestEmbeddedServer(t *testing.T) {
 			Faults:     sinktest.Faults{Stop: stop, Start: start, Unreachable: true},
 		}
 	})
+}
+
+// TestAnyNameLeavesTheIndexWhole: nats-server throws away the index of a stream with a subject that it does not like, and reads
+// all of the stream instead whenever it starts.
+func TestAnyNameLeavesTheIndexWhole(t *testing.T) {
+	subject, err := bridge.ParseTemplate("tensorlake.{function}")
+	require.NoError(t, err)
+	log := &bytes.Buffer{}
+	options := embeddednats.Options{
+		Listen: "127.0.0.1:0", Dir: t.TempDir(),
+		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	for range 2 {
+		server, err := embeddednats.Start(t.Context(), options)
+		require.NoError(t, err)
+		sink, err := nats.New(nats.Options{
+			Name: "nats", URL: server.ClientURL(), Stream: "TENSORLAKE", CreateStream: true, MaxAge: time.Hour, DedupeWindow: time.Minute, Subject: subject,
+		})
+		require.NoError(t, err)
+		var events []bridge.Event
+		for i, name := range []string{"a\ufffdb", "\xff\xfe", "a b\tc\r\n", "*", ">", "\x00", "漢字 \U0001f600", "\u2028\u200b", "..", "$JS"} {
+			events = append(events, bridge.Event{
+				ID: strconv.Itoa(i), Source: "/test", Type: "test", Time: time.Unix(0, 0), Function: name, PartitionKey: name, Data: []byte("{}"),
+			})
+		}
+		for _, err := range sink.Publish(t.Context(), events) {
+			require.NoError(t, err)
+		}
+		require.NoError(t, sink.Close(t.Context()))
+		require.NoError(t, server.Shutdown(t.Context()))
+	}
+	require.Empty(t, log.String())
 }
