@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -84,7 +85,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the embedded NATS server cannot use its directory: %w", err)
 	}
-	lines := &logger{log: log.With("component", "nats-server"), fatal: make(chan string, 1), stuck: make(chan struct{}, 1)}
+	lines := newLogger(log)
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "fnbridge",
 		Host:       host,
@@ -93,7 +94,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		StoreDir:   o.Dir,
 		// Without it a message is acknowledged before it is on the disk.
 		SyncAlways: true,
-		// The store is bounded by what the disk has free when the server starts: nats-server takes three quarters of that.
+		// The store is bounded by nats-server: it takes three quarters of what it has and the disk has free when it starts.
 		JetStreamMaxMemory:     maxMemory,
 		MaxPayload:             maxPayload,
 		NoSigs:                 true,
@@ -169,34 +170,103 @@ func (s *Server) ready(ctx context.Context, lines *logger) error {
 
 // reopen opens the streams anew, without a word to clients, whenever one has met an error of the disk and the disk takes
 // writes again: nats-server itself lets such a stream take nothing more until it is restarted. What was acknowledged is
-// on the disk, and what was not is sent again by whoever sent it.
+// on the disk, and what was not is sent again by whoever sent it. So it does when all together may store no more and the disk
+// has more room than when that was decided.
 func (s *Server) reopen(ctx context.Context, dir string, lines *logger) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.started:
+	}
+	config := s.server.JetStreamConfig()
+	if config == nil {
+		return // it has not started
+	}
+	config.StoreDir = dir // the server adds a directory of its own
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-lines.stuck:
-		}
-		lines.log.Warn("a disk error keeps the embedded NATS server from storing; it is tried again every second")
-		for {
-			pause := time.NewTimer(reopenPause)
-			select {
-			case <-ctx.Done():
-				pause.Stop()
+			lines.log.Warn("a disk error keeps the embedded NATS server from storing; it is tried again every second")
+			if !s.reopenAfterError(ctx, config, lines) {
 				return
-			case <-pause.C:
 			}
-			if err := tryDisk(dir); err != nil {
-				lines.log.Debug("the disk takes no writes yet", "error", err)
-				continue
+			lines.log.Info("the disk takes writes again, and the embedded NATS server stores")
+		case <-lines.full:
+			lines.log.Warn("the embedded NATS server stores no more: it leaves a quarter of the disk to others; make room on the disk, or remove messages",
+				"max_bytes", config.MaxStore)
+			if !s.reopenWithRoom(ctx, config, lines) {
+				return
 			}
-			if err := s.openStreams(dir, lines); err != nil {
-				lines.log.Debug("the streams cannot be opened yet", "error", err)
-				continue
-			}
-			break
+			lines.log.Info("the embedded NATS server has room again", "max_bytes", config.MaxStore)
 		}
-		lines.log.Info("the disk takes writes again, and the embedded NATS server stores")
+	}
+}
+
+// reopenAfterError opens the streams anew once the disk takes writes, and tells whether it did before ctx ended.
+func (s *Server) reopenAfterError(ctx context.Context, config *server.JetStreamConfig, lines *logger) bool {
+	for {
+		if !pause(ctx) {
+			return false
+		}
+		if err := tryDisk(config.StoreDir); err != nil {
+			lines.log.Debug("the disk takes no writes yet", "error", err)
+			continue
+		}
+		// With the little that is free now, the server itself would find that it has stored too much already.
+		if limit, _ := s.room(config.StoreDir); limit > config.MaxStore {
+			config.MaxStore = limit
+		}
+		if err := s.openStreams(*config, lines); err != nil {
+			lines.log.Debug("the streams cannot be opened yet", "error", err)
+			continue
+		}
+		return true
+	}
+}
+
+// reopenWithRoom opens the streams anew once they may store more than they have, unless messages were removed meanwhile. It
+// tells whether there was room before ctx ended.
+func (s *Server) reopenWithRoom(ctx context.Context, config *server.JetStreamConfig, lines *logger) bool {
+	for {
+		if !pause(ctx) {
+			return false
+		}
+		select {
+		case <-lines.stuck:
+			return s.reopenAfterError(ctx, config, lines)
+		default:
+		}
+		limit, used := s.room(config.StoreDir)
+		if used+reopenRoom <= config.MaxStore {
+			return true
+		}
+		if limit <= config.MaxStore || limit < used+reopenRoom {
+			continue
+		}
+		config.MaxStore = limit
+		return s.reopenAfterError(ctx, config, lines)
+	}
+}
+
+// room returns how much the streams may store on the disk as it is now, by nats-server's own rule, and how much they have.
+func (s *Server) room(dir string) (limit, used int64) {
+	if info, err := s.server.Jsz(nil); err == nil {
+		used = int64(min(info.Store, math.MaxInt64)) //nolint:gosec // it is bounded
+	}
+	return (freeBytes(dir) + used) / 4 * 3, used
+}
+
+// pause waits before the disk is looked at again, and tells whether ctx goes on.
+func pause(ctx context.Context) bool {
+	timer := time.NewTimer(reopenPause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
@@ -210,19 +280,21 @@ func tryDisk(dir string) error {
 	return errors.Join(err, file.Sync(), file.Close(), os.Remove(file.Name()))
 }
 
-// openStreams closes JetStream with all its streams, and opens it as the start does.
-func (s *Server) openStreams(dir string, lines *logger) error {
+// openStreams closes JetStream with all its streams, and opens it as config says.
+func (s *Server) openStreams(config server.JetStreamConfig, lines *logger) error {
 	if err := s.server.ShutdownJetStream(); err != nil {
 		return err
 	}
 	if s.server.JetStreamConfig() != nil {
 		return errors.New("JetStream is still being closed") // by the server itself, which does so after some errors
 	}
-	select {
-	case <-lines.stuck: // by an error from before, or of closing
-	default:
+	for _, said := range []chan struct{}{lines.stuck, lines.full} {
+		select {
+		case <-said: // of before, or by an error of closing
+		default:
+		}
 	}
-	return s.server.EnableJetStream(&server.JetStreamConfig{StoreDir: dir, MaxMemory: maxMemory})
+	return s.server.EnableJetStream(&config)
 }
 
 // Addr is the address that it listens on, with the port that it took.

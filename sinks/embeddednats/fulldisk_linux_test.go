@@ -1,6 +1,7 @@
 package embeddednats
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,41 +9,29 @@ import (
 	"testing"
 	"time"
 
-	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
-// A stream that has met a full disk takes nothing more for as long as nats-server has it open, even with room again.
-func TestAFullDiskIsGotOver(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
+// smallDisk mounts a file system of that many MiB until the test has ended.
+func smallDisk(t *testing.T, size int) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", size)); err != nil {
 		if (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && os.Getenv("FNBRIDGE_TEST_REQUIRE_ALL") != "1" {
 			t.Skipf("a small file system cannot be mounted without being root: %v", err)
 		}
 		require.NoError(t, err)
 	}
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
-	server := start(t, Options{Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "nats")})
-	nc, err := natsgo.Connect(server.ClientURL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	require.NoError(t, err)
-	_, err = js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
-	require.NoError(t, err)
-	publish := func(id string) error {
-		_, err := js.Publish(t.Context(), "s.x", make([]byte, 10_000), natsjs.WithMsgID(id))
-		return err
-	}
-	acked := 0
-	for ; acked < 20; acked++ {
-		require.NoError(t, publish(fmt.Sprint(acked)))
-	}
+	return dir
+}
 
-	ballast := filepath.Join(dir, "ballast")
-	file, err := os.Create(ballast)
+// fillDisk writes to a file until nothing more fits.
+func fillDisk(t *testing.T, name string) {
+	t.Helper()
+	file, err := os.Create(name)
 	require.NoError(t, err)
 	for size := 1 << 20; size > 0; {
 		if _, err := file.Write(make([]byte, size)); err != nil {
@@ -50,21 +39,84 @@ func TestAFullDiskIsGotOver(t *testing.T) {
 		}
 	}
 	require.NoError(t, file.Close())
-	for err = nil; err == nil; acked++ {
-		require.Less(t, acked, 10_000, "the disk does not fill")
-		err = publish(fmt.Sprint(acked))
-	}
-	acked--
-	require.Error(t, publish(fmt.Sprint(acked)))
+}
 
-	require.NoError(t, os.Remove(ballast))
-	require.Eventually(t, func() bool { return publish(fmt.Sprint(acked)) == nil }, 60*time.Second, 100*time.Millisecond, "there is room again")
-	stream, err := js.Stream(t.Context(), "S")
+// openStream returns a stream of the server's, and what publishes the message with that number to it.
+func openStream(t *testing.T, server *Server) (stream natsjs.Stream, publish func(n int) error) {
+	t.Helper()
+	js := jetStream(t, server.ClientURL())
+	stream, err := js.CreateOrUpdateStream(t.Context(), natsjs.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
 	require.NoError(t, err)
-	require.EqualValues(t, acked+1, stream.CachedInfo().State.Msgs, "each message once, and none of those acknowledged is lost")
-	for seq := range acked {
+	return stream, func(n int) error {
+		_, err := js.Publish(t.Context(), "s.x", make([]byte, 10_000), natsjs.WithMsgID(fmt.Sprint(n)))
+		return err
+	}
+}
+
+func requireAllStored(t *testing.T, stream natsjs.Stream, n int) {
+	t.Helper()
+	info, err := stream.Info(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, n, info.State.Msgs, "each message once, and none of those acknowledged is lost")
+	for seq := range n {
 		m, err := stream.GetMsg(t.Context(), uint64(seq+1))
 		require.NoError(t, err)
 		require.Equal(t, fmt.Sprint(seq), m.Header.Get(natsjs.MsgIDHeader))
 	}
+}
+
+// A stream that has met a full disk takes nothing more for as long as nats-server has it open, even with room again.
+func TestAFullDiskIsGotOver(t *testing.T) {
+	dir := smallDisk(t, 32)
+	stream, publish := openStream(t, start(t, Options{Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "nats")}))
+	acked := 0
+	for ; acked < 20; acked++ {
+		require.NoError(t, publish(acked))
+	}
+	ballast := filepath.Join(dir, "ballast")
+	fillDisk(t, ballast)
+	for publish(acked) == nil {
+		acked++
+		require.Less(t, acked, 10_000, "the disk does not fill")
+	}
+	require.Error(t, publish(acked))
+
+	require.NoError(t, os.Remove(ballast))
+	require.Eventually(t, func() bool { return publish(acked) == nil }, 60*time.Second, 100*time.Millisecond, "there is room again")
+	requireAllStored(t, stream, acked+1)
+}
+
+// nats-server takes its limit from what is free when it opens its streams, and keeps it however much room there is later.
+func TestRoomThatComesLittleByLittleIsUsed(t *testing.T) {
+	dir := smallDisk(t, 64)
+	little, ballast := filepath.Join(dir, "little"), filepath.Join(dir, "ballast")
+	options := Options{Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "nats")}
+	server := start(t, options)
+	stream, publish := openStream(t, server)
+	acked := 0
+	for ; acked < 1000; acked++ {
+		require.NoError(t, publish(acked))
+	}
+	require.NoError(t, os.WriteFile(little, make([]byte, 3<<20), 0o600))
+	fillDisk(t, ballast)
+	for publish(acked) == nil {
+		acked++
+		require.Less(t, acked, 10_000, "the disk does not fill")
+	}
+
+	require.NoError(t, os.Remove(little))
+	require.Eventually(t, func() bool { return publish(acked) == nil }, 60*time.Second, 100*time.Millisecond, "a little is enough to go on")
+	acked++
+	requireAllStored(t, stream, acked)
+
+	// A server that is started with so little finds that it has stored too much.
+	require.NoError(t, server.Shutdown(context.WithoutCancel(t.Context())))
+	stream, publish = openStream(t, start(t, options))
+	require.ErrorContains(t, publish(acked), "insufficient resources")
+	require.NoError(t, os.Remove(ballast))
+	require.Eventually(t, func() bool { return publish(acked) == nil }, 60*time.Second, 100*time.Millisecond, "there is room now")
+	for acked++; acked < 2000; acked++ {
+		require.NoError(t, publish(acked))
+	}
+	requireAllStored(t, stream, acked)
 }

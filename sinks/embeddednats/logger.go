@@ -15,10 +15,21 @@ type logger struct {
 	fatal chan string
 	// stuck gets a word when a stream, or all of JetStream, takes nothing more because of an error of the disk.
 	stuck chan struct{}
+	// full gets a word when all streams together have stored what they may.
+	full chan struct{}
 }
 
-// stuckLines are parts of what the server says then. There is no other way to learn of it.
+func newLogger(log *slog.Logger) *logger {
+	return &logger{
+		log: log.With("component", "nats-server"), fatal: make(chan string, 1), stuck: make(chan struct{}, 1), full: make(chan struct{}, 1),
+	}
+}
+
+// stuckLines are parts of what the server says when it is stuck, and fullLine of what it says when it is full. There is no
+// other way to learn of it.
 var stuckLines = []string{"critical write error", "jetstream out of", "disabling jetstream"} //nolint:gochecknoglobals // a constant
+
+const fullLine = "jetstream file resource limits exceeded for server"
 
 func (l *logger) line(format string, args ...any) slog.Attr {
 	return slog.String("line", strings.TrimSpace(fmt.Sprintf(format, args...)))
@@ -31,23 +42,32 @@ func (l *logger) Noticef(format string, args ...any) {
 
 // Warnf implements server.Logger.
 func (l *logger) Warnf(format string, args ...any) {
-	l.noteStuck(format)
-	l.log.Warn("the embedded NATS server warns", l.line(format, args...))
+	line := l.line(format, args...)
+	l.noteTrouble(line.Value.String())
+	l.log.Warn("the embedded NATS server warns", line)
 }
 
 // Errorf implements server.Logger.
 func (l *logger) Errorf(format string, args ...any) {
-	l.noteStuck(format)
-	l.log.Error("the embedded NATS server reports an error", l.line(format, args...))
+	line := l.line(format, args...)
+	l.noteTrouble(line.Value.String())
+	l.log.Error("the embedded NATS server reports an error", line)
 }
 
-func (l *logger) noteStuck(format string) {
-	format = strings.ToLower(format)
-	if slices.ContainsFunc(stuckLines, func(part string) bool { return strings.Contains(format, part) }) {
-		select {
-		case l.stuck <- struct{}{}:
-		default: // it is known
-		}
+func (l *logger) noteTrouble(line string) {
+	line = strings.ToLower(line)
+	if strings.Contains(line, fullLine) {
+		tell(l.full)
+	}
+	if slices.ContainsFunc(stuckLines, func(part string) bool { return strings.Contains(line, part) }) {
+		tell(l.stuck)
+	}
+}
+
+func tell(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it is known
 	}
 }
 
