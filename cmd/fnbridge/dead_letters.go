@@ -77,7 +77,7 @@ func (s *letterSelection) mustSelect(args []string) (app.DeadLetterFilter, error
 	case !selected && !s.all:
 		return app.DeadLetterFilter{}, usageError{errors.New("say which dead letters: give their ids, a filter such as --sink, or --all")}
 	case selected && s.all:
-		return app.DeadLetterFilter{}, usageError{errors.New("--all means every dead letter: drop it, or the ids and filters")}
+		return app.DeadLetterFilter{}, usageError{errors.New("--all means every dead letter: leave it out, or the ids and filters")}
 	default:
 		return s.filter(args)
 	}
@@ -101,7 +101,7 @@ func deadLettersListCommand(c console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			letters, err := readDeadLetters(cmd.Context(), f, limit)
+			letters, err := readDeadLetters(cmd.Context(), f, limit+1) // one more tells that there are more
 			if err != nil {
 				return err
 			}
@@ -131,6 +131,8 @@ func readDeadLetters(ctx context.Context, f app.DeadLetterFilter, limit int) ([]
 }
 
 func printDeadLetters(c console, letters []app.DeadLetter, limit int, asJSON bool, now time.Time) error {
+	more := len(letters) > limit
+	letters = letters[:min(len(letters), limit)]
 	if asJSON {
 		e := json.NewEncoder(c.out)
 		for _, l := range letters {
@@ -157,7 +159,7 @@ func printDeadLetters(c console, letters []app.DeadLetter, limit int, asJSON boo
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if len(letters) == limit {
+	if more {
 		fmt.Fprintf(c.out, "Shown are the first %d; --limit shows more.\n", limit)
 	}
 	if c.terminal {
@@ -173,8 +175,10 @@ func deadLettersShowCommand(c console) *cobra.Command {
 		Short:   "Show dead letters whole: the event, its data, why and when",
 		Long:    `Reads the data directory, beside a running "fnbridge serve" or without one. With --json each line is one dead letter.`,
 		Example: `  fnbridge dead-letters show 12`,
-		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("say which dead letters: give their ids, as \"fnbridge dead-letters list\" shows them")}
+			}
 			f, err := (&letterSelection{}).filter(args)
 			if err != nil {
 				return err

@@ -172,6 +172,8 @@ func TestDeadLettersAreSelectedByWhatTheyAre(t *testing.T) {
 		require.Len(t, s.letters(tt.args...), tt.want, tt.args)
 	}
 	require.Equal(t, "No dead letter matches.\n", s.mustRun("dead-letters", "list", "--sink", "kafka"))
+	require.Contains(t, s.mustRun("dead-letters", "list", "--limit", "2"), "Shown are the first 2; --limit shows more.")
+	require.NotContains(t, s.mustRun("dead-letters", "list", "--limit", "3"), "Shown are", "these are all")
 
 	require.JSONEq(t, `{"dead_letters":1,"running":true}`, s.mustRun("dead-letters", "drop", "--type", "tensorlake.workflow.*", "--yes", "--json"))
 	require.Len(t, s.letters(), 2)

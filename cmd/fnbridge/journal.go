@@ -130,11 +130,12 @@ func journalExport(ctx context.Context, c console, o exportOptions) error {
 	out := &exportOutput{path: o.output, to: c.out}
 	p := newProgress(c)
 	var count, last int64
+	var unwritten error
 	err = app.Export(ctx, cfg, app.ExportRequest{
 		Since: o.times.since.Time, Until: o.times.until.Time, After: o.after, Undelivered: o.undelivered,
 	}, func(w app.ExportedWebhook) error {
-		if err := out.write(w); err != nil {
-			return err
+		if unwritten = out.write(w); unwritten != nil {
+			return unwritten
 		}
 		count, last = count+1, w.Seq
 		if o.output != "" {
@@ -144,7 +145,8 @@ func journalExport(ctx context.Context, c console, o exportOptions) error {
 	})
 	p.clear()
 	if err == nil && o.output != "" {
-		err = out.open() // a file without lines says that there were none
+		unwritten = out.open() // a file without lines says that there were none
+		err = unwritten
 	}
 	if e := out.close(); e != nil {
 		return fmt.Errorf("the export is not complete: %w", errors.Join(err, e))
@@ -155,6 +157,8 @@ func journalExport(ctx context.Context, c console, o exportOptions) error {
 	switch {
 	case err != nil && count > 0:
 		return fmt.Errorf("%w after %s; --after %d goes on behind them", err, plural(int(count), "webhook"), last)
+	case unwritten != nil:
+		return fmt.Errorf("the export cannot be written: %w", unwritten)
 	case err != nil:
 		return noJournal(err, cfg)
 	case o.output != "":

@@ -55,7 +55,7 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 	case !ranged && !o.all:
 		return usageError{errors.New("say from when on: --since 2h, a time, or --all")}
 	case ranged && o.all:
-		return usageError{errors.New("--all stands for every time: drop it, or --since and --until")}
+		return usageError{errors.New("--all stands for every time: leave it out, or --since and --until")}
 	}
 	if err := o.times.check(); err != nil {
 		return err

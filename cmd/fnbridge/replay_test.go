@@ -171,6 +171,9 @@ func TestWhatOneBridgeExportsAnotherTakes(t *testing.T) {
 	_, errs, exit = from.run("journal", "export", "--undelivered", "kafka")
 	require.Equal(t, 1, exit)
 	require.Contains(t, errs, `no sink "kafka"; it knows nats`)
+	_, errs, exit = from.run("journal", "export", "--output", filepath.Join(from.dir, "nowhere", "webhooks.jsonl"))
+	require.Equal(t, 1, exit)
+	require.Contains(t, errs, "the export cannot be written: open "+filepath.Join(from.dir, "nowhere", "webhooks.jsonl"))
 	require.Equal(t, 0, bridge.signal(syscall.SIGKILL)+1)
 	require.Len(t, exportLines(t, from.mustRun("journal", "export")), 21, "without a bridge, and after a crash")
 
