@@ -127,12 +127,12 @@ func (f *forwarder) send(ctx context.Context, letters []journal.DeadLetter) (cou
 	}
 	//nolint:contextcheck // what is under way at a stop has the context publish
 	errs := answers(f.sink.PublishDeadLetters(f.publish, batch), len(batch))
-	var stored []int64
+	var stored []journal.DeadLetter
 	var cause error
 	for i, err := range errs {
 		switch {
 		case err == nil:
-			stored = append(stored, letters[i].ID)
+			stored = append(stored, letters[i])
 		case bridge.KindOf(err) == bridge.FailureReject:
 			f.metrics.lettersRejected.Inc()
 			f.refuse(&letters[i], err)
@@ -175,18 +175,18 @@ func (f *forwarder) refuse(d *journal.DeadLetter, err error) {
 }
 
 // note stores which letters were published, and goes on trying until ctx ends: they are not to be published twice.
-func (f *forwarder) note(ctx context.Context, ids []int64) {
-	if len(ids) == 0 {
+func (f *forwarder) note(ctx context.Context, letters []journal.DeadLetter) {
+	if len(letters) == 0 {
 		return
 	}
 	for failed := false; ; failed = true {
-		err := f.o.Journal.DeadLettersPublished(f.publish, f.name, ids) //nolint:contextcheck // as above
+		err := f.o.Journal.DeadLettersPublished(f.publish, letters) //nolint:contextcheck // as above
 		if err == nil {
 			return
 		}
 		if !failed {
 			f.o.Logger.Error("the journal cannot note which dead letters were published; trying again every second",
-				"sink", f.name, "dead_letters", len(ids), "error", err)
+				"sink", f.name, "dead_letters", len(letters), "error", err)
 		}
 		if pause(ctx, journalRetry); ctx.Err() != nil {
 			return

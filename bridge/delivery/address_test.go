@@ -166,13 +166,36 @@ func TestDeadLettersThatNeverReachTheirAddressHoldUpNoOther(t *testing.T) {
 	f.awaitPublished(3*letterPage + 1)
 }
 
+func TestADeadLetterThatComesBackWhileItIsPublishedIsPublishedAsItIsThen(t *testing.T) {
+	sink := newAddressSink()
+	rejecting(sink.scriptedSink, func(bridge.Event) bool { return true })
+	publishing, cameBack := make(chan struct{}), make(chan struct{})
+	sink.failLetter = func(l bridge.DeadLetter) error {
+		if l.Attempts == 1 {
+			close(publishing)
+			<-cameBack
+		}
+		return nil
+	}
+	f := start(t, sink.scriptedSink, func(o *Options) { o.Sink = sink })
+	f.accept("k1", "a")
+	<-publishing
+	f.retry(journal.DeadLetterFilter{})
+	require.Eventually(t, func() bool { return f.deadLetters(journal.DeadLetterFilter{})[0].Attempts == 2 }, 10*time.Second, time.Millisecond)
+	close(cameBack)
+	f.awaitPublished(1)
+	f.stop()
+	require.Len(t, sink.letters, 2)
+	require.Equal(t, 2, sink.letters[1].Attempts)
+}
+
 // forgetful is a journal that cannot note what was published.
 type forgetful struct {
 	*journal.Journal
 	tries atomic.Int64
 }
 
-func (j *forgetful) DeadLettersPublished(context.Context, string, []int64) error {
+func (j *forgetful) DeadLettersPublished(context.Context, []journal.DeadLetter) error {
 	j.tries.Add(1)
 	return errors.New("disk full")
 }

@@ -28,7 +28,7 @@ type Journal interface {
 	DeadLetters(ctx context.Context, f journal.DeadLetterFilter) ([]journal.DeadLetter, error)
 	DeadLettersChanged() <-chan struct{}
 	RemoveDeadLetters(ctx context.Context, sink string, ids []int64) error
-	DeadLettersPublished(ctx context.Context, sink string, ids []int64) error
+	DeadLettersPublished(ctx context.Context, letters []journal.DeadLetter) error
 
 	Selector
 	Count(ctx context.Context, f journal.WebhookFilter) (count, bytes int64, err error)

@@ -346,13 +346,39 @@ func (j *Journal) DropDeadLetters(ctx context.Context, f DeadLetterFilter) (int6
 // RemoveDeadLetters deletes those of a configured sink that reached it after all. IDs that are not there, or are
 // another sink's, are no error. It is durable when it returns nil.
 func (j *Journal) RemoveDeadLetters(ctx context.Context, sink string, ids []int64) error {
-	return j.changeLettersByID(ctx, kindDropLetters, sink, ids)
+	if _, err := j.cursor(sink); err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(ids, maxChangedLetters) {
+		r := newRequest(kindDropLetters)
+		// The writer may still read them when a caller whose context ended has gone on.
+		r.filter = DeadLetterFilter{Sink: sink, IDs: slices.Clone(chunk)}
+		if err := j.submit(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// DeadLettersPublished notes that those of a configured sink were published to its dead-letter address. IDs that are not
-// there, or are another sink's, are no error. It is durable when it returns nil.
-func (j *Journal) DeadLettersPublished(ctx context.Context, sink string, ids []int64) error {
-	return j.changeLettersByID(ctx, kindLettersPublished, sink, ids)
+// DeadLettersPublished notes that letters of configured sinks were published to their sink's dead-letter address. Each is
+// told by ID, Sink, Attempts and LastAt, as it was read: one that is gone, or has become a dead letter anew since then, is
+// left as it is, and that is no error. Many are noted in steps. It is durable when it returns nil.
+func (j *Journal) DeadLettersPublished(ctx context.Context, letters []DeadLetter) error {
+	for i := range letters {
+		if _, err := j.cursor(letters[i].Sink); err != nil {
+			return err
+		}
+	}
+	for chunk := range slices.Chunk(letters, maxChangedLetters) {
+		r := newRequest(kindLettersPublished)
+		for i := range chunk {
+			r.letters = append(r.letters, DeadLetter{ID: chunk[i].ID, Sink: chunk[i].Sink, Attempts: chunk[i].Attempts, LastAt: chunk[i].LastAt})
+		}
+		if err := j.submit(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DeadLettersChanged returns a channel that is closed once dead letters are added or marked for another try after

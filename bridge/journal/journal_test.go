@@ -517,7 +517,7 @@ func TestClose(t *testing.T) {
 	_, err = j.DropDeadLetters(t.Context(), DeadLetterFilter{IDs: []int64{1}})
 	require.ErrorIs(t, err, ErrClosed)
 	require.ErrorIs(t, j.RemoveDeadLetters(t.Context(), "nats", []int64{1}), ErrClosed)
-	require.ErrorIs(t, j.DeadLettersPublished(t.Context(), "nats", []int64{1}), ErrClosed)
+	require.ErrorIs(t, j.DeadLettersPublished(t.Context(), []DeadLetter{deadLetter(1, 0)}), ErrClosed)
 }
 
 func TestCloseGoesOnWhenItsCallerDoesNotWait(t *testing.T) {

@@ -266,44 +266,32 @@ func (j *Journal) changeLettersInSteps(ctx context.Context, k kind, f DeadLetter
 	}
 }
 
-// changeLettersByID has the writer do what k says to those letters of a sink, in steps.
-func (j *Journal) changeLettersByID(ctx context.Context, k kind, sink string, ids []int64) error {
-	if _, err := j.cursor(sink); err != nil {
-		return err
+// markForRetry marks what f selects for another try.
+func (s *store) markForRetry(ctx context.Context, f *DeadLetterFilter, at time.Time) (marked int64, err error) {
+	query, args, err := f.statement(schemaVersion, "UPDATE dead_letters SET retry_at = ?", "")
+	if err != nil {
+		return 0, err
 	}
-	for chunk := range slices.Chunk(ids, maxChangedLetters) {
-		r := newRequest(k)
-		// The writer may still read them when a caller whose context ended has gone on.
-		r.filter = DeadLetterFilter{Sink: sink, IDs: slices.Clone(chunk)}
-		if err := j.submit(ctx, r); err != nil {
+	result, err := s.conn.ExecContext(ctx, query, append([]any{markedAt(at)}, args...)...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// notePublished notes that letters were published to their sink's dead-letter address, if they are still what they were.
+func (s *store) notePublished(ctx context.Context, letters []DeadLetter, at time.Time) error {
+	for i := range letters {
+		l := &letters[i]
+		if _, err := s.publishedLetter.ExecContext(ctx, markedAt(at), l.ID, l.Sink, l.Attempts, toNanos(l.LastAt)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// markForRetry marks what f selects for another try.
-func (s *store) markForRetry(ctx context.Context, f *DeadLetterFilter, at time.Time) (marked int64, err error) {
-	return s.updateLetters(ctx, "UPDATE dead_letters SET retry_at = ?", at, f)
-}
-
-// notePublished notes of what f selects that it was published to its sink's dead-letter address.
-func (s *store) notePublished(ctx context.Context, f *DeadLetterFilter, at time.Time) (noted int64, err error) {
-	return s.updateLetters(ctx, "UPDATE dead_letters SET published_at = ?", at, f)
-}
-
-func (s *store) updateLetters(ctx context.Context, update string, at time.Time, f *DeadLetterFilter) (changed int64, err error) {
-	query, args, err := f.statement(schemaVersion, update, "")
-	if err != nil {
-		return 0, err
-	}
-	// 0 is for letters without the mark.
-	result, err := s.conn.ExecContext(ctx, query, append([]any{max(toNanos(at), 1)}, args...)...)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
+// markedAt is a mark's time in the database, where 0 is for letters without the mark.
+func markedAt(at time.Time) int64 { return max(toNanos(at), 1) }
 
 // deleteLetters deletes what f selects, and returns how many letters that were, by sink.
 func (s *store) deleteLetters(ctx context.Context, f *DeadLetterFilter) (deleted map[string]int64, err error) {

@@ -39,13 +39,22 @@ func variedLetters(t *testing.T, j *Journal) {
 	require.NoError(t, j.AddDeadLetters(t.Context(), letters))
 }
 
+// notePublished notes that letters were published as they are now.
+func notePublished(t *testing.T, j *Journal, ids ...int64) {
+	t.Helper()
+	letters, err := j.DeadLetters(t.Context(), DeadLetterFilter{IDs: ids})
+	require.NoError(t, err)
+	require.Len(t, letters, len(ids))
+	require.NoError(t, j.DeadLettersPublished(t.Context(), letters))
+}
+
 func TestDeadLettersAreSelected(t *testing.T) {
 	j := open(t, Options{Sinks: []string{"kafka", "nats"}})
 	variedLetters(t, j)
 	marked, err := j.RetryDeadLetters(t.Context(), DeadLetterFilter{IDs: []int64{2, 5}})
 	require.NoError(t, err)
 	require.Equal(t, int64(2), marked)
-	require.NoError(t, j.DeadLettersPublished(t.Context(), "nats", []int64{1, 2}))
+	notePublished(t, j, 1, 2)
 	for name, c := range map[string]struct {
 		filter   DeadLetterFilter
 		expected []int64
@@ -102,8 +111,11 @@ func TestTheMarksOfALetter(t *testing.T) {
 	marked, err = j.RetryDeadLetters(t.Context(), DeadLetterFilter{IDs: []int64{1}})
 	require.NoError(t, err)
 	require.Zero(t, marked, "it was marked already")
-	require.NoError(t, j.DeadLettersPublished(t.Context(), "nats", []int64{1, 9}))
-	require.NoError(t, j.DeadLettersPublished(t.Context(), "nats", nil))
+	first := only()
+	gone := first
+	gone.ID = 9
+	require.NoError(t, j.DeadLettersPublished(t.Context(), []DeadLetter{first, gone}))
+	require.NoError(t, j.DeadLettersPublished(t.Context(), nil))
 	require.Equal(t, at(), only().RetryAt)
 	require.Equal(t, at().Add(time.Minute), only().PublishedAt)
 	require.NoError(t, j.Close(t.Context()))
@@ -115,12 +127,15 @@ func TestTheMarksOfALetter(t *testing.T) {
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{letter}))
 	letter.ID, letter.Attempts = 1, 5
 	require.Equal(t, letter, only(), "tried again in vain, it waits for somebody as at first")
+	require.NoError(t, j.DeadLettersPublished(t.Context(), []DeadLetter{first}))
+	require.Equal(t, letter, only(), "what was published is not what it is now")
 
 	require.NoError(t, j.RemoveDeadLetters(t.Context(), "nats", []int64{1, 1, 9}))
 	require.Equal(t, []int64{2}, letterIDs(t, j, DeadLetterFilter{}))
 	require.NoError(t, j.RemoveDeadLetters(t.Context(), "nats", []int64{1}), "gone already")
 	require.ErrorContains(t, j.RemoveDeadLetters(t.Context(), "other", []int64{1}), `"other"`)
-	require.ErrorContains(t, j.DeadLettersPublished(t.Context(), "other", []int64{1}), `"other"`)
+	letter.Sink = "other"
+	require.ErrorContains(t, j.DeadLettersPublished(t.Context(), []DeadLetter{letter}), `"other"`)
 	require.NoError(t, sound(t.Context(), j))
 }
 
@@ -128,7 +143,9 @@ func TestOnlyASinkOfItsOwnChangesALetter(t *testing.T) {
 	j := open(t, Options{Sinks: []string{"kafka", "nats"}})
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}))
 	require.NoError(t, j.RemoveDeadLetters(t.Context(), "kafka", []int64{1}))
-	require.NoError(t, j.DeadLettersPublished(t.Context(), "kafka", []int64{1}))
+	other := deadLetter(1, 0)
+	other.ID, other.Sink = 1, "kafka"
+	require.NoError(t, j.DeadLettersPublished(t.Context(), []DeadLetter{other}))
 	require.Equal(t, []int64{1}, letterIDs(t, j, DeadLetterFilter{Unpublished: true}))
 }
 
@@ -240,7 +257,7 @@ func TestDeadLettersChangedWakesForWhatIsToDo(t *testing.T) {
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}))
 	<-added
 	marked := j.DeadLettersChanged()
-	require.NoError(t, j.DeadLettersPublished(t.Context(), "nats", []int64{1}))
+	notePublished(t, j, 1)
 	quiet(marked)
 	_, err := j.RetryDeadLetters(t.Context(), DeadLetterFilter{})
 	require.NoError(t, err)

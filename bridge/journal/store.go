@@ -37,6 +37,7 @@ type store struct {
 
 	insertWebhook, advance, setState *sql.Stmt
 	updateLetter, insertLetter       *sql.Stmt
+	publishedLetter                  *sql.Stmt
 	oldestWebhooks, deleteWebhooks   *sql.Stmt
 	pageCount, freePages, passive    *sql.Stmt
 }
@@ -180,6 +181,7 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.insertLetter, `INSERT INTO dead_letters (sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject,
 			event_time, partition_key, workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&s.publishedLetter, `UPDATE dead_letters SET published_at = ? WHERE id = ? AND sink = ? AND attempts = ? AND last_at = ?`},
 		{&s.oldestWebhooks, `SELECT seq, received_at, length(body) FROM webhooks WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`},
 		{&s.deleteWebhooks, `DELETE FROM webhooks WHERE seq <= ?`},
 		{&s.pageCount, "PRAGMA page_count"},

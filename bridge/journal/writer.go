@@ -374,9 +374,7 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		e.awaited = e.awaited || r.changed > 0
 		return err
 	case kindLettersPublished:
-		var err error
-		r.changed, err = w.store.notePublished(ctx, &r.filter, w.now())
-		return err
+		return w.store.notePublished(ctx, r.letters, w.now())
 	case kindDropLetters:
 		deleted, err := w.store.deleteLetters(ctx, &r.filter)
 		if err != nil {
