@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -32,6 +33,7 @@ type letters struct {
 	reading bool            // a read or a wait is under way
 	scans   bool            // it is a read
 	letGo   bool            // some made room in this round
+	unseen  map[int64]bool  // taken before this round began, and not come upon in it
 
 	open  map[int64]bool  // taken, until the journal has what became of them
 	ended map[int64]bool  // done with during the read under way, which may show them all the same
@@ -120,6 +122,7 @@ func (l *loop) tookLetters(ctx context.Context, r letterRead) {
 	case r.waited:
 		s.after, s.letGo = 0, false
 		s.round++
+		s.unseen = maps.Clone(s.open)
 	case !r.ok: // it stops
 	case len(r.page) == 0:
 		for id, t := range s.tries {
@@ -127,6 +130,7 @@ func (l *loop) tookLetters(ctx context.Context, r letterRead) {
 				delete(s.tries, id)
 			}
 		}
+		l.forgetUnmarked()
 		var atMost time.Duration
 		if s.letGo {
 			atMost = l.o.MaxBackoff
@@ -137,7 +141,9 @@ func (l *loop) tookLetters(ctx context.Context, r letterRead) {
 		s.changed = r.changed
 		s.after = r.page[len(r.page)-1].ID
 		for i := range r.page {
-			if id := r.page[i].ID; !s.open[id] && !s.ended[id] {
+			id := r.page[i].ID
+			delete(s.unseen, id)
+			if !s.open[id] && !s.ended[id] {
 				s.page = append(s.page, r.page[i])
 			}
 		}
@@ -206,19 +212,39 @@ func (l *loop) rotate(p *partition) {
 	if len(s.page) == 0 || s.room(&l.o) {
 		return
 	}
-	ln := &p.lanes[classRetried]
-	for _, it := range p.remove(classRetried, func(it *item) bool { return it.attempts-it.carried >= letterTries }) {
+	for _, it := range l.takeOut(p, func(it *item) bool { return it.attempts-it.carried >= letterTries }) {
 		if len(s.tries) < rememberedTries {
 			s.tries[it.letter] = tries{attempts: it.attempts, waiting: it.waiting, failure: it.failure, round: s.round}
 		}
-		s.leave(it)
-		l.leave(it)
-		s.end(it.letter)
 		s.letGo = true
 	}
-	if len(ln.held) == 0 {
+}
+
+// forgetUnmarked lets go of what was taken before a round that has not come upon it: it was dropped, or is a dead letter
+// anew after a replay. What is under way gets its answer.
+func (l *loop) forgetUnmarked() {
+	unseen := l.letters.unseen
+	l.letters.unseen = nil
+	if len(unseen) == 0 {
+		return
+	}
+	for _, p := range l.partitions {
+		l.takeOut(p, func(it *item) bool { return unseen[it.letter] })
+	}
+}
+
+// takeOut lets go of those dead letters of a partition that which selects and that are not under way, and returns them.
+func (l *loop) takeOut(p *partition, which func(*item) bool) []*item {
+	out := p.remove(classRetried, which)
+	for _, it := range out {
+		l.letters.leave(it)
+		l.leave(it)
+		l.letters.end(it.letter)
+	}
+	if ln := &p.lanes[classRetried]; len(ln.held) == 0 && !p.busy {
 		ln.attempt, ln.retryAt, ln.failingSince, ln.cause = 0, time.Time{}, time.Time{}, nil
 	}
+	return out
 }
 
 // startRemoval removes what reached the sink from the dead letters, and returns when to try again after a failure.

@@ -292,3 +292,27 @@ func TestADeadLetterOnItsWayIsNotTakenTwiceAndMayBeDropped(t *testing.T) {
 	f.stop()
 	require.Equal(t, 6, f.sink.published)
 }
+
+func TestADroppedDeadLetterIsNotTriedOn(t *testing.T) {
+	sink := newScriptedSink()
+	mend := rejecting(sink, func(bridge.Event) bool { return true })
+	f := start(t, sink, nil)
+	f.accept("k1", "a")
+	f.accept("k2", "a")
+	letters := f.awaitDeadLetters(2)
+	f.sink.set(func() { sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("no quorum")) } })
+	f.retry(journal.DeadLetterFilter{})
+	require.Eventually(t, func() bool { return f.log.count("asked another try for do not get through") == 1 }, 10*time.Second, time.Millisecond)
+	for _, l := range letters {
+		require.Zero(t, f.log.count("is held up any more"))
+		_, err := f.journal.DropDeadLetters(t.Context(), journal.DeadLetterFilter{IDs: []int64{l.ID}})
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { return f.log.count("is held up any more") == 1 }, 10*time.Second, time.Millisecond)
+	mend()
+	f.accept("k3", "a")
+	require.Equal(t, []string{"k3/a"}, subjects(f.sink.await(t, func(stored []bridge.Event) bool { return len(stored) > 0 })))
+	f.stop()
+	require.Len(t, f.sink.stored, 1)
+	require.Empty(t, f.deadLetters(journal.DeadLetterFilter{}))
+}

@@ -350,7 +350,7 @@ func (j *Journal) RemoveDeadLetters(ctx context.Context, sink string, ids []int6
 		return err
 	}
 	for chunk := range slices.Chunk(ids, maxChangedLetters) {
-		r := newRequest(kindDropLetters)
+		r := newRequest(kindRemoveLetters)
 		// The writer may still read them when a caller whose context ended has gone on.
 		r.filter = DeadLetterFilter{Sink: sink, IDs: slices.Clone(chunk)}
 		if err := j.submit(ctx, r); err != nil {
@@ -381,7 +381,7 @@ func (j *Journal) DeadLettersPublished(ctx context.Context, letters []DeadLetter
 	return nil
 }
 
-// DeadLettersChanged returns a channel that is closed once dead letters are added or marked for another try after
+// DeadLettersChanged returns a channel that is closed once dead letters are added, marked for another try or dropped after
 // the call. To miss nothing, take the channel, then DeadLetters, and wait only when that found nothing.
 func (j *Journal) DeadLettersChanged() <-chan struct{} { return j.lettersChanged.wait() }
 

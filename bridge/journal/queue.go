@@ -22,6 +22,7 @@ const (
 	kindSinkState
 	kindRetryLetters
 	kindDropLetters
+	kindRemoveLetters
 	kindLettersPublished
 )
 

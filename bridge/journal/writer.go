@@ -45,7 +45,7 @@ type effects struct {
 	appended int64
 	advances map[string]int64
 	letters  map[string]int64
-	// awaited is set when letters were added, or marked for another try.
+	// awaited is set when letters were added, marked for another try or dropped.
 	awaited bool
 }
 
@@ -375,7 +375,7 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		return err
 	case kindLettersPublished:
 		return w.store.notePublished(ctx, r.letters, w.now())
-	case kindDropLetters:
+	case kindDropLetters, kindRemoveLetters:
 		deleted, err := w.store.deleteLetters(ctx, &r.filter)
 		if err != nil {
 			return err
@@ -384,6 +384,7 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 			e.countLetters(sink, -n)
 			r.changed += n
 		}
+		e.awaited = e.awaited || (r.kind == kindDropLetters && r.changed > 0)
 	case kindSinkState:
 		_, err := w.store.setState.ExecContext(ctx, r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.Sink)
 		return err
