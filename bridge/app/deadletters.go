@@ -59,34 +59,45 @@ func (f DeadLetterFilter) journal() journal.DeadLetterFilter {
 	return out
 }
 
-// ReadDeadLetters returns what f selects from the data directory, oldest first and at most limit. It works beside a
-// running bridge and writes nothing.
-func ReadDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter, limit int) ([]DeadLetter, error) {
+// letterPage is how many dead letters one read takes. Each may be as large as a webhook.
+const letterPage = 16
+
+// ReadDeadLetters calls each with what f selects from the data directory, oldest first and at most limit, until each returns
+// an error, which it returns. It works beside a running bridge and writes nothing.
+func ReadDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter, limit int, each func(DeadLetter) error) error {
 	r, err := journal.OpenReader(ctx, cfg.DataDir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer r.Close()
 	query := f.journal()
-	query.Limit = limit
-	letters, err := r.DeadLetters(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]DeadLetter, 0, len(letters))
-	for _, l := range letters {
-		data := json.RawMessage(l.Data)
-		if !json.Valid(data) {
-			data, _ = json.Marshal(string(l.Data)) // a string can always be
+	for left := limit; left > 0; left -= query.Limit {
+		query.Limit = min(left, letterPage)
+		letters, err := r.DeadLetters(ctx, query)
+		if err != nil || len(letters) == 0 {
+			return err
 		}
-		out = append(out, DeadLetter{
-			ID: l.ID, Sink: l.Sink, Reason: l.Reason, Attempts: l.Attempts, FirstAt: l.FirstAt, LastAt: l.LastAt,
-			RetryAt: optional(l.RetryAt), PublishedAt: optional(l.PublishedAt),
-			WebhookID: l.WebhookID, EventIndex: l.EventIndex, EventID: l.EventID, Type: l.EventType, Source: l.EventSource,
-			Subject: l.EventSubject, Time: l.EventTime, PartitionKey: l.PartitionKey, Workflow: l.Workflow, Data: data,
-		})
+		for i := range letters {
+			if err := each(shownLetter(&letters[i])); err != nil {
+				return err
+			}
+		}
+		query.AfterID = letters[len(letters)-1].ID
 	}
-	return out, nil
+	return nil
+}
+
+func shownLetter(l *journal.DeadLetter) DeadLetter {
+	data := json.RawMessage(l.Data)
+	if !json.Valid(data) {
+		data, _ = json.Marshal(string(l.Data)) // a string can always be
+	}
+	return DeadLetter{
+		ID: l.ID, Sink: l.Sink, Reason: l.Reason, Attempts: l.Attempts, FirstAt: l.FirstAt, LastAt: l.LastAt,
+		RetryAt: optional(l.RetryAt), PublishedAt: optional(l.PublishedAt),
+		WebhookID: l.WebhookID, EventIndex: l.EventIndex, EventID: l.EventID, Type: l.EventType, Source: l.EventSource,
+		Subject: l.EventSubject, Time: l.EventTime, PartitionKey: l.PartitionKey, Workflow: l.Workflow, Data: data,
+	}
 }
 
 // DeadLetterCount is how much a filter selects.

@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -30,8 +31,8 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 	}
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
 
-	letters, err := app.ReadDeadLetters(t.Context(), &config.Config{DataDir: dir}, app.DeadLetterFilter{Sink: "nats"}, 10)
-	require.NoError(t, err)
+	cfg := &config.Config{DataDir: dir}
+	letters := lettersIn(t, cfg, app.DeadLetterFilter{Sink: "nats"}, 10)
 	require.Len(t, letters, len(want))
 	for i, l := range letters {
 		require.Equal(t, want[i], string(l.Data))
@@ -40,7 +41,41 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 		_, err := json.Marshal(l)
 		require.NoError(t, err)
 	}
-	none, err := app.ReadDeadLetters(t.Context(), &config.Config{DataDir: dir}, app.DeadLetterFilter{Sink: "kafka"}, 10)
+	require.Empty(t, lettersIn(t, cfg, app.DeadLetterFilter{Sink: "kafka"}, 10))
+}
+
+func lettersIn(t *testing.T, cfg *config.Config, f app.DeadLetterFilter, limit int) (letters []app.DeadLetter) {
+	t.Helper()
+	require.NoError(t, app.ReadDeadLetters(t.Context(), cfg, f, limit, func(l app.DeadLetter) error {
+		letters = append(letters, l)
+		return nil
+	}))
+	return letters
+}
+
+func TestDeadLettersAreReadAFewAtATime(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{"nats"}})
 	require.NoError(t, err)
-	require.Empty(t, none)
+	letters := make([]journal.DeadLetter, 50)
+	for i := range letters {
+		letters[i] = journal.DeadLetter{Sink: "nats", WebhookSeq: 1, EventIndex: i, Data: []byte("{}")}
+	}
+	require.NoError(t, j.AddDeadLetters(t.Context(), letters))
+	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
+	cfg := &config.Config{DataDir: dir}
+	for limit, want := range map[int]int{1: 1, 16: 16, 17: 17, 50: 50, 1000: 50} {
+		found := lettersIn(t, cfg, app.DeadLetterFilter{}, limit)
+		require.Len(t, found, want)
+		for i := range found {
+			require.Equal(t, i, found[i].EventIndex)
+		}
+	}
+	enough := errors.New("enough")
+	seen := 0
+	require.ErrorIs(t, app.ReadDeadLetters(t.Context(), cfg, app.DeadLetterFilter{}, 50, func(app.DeadLetter) error {
+		seen++
+		return enough
+	}), enough)
+	require.Equal(t, 1, seen)
 }

@@ -101,15 +101,25 @@ func deadLettersListCommand(c console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			letters, err := readDeadLetters(cmd.Context(), f, limit+1) // one more tells that there are more
-			if err != nil {
-				return err
+			if asJSON {
+				e := json.NewEncoder(c.out)
+				return readDeadLetters(cmd.Context(), f, limit, func(l app.DeadLetter) error { return e.Encode(l) })
 			}
-			if len(letters) == 0 && s.selected(args) && !asJSON {
+			var letters []app.DeadLetter
+			err = readDeadLetters(cmd.Context(), f, limit+1, func(l app.DeadLetter) error { // one more tells that there are more
+				l.Data = nil // which may be large, and is not shown
+				letters = append(letters, l)
+				return nil
+			})
+			switch {
+			case err != nil:
+				return err
+			case len(letters) == 0 && s.selected(args):
 				_, err := fmt.Fprintln(c.out, "No dead letter matches.")
 				return err
+			default:
+				return printDeadLetters(c, letters, limit, time.Now())
 			}
-			return printDeadLetters(c, letters, limit, asJSON, time.Now())
 		},
 	}
 	s.add(cmd)
@@ -118,30 +128,20 @@ func deadLettersListCommand(c console) *cobra.Command {
 	return cmd
 }
 
-func readDeadLetters(ctx context.Context, f app.DeadLetterFilter, limit int) ([]app.DeadLetter, error) {
+func readDeadLetters(ctx context.Context, f app.DeadLetterFilter, limit int, each func(app.DeadLetter) error) error {
 	cfg, err := dataDirectory()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	letters, err := app.ReadDeadLetters(ctx, cfg, f, limit)
-	if err != nil {
-		return nil, noJournal(err, cfg)
+	if err := app.ReadDeadLetters(ctx, cfg, f, limit, each); err != nil {
+		return noJournal(err, cfg)
 	}
-	return letters, nil
+	return nil
 }
 
-func printDeadLetters(c console, letters []app.DeadLetter, limit int, asJSON bool, now time.Time) error {
+func printDeadLetters(c console, letters []app.DeadLetter, limit int, now time.Time) error {
 	more := len(letters) > limit
 	letters = letters[:min(len(letters), limit)]
-	if asJSON {
-		e := json.NewEncoder(c.out)
-		for _, l := range letters {
-			if err := e.Encode(l); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	if len(letters) == 0 {
 		_, err := fmt.Fprintln(c.out, "No dead letters.")
 		return err
@@ -185,24 +185,23 @@ func deadLettersShowCommand(c console) *cobra.Command {
 			}
 			var failed error
 			for i, id := range f.IDs { // one by one: each may be large
-				letters, err := readDeadLetters(cmd.Context(), app.DeadLetterFilter{IDs: []int64{id}}, 1)
-				if err != nil {
-					return err
-				}
-				switch {
-				case len(letters) == 0:
-					fmt.Fprintln(c.err, "fnbridge: "+noSuchLetters([]int64{id}))
-					failed = errReported
-				case asJSON:
-					err = json.NewEncoder(c.out).Encode(letters[0])
-				default:
+				found := false
+				err := readDeadLetters(cmd.Context(), app.DeadLetterFilter{IDs: []int64{id}}, 1, func(l app.DeadLetter) error {
+					found = true
+					if asJSON {
+						return json.NewEncoder(c.out).Encode(l)
+					}
 					if i > 0 {
 						fmt.Fprintln(c.out)
 					}
-					err = showDeadLetter(c, letters[0])
-				}
+					return showDeadLetter(c, l)
+				})
 				if err != nil {
 					return err
+				}
+				if !found {
+					fmt.Fprintln(c.err, "fnbridge: "+noSuchLetters([]int64{id}))
+					failed = errReported
 				}
 			}
 			return failed
@@ -360,8 +359,9 @@ func deadLettersDropCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drop [id...]",
 		Short: "Delete dead letters for good",
-		Long: `Deletes dead letters, beside a running "fnbridge serve" or without one. Their events then never reach their sink, and the
-space that they take in the journal is free. It asks first; without a terminal it needs --yes.`,
+		Long: `Deletes dead letters, beside a running "fnbridge serve" or without one. Their events then never reach their sink,
+unless another try of one is under way at that moment, and the space that they take in the journal is free. It asks first; without a
+terminal it needs --yes.`,
 		Example: `  fnbridge dead-letters drop 12
   fnbridge dead-letters drop --sink kafka --until 30d --yes`,
 		RunE: func(cmd *cobra.Command, args []string) error {
