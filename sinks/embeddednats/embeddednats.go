@@ -253,7 +253,7 @@ func (s *Server) reopenWithRoom(ctx context.Context, config *server.JetStreamCon
 // room returns how much the streams may store on the disk as it is now, by nats-server's own rule, and how much they have.
 func (s *Server) room(dir string) (limit, used int64) {
 	if info, err := s.server.Jsz(nil); err == nil {
-		used = int64(min(info.Store, math.MaxInt64)) //nolint:gosec // it is bounded
+		used = int64(min(info.Store, math.MaxInt64))
 	}
 	return (freeBytes(dir) + used) / 4 * 3, used
 }
