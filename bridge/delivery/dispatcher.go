@@ -23,11 +23,13 @@ const (
 	deadLetterLines = 10 * time.Second
 )
 
-// Dispatcher delivers the journal's webhooks to one sink.
+// Dispatcher delivers the webhooks of a journal, or of a Queue, to one sink.
 type Dispatcher struct {
 	o       Options
 	name    string
 	metrics *metrics
+	supply  supply
+	feed    *feed // of the Queue; nil on a journal
 
 	// For the gauges, which are read at any time; written by the loop alone.
 	cursor atomic.Int64
@@ -43,9 +45,21 @@ type Dispatcher struct {
 func New(o Options) (*Dispatcher, error) {
 	o.setDefaults()
 	d := &Dispatcher{o: o, name: o.Sink.Name(), replays: make(chan *replay), ended: make(chan struct{})}
+	if o.Queue == nil {
+		d.supply = fromJournal{d}
+	} else {
+		if o.GiveUpAfter > 0 {
+			return nil, fmt.Errorf("sink %s: a Queue gives up with its webhooks, and GiveUpAfter is for a journal", d.name)
+		}
+		d.feed = newFeed(d)
+		d.supply = d.feed
+	}
 	var err error
 	if d.metrics, err = newMetrics(d); err != nil {
 		return nil, fmt.Errorf("metrics of sink %s: %w", d.name, err)
+	}
+	if d.feed != nil {
+		o.Queue.add(d.feed)
 	}
 	return d, nil
 }
@@ -84,7 +98,7 @@ type loop struct {
 	savedState  journal.SinkState
 	writeFailed bool
 
-	rejections, givings notice
+	rejections, refusals, givings notice
 }
 
 // parsed is a webhook as read, with its payload told apart.
@@ -92,6 +106,7 @@ type parsed struct {
 	entry   journal.Webhook
 	payload tensorlake.Payload
 	err     error
+	part    *part // that a sink has in it, if it is from a Queue
 }
 
 // outcome is what became of a batch.
@@ -99,10 +114,12 @@ type outcome struct {
 	partition *partition
 	class     class
 	batch     []*item
-	errs      []error // nil: acknowledged, or safely in the dead letters
-	buried    []bool  // which are in the dead letters; nil: none
-	letters   []journal.DeadLetter
-	givenUp   bool // it was not tried; what has no error is in the dead letters
+	started   time.Time
+	errs      []error              // nil: the sink is done with it
+	buried    []bool               // which are in the dead letters; nil: none
+	letters   []journal.DeadLetter // of those
+	told      []journal.DeadLetter // of what there are no dead letters, because senders are told instead
+	givenUp   bool                 // it was not tried; what has no error is in the dead letters
 }
 
 type writeResult struct {
@@ -123,9 +140,9 @@ type checkResult struct {
 // once.
 func (d *Dispatcher) Run(ctx, publish context.Context) error {
 	defer close(d.ended)
-	cursor, err := d.o.Journal.Cursor(ctx, d.name)
+	cursor, err := d.supply.begin(ctx)
 	if err != nil {
-		return fmt.Errorf("cursor of sink %s: %w", d.name, err)
+		return err
 	}
 	l := &loop{
 		Dispatcher:  d,
@@ -143,11 +160,15 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		replayRead:  make(chan replayRead),
 		letters:     letters{open: make(map[int64]bool), ended: make(map[int64]bool), tries: make(map[int64]tries)},
 		guests:      guestOptions(d.o),
-		rejections:  notice{message: "events rejected by the sink's broker are in the dead letters"},
+		rejections:  notice{message: d.words().rejected},
+		refusals:    notice{message: "events were rejected by the sink's broker, and it has no dead-letter address: their webhooks are answered 422"},
 		givings:     notice{message: "events that were given up are in the dead letters"},
 		savedCursor: cursor,
 	}
 	d.cursor.Store(cursor)
+	if d.feed != nil {
+		return l.run(ctx)
+	}
 	forwarded := make(chan struct{})
 	go func() {
 		defer close(forwarded)
@@ -165,8 +186,10 @@ func (l *loop) run(ctx context.Context) error {
 		l.fillLetters()
 		more := l.fillReplay()
 		l.startRead(ctx)
-		l.startLetterRead(ctx)
-		l.startReplayRead(ctx)
+		if l.feed == nil {
+			l.startLetterRead(ctx)
+			l.startReplayRead(ctx)
+		}
 		next := l.startGivingUp()
 		next = earlier(next, l.startBatches())
 		next = earlier(next, l.startWrite())
@@ -197,6 +220,8 @@ func (l *loop) run(ctx context.Context) error {
 			l.lettersRemoved(r)
 		case r := <-l.replayRead:
 			l.tookReplay(r)
+		case <-l.withdrawn():
+			l.letGoOfWithdrawn()
 		case r := <-l.replays:
 			l.beginReplay(r)
 		case <-l.calledOff():
@@ -231,6 +256,7 @@ func (l *loop) stop() error {
 		s.stop()
 	}
 	l.rejections.sayRest(l)
+	l.refusals.sayRest(l)
 	l.givings.sayRest(l)
 	// The budget for publishing may be spent; what was done is worth a moment more: it spares duplicates.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.publish), 5*time.Second)
@@ -240,7 +266,7 @@ func (l *loop) stop() error {
 
 // advanceLast writes the cursor at a stop.
 func (l *loop) advanceLast(ctx context.Context) error {
-	if l.window.cursor == l.savedCursor {
+	if l.feed != nil || l.window.cursor == l.savedCursor {
 		return nil
 	}
 	if err := l.o.Journal.Advance(ctx, l.name, l.window.cursor); err != nil {
@@ -254,12 +280,21 @@ func (l *loop) advanceLast(ctx context.Context) error {
 func (l *loop) fill() {
 	for len(l.sources) > 0 && l.window.room(&l.o) {
 		s := l.sources[0]
-		e, ok := s.next()
+		e, ok := bridge.Event{}, false
+		if s.webhook.withdrawn() {
+			s.letGo(&l.o)
+		} else {
+			e, ok = s.next()
+		}
 		if !ok {
 			s.webhook.exhausted = true
 			s.stop()
+			l.tellDone(s.webhook)
 			l.sources[0] = nil
 			l.sources = l.sources[1:]
+			continue
+		}
+		if l.refusesBehindProbe(e, s.webhook) {
 			continue
 		}
 		it := &item{event: e, webhook: s.webhook, index: s.index}
@@ -278,28 +313,7 @@ func (l *loop) startRead(ctx context.Context) {
 	l.reading = true
 	l.running++
 	after := l.window.read
-	go func() { l.read <- l.readAfter(ctx, after) }()
-}
-
-func (l *loop) readAfter(ctx context.Context, after int64) []parsed {
-	for {
-		changed := l.o.Journal.Changed()
-		var entries []journal.Webhook
-		if !l.insist(ctx, func() (err error) {
-			entries, err = l.o.Journal.Read(ctx, after, readWebhooks, readBytes)
-			return err
-		}) {
-			return nil
-		}
-		if len(entries) > 0 {
-			return parseAll(entries)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
-	}
+	go func() { l.read <- l.supply.read(ctx, after) }()
 }
 
 // insist calls read until it succeeds, and tells whether it did before ctx ended.
@@ -322,23 +336,10 @@ func (d *Dispatcher) insist(ctx context.Context, read func() error) bool {
 	}
 }
 
-func parseAll(entries []journal.Webhook) []parsed {
-	result := make([]parsed, 0, len(entries))
-	for _, e := range entries {
-		result = append(result, parse(e))
-	}
-	return result
-}
-
-func parse(e journal.Webhook) parsed {
-	payload, err := tensorlake.Parse(e.Body)
-	return parsed{entry: e, payload: payload, err: err}
-}
-
 // eventsOf returns what delivery keeps of a stored webhook, and its events. Ingest took each as a JSON object: that one is
 // none is another version's judgement, and it is handed on as it is, as unrecognized.
 func eventsOf(p parsed, o tensorlake.Options) (*webhook, iter.Seq[bridge.Event]) {
-	hook := &webhook{seq: p.entry.Seq, id: p.entry.ID, receivedAt: p.entry.ReceivedAt}
+	hook := &webhook{seq: p.entry.Seq, id: p.entry.ID, receivedAt: p.entry.ReceivedAt, part: p.part}
 	w := bridge.Webhook{ID: p.entry.ID, Timestamp: p.entry.Timestamp, ReceivedAt: p.entry.ReceivedAt, Body: p.entry.Body}
 	if p.err != nil {
 		return hook, tensorlake.Unrecognized(w)
@@ -401,16 +402,17 @@ func (l *loop) send(p *partition, c class, batch []*item) outcome {
 	start := time.Now()
 	errs := l.o.Sink.Publish(l.publish, events)
 	l.metrics.publish.Observe(time.Since(start).Seconds())
-	r := outcome{partition: p, class: c, batch: batch, errs: answers(errs, len(batch))}
+	r := outcome{partition: p, class: c, batch: batch, started: start, errs: answers(errs, len(batch))}
 	l.bury(&r)
 	return r
 }
 
-// bury stores the rejected events as dead letters. Their error becomes nil if that succeeds; otherwise they are tried
-// again.
+// bury has the rejected events stored as dead letters, or their senders told. Their error becomes nil if that succeeds;
+// otherwise they are tried again.
 func (l *loop) bury(r *outcome) {
 	var letters []journal.DeadLetter
-	var rejected []int
+	var rejected []*item
+	var places []int
 	now := l.o.Now()
 	for i, err := range r.errs {
 		if err == nil {
@@ -421,24 +423,30 @@ func (l *loop) bury(r *outcome) {
 			l.metrics.retried.Inc()
 			continue
 		}
-		rejected = append(rejected, i)
+		places = append(places, i)
+		rejected = append(rejected, r.batch[i])
 		letters = append(letters, deadLetter(l.name, r.batch[i], r.batch[i].attempts+1, err.Error(), now))
 	}
 	if len(letters) == 0 {
 		return
 	}
-	if err := l.o.Journal.AddDeadLetters(l.publish, letters); err != nil {
-		for _, i := range rejected {
+	r.buried = make([]bool, len(r.batch))
+	for k, err := range l.supply.bury(l.publish, rejected, letters) {
+		i := places[k]
+		switch {
+		case err == nil:
+			r.errs[i], r.buried[i] = nil, true
+			r.letters = append(r.letters, letters[k])
+			l.metrics.deadLettered.Inc()
+		case errors.Is(err, errSenderTold):
+			r.errs[i] = nil
+			r.told = append(r.told, letters[k])
+			l.metrics.rejected.Inc()
+		default:
 			r.errs[i] = bridge.Retry(fmt.Errorf("rejected by the sink, and the dead letter could not be stored: %w", err))
+			l.metrics.retried.Inc()
 		}
-		l.metrics.retried.Add(float64(len(rejected)))
-		return
 	}
-	r.letters, r.buried = letters, make([]bool, len(r.batch))
-	for _, i := range rejected {
-		r.errs[i], r.buried[i] = nil, true
-	}
-	l.metrics.deadLettered.Add(float64(len(rejected)))
 }
 
 func deadLetter(sink string, it *item, attempts int, reason string, now time.Time) journal.DeadLetter {
@@ -459,7 +467,7 @@ func (l *loop) settle(r outcome) {
 	r.partition.busy = false
 	var failed []*item
 	var cause error
-	done, retried := 0, 0
+	done, retried, lost := 0, 0, 0
 	for i, it := range r.batch {
 		err := r.errs[i]
 		if err == nil {
@@ -474,11 +482,16 @@ func (l *loop) settle(r outcome) {
 			l.letGo(it)
 			continue
 		}
-		if !r.givenUp {
-			it.attempts++
-			it.failure = err.Error()
+		if it.webhook.withdrawn() {
+			lost++
+			l.lose(it)
+		} else {
+			if !r.givenUp {
+				it.attempts++
+				it.failure = err.Error()
+			}
+			failed = append(failed, it)
 		}
-		failed = append(failed, it)
 		if cause == nil || (bridge.KindOf(err) == bridge.FailureBlocked && bridge.KindOf(cause) != bridge.FailureBlocked) {
 			cause = err
 		}
@@ -488,8 +501,9 @@ func (l *loop) settle(r outcome) {
 		ln.gaveUp(now, failed)
 		l.givings.say(l, r.letters)
 	} else {
-		ln.settle(now, failed, cause, done, retried, &l.o)
+		ln.settle(now, failed, cause, result{done: done, retried: retried, lost: lost}, &l.o)
 		l.rejections.say(l, r.letters)
+		l.refusals.say(l, r.told)
 	}
 	switch r.class {
 	case classRetried:
@@ -501,6 +515,7 @@ func (l *loop) settle(r outcome) {
 		l.moveCursor()
 		if !r.givenUp { // which says nothing of how the sink is
 			l.health.delivering(l)
+			l.judge(r.partition, r.started, done, cause)
 		}
 	}
 }
@@ -544,11 +559,24 @@ func (l *loop) finish(it *item, buried bool) {
 		l.finishReplayed(it, buried)
 	default:
 		l.window.finish(it)
+		l.tellDone(it.webhook)
+	}
+}
+
+// tellDone tells the supply of a webhook that is through.
+func (l *loop) tellDone(w *webhook) {
+	if w.done() && !w.told {
+		w.told = true
+		l.window.unfinished--
+		l.supply.done(w, w.lost)
 	}
 }
 
 func (l *loop) moveCursor() {
 	l.window.advance()
+	if l.feed != nil {
+		l.window.compact()
+	}
 	l.cursor.Store(l.window.cursor)
 	l.noteOldest()
 }
@@ -565,6 +593,10 @@ func (l *loop) noteOldest() {
 // returns when to try again after a failure.
 func (l *loop) startWrite() time.Time {
 	state := l.health.state(l.name)
+	if l.feed != nil {
+		l.feed.state.Store(&state)
+		return time.Time{}
+	}
 	if l.writing || (l.window.cursor == l.savedCursor && state == l.savedState) {
 		return time.Time{}
 	}
@@ -614,7 +646,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 	}
 	if l.window.events > 0 {
 		// Publishing shows how the sink is.
-		l.nextCheck = now.Add(l.o.CheckInterval)
+		l.nextCheck = now.Add(l.checkInterval())
 		return l.nextCheck
 	}
 	l.checking = true
@@ -631,10 +663,11 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 func (l *loop) checkedIdle(r checkResult) {
 	l.running--
 	l.checking = false
-	l.nextCheck = time.Now().Add(l.o.CheckInterval)
 	if l.window.events == 0 && !r.cut {
+		l.judgeIdle(r.err)
 		l.health.idle(r.err)
 	}
+	l.nextCheck = time.Now().Add(l.checkInterval())
 }
 
 // earlier returns the earlier of two times, of which a zero one means never.

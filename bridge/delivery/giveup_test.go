@@ -128,7 +128,7 @@ func TestOnlyWhatFailsForTooLongIsGivenUp(t *testing.T) {
 	l := &lane{queue: []*item{a1}}
 	require.Len(t, l.take(now, &o), 1)
 	require.Zero(t, l.nextOverdue(&o), "what is being tried is not given up")
-	l.settle(now, []*item{a1}, errors.New("down"), 0, 0, &o)
+	l.settle(now, []*item{a1}, errors.New("down"), result{}, &o)
 	require.Equal(t, now.Add(time.Minute), l.nextOverdue(&o))
 
 	later := now.Add(30 * time.Second)
@@ -136,7 +136,7 @@ func TestOnlyWhatFailsForTooLongIsGivenUp(t *testing.T) {
 	l.retryAt = now.Add(time.Hour)
 	l.queue = []*item{a2, b1}
 	require.Equal(t, []*item{b1}, l.take(later, &o), "a2 waits from now on")
-	l.settle(later, []*item{b1}, errors.New("down"), 0, 0, &o)
+	l.settle(later, []*item{b1}, errors.New("down"), result{}, &o)
 	l.queue = append(l.queue, c1)
 
 	require.Nil(t, l.overdue(now.Add(59*time.Second), &o))

@@ -61,6 +61,10 @@ type lane struct {
 	failedAt     time.Time // the last failure
 	passedAt     time.Time // when the sink was last done with an event
 
+	troubledAt time.Time // when the first batch of those began since when nothing gets through; zero: something does
+	shedding   bool      // it is known to be down: webhooks are refused while one, the probe, asks whether it still is
+	probe      *webhook
+
 	oldestWait   time.Time // no event held has waited for longer than since then
 	nextGivingUp time.Time // after a failure to store what was given up
 }
@@ -152,16 +156,19 @@ func (l *lane) hold(it *item, now time.Time) {
 	l.held = append(l.held, it)
 }
 
+// result counts what became of a batch: items that the sink is done with, how many of those had failed before, and items that
+// failed and are not tried again.
+type result struct{ done, retried, lost int }
+
 // settle takes the failed items of a finished batch back. They go behind the held events of other keys, so that all
-// have their turn, and ahead of those of their own. done is how many items the sink is finished with, retried how many
-// of those had failed before.
-func (l *lane) settle(now time.Time, failed []*item, failure error, done, retried int, o *Options) {
-	if done > 0 {
+// have their turn, and ahead of those of their own.
+func (l *lane) settle(now time.Time, failed []*item, failure error, r result, o *Options) {
+	if r.done > 0 {
 		l.passedAt = now
 	}
 	// That events fail again which failed before says nothing about the others.
-	l.down = done == 0 && len(failed) > 0 && (l.down || l.fresh)
-	if len(failed) == 0 {
+	l.down = r.done == 0 && len(failed)+r.lost > 0 && (l.down || l.fresh)
+	if len(failed)+r.lost == 0 {
 		if len(l.held) == 0 || l.retrying {
 			l.attempt, l.retryAt, l.failingSince, l.cause = 0, time.Time{}, time.Time{}, nil
 		}
@@ -174,7 +181,7 @@ func (l *lane) settle(now time.Time, failed []*item, failure error, done, retrie
 		l.failingSince = now
 	}
 	switch {
-	case retried > 0:
+	case r.retried > 0:
 		l.attempt = 1
 	case l.retrying || !others || l.down:
 		l.attempt++

@@ -48,14 +48,14 @@ func TestALaneTriesHeldEventsAgainOnlyWhenTheirTimeHasCome(t *testing.T) {
 	require.Nil(t, l.take(now, &o), "everything is under way")
 
 	a1.attempts = 1
-	l.settle(now, []*item{a1}, errors.New("not now"), 1, 0, &o)
+	l.settle(now, []*item{a1}, errors.New("not now"), result{done: 1}, &o)
 	l.queue = append(l.queue, a2, b2)
 	require.Equal(t, []*item{b2}, l.take(now, &o), "b goes on, a2 waits behind a1")
-	l.settle(now, nil, nil, 1, 0, &o)
+	l.settle(now, nil, nil, result{done: 1}, &o)
 	require.Nil(t, l.take(now, &o))
 	require.True(t, l.failing())
 	require.Equal(t, []*item{a1, a2}, l.take(l.retryAt, &o))
-	l.settle(now, nil, nil, 2, 1, &o)
+	l.settle(now, nil, nil, result{done: 2, retried: 1}, &o)
 	require.False(t, l.failing())
 	require.Empty(t, l.held)
 	require.Empty(t, l.heldKeys)
@@ -68,12 +68,12 @@ func TestALaneThatGetsNothingThroughSendsNothingNewUntilItsTime(t *testing.T) {
 	first, second := &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: "a"}}, &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: "b"}}
 	l := &lane{queue: []*item{first}}
 	require.Len(t, l.take(now, &o), 1)
-	l.settle(now, []*item{first}, errors.New("down"), 0, 0, &o)
+	l.settle(now, []*item{first}, errors.New("down"), result{}, &o)
 	l.queue = append(l.queue, second)
 	require.Nil(t, l.take(now, &o))
 	before := l.retryAt
 	require.Equal(t, []*item{first, second}, l.take(l.retryAt, &o))
-	l.settle(l.retryAt, []*item{first, second}, errors.New("down"), 0, 0, &o)
+	l.settle(l.retryAt, []*item{first, second}, errors.New("down"), result{}, &o)
 	require.Greater(t, l.retryAt.Sub(before), o.MinBackoff-time.Millisecond, "the wait grows")
 }
 
@@ -85,9 +85,9 @@ func TestWhatFailsAgainSaysNothingAboutOtherKeys(t *testing.T) {
 	refused, passed, next := event("a"), event("b"), event("c")
 	l := &lane{queue: []*item{refused, passed}}
 	require.Len(t, l.take(now, &o), 2)
-	l.settle(now, []*item{refused}, errors.New("refused"), 1, 0, &o)
+	l.settle(now, []*item{refused}, errors.New("refused"), result{done: 1}, &o)
 	require.Equal(t, []*item{refused}, l.take(l.retryAt, &o))
-	l.settle(now, []*item{refused}, errors.New("refused"), 0, 0, &o)
+	l.settle(now, []*item{refused}, errors.New("refused"), result{}, &o)
 	require.True(t, l.failing())
 	l.queue = append(l.queue, next)
 	require.Equal(t, []*item{next}, l.take(now, &o), "a new key does not wait for the next try of another")
@@ -104,11 +104,11 @@ func TestATryOfWhatIsHeldTakesNewEventsAlongWhateverTheirSize(t *testing.T) {
 	first, second := event("a", large), event("b", large)
 	l := &lane{queue: []*item{first}}
 	require.Len(t, l.take(now, &o), 1)
-	l.settle(now, []*item{first}, errors.New("down"), 0, 0, &o)
+	l.settle(now, []*item{first}, errors.New("down"), result{}, &o)
 	l.queue = append(l.queue, second)
 	require.Equal(t, []*item{first, second}, l.take(l.retryAt, &o))
-	l.settle(now, []*item{first, second}, errors.New("down"), 0, 0, &o)
+	l.settle(now, []*item{first, second}, errors.New("down"), result{}, &o)
 	require.Equal(t, []*item{first}, l.take(l.retryAt, &o), "without new events the bound on bytes holds")
-	l.settle(now, []*item{first}, errors.New("down"), 0, 0, &o)
+	l.settle(now, []*item{first}, errors.New("down"), result{}, &o)
 	require.Equal(t, []*item{second}, l.take(l.retryAt, &o), "all have their turn")
 }

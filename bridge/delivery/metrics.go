@@ -10,6 +10,7 @@ type metrics struct {
 	acknowledged prometheus.Counter
 	retried      prometheus.Counter
 	deadLettered prometheus.Counter
+	rejected     prometheus.Counter
 	publish      prometheus.Observer
 
 	givenUp, replayed                                 prometheus.Counter
@@ -22,7 +23,7 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 	sink := prometheus.Labels{"sink": d.name}
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fnbridge_events_total", ConstLabels: sink,
-		Help: "Events by what came of a try to publish them: acknowledged, retried (will be tried again) or dead_lettered.",
+		Help: "Events by what came of a try to publish them: acknowledged, retried (will be tried again), dead_lettered, or rejected (no dead letter; the webhook is answered 422).",
 	}, []string{"result"})
 	publish := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "fnbridge_publish_duration_seconds", ConstLabels: sink,
@@ -60,7 +61,7 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 			}),
 		gauge("fnbridge_sink_backlog_webhooks",
 			"Accepted webhooks that have not wholly reached the sink.",
-			func() float64 { return float64(d.backlog()) }),
+			func() float64 { return float64(d.supply.backlog()) }),
 		gauge("fnbridge_sink_oldest_webhook_age_seconds",
 			"Age of the oldest accepted webhook that has not wholly reached the sink; 0 when there is none.",
 			func() float64 { return d.oldestAge().Seconds() }),
@@ -69,10 +70,20 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 			return nil, err
 		}
 	}
+	if d.feed != nil && !d.feed.required {
+		d.feed.missed = prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fnbridge_sink_missed_events_total", ConstLabels: sink,
+			Help: "Events that a sink which is not required did not store in time, or not at all (FNBRIDGE_ACK=sinks).",
+		})
+		if err := d.o.Registerer.Register(d.feed.missed); err != nil {
+			return nil, err
+		}
+	}
 	return &metrics{
 		acknowledged: events.WithLabelValues("acknowledged"),
 		retried:      events.WithLabelValues("retried"),
 		deadLettered: events.WithLabelValues("dead_lettered"),
+		rejected:     events.WithLabelValues("rejected"),
 		publish:      publish,
 
 		givenUp: givenUp, replayed: replayed,
@@ -83,9 +94,6 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 		lettersRejected:     letters.WithLabelValues("rejected"),
 	}, nil
 }
-
-// backlog counts webhooks behind the cursor. Sequence numbers have no gaps.
-func (d *Dispatcher) backlog() int64 { return max(0, d.o.Journal.Head()-d.cursor.Load()) }
 
 func (d *Dispatcher) oldestAge() time.Duration {
 	nanos := d.oldest.Load()

@@ -6,6 +6,7 @@ package delivery
 import (
 	"context"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,11 +35,14 @@ type Journal interface {
 	Count(ctx context.Context, f journal.WebhookFilter) (count, bytes int64, err error)
 }
 
-// Options of a Dispatcher. Journal and Sink are required; every other zero value means the default given.
+// Options of a Dispatcher. Sink and one of Journal and Queue are required; every other zero value means the default given.
 type Options struct {
 	Journal Journal
-	Sink    bridge.Sink
-	Events  tensorlake.Options
+	// Queue is where webhooks come from that are not stored. A webhook in it waits for the sink, unless that is Optional.
+	Queue    *Queue
+	Optional bool
+	Sink     bridge.Sink
+	Events   tensorlake.Options
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -72,6 +76,11 @@ type Options struct {
 	// may take to say so (10 s).
 	CheckInterval time.Duration
 	CheckTimeout  time.Duration
+
+	// With a Queue, a sink of which nothing gets through for DownAfter (5 s), or that is blocked, is known to be down:
+	// webhooks are refused, but for one at a time. ProbeInterval (1 s) is the CheckInterval then.
+	DownAfter     time.Duration
+	ProbeInterval time.Duration
 }
 
 func (o *Options) setDefaults() {
@@ -82,6 +91,12 @@ func (o *Options) setDefaults() {
 	defaultTo(&o.WindowBytes, 64<<20)
 	defaultTo(&o.WindowWebhooks, 65536)
 	defaultTo(&o.MinBackoff, 100*time.Millisecond)
+	defaultTo(&o.DownAfter, 5*time.Second)
+	defaultTo(&o.ProbeInterval, time.Second)
+	if o.Queue != nil {
+		o.WindowWebhooks = math.MaxInt // the Queue bounds them, and nothing is sent again after a crash
+		defaultTo(&o.MaxBackoff, 2*time.Second)
+	}
 	defaultTo(&o.MaxBackoff, 30*time.Second)
 	defaultTo(&o.BlockedBackoff, 5*time.Second)
 	defaultTo(&o.CheckInterval, 15*time.Second)

@@ -34,15 +34,22 @@ type keyLane struct {
 	finished  int // of these
 }
 
+// placeOf returns the partition that an event goes to.
+func (l *loop) placeOf(e bridge.Event) int {
+	if k, known := l.keys[e.PartitionKey]; known {
+		return k.partition
+	}
+	if p, ok := l.o.Sink.(bridge.Partitioned); ok {
+		return p.Partition(e)
+	}
+	return 0
+}
+
 // enqueue brings an event to its partition.
 func (l *loop) enqueue(it *item) {
 	key := it.event.PartitionKey
-	k, known := l.keys[key]
-	if !known {
-		if p, ok := l.o.Sink.(bridge.Partitioned); ok {
-			k.partition = p.Partition(it.event)
-		}
-	}
+	k := l.keys[key]
+	k.partition = l.placeOf(it.event)
 	p := l.partitions[k.partition]
 	if p == nil {
 		p = &partition{}

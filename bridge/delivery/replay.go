@@ -25,6 +25,8 @@ var (
 	ErrReplayRunning = errors.New("a replay of this sink is running; let it end or stop it first")
 	// ErrReplayStopped is the error of a replay that the end of the dispatcher cut short.
 	ErrReplayStopped = errors.New("the bridge stopped before the replay was through; ask for it again when it runs")
+
+	errNoJournal = errors.New("there is no journal to replay from")
 )
 
 // ReplayRequest selects events of webhooks that a sink has been through with. The zero request selects all of them.
@@ -141,6 +143,9 @@ type replayRead struct {
 // end, from its own goroutine; progress may be nil. One replay runs at a time; a second one gets ErrReplayRunning.
 // Before Run has begun, Replay waits for it.
 func (d *Dispatcher) Replay(ctx context.Context, req ReplayRequest, progress func(ReplayProgress)) (ReplayProgress, error) {
+	if d.feed != nil {
+		return ReplayProgress{}, errNoJournal
+	}
 	if err := req.check(); err != nil {
 		return ReplayProgress{}, err
 	}

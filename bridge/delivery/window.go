@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -14,7 +15,14 @@ type webhook struct {
 	id         string
 	open       int  // events taken from it and not finished
 	exhausted  bool // all its events have been taken
+	told       bool // the supply knows that it is done
+
+	part *part // that the sink has in it, if it is from a Queue
+	lost int   // events that were let go because nobody waits for it
 }
+
+// withdrawn tells whether nobody waits for the webhook any more, so that its events are to be let go.
+func (w *webhook) withdrawn() bool { return w.part != nil && w.part.gone.Load() }
 
 func (w *webhook) done() bool { return w.exhausted && w.open == 0 }
 
@@ -35,10 +43,12 @@ func newSource(w *webhook, events iter.Seq[bridge.Event]) *source {
 // how far delivery runs ahead of an event that does not get through.
 type window struct {
 	webhooks []*webhook
-	events   int   // taken and not finished
-	bytes    int   // of those events
-	cursor   int64 // everything up to here is finished
-	read     int64 // the newest webhook read
+	// unfinished counts those of them that are not done.
+	unfinished int
+	events     int   // taken and not finished
+	bytes      int   // of those events
+	cursor     int64 // everything up to here is finished
+	read       int64 // the newest webhook read
 }
 
 // room tells whether another event may be taken.
@@ -49,6 +59,7 @@ func (w *window) span() int64 { return w.read - w.cursor }
 
 func (w *window) add(hook *webhook) {
 	w.webhooks = append(w.webhooks, hook)
+	w.unfinished++
 	w.read = hook.seq
 }
 
@@ -71,6 +82,15 @@ func (w *window) advance() {
 		w.webhooks[0] = nil
 		w.webhooks = w.webhooks[1:]
 	}
+}
+
+// compact forgets finished webhooks that are not at the front either, when they are the most of those remembered: nothing
+// depends on their order if there is no cursor to store.
+func (w *window) compact() {
+	if len(w.webhooks) < 2*w.unfinished+64 {
+		return
+	}
+	w.webhooks = slices.DeleteFunc(w.webhooks, (*webhook).done)
 }
 
 // oldest returns when the oldest unfinished webhook was received.

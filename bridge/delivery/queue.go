@@ -1,0 +1,375 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+)
+
+// Why a Queue does not take a webhook.
+var (
+	// ErrQueueFull is the error of Submit when the Queue has as many webhooks, or as many bytes of them, as it may.
+	ErrQueueFull = errors.New("as many webhooks as may wait for the sinks do so already")
+	// ErrQueueClosed is the error of Submit after Close.
+	ErrQueueClosed = errors.New("the bridge is shutting down")
+)
+
+// RejectedError is the error of a webhook of which a required sink can never store an event, and has no address for dead
+// letters. The other events of the webhook have been stored.
+type RejectedError struct {
+	Sink    string
+	EventID string
+	Reason  string
+	// Events is how many events of the webhook were rejected.
+	Events int
+}
+
+func (e *RejectedError) Error() string {
+	return fmt.Sprintf("sink %s can never store the event %s (%d of the webhook in all): %s", e.Sink, e.EventID, e.Events, e.Reason)
+}
+
+// DownError is the error of a webhook that a required sink is known not to store now, or that one has not stored in time.
+type DownError struct {
+	Sink string
+	// InTime tells that nothing was known, and the time was up.
+	InTime bool
+	// Err is why the sink does not take events; nil if that is not known.
+	Err error
+}
+
+func (e *DownError) Error() string {
+	what := "is known to be down"
+	if e.InTime {
+		what = "has not acknowledged every event in time"
+	}
+	if e.Err == nil {
+		return fmt.Sprintf("sink %s %s", e.Sink, what)
+	}
+	return fmt.Sprintf("sink %s %s: %v", e.Sink, what, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *DownError) Unwrap() error { return e.Err }
+
+// QueueOptions are the limits of a Queue. Every zero value means the default given.
+type QueueOptions struct {
+	// Events must be those of the Dispatchers.
+	Events tensorlake.Options
+
+	// MaxWebhooks and MaxBytes bound what a Queue holds (1,024 webhooks, 64 MiB of bodies). A webhook leaves when no sink works
+	// on it any more, which can be later than its answer.
+	MaxWebhooks int
+	MaxBytes    int64
+	// Remembered is how many webhooks that were published are known by their ids when they come again (65,536).
+	Remembered int
+	// Grace is how long an answer waits for optional sinks when the required ones have everything (500 ms).
+	Grace time.Duration
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Queue holds webhooks in memory while they are published. Submit answers for a webhook when every required sink has stored
+// all of it. The Dispatchers made with the Queue are its sinks; all are made before the first Submit. It is safe for
+// concurrent use and has no goroutines.
+type Queue struct {
+	o QueueOptions
+
+	mu     sync.Mutex
+	feeds  []*feed
+	open   map[string]*entry // not answered, by webhook id
+	recent recentIDs
+	seq    int64
+	held   int   // entries that a feed works on
+	bytes  int64 // of their bodies
+	closed bool
+}
+
+// NewQueue makes a Queue and registers its metrics.
+func NewQueue(o QueueOptions) (*Queue, error) {
+	defaultTo(&o.MaxWebhooks, 1024)
+	defaultTo(&o.Remembered, 65536)
+	defaultTo(&o.Grace, 500*time.Millisecond)
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 64 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	q := &Queue{o: o, open: make(map[string]*entry), recent: recentIDs{most: o.Remembered, known: make(map[string]struct{})}}
+	if o.Registerer != nil {
+		for _, c := range []prometheus.Collector{
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "fnbridge_queue_webhooks",
+				Help: "Webhooks in memory that a sink works on (FNBRIDGE_ACK=sinks).",
+			}, func() float64 { return float64(q.size().held) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "fnbridge_queue_bytes",
+				Help: "Bytes of the bodies of webhooks in memory that a sink works on (FNBRIDGE_ACK=sinks).",
+			}, func() float64 { return float64(q.size().bytes) }),
+		} {
+			if err := o.Registerer.Register(c); err != nil {
+				return nil, fmt.Errorf("metrics of the queue: %w", err)
+			}
+		}
+	}
+	return q, nil
+}
+
+type queueSize struct {
+	held  int
+	bytes int64
+}
+
+func (q *Queue) size() queueSize {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return queueSize{q.held, q.bytes}
+}
+
+func (q *Queue) add(f *feed) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.feeds = append(q.feeds, f)
+}
+
+// entry is a webhook in a Queue. The Queue's mu guards what changes.
+type entry struct {
+	seq     int64
+	webhook bridge.Webhook
+	parse   func() (tensorlake.Payload, error)
+	parts   []*part
+
+	required int // sinks that must finish it, and have not
+	optional int // others that have not
+	held     int // sinks that have not let go of it
+	waiters  int // calls of Submit
+	probes   []*feed
+
+	rejection *RejectedError
+	grace     *time.Timer
+	answered  bool
+	done      chan struct{} // closed when answered
+	err       error         // the answer
+}
+
+// Submit publishes w and returns when every required sink has stored, or buried, every event of it. It is a duplicate if this
+// Queue has published a webhook of its id before, or another Submit of the id was under way: the two share what comes of it.
+//
+// When ctx ends first the error is a *DownError, as it is at once when a sink is known to be down; a *RejectedError means
+// that the webhook can never be stored wholly. With any error, some events may be stored, and some still become so.
+func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (duplicate bool, err error) {
+	e, joined, err := q.enter(w)
+	if e == nil {
+		return err == nil, err
+	}
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e.waiters--; e.waiters == 0 && !e.answered {
+		q.answer(e, e.overdue())
+	}
+	if !e.answered { // others have more time
+		return false, e.overdue()
+	}
+	return joined && e.err == nil, e.err
+}
+
+// enter returns the entry to wait for, and whether it was there; or none if there is nothing to wait for.
+func (q *Queue) enter(w bridge.Webhook) (e *entry, joined bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return nil, false, ErrQueueClosed
+	case q.recent.has(w.ID):
+		return nil, false, nil
+	}
+	if e = q.open[w.ID]; e != nil {
+		e.waiters++
+		return e, true, nil
+	}
+	size := int64(len(w.Body))
+	if q.held >= q.o.MaxWebhooks || (q.held > 0 && q.bytes+size > q.o.MaxBytes) {
+		return nil, false, ErrQueueFull
+	}
+	for _, f := range q.feeds {
+		if f.required && !f.gate.admits() {
+			return nil, false, &DownError{Sink: f.name, Err: f.gate.cause}
+		}
+	}
+	q.seq++
+	e = &entry{seq: q.seq, webhook: w, waiters: 1, done: make(chan struct{})}
+	e.parse = sync.OnceValues(func() (tensorlake.Payload, error) { return tensorlake.Parse(w.Body) })
+	for _, f := range q.feeds {
+		if !f.gate.admits() {
+			f.miss(e.events(q.o.Events))
+			continue
+		}
+		if f.gate.down {
+			f.gate.probing = true
+			e.probes = append(e.probes, f)
+		}
+		p := &part{entry: e, feed: f}
+		e.parts = append(e.parts, p)
+		e.held++
+		if f.required {
+			e.required++
+		} else {
+			e.optional++
+		}
+		f.waiting.Add(1)
+		f.pending = append(f.pending, p)
+		signal(f.came)
+	}
+	q.open[w.ID] = e
+	q.held++
+	q.bytes += size
+	q.settle(e)
+	return e, false, nil
+}
+
+// events is how many events the webhook becomes.
+func (e *entry) events(o tensorlake.Options) int {
+	payload, err := e.parse()
+	if err != nil {
+		return 1
+	}
+	return payload.Len(o)
+}
+
+// overdue is the answer when nobody waits any longer. The caller holds mu.
+func (e *entry) overdue() error {
+	if e.rejection != nil {
+		return e.rejection
+	}
+	var names []string
+	var cause error
+	for _, p := range e.parts {
+		if !p.feed.required || p.finished {
+			continue
+		}
+		names = append(names, p.feed.name)
+		if s := p.feed.state.Load(); cause == nil && s != nil && s.State != stateUp && s.LastError != "" {
+			cause = errors.New(s.LastError)
+		}
+	}
+	return &DownError{Sink: strings.Join(names, ", "), InTime: true, Err: cause}
+}
+
+// settle answers an entry that has all it waits for. The caller holds mu.
+func (q *Queue) settle(e *entry) {
+	switch {
+	case e.answered || e.required > 0:
+	case e.optional == 0:
+		q.answer(e, e.verdict())
+	case e.grace == nil:
+		e.grace = time.AfterFunc(q.o.Grace, func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			if !e.answered {
+				q.answer(e, e.verdict())
+			}
+		})
+	}
+}
+
+func (e *entry) verdict() error {
+	if e.rejection != nil {
+		return e.rejection
+	}
+	return nil
+}
+
+// answer ends the wait for an entry, and has every sink let go of what is left of it. The caller holds mu.
+func (q *Queue) answer(e *entry, err error) {
+	e.answered, e.err = true, err
+	if e.grace != nil {
+		e.grace.Stop()
+	}
+	delete(q.open, e.webhook.ID)
+	if err == nil {
+		q.recent.add(e.webhook.ID)
+	}
+	for _, f := range e.probes {
+		f.gate.probing = false
+	}
+	for _, p := range e.parts {
+		if !p.finished {
+			p.withdraw()
+		}
+	}
+	close(e.done)
+}
+
+// Ready tells whether every required sink can be reached, as far as is known. The error names one that cannot.
+func (q *Queue) Ready() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, f := range q.feeds {
+		if !f.required {
+			continue
+		}
+		if err := f.gate.ready(time.Now()); err != nil {
+			return fmt.Errorf("sink %s %w", f.name, err)
+		}
+	}
+	return nil
+}
+
+// Close answers every webhook that waits with ErrQueueClosed, and takes no more.
+func (q *Queue) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	for _, e := range q.open {
+		q.answer(e, ErrQueueClosed)
+	}
+}
+
+// recentIDs remembers the last ids that were added, up to a number of them.
+type recentIDs struct {
+	most  int
+	known map[string]struct{}
+	ring  []string // in the order in which they came, from next on once it is full
+	next  int
+}
+
+func (r *recentIDs) has(id string) bool {
+	_, ok := r.known[id]
+	return ok
+}
+
+func (r *recentIDs) add(id string) {
+	if r.has(id) {
+		return
+	}
+	r.known[id] = struct{}{}
+	if len(r.ring) < r.most {
+		r.ring = append(r.ring, id)
+		return
+	}
+	delete(r.known, r.ring[r.next])
+	r.ring[r.next] = id
+	r.next = (r.next + 1) % r.most
+}
+
+// signal wakes whoever waits on a channel of one place.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,579 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// namedSink is a scriptedSink among others.
+type namedSink struct {
+	*scriptedSink
+	name string
+}
+
+func (s namedSink) Name() string { return s.name }
+
+// buryingSink also has a dead-letter address.
+type buryingSink struct {
+	namedSink
+	buried *[]bridge.DeadLetter
+	fail   *error
+}
+
+func (buryingSink) DeadLetterAddress() string { return "dead" }
+
+func (s buryingSink) PublishDeadLetters(_ context.Context, letters []bridge.DeadLetter) []error {
+	errs := make([]error, len(letters))
+	for i := range errs {
+		if errs[i] = *s.fail; *s.fail == nil {
+			*s.buried = append(*s.buried, letters[i])
+		}
+	}
+	return errs
+}
+
+// queued is a Queue with running dispatchers, in a bubble of synctest.
+type queued struct {
+	t       *testing.T
+	queue   *Queue
+	metrics *prometheus.Registry
+	log     *records
+	end     func()
+}
+
+type sinkOf struct {
+	sink     bridge.Sink
+	optional bool
+}
+
+func startQueue(t *testing.T, o QueueOptions, change func(*Options), sinks ...sinkOf) *queued {
+	t.Helper()
+	f := &queued{t: t, metrics: prometheus.NewRegistry(), log: &records{}}
+	o.Registerer = f.metrics
+	var err error
+	f.queue, err = NewQueue(o)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	publish, abandon := context.WithCancel(context.WithoutCancel(t.Context()))
+	var running sync.WaitGroup
+	for _, s := range sinks {
+		o := Options{Queue: f.queue, Sink: s.sink, Optional: s.optional, Registerer: f.metrics, Logger: slog.New(f.log)}
+		if change != nil {
+			change(&o)
+		}
+		d, err := New(o)
+		require.NoError(t, err)
+		running.Go(func() {
+			if err := d.Run(ctx, publish); err != nil {
+				panic(err)
+			}
+		})
+	}
+	f.end = sync.OnceFunc(func() {
+		cancel()
+		abandon()
+		running.Wait()
+		f.queue.Close()
+	})
+	synctest.Wait() // the first check is through
+	return f
+}
+
+// submit submits a workflow webhook, for at most 12 s.
+func (f *queued) submit(id, invocation string, functions ...string) (duplicate bool, err error) {
+	status := make([]string, len(functions))
+	for i, fn := range functions {
+		status[i] = fmt.Sprintf("%q:%q", fn, "success")
+	}
+	body := fmt.Sprintf(`{"workflow_name":"w","invocation_id":%q,"fn_status":{%s}}`, invocation, strings.Join(status, ","))
+	ctx, cancel := context.WithTimeout(f.t.Context(), 12*time.Second)
+	defer cancel()
+	now := time.Now()
+	return f.queue.Submit(ctx, bridge.Webhook{ID: id, Timestamp: now, ReceivedAt: now, Body: []byte(body)})
+}
+
+// later submits in a goroutine of its own.
+func (f *queued) later(id, invocation string, functions ...string) <-chan error {
+	answer := make(chan error, 1)
+	go func() {
+		_, err := f.submit(id, invocation, functions...)
+		answer <- err
+	}()
+	return answer
+}
+
+func (f *queued) empty() {
+	f.t.Helper()
+	synctest.Wait()
+	require.Equal(f.t, queueSize{}, f.queue.size(), "a webhook that was answered has not left")
+}
+
+// inBubble runs a test whose time passes only when everything waits.
+func inBubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, test)
+}
+
+func errDown() error { return bridge.Retry(errors.New("connection refused")) }
+
+func failAll(s *scriptedSink, err error) {
+	s.set(func() {
+		s.check = err
+		s.fail = nil
+		if err != nil {
+			s.fail = func(bridge.Event) error { return err }
+		}
+	})
+}
+
+func TestAWebhookIsAnsweredWhenEveryRequiredSinkHasEveryEvent(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		one, two := namedSink{newScriptedSink(), "one"}, namedSink{newScriptedSink(), "two"}
+		two.hang = func(e bridge.Event) bool { return e.Subject == "k1/b" }
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: one}, sinkOf{sink: two})
+		defer f.end()
+		answer := f.later("msg_1", "k1", "a", "b")
+		synctest.Wait()
+		require.Len(t, one.stored, 2)
+		require.Empty(t, answer, "it is answered although one sink has nothing yet")
+		close(two.release)
+		require.NoError(t, <-answer)
+		require.Equal(t, []string{"k1/a", "k1/b"}, subjects(two.stored))
+		duplicate, err := f.submit("msg_1", "k1", "a", "b")
+		require.NoError(t, err)
+		require.True(t, duplicate)
+		require.Len(t, one.stored, 2, "a webhook that was published is not published again")
+		f.empty()
+	})
+}
+
+func TestConcurrentWebhooksShareBatches(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.hang = func(e bridge.Event) bool { return e.PartitionKey == "first" }
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		answers := []<-chan error{f.later("msg_0", "first", "a")}
+		synctest.Wait()
+		for i := range 500 {
+			answers = append(answers, f.later(fmt.Sprintf("msg_%d", i+1), fmt.Sprintf("k%d", i), "a"))
+		}
+		synctest.Wait()
+		close(sink.release)
+		for _, answer := range answers {
+			require.NoError(t, <-answer)
+		}
+		require.Len(t, sink.batches, 2, "501 requests: one that was alone, and 500 that came while it was under way: %v", sink.batches)
+	})
+}
+
+func TestTheSameWebhookTwiceAtOnceIsPublishedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.hang = func(bridge.Event) bool { return true }
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		duplicates := make(chan bool, 3)
+		for range 3 {
+			go func() {
+				duplicate, err := f.submit("msg_1", "k1", "a")
+				duplicates <- duplicate && err == nil
+			}()
+		}
+		synctest.Wait()
+		close(sink.release)
+		n := 0
+		for range 3 {
+			if <-duplicates {
+				n++
+			}
+		}
+		require.Equal(t, 2, n, "one publishes, the others hear of the duplicate")
+		require.Len(t, sink.stored, 1)
+	})
+}
+
+func TestAWebhookThatIsNotStoredInTimeLeavesNothingBehind(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.fail = func(e bridge.Event) error {
+			if e.PartitionKey == "k1" {
+				return bridge.Retry(errors.New("not enough replicas"))
+			}
+			return nil
+		}
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		start := time.Now()
+		answer := f.later("msg_1", "k1", "a", "b")
+		time.Sleep(time.Second) // the retries go on
+		_, err := f.submit("msg_2", "k2", "a")
+		require.NoError(t, err, "another key is held up")
+		err = <-answer
+		var down *DownError
+		require.ErrorAs(t, err, &down)
+		require.True(t, down.InTime)
+		require.Equal(t, 12*time.Second, time.Since(start))
+		f.empty()
+		// When it comes again, it is published: what was stored of it was not all.
+		sink.set(func() { sink.fail = nil })
+		duplicate, err := f.submit("msg_1", "k1", "a", "b")
+		require.NoError(t, err)
+		require.False(t, duplicate)
+		require.Equal(t, []string{"k2/a", "k1/a", "k1/b"}, subjects(sink.stored))
+		f.empty()
+	})
+}
+
+func TestARejectedEventIsToldToTheSenderAndTheRestIsStored(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.fail = func(e bridge.Event) error {
+			if strings.HasSuffix(e.Subject, "/large") {
+				return bridge.Reject(errors.New("message size exceeds maximum"))
+			}
+			return nil
+		}
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		_, err := f.submit("msg_1", "k1", "a", "large", "b")
+		var rejected *RejectedError
+		require.ErrorAs(t, err, &rejected)
+		require.Equal(t, 1, rejected.Events)
+		require.Contains(t, err.Error(), "message size exceeds maximum")
+		require.Equal(t, []string{"k1/a", "k1/b"}, subjects(sink.stored))
+		require.Equal(t, 1, f.log.count("answered 422"))
+		_, err = f.submit("msg_1", "k1", "large")
+		require.ErrorAs(t, err, &rejected, "a webhook that was refused is no duplicate when it comes again")
+		f.empty()
+	})
+}
+
+func TestADeadLetterAtTheSinksAddressCountsAsHandled(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var failure error
+		sink := buryingSink{namedSink{newScriptedSink(), "one"}, new([]bridge.DeadLetter), &failure}
+		failAll(sink.scriptedSink, bridge.Reject(errors.New("too large")))
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		_, err := f.submit("msg_1", "k1", "a")
+		require.NoError(t, err)
+		require.Len(t, *sink.buried, 1)
+		require.Equal(t, "too large", (*sink.buried)[0].Reason)
+		require.Equal(t, 1, (*sink.buried)[0].Attempts)
+
+		failure = errDown()
+		start := time.Now()
+		_, err = f.submit("msg_2", "k1", "a")
+		var down *DownError
+		require.ErrorAs(t, err, &down)
+		require.Contains(t, err.Error(), "dead letter could not be published to dead")
+		require.Zero(t, time.Since(start), "it waits although the answer is known")
+
+		failure = bridge.Reject(errors.New("not even that"))
+		_, err = f.submit("msg_3", "k1", "a")
+		var rejected *RejectedError
+		require.ErrorAs(t, err, &rejected)
+		require.Contains(t, err.Error(), "not even that")
+		require.Len(t, *sink.buried, 1)
+		f.empty()
+	})
+}
+
+func TestASinkThatIsKnownToBeDownIsAnsweredAtOnceAndProbedByOne(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		require.NoError(t, f.queue.Ready())
+		failAll(sink, errDown())
+
+		// What comes before it is known waits for the sink to come back: a change of leader takes some seconds.
+		start := time.Now()
+		early := []<-chan error{f.later("msg_1", "k1", "a"), f.later("msg_2", "k2", "a"), f.later("msg_3", "k3", "a")}
+		time.Sleep(4 * time.Second)
+		require.NoError(t, f.queue.Ready(), "not ready before it is known")
+		require.Empty(t, early[0])
+		time.Sleep(4 * time.Second)
+		require.ErrorContains(t, f.queue.Ready(), "sink scripted cannot be reached: connection refused")
+		answered := 0
+		for _, answer := range early {
+			answered += len(answer)
+		}
+		require.Equal(t, 2, answered, "all but one, which asks on, are answered once it is known")
+
+		// From now on a webhook is refused at once.
+		for i := range 5 {
+			at := time.Now()
+			_, err := f.submit(fmt.Sprintf("msg_%d", 10+i), "k9", "a")
+			var down *DownError
+			require.ErrorAs(t, err, &down)
+			require.Zero(t, time.Since(at))
+		}
+		before := sink.published
+		time.Sleep(time.Second)
+		require.LessOrEqual(t, sink.published-before, 2, "one event asks whether it works again")
+		for _, answer := range early {
+			require.Error(t, <-answer)
+		}
+		require.LessOrEqual(t, time.Since(start), 12*time.Second)
+
+		// It is back, and the next webhook finds it out.
+		sink.set(func() { sink.fail = nil })
+		_, err := f.submit("msg_20", "k1", "a")
+		require.NoError(t, err)
+		require.NoError(t, f.queue.Ready())
+		f.empty()
+	})
+}
+
+func TestABlockedSinkIsKnownToBeDownAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		failAll(sink, bridge.Blocked(errors.New("no such stream")))
+		probe := f.later("msg_1", "k1", "a")
+		synctest.Wait()
+		_, err := f.submit("msg_2", "k2", "a")
+		require.ErrorContains(t, err, "no such stream")
+		require.Empty(t, probe)
+		require.Error(t, <-probe)
+		f.empty()
+	})
+}
+
+func TestRecoveryIsFoundWithoutAnyWebhook(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.check = errDown()
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		require.ErrorContains(t, f.queue.Ready(), "connection refused", "a sink that was never reached is not ready from the start")
+		failAll(sink, nil)
+		time.Sleep(1500 * time.Millisecond)
+		require.NoError(t, f.queue.Ready())
+
+		// A check that fails once changes nothing yet; one that goes on failing does.
+		sink.set(func() { sink.check = errDown() })
+		time.Sleep(17 * time.Second)
+		require.NoError(t, f.queue.Ready())
+		time.Sleep(4 * time.Second)
+		require.Error(t, f.queue.Ready())
+		failAll(sink, nil)
+		time.Sleep(2 * leastHold)
+		require.NoError(t, f.queue.Ready())
+		_, err := f.submit("msg_1", "k1", "a")
+		require.NoError(t, err)
+	})
+}
+
+func TestReadinessDoesNotFlapWithChecksThatPassAndPublishingThatFails(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		sink.set(func() { sink.fail = func(bridge.Event) error { return errDown() } })
+		changes, ready := 0, true
+		for i := range 600 { // ten minutes, a webhook a second while it is ready, as a load balancer sends them
+			if now := f.queue.Ready() == nil; now != ready {
+				ready = now
+				changes++
+			}
+			if ready {
+				f.later(fmt.Sprintf("msg_%d", i), fmt.Sprintf("k%d", i), "a")
+			}
+			time.Sleep(time.Second)
+		}
+		require.Greater(t, changes, 4, "it is tried again now and then")
+		require.Less(t, changes, 30)
+	})
+}
+
+func TestOnePartitionThatIsDownTakesNoPlaceFromTheOthers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.partitions = 4
+		sink.fail = func(e bridge.Event) error {
+			if sink.Partition(e) == 3 {
+				return errDown()
+			}
+			return nil
+		}
+		f := startQueue(t, QueueOptions{MaxWebhooks: 100}, nil, sinkOf{sink: sink})
+		defer f.end()
+		var good, bad []<-chan error
+		for i := range 400 { // twenty a second, of which five are for the partition that is down
+			answer := f.later(fmt.Sprintf("msg_%d", i), fmt.Sprintf("k%d", i), "a")
+			if i%4 == 3 {
+				bad = append(bad, answer)
+			} else {
+				good = append(good, answer)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		for _, answer := range good {
+			require.NoError(t, <-answer)
+		}
+		require.NoError(t, f.queue.Ready())
+		for _, answer := range bad {
+			err := <-answer
+			require.Error(t, err)
+			require.NotErrorIs(t, err, ErrQueueFull)
+		}
+		sink.set(func() { sink.fail = nil })
+		_, err := f.submit("msg_last", "k3", "a")
+		require.NoError(t, err)
+		f.empty()
+	})
+}
+
+func TestAnOptionalSinkIsNotWaitedForAndItsMissesAreCounted(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		required, optional := namedSink{newScriptedSink(), "required"}, namedSink{newScriptedSink(), "optional"}
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: required}, sinkOf{sink: optional, optional: true})
+		defer f.end()
+		_, err := f.submit("msg_0", "k1", "a")
+		require.NoError(t, err)
+		require.Len(t, optional.stored, 1)
+		missed := func() float64 {
+			synctest.Wait()
+			found, err := f.metrics.Gather()
+			require.NoError(t, err)
+			for _, m := range found {
+				if m.GetName() == "fnbridge_sink_missed_events_total" {
+					return m.GetMetric()[0].GetCounter().GetValue()
+				}
+			}
+			return -1
+		}
+		require.Zero(t, missed())
+
+		optional.set(func() { optional.fail = func(bridge.Event) error { return errDown() } })
+		start := time.Now()
+		_, err = f.submit("msg_1", "k1", "a", "b")
+		require.NoError(t, err)
+		require.Equal(t, 500*time.Millisecond, time.Since(start), "the grace")
+		require.EqualValues(t, 2, missed())
+		for i := range 20 {
+			_, err = f.submit(fmt.Sprintf("msg_%d", 10+i), "k1", "a")
+			require.NoError(t, err)
+			time.Sleep(500 * time.Millisecond)
+		}
+		require.EqualValues(t, 22, missed())
+		// It is known to be down by now: one at a time asks, and the others do not wait for it.
+		probe := f.later("msg_50", "k2", "a")
+		synctest.Wait()
+		start = time.Now()
+		_, err = f.submit("msg_51", "k3", "a")
+		require.NoError(t, err)
+		require.Zero(t, time.Since(start))
+		require.NoError(t, <-probe)
+		require.NoError(t, f.queue.Ready(), "an optional sink takes no readiness away")
+		f.empty()
+	})
+}
+
+func TestAQueueIsBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.hang = func(bridge.Event) bool { return true }
+		f := startQueue(t, QueueOptions{MaxWebhooks: 10, MaxBytes: 1 << 20}, nil, sinkOf{sink: sink})
+		defer f.end()
+		for i := range 10 {
+			f.later(fmt.Sprintf("msg_%d", i), "k", "a")
+		}
+		synctest.Wait()
+		_, err := f.submit("msg_10", "k", "a")
+		require.ErrorIs(t, err, ErrQueueFull)
+		// Their senders give up, but the sink's call still has some of them: they have their room until it returns.
+		time.Sleep(13 * time.Second)
+		require.Equal(t, 1, f.queue.size().held)
+		close(sink.release)
+		f.empty()
+	})
+}
+
+func TestRememberedIDsAreBounded(t *testing.T) {
+	r := recentIDs{most: 3, known: map[string]struct{}{}}
+	for i := range 10 {
+		r.add(fmt.Sprint(i))
+		r.add(fmt.Sprint(i))
+	}
+	require.Len(t, r.known, 3)
+	require.Equal(t, []bool{false, true, true, true}, []bool{r.has("6"), r.has("7"), r.has("8"), r.has("9")})
+}
+
+func TestCloseAnswersWhoWaits(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.hang = func(bridge.Event) bool { return true }
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		answer := f.later("msg_1", "k", "a")
+		synctest.Wait()
+		f.end()
+		require.Error(t, <-answer)
+		_, err := f.submit("msg_2", "k", "a")
+		require.ErrorIs(t, err, ErrQueueClosed)
+	})
+}
+
+func TestEventsOfAKeyKeepTheirOrderInAQueue(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		tries := map[string]int{}
+		sink.fail = func(e bridge.Event) error { // every third event fails twice
+			if tries[e.ID]++; len(e.Subject)%3 == 0 && tries[e.ID] < 3 {
+				return errDown()
+			}
+			return nil
+		}
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		var answers []<-chan error
+		var want []string
+		for i := range 100 {
+			name := strings.Repeat("x", 1+i%5) + fmt.Sprint(i)
+			want = append(want, "k1/"+name)
+			answers = append(answers, f.later(fmt.Sprintf("msg_%d", i), "k1", name))
+			synctest.Wait()
+		}
+		for _, answer := range answers {
+			require.NoError(t, <-answer)
+		}
+		require.Equal(t, want, subjects(sink.stored))
+	})
+}
+
+func TestAHugeWebhookIsLetGoWhole(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		f := startQueue(t, QueueOptions{}, func(o *Options) { o.WindowEvents = 50 }, sinkOf{sink: sink})
+		defer f.end()
+		sink.set(func() { sink.fail = func(bridge.Event) error { return errDown() } })
+		var functions []string
+		for i := range 500 {
+			functions = append(functions, fmt.Sprint("f", i))
+		}
+		_, err := f.submit("msg_1", "k1", functions...)
+		require.Error(t, err)
+		f.empty()
+		sink.set(func() { sink.fail = nil })
+		_, err = f.submit("msg_1", "k1", functions...)
+		require.NoError(t, err)
+		require.Len(t, sink.stored, 500)
+		f.empty()
+	})
+}
