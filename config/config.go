@@ -3,8 +3,7 @@
 // tell of every variable from the same struct tags that Load goes by.
 //
 // Tags of a configuration field: envconfig (name after the prefix), default and desc as envconfig
-// knows them; type (what a string holds), options (the words that are allowed), min and max (inclusive),
-// and unsupported (why this version takes no value but the default; such a variable is in no table).
+// knows them; type (what a string holds), options (the words that are allowed), min and max (inclusive).
 package config
 
 import (
@@ -18,6 +17,12 @@ const (
 	KindKafka = "kafka"
 )
 
+// What a 2xx answer stands for.
+const (
+	AckJournal = "journal"
+	AckSinks   = "sinks"
+)
+
 // Config is the whole configuration of a bridge. It can be printed, logged and marshalled: secrets show as [redacted].
 type Config struct {
 	Listen      string `envconfig:"LISTEN" default:":8080" type:"address" desc:"Address (host:port) of the public listener, which takes the webhooks."`
@@ -25,15 +30,15 @@ type Config struct {
 	TLSKeyFile  string `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of that certificate, reloaded when the file changes."`
 	OpsListen   string `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz and /metrics."`
 
-	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made on the first start and kept in the data directory."`
+	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made and kept in the data directory, with ACK=sinks only if NATS is embedded."`
 	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks; whoever reaches the listener can then publish events."`
 	WebhookTolerance time.Duration `envconfig:"WEBHOOK_TOLERANCE" default:"5m" min:"1s" max:"24h" desc:"How far the timestamp of a signature may be off from this machine's clock, from 1s to 24h."`
 	MaxBody          Bytes         `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB, or 7MiB with the embedded NATS server; larger ones are answered 413."`
 	MaxInFlight      int           `envconfig:"MAX_IN_FLIGHT" default:"1024" min:"1" max:"100000" desc:"Webhooks worked on at the same time, from 1 to 100000; more are answered 503."`
 	SummaryEvents    bool          `envconfig:"SUMMARY_EVENTS" default:"false" desc:"Add one event that sums up the invocation after the function events of each workflow webhook."`
-	Ack              string        `envconfig:"ACK" default:"journal" options:"journal,sinks" unsupported:"this version acknowledges webhooks from the journal only" desc:"What a 2xx answer stands for: stored in the journal, or acknowledged by every sink."`
+	Ack              string        `envconfig:"ACK" default:"journal" options:"journal,sinks" desc:"What a 2xx answer stands for: stored in the journal on this machine's disk, or acknowledged by every required sink (any number of processes without a disk)."`
 
-	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" desc:"Directory of the journal, the webhook secret that was made and the embedded NATS server's files; created when it is not there."`
+	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" desc:"Directory of the journal, the webhook secret that was made and the embedded NATS server's files, created when it is not there; ACK=sinks writes nothing but the latter two."`
 	JournalMaxBytes Bytes         `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB and four times MAX_BODY; when undelivered webhooks fill it, new ones are answered 503."`
 	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, so that one that comes again is recognised; at least 1s."`
 
@@ -55,9 +60,9 @@ type Sink struct {
 	Kind string
 
 	Format      string        `envconfig:"FORMAT" default:"binary" options:"binary,structured,plain" desc:"How an event is written: as CloudEvents with its attributes in headers (binary) or in one JSON document (structured), or its data alone (plain)."`
-	DeadLetter  string        `envconfig:"DEAD_LETTER" type:"subject or topic" desc:"Subject or topic that dead letters are published to as well, apart from those of the events; CREATE_STREAM and CREATE_TOPIC hold for it too; empty: none."`
-	Required    bool          `envconfig:"REQUIRED" default:"true" unsupported:"in this version every sink is required" desc:"Whether a webhook waits for this sink's acknowledgement."`
-	GiveUpAfter time.Duration `envconfig:"GIVE_UP_AFTER" min:"1s" desc:"How long an event may fail, or wait behind one that does, before it goes to the dead letters, at least 1s; empty or 0: for ever."`
+	DeadLetter  string        `envconfig:"DEAD_LETTER" type:"subject or topic" desc:"Subject or topic that dead letters are published to as well, not that of events; CREATE_STREAM and CREATE_TOPIC hold for it; empty: none (with ACK=sinks, the answer is 422)."`
+	Required    bool          `envconfig:"REQUIRED" default:"true" desc:"With ACK=sinks, whether a webhook waits for this sink; one that is not required is tried, and what it misses is counted."`
+	GiveUpAfter time.Duration `envconfig:"GIVE_UP_AFTER" min:"1s" desc:"How long an event may fail, or wait behind one that does, before it goes to the dead letters, at least 1s; empty or 0: for ever. Not with ACK=sinks."`
 
 	NATS  *NATS
 	Kafka *Kafka
@@ -99,6 +104,9 @@ type Kafka struct {
 	SASLPassword      Secret    `envconfig:"SASL_PASSWORD" desc:"Password of SASL_USERNAME."`
 	Compression       string    `envconfig:"COMPRESSION" default:"lz4" options:"none,gzip,snappy,lz4,zstd" desc:"Compression of the batches that are sent."`
 }
+
+// AcksFromSinks tells whether a webhook is answered when the sinks have it, and nothing is stored here.
+func (c *Config) AcksFromSinks() bool { return c.Ack == AckSinks }
 
 // Variable returns the full name of a variable as whoever configured the bridge knows it, for problems
 // that are found later: Variable("audit", "SUBJECT") is FNBRIDGE_AUDIT_SUBJECT, or

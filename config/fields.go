@@ -21,7 +21,6 @@ type field struct {
 	desc         string
 	min, max     string
 	options      []string
-	unsupported  string
 }
 
 // fieldsOf returns the variables of a configuration struct, in the order of its fields.
@@ -42,7 +41,6 @@ func fieldsOf(t reflect.Type) []field {
 			desc:         sf.Tag.Get("desc"),
 			min:          sf.Tag.Get("min"),
 			max:          sf.Tag.Get("max"),
-			unsupported:  sf.Tag.Get("unsupported"),
 			options:      splitList(sf.Tag.Get("options")),
 		}
 		if f.holds == "" {

@@ -67,12 +67,18 @@ func TestProblems(t *testing.T) {
 		"one port twice":          {"OPS_LISTEN=127.0.0.1:8080", []string{`OPS_LISTEN: 127.0.0.1:8080 is taken by FNBRIDGE_LISTEN (:8080)`}},
 		"port of embedded NATS":   {"EMBEDDED_NATS_LISTEN=127.0.0.1:8081", []string{`EMBEDDED_NATS_LISTEN: 127.0.0.1:8081 is taken by FNBRIDGE_OPS_LISTEN`}},
 
-		"ack at the sinks": {"ACK=Sinks", []string{`ACK: "Sinks" is not supported, as this version acknowledges webhooks from the journal only: leave it out, or give journal`}},
-		"ack unknown":      {"ACK=never", []string{`ACK: "never" is not known: give journal or sinks`}},
-		"best effort":      {"NATS_REQUIRED=false", []string{`NATS_REQUIRED: "false" is not supported, as in this version every sink is required`}},
-		"giving up soon":   {"NATS_GIVE_UP_AFTER=999ms", []string{`NATS_GIVE_UP_AFTER: "999ms" is not a duration of at least 1s, or 0: give numbers with a unit of ms, s, m or h, such as 24h`}},
-		"giving up, when?": {"NATS_GIVE_UP_AFTER=soon", []string{`NATS_GIVE_UP_AFTER: "soon" is not a duration of at least 1s, or 0: give`}},
-		"giving up before": {"NATS_GIVE_UP_AFTER=-1h", []string{`NATS_GIVE_UP_AFTER: "-1h" is not a duration of at least 1s, or 0`}},
+		"ack at the sinks, each with a secret of its own": {
+			"ACK=sinks\nNATS_URL=nats://a", []string{`WEBHOOK_SECRETS: is not set, and with FNBRIDGE_ACK=sinks each process would make a secret of its own`},
+		},
+		"ack at sinks of which none is required": {
+			"ACK=sinks\nNATS_REQUIRED=false", []string{`NATS_REQUIRED: false leaves no sink that a 2xx answer could stand for with FNBRIDGE_ACK=sinks`},
+		},
+		"ack at the sinks, and giving up": {"ACK=sinks\nNATS_GIVE_UP_AFTER=1h", []string{`NATS_GIVE_UP_AFTER: is for FNBRIDGE_ACK=journal: with sinks, a webhook that is not stored within 12s is answered 503`}},
+		"ack unknown":                     {"ACK=never", []string{`ACK: "never" is not known: give journal or sinks`}},
+		"required, or what?":              {"NATS_REQUIRED=perhaps", []string{`NATS_REQUIRED: "perhaps" is not a boolean: give true or false`}},
+		"giving up soon":                  {"NATS_GIVE_UP_AFTER=999ms", []string{`NATS_GIVE_UP_AFTER: "999ms" is not a duration of at least 1s, or 0: give numbers with a unit of ms, s, m or h, such as 24h`}},
+		"giving up, when?":                {"NATS_GIVE_UP_AFTER=soon", []string{`NATS_GIVE_UP_AFTER: "soon" is not a duration of at least 1s, or 0: give`}},
+		"giving up before":                {"NATS_GIVE_UP_AFTER=-1h", []string{`NATS_GIVE_UP_AFTER: "-1h" is not a duration of at least 1s, or 0`}},
 
 		"dead letters among events":       {kafka + "KAFKA_TOPIC=a\nKAFKA_DEAD_LETTER=a", []string{`KAFKA_DEAD_LETTER: a is the topic of the events, whose consumers would take dead letters for events: give a topic of its own, such as a-dead-letters`}},
 		"dead letters to a template":      {kafka + "KAFKA_DEAD_LETTER=dead.{status}", []string{`KAFKA_DEAD_LETTER: "dead.{status}" is not a name of a topic: give one fixed topic`}},

@@ -26,14 +26,11 @@ type Variable struct {
 	Secret  bool   `json:"secret"` // never shown
 }
 
-// Variables returns every variable that this version takes, in groups.
+// Variables returns every variable, in groups.
 func Variables() []Variable {
 	var list []Variable
 	add := func(group, start string, fields []field) {
 		for _, f := range fields {
-			if f.unsupported != "" {
-				continue
-			}
 			list = append(list, Variable{
 				Name: start + f.name, Type: f.typeWord(), Default: f.defaultValue,
 				Meaning: f.desc, Group: group, Secret: f.secret(),

@@ -18,6 +18,7 @@ const (
 // checkTogether finds values that are right one by one, and wrong beside each other.
 func (l *loader) checkTogether() {
 	l.checkBridge()
+	l.checkAck()
 	l.checkListeners()
 	for i := range l.config.Sinks {
 		s := &l.config.Sinks[i]
@@ -63,9 +64,45 @@ func (l *loader) checkBridge() {
 	if as, ok := l.given("", "WEBHOOK_SECRETS"); ok && c.InsecureUnsigned {
 		l.problem(c.Variable("", "INSECURE_UNSIGNED"), "true accepts webhooks that nobody signed, although %s is set: remove one of the two", as)
 	}
-	if !l.bad(prefix+"JOURNAL_MAX_BYTES") && !l.bad(prefix+"MAX_BODY") && c.JournalMaxBytes < leastBodies*c.MaxBody {
+	if !c.AcksFromSinks() && !l.bad(prefix+"JOURNAL_MAX_BYTES") && !l.bad(prefix+"MAX_BODY") && c.JournalMaxBytes < leastBodies*c.MaxBody {
 		l.problem(c.Variable("", "JOURNAL_MAX_BYTES"), "%s is less than %d times FNBRIDGE_MAX_BODY (%s), so that few webhooks could fill the journal: give at least %s, or a smaller FNBRIDGE_MAX_BODY",
 			c.JournalMaxBytes, leastBodies, c.MaxBody, leastBodies*c.MaxBody)
+	}
+}
+
+// checkAck finds what does not go with the way in which webhooks are acknowledged.
+func (l *loader) checkAck() {
+	c := l.config
+	if l.bad(prefix + "ACK") {
+		return
+	}
+	if !c.AcksFromSinks() {
+		for _, s := range c.Sinks {
+			if as, ok := l.given(s.Name, "REQUIRED"); ok && !s.Required && !l.bad(prefixOf(s.Name)+"REQUIRED") {
+				l.warn(as, "has no effect with FNBRIDGE_ACK=%s, where no webhook waits for a sink, and each sink gets every event however long it was down", AckJournal)
+			}
+		}
+		return
+	}
+	embedded, required := false, false
+	for i := range c.Sinks {
+		s := &c.Sinks[i]
+		embedded = embedded || (s.NATS != nil && !l.external(*s))
+		required = required || s.Required || l.bad(prefixOf(s.Name)+"REQUIRED")
+		if as, ok := l.given(s.Name, "GIVE_UP_AFTER"); ok && s.GiveUpAfter > 0 {
+			l.problem(as, "is for FNBRIDGE_ACK=%s: with %s, a webhook that is not stored within 12s is answered 503, and its sender keeps it; leave this out", AckJournal, AckSinks)
+		}
+	}
+	if !required && len(c.Sinks) > 0 {
+		l.problem(c.Variable(c.Sinks[0].Name, "REQUIRED"), "false leaves no sink that a 2xx answer could stand for with FNBRIDGE_ACK=%s: make one sink required", AckSinks)
+	}
+	if _, ok := l.given("", "WEBHOOK_SECRETS"); !ok && !c.InsecureUnsigned && !embedded {
+		l.problem(prefix+"WEBHOOK_SECRETS", "is not set, and with FNBRIDGE_ACK=%s each process would make a secret of its own: give the signing secret that Tensorlake shows for the endpoint", AckSinks)
+	}
+	for _, v := range []string{"JOURNAL_MAX_BYTES", "RETENTION"} {
+		if as, ok := l.given("", v); ok {
+			l.warn(as, "has no effect with FNBRIDGE_ACK=%s, which has no journal", AckSinks)
+		}
 	}
 }
 

@@ -27,14 +27,7 @@ func (f field) set(text string, into reflect.Value, decode func() error) []strin
 	if word >= 0 && into.Kind() == reflect.String {
 		into.SetString(f.options[word])
 	}
-	switch {
-	case f.unsupported != "" && !f.isDefault(into):
-		instead := "leave it out"
-		if f.defaultValue != "" {
-			instead = "leave it out, or give " + f.defaultValue
-		}
-		return []string{fmt.Sprintf("%s is not supported, as %s: %s", quote(text), f.unsupported, instead)}
-	case !f.inRange(into):
+	if !f.inRange(into) {
 		return []string{f.expected(text)}
 	}
 	if reason := checkText(f.holds, text); reason != "" {

@@ -34,6 +34,12 @@ func TestWarnings(t *testing.T) {
 		"embedded NATS for all":      {[]string{"EMBEDDED_NATS_LISTEN=:4222"}, []string{"FNBRIDGE_EMBEDDED_NATS_LISTEN: whoever reaches :4222 can read and publish every event"}},
 		"embedded NATS on localhost": {[]string{"EMBEDDED_NATS_LISTEN=localhost:4222"}, nil},
 		"embedded NATS for nobody":   {[]string{"EMBEDDED_NATS_LISTEN=:4222", "NATS_URL=nats://a"}, []string{"FNBRIDGE_EMBEDDED_NATS_LISTEN: has no effect, as no sink uses the embedded NATS server"}},
+		"best effort with a journal": {[]string{"NATS_REQUIRED=false"}, []string{"FNBRIDGE_NATS_REQUIRED: has no effect with FNBRIDGE_ACK=journal"}},
+		"a journal's settings without one": {
+			[]string{"ACK=Sinks", "RETENTION=1h", "JOURNAL_MAX_BYTES=1MiB"},
+			[]string{"FNBRIDGE_JOURNAL_MAX_BYTES: has no effect with FNBRIDGE_ACK=sinks", "FNBRIDGE_RETENTION: has no effect with FNBRIDGE_ACK=sinks"},
+		},
+		"best effort beside a sink that is required": {[]string{"ACK=sinks", "SINKS=nats,b=nats", "B_STREAM=B", "B_SUBJECT=b.{route}", "B_REQUIRED=false"}, nil},
 		"password in clear text": {
 			[]string{"SINKS=kafka", "KAFKA_BROKERS=a:1", "KAFKA_SASL_MECHANISM=plain", "KAFKA_SASL_USERNAME=me", "KAFKA_SASL_PASSWORD=pass"},
 			[]string{"FNBRIDGE_KAFKA_SASL_MECHANISM: PLAIN without TLS sends the password in clear text: set FNBRIDGE_KAFKA_TLS=true"},

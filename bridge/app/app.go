@@ -59,7 +59,9 @@ type App struct {
 	metrics *prometheus.Registry
 	now     func() time.Time
 
-	journal     *journal.Journal
+	journal     *journal.Journal // nil with FNBRIDGE_ACK=sinks
+	queue       *delivery.Queue  // nil with FNBRIDGE_ACK=journal
+	backlog     *backlog         // of a journal that such a bridge found; nil: none
 	embedded    *embeddednats.Server
 	sinks       []bridge.Sink
 	dispatchers []*delivery.Dispatcher
@@ -99,9 +101,11 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 	if err := ops.RegisterBuildInfo(a.metrics, o.Version, o.Revision); err != nil {
 		return a, err
 	}
-	for _, open := range []func(context.Context) error{
-		a.openJournal, a.startEmbedded, a.openSinks, a.openPublic, a.openOps, a.openControl,
-	} {
+	steps := []func(context.Context) error{a.openJournal, a.startEmbedded, a.openSinks, a.openPublic, a.openOps, a.openControl}
+	if a.cfg.AcksFromSinks() {
+		steps = []func(context.Context) error{a.openBacklog, a.openQueue, a.startEmbedded, a.openSinks, a.openPublic, a.openOps}
+	}
+	for _, open := range steps {
 		if err := open(ctx); err != nil {
 			return a, err
 		}
@@ -144,9 +148,23 @@ func (a *App) openJournal(ctx context.Context) error {
 	return nil
 }
 
+func (a *App) openQueue(context.Context) (err error) {
+	a.queue, err = delivery.NewQueue(delivery.QueueOptions{
+		Events: a.events(), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: ingest.BodyMemory(int64(a.cfg.MaxBody)),
+		Logger: a.log, Registerer: a.metrics,
+	})
+	a.undoLater("queue", func(context.Context) error { a.queue.Close(); return nil })
+	return err
+}
+
 func (a *App) startEmbedded(ctx context.Context) error {
 	if !usesEmbedded(a.cfg) {
 		return nil
+	}
+	if a.journal == nil && a.backlog == nil {
+		if err := a.lockDataDir(); err != nil {
+			return err
+		}
 	}
 	server, err := embeddednats.Start(ctx, embeddednats.Options{
 		Listen: a.cfg.EmbeddedNATSListen, Dir: embeddedDir(a.cfg), Logger: a.log,
@@ -171,15 +189,30 @@ func (a *App) openSinks(context.Context) error {
 		}
 		a.sinks = append(a.sinks, sink)
 		a.undoLater("sink "+c.Name, sink.Close)
-		d, err := delivery.New(delivery.Options{
-			Journal: a.journal, Sink: sink, Events: a.events(), GiveUpAfter: c.GiveUpAfter,
-			Logger: a.log, Registerer: a.metrics, Now: a.now,
-		})
+		d := delivery.Options{
+			Sink: sink, Events: a.events(), GiveUpAfter: c.GiveUpAfter, Logger: a.log, Registerer: a.metrics, Now: a.now,
+		}
+		if a.queue != nil {
+			d.Queue, d.Optional = a.queue, !c.Required
+		} else {
+			d.Journal = a.journal
+		}
+		dispatcher, err := delivery.New(d)
 		if err != nil {
 			return err
 		}
-		a.dispatchers = append(a.dispatchers, d)
+		a.dispatchers = append(a.dispatchers, dispatcher)
 	}
+	return a.deliverBacklog()
+}
+
+// lockDataDir keeps other bridges out of the data directory while there is no journal to do so.
+func (a *App) lockDataDir() error {
+	lock, err := journal.LockDirectory(a.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	a.undoLater("data directory", func(context.Context) error { return lock.Close() })
 	return nil
 }
 
@@ -192,11 +225,16 @@ func (a *App) openPublic(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.handler, err = ingest.New(ingest.Options{
+	o := ingest.Options{
 		Verifier: verifier, Events: a.events(), Store: store{a.journal},
 		MaxBody: int64(a.cfg.MaxBody), MaxInFlight: a.cfg.MaxInFlight,
 		Logger: a.log, Registerer: a.metrics, Now: a.now,
-	})
+	}
+	if a.queue != nil {
+		o.Store, o.StoredStatus = queueStore{a.queue, a.backlog}, http.StatusOK
+		o.StoreTimeout, o.AnswerTimeout = answerTimeout, answerTimeout
+	}
+	a.handler, err = ingest.New(o)
 	if err != nil {
 		return err
 	}
@@ -251,13 +289,20 @@ func (a *App) listen(ctx context.Context, variable, address string) (net.Listene
 	return l, nil
 }
 
-// ready tells whether webhooks should be sent here. A sink that is down does not matter: its events wait in the journal.
-// Nor does a full journal: a 503 with Retry-After tells the sender more than an endpoint that has gone.
+// ready tells whether webhooks should be sent here. With a journal, a sink that is down does not matter: its events wait.
+// Nor does a full journal: a 503 with Retry-After tells the sender more than an endpoint that has gone. Without one,
+// another process may reach the sinks that this one does not.
 func (a *App) ready(context.Context) error {
-	if a.stopping.Load() {
+	switch {
+	case a.stopping.Load():
 		return errors.New("fnbridge is shutting down")
+	case a.queue == nil:
+		return nil
+	case a.backlog != nil && !a.backlog.over.Load():
+		return fmt.Errorf("fnbridge first publishes what its journal holds from before FNBRIDGE_ACK=sinks: %d webhooks are left", a.backlog.left.Load())
+	default:
+		return a.queue.Ready()
 	}
-	return nil
 }
 
 // Run takes webhooks and delivers them until ctx ends or a part fails, and then stops everything in order. It returns
@@ -269,25 +314,26 @@ func (a *App) Run(ctx context.Context) error {
 	publish, abandonPublish := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandonPublish()
 
-	failed := make(chan error, len(a.dispatchers)+2)
+	failed := make(chan error, len(a.dispatchers)+3)
 	var serving, delivering sync.WaitGroup
 	serving.Go(func() { failed <- serve(a.public, a.publicAt, a.servesTLS()) })
 	serving.Go(func() { failed <- serve(a.ops, a.opsAt, false) })
 	if a.control != nil {
 		serving.Go(a.control.serve)
 	}
-	for _, d := range a.dispatchers {
+	a.sayReady()
+	if a.backlog != nil {
 		delivering.Go(func() {
-			if err := d.Run(deliver, publish); err != nil {
+			if err := a.publishBacklog(deliver, publish); err != nil {
 				failed <- err
 			}
+			if !a.unpublished() {
+				a.runDispatchers(deliver, publish, &delivering, failed)
+			}
 		})
+	} else {
+		a.runDispatchers(deliver, publish, &delivering, failed)
 	}
-	ready := a.log.With("webhooks", a.publicURL(), "operations", "http://"+a.OpsAddr().String(), "sinks", sinkNames(a.cfg), "data_dir", a.cfg.DataDir)
-	if url := a.NATSURL(); url != "" {
-		ready = ready.With("embedded_nats", url)
-	}
-	ready.Info("fnbridge is ready")
 
 	var err error
 	select {
@@ -301,6 +347,9 @@ func (a *App) Run(ctx context.Context) error {
 		a.control.stop(ctx) // a replay must not take the time that delivery has left
 	}
 	err = errors.Join(err, a.drain(ctx, deadline))
+	if a.queue != nil {
+		a.queue.Close() // answers what drain has cut; nothing that is under way from here on has anybody who waits for it
+	}
 
 	stopDelivery()
 	timer := time.AfterFunc(time.Until(deadline), abandonPublish)
@@ -313,10 +362,42 @@ func (a *App) Run(ctx context.Context) error {
 	for e := range failed {
 		err = errors.Join(err, e)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case a.queue == nil || a.unpublished():
 		a.log.Info("stopped; what has not reached a sink waits in the data directory")
+	default:
+		a.log.Info("stopped; every webhook that was taken has been answered, and nothing waits here")
 	}
 	return err
+}
+
+// unpublished tells whether a journal's backlog was left in it.
+func (a *App) unpublished() bool { return a.backlog != nil && !a.backlog.over.Load() }
+
+func (a *App) sayReady() {
+	log := a.log.With("webhooks", a.publicURL(), "operations", "http://"+a.OpsAddr().String(), "sinks", sinkNames(a.cfg))
+	if a.queue == nil || usesEmbedded(a.cfg) {
+		log = log.With("data_dir", a.cfg.DataDir)
+	}
+	if a.queue != nil {
+		log = log.With("ack", config.AckSinks)
+	}
+	if url := a.NATSURL(); url != "" {
+		log = log.With("embedded_nats", url)
+	}
+	log.Info("fnbridge is ready")
+}
+
+// runDispatchers starts delivery. It ends with deliver; a failure to end properly goes to failed.
+func (a *App) runDispatchers(deliver, publish context.Context, running *sync.WaitGroup, failed chan<- error) {
+	for _, d := range a.dispatchers {
+		running.Go(func() {
+			if err := d.Run(deliver, publish); err != nil {
+				failed <- err
+			}
+		})
+	}
 }
 
 // servesTLS tells whether the public listener speaks TLS. That the server has a TLSConfig does not: net/http sets one by itself.
@@ -335,11 +416,15 @@ func serve(s *http.Server, l net.Listener, withTLS bool) error {
 	return fmt.Errorf("listener %s: %w", l.Addr(), err)
 }
 
-// drain lets the requests that are under way end, for at most half of the time there is: the rest is delivery's.
+// drain lets the requests that are under way end, for at most half of the time there is: the rest is delivery's, unless
+// the requests themselves wait for it.
 func (a *App) drain(ctx context.Context, deadline time.Time) error {
 	a.handler.Drain()
-	half := time.Now().Add(time.Until(deadline) / 2)
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), half)
+	until := deadline
+	if a.queue == nil {
+		until = time.Now().Add(time.Until(deadline) / 2)
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
 	defer cancel()
 	if err := a.public.Shutdown(ctx); err != nil {
 		a.log.Warn("requests did not end in time and are cut; their senders try again", "error", err)

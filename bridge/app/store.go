@@ -3,9 +3,12 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery"
 	"github.com/fnbridge/fnbridge/bridge/ingest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
@@ -14,7 +17,11 @@ import (
 const (
 	retryAfterFull    = 30 * time.Second
 	retryAfterFailure = 5 * time.Second
+	retryAfterBacklog = 10 * time.Second
 )
+
+// answerTimeout is how long after its arrival a webhook is answered that waits for the sinks. Its sender gives up after 15 s.
+const answerTimeout = 12 * time.Second
 
 // store puts webhooks into the journal, and says for people what keeps it from doing so.
 type store struct{ journal *journal.Journal }
@@ -42,4 +49,43 @@ func (s store) Append(ctx context.Context, w bridge.Webhook) (duplicate bool, er
 			Detail: "The journal could not store the webhook. Send it again; the operator finds the cause in the log.",
 		}
 	}
+}
+
+// queueStore publishes webhooks, and says for people what keeps it from doing so. What a sink said of that is for the log
+// only, but for the reason why it can never store an event: that has to be seen where the webhook comes from.
+type queueStore struct {
+	queue   *delivery.Queue
+	backlog *backlog // nil: there was none
+}
+
+// Append implements ingest.Store.
+func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (duplicate bool, err error) {
+	if s.backlog != nil && !s.backlog.over.Load() {
+		return false, &ingest.UnavailableError{
+			RetryAfter: retryAfterBacklog,
+			Detail:     "fnbridge first publishes webhooks that it stored before. Nothing was published of this one; send it again later.",
+		}
+	}
+	duplicate, err = s.queue.Submit(ctx, w)
+	if err == nil {
+		return duplicate, nil
+	}
+	if rejected, ok := errors.AsType[*delivery.RejectedError](err); ok {
+		return false, &ingest.NeverError{Err: err, Detail: fmt.Sprintf("%d of the events of this webhook can never be stored by the sink %s (the others were published): %s. "+
+			"The operator can set FNBRIDGE_%s_DEAD_LETTER to have such events published there.",
+			rejected.Events, rejected.Sink, rejected.Reason, strings.ToUpper(rejected.Sink))}
+	}
+	unavailable := &ingest.UnavailableError{RetryAfter: retryAfterFailure, Err: err}
+	down, isDown := errors.AsType[*delivery.DownError](err)
+	switch {
+	case isDown && down.InTime:
+		unavailable.Detail = fmt.Sprintf("The sink %s did not acknowledge every event in time. Some may be published; send the webhook again.", down.Sink)
+	case isDown:
+		unavailable.Detail = fmt.Sprintf("The sink %s does not take events at the moment. Send the webhook again later.", down.Sink)
+	case errors.Is(err, delivery.ErrQueueFull):
+		unavailable.Detail = "As many webhooks as FNBRIDGE_MAX_IN_FLIGHT allows wait for the sinks already. Send this one again."
+	case errors.Is(err, delivery.ErrQueueClosed):
+		unavailable.Detail = "fnbridge is shutting down. Send the webhook again."
+	}
+	return false, unavailable
 }

@@ -95,6 +95,9 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 	}, nil
 }
 
+// Backlog counts the webhooks that have not wholly reached the sink.
+func (d *Dispatcher) Backlog() int64 { return d.supply.backlog() }
+
 func (d *Dispatcher) oldestAge() time.Duration {
 	nanos := d.oldest.Load()
 	if nanos == 0 {

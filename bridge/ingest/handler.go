@@ -55,6 +55,10 @@ type Options struct {
 	MaxInFlight int
 	// StoreTimeout bounds one Append. 0 is 10 s.
 	StoreTimeout time.Duration
+	// AnswerTimeout, if it is more than 0, ends an Append so long after the headers of its request arrived, too.
+	AnswerTimeout time.Duration
+	// StoredStatus is the status of the answer for a webhook that was stored. 0 is 202.
+	StoredStatus int
 	// Logger gets accepted webhooks at debug, and a bounded number of lines about refused ones. Nil: none.
 	Logger *slog.Logger
 	// Registerer gets the metrics. Nil: none.
@@ -72,6 +76,8 @@ type Handler struct {
 	maxBody      int64
 	places       places
 	storeTimeout time.Duration
+	answerWithin time.Duration
+	storedStatus int
 	logger       *slog.Logger
 	metrics      *metrics
 	now          func() time.Time
@@ -97,6 +103,9 @@ func New(o Options) (*Handler, error) {
 	if o.StoreTimeout < 0 {
 		errs = append(errs, fmt.Errorf("the store timeout is %s; it must be more than 0", o.StoreTimeout))
 	}
+	if o.AnswerTimeout < 0 {
+		errs = append(errs, fmt.Errorf("the answer timeout is %s; it must not be less than 0", o.AnswerTimeout))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("webhook endpoint: %w", err)
 	}
@@ -106,11 +115,13 @@ func New(o Options) (*Handler, error) {
 		store:        o.Store,
 		maxBody:      orDefault(o.MaxBody, defaultMaxBody),
 		storeTimeout: orDefault(o.StoreTimeout, defaultStoreTimeout),
+		answerWithin: o.AnswerTimeout,
+		storedStatus: orDefault(o.StoredStatus, http.StatusAccepted),
 		logger:       o.Logger,
 		now:          o.Now,
 	}
 	h.places.most = int64(orDefault(o.MaxInFlight, defaultMaxInFlight))
-	h.places.mostBytes = max(leastBodyMemory, bodiesInMemory*h.maxBody)
+	h.places.mostBytes = BodyMemory(h.maxBody)
 	if h.logger == nil {
 		h.logger = slog.New(slog.DiscardHandler)
 	}
@@ -129,6 +140,9 @@ func New(o Options) (*Handler, error) {
 	h.echo.RouteNotFound(Path, refuseMethod) // ahead of echo's own 405, and of its answer to OPTIONS
 	return h, nil
 }
+
+// BodyMemory returns how much memory the bodies of all webhooks in flight may have, in bytes, given Options.MaxBody.
+func BodyMemory(maxBody int64) int64 { return max(leastBodyMemory, bodiesInMemory*maxBody) }
 
 func orDefault[T comparable](value, otherwise T) T {
 	var zero T
@@ -204,10 +218,10 @@ func (h *Handler) receive(c echo.Context) (err error) {
 		}
 	}
 
-	duplicate, err := h.append(r.Context(), webhook)
+	duplicate, err := h.append(r.Context(), webhook, h.now().Sub(start))
 	h.metrics.observe(h.now().Sub(start))
 	if err != nil {
-		return unavailable(err)
+		return notStored(err)
 	}
 	if duplicate {
 		h.metrics.count(resultDuplicate)
@@ -219,7 +233,7 @@ func (h *Handler) receive(c echo.Context) (err error) {
 		h.noteUnrecognized(r.Context(), webhook, payload)
 	}
 	h.logStored(r.Context(), resultAccepted, webhook, payload)
-	return answer(c, http.StatusAccepted, webhook.ID, `,"events":`+strconv.Itoa(payload.Len(h.events))+`}`)
+	return answer(c, h.storedStatus, webhook.ID, `,"events":`+strconv.Itoa(payload.Len(h.events))+`}`)
 }
 
 func displaced(most int64) *refusal {
@@ -256,9 +270,13 @@ func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
 	return checkWebhookID(w.ID)
 }
 
-// append stores w, whether or not its sender still waits.
-func (h *Handler) append(ctx context.Context, w bridge.Webhook) (duplicate bool, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.storeTimeout)
+// append stores w, whether or not its sender still waits. Its request arrived so long ago.
+func (h *Handler) append(ctx context.Context, w bridge.Webhook, ago time.Duration) (duplicate bool, err error) {
+	within := h.storeTimeout
+	if h.answerWithin > 0 {
+		within = min(within, h.answerWithin-ago)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
 	return h.store.Append(ctx, w)
 }
@@ -294,7 +312,11 @@ func unauthorized(err error, length int) *refusal {
 	return f
 }
 
-func unavailable(err error) *refusal {
+// notStored is the answer when the store did not take a webhook.
+func notStored(err error) *refusal {
+	if never, ok := errors.AsType[*NeverError](err); ok {
+		return &refusal{result: resultRejected, status: http.StatusUnprocessableEntity, cause: never.Err, detail: never.Detail}
+	}
 	f := &refusal{
 		result: resultUnavailable, status: http.StatusServiceUnavailable, cause: err, retryAfter: retryUnavailable,
 		detail: "The webhook could not be stored; send it again. The log of this server says why.",

@@ -23,6 +23,7 @@ const (
 	resultUnsupportedMediaType
 	resultNotFound
 	resultMethodNotAllowed
+	resultRejected
 	resultUnavailable
 	resultOverloaded
 	resultDraining
@@ -41,6 +42,7 @@ func (r result) String() string {
 		resultUnsupportedMediaType: "unsupported_media_type",
 		resultNotFound:             "not_found",
 		resultMethodNotAllowed:     "method_not_allowed",
+		resultRejected:             "rejected",
 		resultUnavailable:          "unavailable",
 		resultOverloaded:           "overloaded",
 		resultDraining:             "draining",

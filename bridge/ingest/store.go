@@ -45,3 +45,17 @@ func (e *UnavailableError) Error() string {
 
 // Unwrap returns the cause.
 func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// NeverError is how a Store says that it can never keep a webhook as it is. The sender is answered 422.
+type NeverError struct {
+	// Detail is shown to the sender: what is wrong and what to change, without anything secret.
+	Detail string
+	// Err is the cause, for the log. It may be nil.
+	Err error
+}
+
+// Error returns the detail.
+func (e *NeverError) Error() string { return "the store can never keep the webhook: " + e.Detail }
+
+// Unwrap returns the cause.
+func (e *NeverError) Unwrap() error { return e.Err }

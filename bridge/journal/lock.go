@@ -15,6 +15,23 @@ type directoryLock struct {
 	file *os.File
 }
 
+// LockDirectory makes a data directory if it is missing, and keeps every other fnbridge out of it until Close: for a process
+// that has files there and no journal open. The error is a *LockedError if another one has it.
+func LockDirectory(dir string) (io.Closer, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find the data directory: %w", err)
+	}
+	if err := makeDirectory(abs); err != nil {
+		return nil, err
+	}
+	l, err := lockDirectory(abs)
+	if err != nil {
+		return nil, err
+	}
+	return l.file, nil
+}
+
 // lockDirectory takes the lock or says who has it.
 func lockDirectory(dir string) (*directoryLock, error) {
 	path := filepath.Join(dir, lockName)
