@@ -255,7 +255,7 @@ func (a *App) openPublic(ctx context.Context) error {
 }
 
 func (a *App) openOps(ctx context.Context) error {
-	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: a.ready, Logger: a.log}), a.log)
+	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: a.ready, Status: a.liveStatus(), Logger: a.log}), a.log)
 	l, err := a.listen(ctx, "FNBRIDGE_OPS_LISTEN", a.cfg.OpsListen)
 	if err != nil {
 		return err

@@ -161,7 +161,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		letters:     letters{open: make(map[int64]bool), ended: make(map[int64]bool), tries: make(map[int64]tries)},
 		guests:      guestOptions(d.o),
 		rejections:  notice{message: d.words().rejected},
-		refusals:    notice{message: "events were rejected by the sink's broker, and it has no dead-letter address: their webhooks are answered 422"},
+		refusals:    notice{message: "events rejected by the sink's broker are nowhere among dead letters: their webhooks are answered 422"},
 		givings:     notice{message: "events that were given up are in the dead letters"},
 		savedCursor: cursor,
 	}

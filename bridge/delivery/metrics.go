@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
 type metrics struct {
@@ -93,6 +95,17 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 		lettersRetried:      letters.WithLabelValues("retried"),
 		lettersRejected:     letters.WithLabelValues("rejected"),
 	}, nil
+}
+
+// State is how the sink is, with a Queue. It is zero until that is known; with a journal it is in there.
+func (d *Dispatcher) State() journal.SinkState {
+	if d.feed == nil {
+		return journal.SinkState{}
+	}
+	if s := d.feed.state.Load(); s != nil {
+		return *s
+	}
+	return journal.SinkState{}
 }
 
 // Backlog counts the webhooks that have not wholly reached the sink.

@@ -66,13 +66,14 @@ type Options struct {
 	WindowBytes    int
 	WindowWebhooks int
 
-	// MinBackoff and MaxBackoff bound the wait before another try (100 ms, 30 s); BlockedBackoff is the least wait
+	// MinBackoff and MaxBackoff bound the wait before another try (100 ms, 30 s; with a
+	// Queue 2 s); BlockedBackoff is the least wait
 	// when somebody has to mend something first (5 s).
 	MinBackoff     time.Duration
 	MaxBackoff     time.Duration
 	BlockedBackoff time.Duration
 
-	// CheckInterval is how often an idle sink is asked whether it could publish (15 s), and CheckTimeout how long it
+	// CheckInterval is how often an idle sink is asked whether it could publish (15 s; with a Queue 5 s), and CheckTimeout how long it
 	// may take to say so (10 s).
 	CheckInterval time.Duration
 	CheckTimeout  time.Duration
@@ -96,6 +97,7 @@ func (o *Options) setDefaults() {
 	if o.Queue != nil {
 		o.WindowWebhooks = math.MaxInt // the Queue bounds them, and nothing is sent again after a crash
 		defaultTo(&o.MaxBackoff, 2*time.Second)
+		defaultTo(&o.CheckInterval, 5*time.Second)
 	}
 	defaultTo(&o.MaxBackoff, 30*time.Second)
 	defaultTo(&o.BlockedBackoff, 5*time.Second)

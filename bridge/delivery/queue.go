@@ -111,11 +111,11 @@ func NewQueue(o QueueOptions) (*Queue, error) {
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "fnbridge_queue_webhooks",
 				Help: "Webhooks in memory that a sink works on (FNBRIDGE_ACK=sinks).",
-			}, func() float64 { return float64(q.size().held) }),
+			}, func() float64 { n, _ := q.Size(); return float64(n) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "fnbridge_queue_bytes",
 				Help: "Bytes of the bodies of webhooks in memory that a sink works on (FNBRIDGE_ACK=sinks).",
-			}, func() float64 { return float64(q.size().bytes) }),
+			}, func() float64 { _, n := q.Size(); return float64(n) }),
 		} {
 			if err := o.Registerer.Register(c); err != nil {
 				return nil, fmt.Errorf("metrics of the queue: %w", err)
@@ -125,15 +125,11 @@ func NewQueue(o QueueOptions) (*Queue, error) {
 	return q, nil
 }
 
-type queueSize struct {
-	held  int
-	bytes int64
-}
-
-func (q *Queue) size() queueSize {
+// Size returns how many webhooks a sink works on, and how many bytes their bodies have.
+func (q *Queue) Size() (webhooks int, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return queueSize{q.held, q.bytes}
+	return q.held, q.bytes
 }
 
 func (q *Queue) add(f *feed) {

@@ -4,6 +4,7 @@ package ops
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -36,6 +37,8 @@ type Options struct {
 	Ready func(ctx context.Context) error
 	// Live returns an error when only a restart helps. It is called concurrently. Nil: always live.
 	Live func() error
+	// Status is what /status shows as JSON. It is called concurrently. Nil: there is no such address.
+	Status func() any
 	// Logger gets one line when the answer of /readyz or /livez changes. Nil: none.
 	Logger *slog.Logger
 }
@@ -45,7 +48,8 @@ type Options struct {
 //   - GET /livez: 200 "ok", or 503 with the cause
 //   - GET /readyz: 200 "ok", or 503 with the cause
 //   - GET /metrics: Prometheus text or OpenMetrics, as the request prefers
-//   - GET /: the three addresses above
+//   - GET /status: JSON, if there is a Status
+//   - GET /: the addresses above
 //
 // HEAD works as GET does. Whatever else is asked is answered 404 or 405. Errors are RFC 9457 problems.
 func New(o Options) http.Handler {
@@ -71,11 +75,16 @@ func New(o Options) http.Handler {
 		EnableOpenMetrics:   true,
 	})
 	paths := map[string]http.Handler{
-		"/":        http.HandlerFunc(index),
 		"/livez":   live,
 		"/readyz":  ready,
 		"/metrics": metrics,
 	}
+	listed := "/livez\n/readyz\n/metrics\n"
+	if o.Status != nil {
+		paths["/status"] = status(o.Status)
+		listed += "/status\n"
+	}
+	paths["/"] = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, listed) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A map and not http.ServeMux, whose own answers (redirects, 404, 405) are no problems.
 		handler, ok := paths[r.URL.Path]
@@ -92,8 +101,13 @@ func New(o Options) http.Handler {
 	})
 }
 
-func index(w http.ResponseWriter, _ *http.Request) {
-	writeText(w, "/livez\n/readyz\n/metrics\n")
+func status(tell func() any) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_ = json.NewEncoder(w).Encode(tell()) // an error here is a reader that is gone
+	}
 }
 
 func writeText(w http.ResponseWriter, text string) {

@@ -129,7 +129,7 @@ func deadLettersListCommand(c console) *cobra.Command {
 }
 
 func readDeadLetters(ctx context.Context, f app.DeadLetterFilter, limit int, each func(app.DeadLetter) error) error {
-	cfg, err := dataDirectory()
+	cfg, err := journalDirectory()
 	if err != nil {
 		return err
 	}
@@ -340,7 +340,7 @@ func retryDeadLetters(ctx context.Context, c console, f app.DeadLetterFilter, as
 
 // countDeadLetters counts what f selects. An id that is not there is an error.
 func countDeadLetters(ctx context.Context, f app.DeadLetterFilter) (cfg *config.Config, all app.DeadLetterCount, sinks []app.DeadLetterCount, err error) {
-	if cfg, err = dataDirectory(); err != nil {
+	if cfg, err = journalDirectory(); err != nil {
 		return nil, all, nil, err
 	}
 	all, sinks, missing, err := app.CountDeadLetters(ctx, cfg, f)

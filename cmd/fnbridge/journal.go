@@ -44,7 +44,7 @@ begin anew and grows with what is accepted: verify a journal of many gigabytes i
 }
 
 func journalVerify(ctx context.Context, c console, asJSON bool) error {
-	cfg, err := dataDirectory()
+	cfg, err := journalDirectory()
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func journalExport(ctx context.Context, c console, o exportOptions) error {
 	if o.after < 0 {
 		return usageError{errors.New("--after must not be negative")}
 	}
-	cfg, err := dataDirectory()
+	cfg, err := journalDirectory()
 	if err != nil {
 		return err
 	}

@@ -536,6 +536,40 @@ func TestStatusAndDeadLettersOfADirectoryThatHasNone(t *testing.T) {
 	}
 }
 
+func TestCommandsWithoutAJournal(t *testing.T) {
+	s := newShell(t, "FNBRIDGE_ACK=sinks")
+	for _, args := range [][]string{
+		{"dead-letters", "list"},
+		{"dead-letters", "retry", "--all"},
+		{"dead-letters", "drop", "--all", "--yes"},
+		{"replay", "--all"},
+		{"replay", "--all", "--dry-run"},
+		{"journal", "verify"},
+		{"journal", "export"},
+	} {
+		_, errs, exit := s.run(args...)
+		require.Equal(t, 1, exit, "%v", args)
+		require.Contains(t, errs, "with FNBRIDGE_ACK=sinks there is no journal", "%v", args)
+	}
+	_, errs, exit := s.run("status")
+	require.Equal(t, 1, exit)
+	require.Contains(t, errs, "the bridge does not answer at FNBRIDGE_OPS_LISTEN")
+
+	bridge := s.serve()
+	require.Eventually(t, func() bool {
+		out, _, _ := s.run("status", "--json")
+		return strings.Contains(out, `"ready": true`)
+	}, 20*time.Second, 20*time.Millisecond)
+	out, errs, exit := s.run("send")
+	require.Equal(t, 0, exit, errs)
+	require.Regexp(t, `^200 OK  msg_\w+  2 events\n$`, out)
+	out, errs, exit = s.run("status")
+	require.Equal(t, 0, exit, errs)
+	require.Regexp(t, `(?m)^bridge   running \(\S+\), ready$`, out)
+	require.Regexp(t, `(?m)^nats\s+up\s+yes\s+0 webhooks\s+-$`, out)
+	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+}
+
 func TestSendTellsHowFarItCameWhenInterrupted(t *testing.T) {
 	s := newShell(t)
 	s.serve()

@@ -61,7 +61,7 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 		return err
 	}
 	o.request.Since, o.request.Until = o.times.since.Time, o.times.until.Time
-	cfg, err := dataDirectory()
+	cfg, err := journalDirectory()
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ func statusCommand(c console) *cobra.Command {
 		Use:   "status",
 		Short: "Show the journal and how far each sink is",
 		Long: `Reads the data directory, beside a running "fnbridge serve" or without one, and asks the operations listener whether
-the bridge runs. It never writes.
+the bridge runs. It never writes. With FNBRIDGE_ACK=sinks, where nothing is stored, it asks the operations listener alone.
 
 A sink is up, degraded (it takes only part of the events), down (it takes none; they are tried again by themselves)
 or blocked (somebody has to mend what its last error says).`,
@@ -29,6 +30,9 @@ or blocked (somebody has to mend what its last error says).`,
 			cfg, err := dataDirectory()
 			if err != nil {
 				return err
+			}
+			if cfg.AcksFromSinks() {
+				return liveStatus(cmd.Context(), c, cfg, asJSON)
 			}
 			s, err := app.ReadStatus(cmd.Context(), cfg)
 			if err != nil {
@@ -63,6 +67,52 @@ func dataDirectory() (*config.Config, error) {
 		return nil, err
 	}
 	return cfg, nil
+}
+
+// journalDirectory is dataDirectory for a command that needs a journal.
+func journalDirectory() (*config.Config, error) {
+	cfg, err := dataDirectory()
+	if err == nil && cfg.AcksFromSinks() {
+		return nil, app.ErrNoJournal
+	}
+	return cfg, err
+}
+
+// liveStatus shows the status of a bridge that stores nothing.
+func liveStatus(ctx context.Context, c console, cfg *config.Config, asJSON bool) error {
+	s, err := app.ReadLiveStatus(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(c.out, s)
+	}
+	ready := "ready"
+	if !s.Ready {
+		ready = "not ready: " + printable(s.NotReady)
+	}
+	fmt.Fprintf(c.out, "bridge   running (%s), %s\n", cfg.OpsListen, ready)
+	if s.JournalBacklog > 0 {
+		fmt.Fprintf(c.out, "journal  %s from before are published first\n", plural(int(s.JournalBacklog), "webhook"))
+	}
+	fmt.Fprintf(c.out, "queue    %s, %s, not stored here: a webhook is answered when its sinks have it\n\n", plural(s.Webhooks, "webhook"), bytesText(s.Bytes))
+	now := time.Now()
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SINK\tSTATE\tREQUIRED\tUNDER WAY\tLAST ERROR")
+	for _, sink := range s.Sinks {
+		state, required, lastError := sink.State, "yes", "-"
+		if state == "" {
+			state = "unknown"
+		}
+		if !sink.Required {
+			required = "no"
+		}
+		if sink.LastError != "" {
+			lastError = fmt.Sprintf("%s ago: %s", ageText(sink.LastErrorAt, now), printable(clip(sink.LastError, 160)))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", sink.Sink, state, required, plural(int(sink.Webhooks), "webhook"), lastError)
+	}
+	return w.Flush()
 }
 
 // noJournal says of a data directory without a journal what to do about it. Other errors stay as they are.

@@ -1,0 +1,304 @@
+package app_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
+)
+
+// noDir is a data directory that is not there, and must not be there at the end either.
+func noDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
+	t.Cleanup(func() { require.NoDirExists(t, dir) })
+	return dir
+}
+
+// overSinks is an environment for a bridge that stores nothing, with a NATS server of its own.
+func overSinks(s *natsserver.Server, more map[string]string) map[string]string {
+	changes := map[string]string{"ACK": "sinks", "NATS_URL": s.URL(), "EMBEDDED_NATS_LISTEN": ""}
+	for name, value := range more {
+		changes[name] = value
+	}
+	return changes
+}
+
+func (r *running) awaitReady(status int) (body string) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool {
+		var got int
+		got, body = r.get("/readyz")
+		return got == status
+	}, 30*time.Second, 10*time.Millisecond)
+	return body
+}
+
+func subjectsIn(t *testing.T, url, stream string) map[string]int {
+	t.Helper()
+	nc := natsserver.Connect(t, url)
+	found := map[string]int{}
+	for _, m := range natsserver.Messages(t, nc, stream) {
+		found[m.Headers().Get("ce-subject")]++
+	}
+	return found
+}
+
+func TestWithoutAJournalAWebhookIsAnsweredWhenEverySinkHasIt(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, "tensorlake-events"))
+	require.NoError(t, err)
+	defer cluster.Close()
+	broker := natsserver.Single(t)
+	r := start(t, noDir(t), overSinks(broker, map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": strings.Join(cluster.ListenAddrs(), ",")}))
+	r.awaitReady(http.StatusOK)
+	for i := range 20 {
+		body := strings.ReplaceAll(workflow, "invocation_XXXX", fmt.Sprintf("invocation_%d", i))
+		require.JSONEq(t, fmt.Sprintf(`{"webhook_id":"msg_%d","events":2}`, i), r.mustPost(fmt.Sprintf("msg_%d", i), body, http.StatusOK))
+		require.Equal(t, 1, subjectsIn(t, broker.URL(), "TENSORLAKE")[fmt.Sprintf("invocation_%d/fn_B", i)], "it was answered, and the broker has not got it")
+	}
+	require.JSONEq(t, `{"webhook_id":"msg_3","duplicate":true}`, r.mustPost("msg_3", strings.ReplaceAll(workflow, "invocation_XXXX", "invocation_3"), http.StatusOK))
+	_, metrics := r.get("/metrics")
+	require.Contains(t, metrics, `fnbridge_events_total{result="acknowledged",sink="kafka"} 40`)
+	require.Contains(t, metrics, `fnbridge_events_total{result="acknowledged",sink="nats"} 40`)
+	require.Contains(t, metrics, `fnbridge_queue_webhooks 0`)
+	status, body := r.get("/status")
+	require.Equal(t, http.StatusOK, status)
+	var live app.LiveStatus
+	require.NoError(t, json.Unmarshal([]byte(body), &live))
+	require.True(t, live.Ready)
+	require.Len(t, live.Sinks, 2)
+	require.Equal(t, "up", live.Sinks[1].State)
+	require.NoError(t, r.stop())
+	require.Contains(t, r.log.String(), "nothing waits here")
+}
+
+func TestWithoutAJournalTheEmbeddedServerWorksAndItsDirectoryIsLocked(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, map[string]string{"ACK": "sinks", "WEBHOOK_SECRETS": ""})
+	cfg := load(t)
+	s, err := app.SendingSecret(cfg)
+	require.NoError(t, err, "the secret that it made is there")
+	require.NotEmpty(t, s)
+	_, err = app.New(t.Context(), app.Options{Config: cfg})
+	require.ErrorContains(t, err, "is in use by the process")
+	require.NoError(t, r.stop())
+	require.NoFileExists(t, filepath.Join(dir, "journal.db"))
+
+	r = start(t, dir, map[string]string{"ACK": "sinks", "WEBHOOK_SECRETS": secret})
+	r.mustPost("msg_1", workflow, http.StatusOK)
+	require.Len(t, r.inStream(2), 2)
+}
+
+func TestAnEventThatNoBrokerStoresIsToldToTheSender(t *testing.T) {
+	large := strings.ReplaceAll(workflow, "fn_B", strings.Repeat("x", 5000))
+	broker := natsserver.Single(t, func(o *server.Options) { o.MaxPayload = 8192 })
+	r := start(t, noDir(t), overSinks(broker, nil))
+	answer := r.mustPost("msg_1", large, http.StatusUnprocessableEntity)
+	var problem struct {
+		Detail string `json:"detail"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(answer), &problem))
+	require.Contains(t, problem.Detail, "1 of the events of this webhook can never be stored by the sink nats (the others were published)")
+	require.Contains(t, problem.Detail, "FNBRIDGE_NATS_DEAD_LETTER")
+	require.Equal(t, map[string]int{"invocation_XXXX/fn_A": 1}, subjectsIn(t, broker.URL(), "TENSORLAKE"))
+	_, metrics := r.get("/metrics")
+	require.Contains(t, metrics, `fnbridge_webhooks_total{result="rejected"} 1`)
+	require.Contains(t, metrics, `fnbridge_events_total{result="rejected",sink="nats"} 1`)
+	require.NoError(t, r.stop())
+
+	// With an address for dead letters, the same webhook is taken.
+	broker = natsserver.Single(t, func(o *server.Options) { o.MaxPayload = 8192 })
+	r = start(t, noDir(t), overSinks(broker, map[string]string{"NATS_DEAD_LETTER": "dead.letters"}))
+	require.JSONEq(t, `{"webhook_id":"msg_2","events":2}`, r.mustPost("msg_2", large, http.StatusOK))
+	nc := natsserver.Connect(t, broker.URL())
+	js := natsserver.JetStream(t, nc)
+	name, err := js.StreamNameBySubject(t.Context(), "dead.letters")
+	require.NoError(t, err)
+	var dead int
+	for _, m := range natsserver.Messages(t, nc, name) {
+		if m.Subject() == "dead.letters" {
+			dead++
+		}
+	}
+	require.Equal(t, 1, dead)
+}
+
+func TestAKnownOutageIsAnsweredAtOnceAndEndsByItself(t *testing.T) {
+	broker := natsserver.Single(t)
+	r := start(t, noDir(t), overSinks(broker, nil))
+	r.awaitReady(http.StatusOK)
+	r.mustPost("msg_0", workflow, http.StatusOK)
+	broker.Stop(t)
+	require.Contains(t, r.awaitReady(http.StatusServiceUnavailable), "sink nats cannot be reached")
+	// One request asks whether the broker is still gone; the others do not wait.
+	go func() { _, _, _ = r.post("msg_probe", workflow) }()
+	require.Eventually(t, func() bool {
+		_, metrics := r.get("/metrics")
+		return strings.Contains(metrics, "fnbridge_queue_webhooks 1")
+	}, 20*time.Second, 10*time.Millisecond)
+	for i := range 20 {
+		resp, err := r.http.Do(r.signed(fmt.Sprintf("msg_%d", i+1), workflow))
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+		require.Equal(t, "5", resp.Header.Get("Retry-After"))
+	}
+	_, metrics := r.get("/metrics")
+	require.Contains(t, metrics, `fnbridge_webhook_duration_seconds_bucket{le="1"} 21`, "they were answered at once")
+	broker.Start(t)
+	r.awaitReady(http.StatusOK)
+	r.mustPost("msg_back", workflow, http.StatusOK)
+}
+
+func TestAStopFinishesWhatIsUnderWay(t *testing.T) {
+	broker := natsserver.Single(t)
+	r := start(t, noDir(t), overSinks(broker, nil))
+	r.awaitReady(http.StatusOK)
+	var answered, stored atomic.Int64
+	var senders sync.WaitGroup
+	enough := make(chan struct{})
+	for s := range 8 {
+		senders.Go(func() {
+			for i := 0; ; i++ {
+				id := fmt.Sprintf("k%d_%d", s, i)
+				status, _, err := r.post("msg_"+id, strings.ReplaceAll(workflow, "invocation_XXXX", id))
+				if err != nil || status == http.StatusServiceUnavailable {
+					return // it has stopped
+				}
+				if status != http.StatusOK {
+					t.Errorf("answered %d", status)
+					return
+				}
+				stored.Add(2)
+				if answered.Add(1) == 100 {
+					close(enough)
+				}
+			}
+		})
+	}
+	<-enough
+	require.NoError(t, r.stop())
+	senders.Wait()
+	nc := natsserver.Connect(t, broker.URL())
+	require.GreaterOrEqual(t, int64(len(natsserver.Messages(t, nc, "TENSORLAKE"))), stored.Load())
+}
+
+func TestAJournalFromBeforeIsPublishedFirst(t *testing.T) {
+	broker := natsserver.Single(t)
+	dir := t.TempDir()
+	outer := overSinks(broker, map[string]string{"ACK": "journal"})
+	r := start(t, dir, outer)
+	r.awaitLog("fnbridge is ready")
+	broker.Stop(t)
+	const webhooks = 50
+	for i := range webhooks {
+		r.mustPost(fmt.Sprintf("msg_%d", i), strings.ReplaceAll(workflow, "fn_A", fmt.Sprintf("fn_%d", i)), http.StatusAccepted)
+	}
+	require.NoError(t, r.stop())
+
+	r = start(t, dir, overSinks(broker, nil))
+	require.Contains(t, r.awaitReady(http.StatusServiceUnavailable), "50 webhooks are left")
+	answer := r.mustPost("msg_new", workflow, http.StatusServiceUnavailable)
+	require.Contains(t, answer, "first publishes webhooks that it stored before")
+	broker.Start(t)
+	r.awaitReady(http.StatusOK)
+	r.mustPost("msg_new", strings.ReplaceAll(workflow, "fn_A", "fn_new"), http.StatusOK)
+	r.awaitLog("everything that the journal held has been published")
+	nc := natsserver.Connect(t, broker.URL())
+	var order []string
+	for _, m := range natsserver.Messages(t, nc, "TENSORLAKE") {
+		if f := strings.TrimPrefix(m.Headers().Get("ce-subject"), "invocation_XXXX/fn_"); f != "B" {
+			order = append(order, f)
+		}
+	}
+	require.Len(t, order, webhooks+1)
+	for i := range webhooks {
+		require.Equal(t, fmt.Sprint(i), order[i])
+	}
+	require.Equal(t, "new", order[webhooks])
+	require.NoError(t, r.stop())
+
+	// The next start finds nothing to do, and opens no journal.
+	r = start(t, dir, overSinks(broker, nil))
+	r.awaitReady(http.StatusOK)
+	require.NotContains(t, r.log.String(), "journal in the data directory holds webhooks")
+}
+
+func TestAStopWhileTheJournalFromBeforeIsPublishedKeepsTheRest(t *testing.T) {
+	broker := natsserver.Single(t)
+	dir := t.TempDir()
+	r := start(t, dir, overSinks(broker, map[string]string{"ACK": "journal"}))
+	broker.Stop(t)
+	r.mustPost("msg_1", workflow, http.StatusAccepted)
+	require.NoError(t, r.stop())
+	r = start(t, dir, overSinks(broker, nil))
+	r.awaitReady(http.StatusServiceUnavailable)
+	require.NoError(t, r.stop())
+	require.Contains(t, r.log.String(), "waits in the data directory")
+	broker.Start(t)
+	r = start(t, dir, overSinks(broker, nil))
+	r.awaitReady(http.StatusOK)
+	require.Len(t, subjectsIn(t, broker.URL(), "TENSORLAKE"), 2)
+}
+
+func TestASinkThatIsNotRequiredHoldsUpNobody(t *testing.T) {
+	broker := natsserver.Single(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts there: a Kafka that hangs
+	require.NoError(t, err)
+	defer l.Close()
+	r := start(t, noDir(t), overSinks(broker, map[string]string{
+		"SINKS": "nats,kafka", "KAFKA_BROKERS": l.Addr().String(), "KAFKA_REQUIRED": "false",
+	}))
+	r.awaitReady(http.StatusOK)
+	for i := range 5 {
+		r.mustPost(fmt.Sprintf("msg_%d", i), workflow, http.StatusOK)
+	}
+	require.Eventually(t, func() bool {
+		_, metrics := r.get("/metrics")
+		return strings.Contains(metrics, `fnbridge_sink_missed_events_total{sink="kafka"} 10`)
+	}, 30*time.Second, 20*time.Millisecond)
+	status, _ := r.get("/readyz")
+	require.Equal(t, http.StatusOK, status)
+}
+
+func TestConcurrentWebhooksSharePublications(t *testing.T) {
+	broker := natsserver.Single(t)
+	r := start(t, noDir(t), overSinks(broker, nil))
+	r.awaitReady(http.StatusOK)
+	const senders, each = 64, 10
+	var all sync.WaitGroup
+	for s := range senders {
+		all.Go(func() {
+			for i := range each {
+				id := fmt.Sprintf("k%d_%d", s, i)
+				if status, answer, err := r.post("msg_"+id, strings.ReplaceAll(workflow, "invocation_XXXX", id)); err != nil || status != http.StatusOK {
+					t.Errorf("%d %s %v", status, answer, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	_, metrics := r.get("/metrics")
+	var calls int
+	for line := range strings.Lines(metrics) {
+		if rest, ok := strings.CutPrefix(line, `fnbridge_publish_duration_seconds_count{sink="nats"} `); ok {
+			_, err := fmt.Sscan(rest, &calls)
+			require.NoError(t, err)
+		}
+	}
+	require.Positive(t, calls)
+	require.Less(t, calls, senders*each/2, "every webhook had a publication of its own, or nearly so")
+}
