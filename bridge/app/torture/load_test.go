@@ -45,6 +45,10 @@ type load struct {
 	// interval between two webhooks, in nanoseconds.
 	interval atomic.Int64
 
+	// stateless tells that the answer for a webhook that is new is 200, and that a process may take it for new which did
+	// not publish it before.
+	stateless bool
+
 	gate *gate
 	// stopping is closed when no new webhook shall begin, aborted when none shall be tried again.
 	stopping, aborted chan struct{}
@@ -128,8 +132,8 @@ func (g *gate) open() { g.set(func() { g.paused = false }) }
 type loadCounts struct {
 	Accepted   int64 // webhooks that were answered with 2xx
 	Tries      int64 // requests
-	New        int64 // answers 202
-	Duplicates int64 // answers 200
+	New        int64 // answers for a webhook that is new
+	Duplicates int64 // answers for one that is known
 	Refused    int64 // answers 503
 	Unanswered int64 // tries that ended without an answer
 }
@@ -391,7 +395,8 @@ func (l *load) answered(id string, body []byte, resp *http.Response, text []byte
 		Events    int    `json:"events"`
 		Duplicate bool   `json:"duplicate"`
 	}
-	if err := json.Unmarshal(text, &answer); err != nil || answer.WebhookID != id || answer.Duplicate != (resp.StatusCode == http.StatusOK) {
+	if err := json.Unmarshal(text, &answer); err != nil || answer.WebhookID != id || (!l.stateless && answer.Duplicate != (resp.StatusCode == http.StatusOK)) ||
+		(l.stateless && resp.StatusCode != http.StatusOK) {
 		l.failf("webhook %s: %s with the answer %q", id, resp.Status, text)
 	}
 	known := l.answers[id]
@@ -401,12 +406,12 @@ func (l *load) answered(id string, body []byte, resp *http.Response, text []byte
 		l.counts.Accepted++
 		l.ledger.accept(id)
 	}
-	if resp.StatusCode == http.StatusOK {
+	if answer.Duplicate {
 		l.counts.Duplicates++
 		return true
 	}
 	l.counts.New++
-	if known.asNew++; known.asNew > 1 && known.accepted.After(l.memoryFrom) {
+	if known.asNew++; !l.stateless && known.asNew > 1 && known.accepted.After(l.memoryFrom) {
 		l.failf("webhook %s was answered as new for the second time: the first time it was not stored", id)
 	}
 	if payload, err := tensorlake.Parse(body); err == nil && payload.Len(tensorlake.Options{}) != answer.Events {
