@@ -16,6 +16,7 @@ RACE_TIMEOUT ?= 20m
 FUZZTIME ?= 30s
 BENCH ?= .
 PHASE ?= 30s
+SCALING ?= 15s
 # A schedule of make torture to repeat.
 SEED ?= 0
 
@@ -67,18 +68,18 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 
 .PHONY: torture
 torture: ## break everything at least once under load, and account for every event (SEED=n repeats a run)
-	@$(call torture,3m,20m)
+	@$(call torture,3m,30m)
 
 .PHONY: torture-long
-torture-long: ## the same for an hour
-	@$(call torture,60m,90m)
+torture-long: ## the same for an hour each: one bridge with a journal, and replicas without one
+	@$(call torture,60m,180m)
 
 # $(1) is how long it goes on breaking things, $(2) when it counts as hanging altogether. The report is in dist/torture.
 define torture
 	if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then \
 		echo "Java 17 or Maven is not installed: without a real Apache Kafka there is no torture run."; \
 	fi; \
-	$(GO) test -count=1 -v -run '^TestTorture$$' -timeout $(2) ./bridge/app/torture \
+	$(GO) test -count=1 -v -run '^TestTorture(Replicas)?$$' -timeout $(2) ./bridge/app/torture \
 		-torture=$(1) -torture.seed=$(SEED) -torture.report='$(CURDIR)/dist/torture'
 endef
 
@@ -87,6 +88,12 @@ isolation: ## measure what a sink that hangs costs the senders and the other sin
 	@$(call say_kafka,will be)
 	$(GO) test -count=1 -v -run '^TestIsolation$$' -timeout 60m ./bridge/app \
 		-isolation=$(PHASE) -isolation.report='$(CURDIR)/dist/isolation'
+
+.PHONY: scaling
+scaling: ## measure both ways to acknowledge, and one to three bridges, in about 4 minutes (SCALING=15s)
+	@$(call say_kafka,will be)
+	$(GO) test -count=1 -v -run '^TestScaling$$' -timeout 60m ./bridge/app/torture \
+		-scaling=$(SCALING) -torture.report='$(CURDIR)/dist/scaling'
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run golangci-lint, format included

@@ -28,6 +28,14 @@ func TestMetricsPage(t *testing.T) {
 	r := start(t, t.TempDir(), nil)
 	r.mustPost("msg_1", workflow, 202)
 	_, text := r.get("/metrics")
+	require.NoError(t, r.stop())
+	// A bridge without a journal has some of its own.
+	r = start(t, t.TempDir(), map[string]string{
+		"ACK": "sinks", "SINKS": "nats,extra=nats", "EXTRA_STREAM": "EXTRA", "EXTRA_SUBJECT": "extra.{route}", "EXTRA_REQUIRED": "false",
+	})
+	r.mustPost("msg_1", workflow, 200)
+	_, stateless := r.get("/metrics")
+	text += stateless
 	page, err := os.ReadFile(metricsPage)
 	require.NoError(t, err)
 	before, rest, ok := strings.Cut(string(page), tableBegin)
@@ -64,7 +72,10 @@ func metricsTable(t *testing.T, text string) string {
 	}
 	var b strings.Builder
 	b.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
-	for _, m := range helpLine.FindAllStringSubmatch(text, -1) {
+	lines := helpLine.FindAllStringSubmatch(text, -1)
+	slices.SortFunc(lines, func(a, b []string) int { return strings.Compare(a[1], b[1]) })
+	lines = slices.CompactFunc(lines, func(a, b []string) bool { return a[1] == b[1] })
+	for _, m := range lines {
 		names := labels[m[1]]
 		slices.Sort(names)
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m[1], types[m[1]], strings.Join(names, ", "), m[2])

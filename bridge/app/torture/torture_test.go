@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 	flag.String("torture.report", "", "directory for the report and the bridge's log; empty: none is kept")
 	flag.Float64("torture.rate", 60, "webhooks a second")
 	flag.Bool("torture.race", false, "builds the bridge with the race detector; its memory is not judged then")
+	flag.Duration("scaling", 0, "how long TestScaling measures each number of bridges")
 	flag.String("torture.only", "", "plays only kinds of faults whose name has this text")
 	goleak.VerifyTestMain(m)
 }
