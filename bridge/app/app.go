@@ -352,6 +352,9 @@ func (a *App) Run(ctx context.Context) error {
 	}
 
 	stopDelivery()
+	if a.queue != nil && !a.unpublished() {
+		abandonPublish()
+	}
 	timer := time.AfterFunc(time.Until(deadline), abandonPublish)
 	delivering.Wait()
 	timer.Stop()

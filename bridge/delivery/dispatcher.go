@@ -161,7 +161,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		letters:     letters{open: make(map[int64]bool), ended: make(map[int64]bool), tries: make(map[int64]tries)},
 		guests:      guestOptions(d.o),
 		rejections:  notice{message: d.words().rejected},
-		refusals:    notice{message: "events rejected by the sink's broker are nowhere among dead letters: their webhooks are answered 422"},
+		refusals:    notice{message: d.words().refused},
 		givings:     notice{message: "events that were given up are in the dead letters"},
 		savedCursor: cursor,
 	}
@@ -663,8 +663,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 func (l *loop) checkedIdle(r checkResult) {
 	l.running--
 	l.checking = false
-	if l.window.events == 0 && !r.cut {
-		l.judgeIdle(r.err)
+	if l.window.events == 0 && !r.cut && l.judgeIdle(r.err) {
 		l.health.idle(r.err)
 	}
 	l.nextCheck = time.Now().Add(l.checkInterval())

@@ -129,9 +129,10 @@ func (f *feed) bury(ctx context.Context, items []*item, letters []journal.DeadLe
 			errs[i] = errSenderTold
 		default:
 			f.metrics.lettersRetried.Inc()
+			f.miss(1)
 			f.refuse(items[i].webhook.part, fmt.Errorf("an event was rejected (%s), and its dead letter could not be published to %s: %w",
 				letters[i].Reason, sink.DeadLetterAddress(), err))
-			errs[i] = err
+			errs[i] = errSenderTold
 		}
 	}
 	return errs
@@ -370,7 +371,7 @@ func (l *loop) refusesBehindProbe(e bridge.Event, w *webhook) bool {
 		return false
 	}
 	ln := &p.lanes[classLive]
-	if ln.probe == nil || ln.probe.done() {
+	if ln.probe == nil || ln.probe.done() || (ln.probe.withdrawn() && !p.busy) {
 		ln.probe = w
 	}
 	if ln.probe == w {
@@ -380,19 +381,22 @@ func (l *loop) refusesBehindProbe(e bridge.Event, w *webhook) bool {
 	return true
 }
 
-// judgeIdle tells the gate what a check of the idle sink found. One that passes has everything tried again.
-func (l *loop) judgeIdle(err error) {
+// judgeIdle tells the gate what a check of the idle sink found, and tells whether it says anything of how the sink is. One that
+// passes has everything tried again, unless publishing has failed behind the last one that did: then that has to wait.
+func (l *loop) judgeIdle(err error) bool {
 	if l.feed == nil {
-		return
+		return true
 	}
 	l.feed.queue.mu.Lock()
 	trial := l.feed.gate.checked(time.Now(), err, l.o.DownAfter)
+	waits := err == nil && l.feed.gate.down
 	l.feed.queue.mu.Unlock()
 	if trial {
 		for _, p := range l.partitions {
 			p.lanes[classLive].shedding = false
 		}
 	}
+	return !waits
 }
 
 // checkInterval is how long after a check the next one comes: while a Queue's sink is down that is how its recovery is found

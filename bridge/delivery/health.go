@@ -158,7 +158,7 @@ func (h *health) log(state string, cause error, now time.Time) {
 }
 
 // words are what the log says of a sink, and of its events meanwhile.
-type words struct{ degraded, blocked, down, rejected string }
+type words struct{ degraded, blocked, down, rejected, refused string }
 
 func (d *Dispatcher) words() words {
 	switch {
@@ -175,6 +175,7 @@ func (d *Dispatcher) words() words {
 			blocked:  "sink is blocked until its cause is mended; webhooks are answered 503, and their senders try again",
 			down:     "sink is down; webhooks are answered 503, and their senders try again",
 			rejected: "events rejected by the sink's broker were published to its dead-letter address",
+			refused:  "events rejected by the sink's broker could not become dead letters: their webhooks are refused",
 		}
 	default:
 		return words{
@@ -182,6 +183,7 @@ func (d *Dispatcher) words() words {
 			blocked:  "sink is blocked until its cause is mended; it misses events meanwhile, as it is not required",
 			down:     "sink is down; it misses events meanwhile, as it is not required",
 			rejected: "events rejected by the sink's broker were published to its dead-letter address",
+			refused:  "events rejected by the sink's broker could not become dead letters: the sink misses them, as it is not required",
 		}
 	}
 }

@@ -28,8 +28,8 @@ func (s namedSink) Name() string { return s.name }
 // buryingSink also has a dead-letter address.
 type buryingSink struct {
 	namedSink
-	buried *[]bridge.DeadLetter
-	fail   *error
+	buried  *[]bridge.DeadLetter
+	failure *error
 }
 
 func (buryingSink) DeadLetterAddress() string { return "dead" }
@@ -37,7 +37,7 @@ func (buryingSink) DeadLetterAddress() string { return "dead" }
 func (s buryingSink) PublishDeadLetters(_ context.Context, letters []bridge.DeadLetter) []error {
 	errs := make([]error, len(letters))
 	for i := range errs {
-		if errs[i] = *s.fail; *s.fail == nil {
+		if errs[i] = *s.failure; errs[i] == nil {
 			*s.buried = append(*s.buried, letters[i])
 		}
 	}
@@ -256,7 +256,7 @@ func TestARejectedEventIsToldToTheSenderAndTheRestIsStored(t *testing.T) {
 		require.Equal(t, 1, rejected.Events)
 		require.Contains(t, err.Error(), "message size exceeds maximum")
 		require.Equal(t, []string{"k1/a", "k1/b"}, subjects(sink.stored))
-		require.Equal(t, 1, f.log.count("answered 422"))
+		require.Equal(t, 1, f.log.count("their webhooks are refused"))
 		_, err = f.submit("msg_1", "k1", "large")
 		require.ErrorAs(t, err, &rejected, "a webhook that was refused is no duplicate when it comes again")
 		f.empty()
@@ -267,7 +267,7 @@ func TestADeadLetterAtTheSinksAddressCountsAsHandled(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var failure error
 		sink := buryingSink{namedSink{newScriptedSink(), "one"}, new([]bridge.DeadLetter), &failure}
-		failAll(sink.scriptedSink, bridge.Reject(errors.New("too large")))
+		sink.set(func() { sink.fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large")) } })
 		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		_, err := f.submit("msg_1", "k1", "a")
@@ -283,6 +283,10 @@ func TestADeadLetterAtTheSinksAddressCountsAsHandled(t *testing.T) {
 		require.ErrorAs(t, err, &down)
 		require.Contains(t, err.Error(), "dead letter could not be published to dead")
 		require.Zero(t, time.Since(start), "it waits although the answer is known")
+		time.Sleep(10 * time.Second)
+		_, err = f.submit("msg_2", "k1", "a")
+		require.ErrorAs(t, err, &down)
+		require.NoError(t, f.queue.Ready(), "the address for dead letters says nothing of the sink")
 
 		failure = bridge.Reject(errors.New("not even that"))
 		_, err = f.submit("msg_3", "k1", "a")

@@ -300,6 +300,53 @@ func TestStoreTimeout(t *testing.T) {
 	require.Equal(t, "10", a.header.Get("Retry-After"))
 }
 
+func TestAnswerTimeoutCountsFromTheArrival(t *testing.T) {
+	t.Parallel()
+	left := make(chan time.Duration, 1)
+	e := start(t, setup{
+		options: ingest.Options{StoreTimeout: time.Hour, AnswerTimeout: time.Minute},
+		inTheWay: func(ctx context.Context, _ bridge.Webhook) error {
+			deadline, ok := ctx.Deadline()
+			if !ok {
+				return errors.New("there is no deadline")
+			}
+			left <- time.Until(deadline)
+			return nil
+		},
+	})
+	// The body comes when some of the time has gone.
+	const late = 200 * time.Millisecond
+	r := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
+	c := e.dial(t)
+	defer c.Close()
+	_, err := c.Write([]byte(r.head()))
+	require.NoError(t, err)
+	<-time.After(late)
+	_, err = c.Write([]byte(r.body))
+	require.NoError(t, err)
+	require.Equal(t, http.StatusAccepted, c.receive(t, http.MethodPost).status)
+	require.LessOrEqual(t, <-left, time.Minute-late)
+}
+
+func TestStoredStatus(t *testing.T) {
+	t.Parallel()
+	e := start(t, setup{options: ingest.Options{StoredStatus: http.StatusOK}})
+	a := e.do(t, signed(t, "Svix", "msg_1", workflowPayload, time.Now()))
+	require.Equal(t, http.StatusOK, a.status)
+	require.JSONEq(t, `{"webhook_id":"msg_1","events":2}`, a.body)
+}
+
+func TestWhatCanNeverBeStoredIsUnprocessable(t *testing.T) {
+	t.Parallel()
+	e := start(t, setup{inTheWay: func(context.Context, bridge.Webhook) error {
+		return fmt.Errorf("wrapped: %w", &ingest.NeverError{Detail: "An event is too large.", Err: errors.New("max_payload of nats-1")})
+	}})
+	a := e.do(t, signed(t, "Svix", "msg_1", workflowPayload, time.Now()))
+	requireProblem(t, a, http.StatusUnprocessableEntity, "An event is too large.")
+	require.NotContains(t, a.body, "nats-1")
+	require.Empty(t, a.header.Get("Retry-After"), "trying again does not help")
+}
+
 func TestPanicIsAProblem(t *testing.T) {
 	t.Parallel()
 	for name, value := range map[string]any{"a text": "boom", "an error": errors.New("boom")} {

@@ -118,6 +118,7 @@ fnbridge_webhooks_total{result="invalid"} 0
 fnbridge_webhooks_total{result="method_not_allowed"} 0
 fnbridge_webhooks_total{result="not_found"} 0
 fnbridge_webhooks_total{result="overloaded"} 0
+fnbridge_webhooks_total{result="rejected"} 0
 fnbridge_webhooks_total{result="too_large"} 0
 fnbridge_webhooks_total{result="unauthorized"} 0
 fnbridge_webhooks_total{result="unavailable"} 0
