@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -562,6 +563,75 @@ func TestEventsOfAKeyKeepTheirOrderInAQueue(t *testing.T) {
 		}
 		require.Equal(t, want, subjects(sink.stored))
 	})
+}
+
+// Senders with a key each send its webhooks one after the other, each again until it is answered, to any of three queues, which
+// stand for processes. What was answered must be stored, in order by key, whatever fails: single events, everything for a
+// while, longer than webhooks wait, or partitions that move.
+func TestWhateverFailsQueuesKeepTheOrderOfWhatWasAnswered(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				const keys, webhooks = 8, 40
+				sink := newScriptedSink()
+				random := rand.New(rand.NewPCG(seed, 0)) // in fail alone, which is called with the sink's lock held
+				until := time.Now()
+				sink.fail = func(bridge.Event) error {
+					if time.Now().Before(until) {
+						return errDown()
+					}
+					switch random.IntN(60) {
+					case 0:
+						until = time.Now().Add(time.Duration(random.Int64N(int64(20 * time.Second))))
+						return errDown()
+					case 1:
+						return bridge.Blocked(errors.New("not permitted yet"))
+					case 2:
+						return errDown()
+					}
+					return nil
+				}
+				sink.partitions = 3
+				var processes []*queued
+				for range 3 {
+					processes = append(processes, startQueue(t, QueueOptions{}, func(o *Options) { o.BatchEvents, o.ProbeEvents, o.WindowEvents = 8, 3, 30 }, sinkOf{sink: sink}))
+				}
+				want := make(map[string][]string)
+				var senders sync.WaitGroup
+				for k := range keys {
+					key := fmt.Sprintf("k%d", k)
+					choose := rand.New(rand.NewPCG(seed, uint64(k)+1))
+					counts := make([]int, webhooks)
+					for i := range counts {
+						counts[i] = 1 + choose.IntN(3)
+						for n := range counts[i] {
+							want[key] = append(want[key], fmt.Sprintf("%s/f%d_%d", key, i, n))
+						}
+					}
+					senders.Go(func() {
+						for i, count := range counts {
+							var functions []string
+							for n := range count {
+								functions = append(functions, fmt.Sprintf("f%d_%d", i, n))
+							}
+							for {
+								if _, err := processes[choose.IntN(len(processes))].submit(fmt.Sprintf("msg_%s_%d", key, i), key, functions...); err == nil {
+									break
+								}
+								time.Sleep(time.Duration(choose.Int64N(int64(3 * time.Second))))
+							}
+						}
+					})
+				}
+				senders.Wait()
+				for _, p := range processes {
+					p.empty()
+					p.end()
+				}
+				require.Equal(t, want, byKey(firsts(sink.stored)))
+			})
+		})
+	}
 }
 
 func TestAHugeWebhookIsLetGoWhole(t *testing.T) {
