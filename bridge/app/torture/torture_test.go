@@ -75,8 +75,7 @@ func TestTorture(t *testing.T) {
 	env := []string{
 		"WEBHOOK_SECRETS=" + secret, fmt.Sprintf("MAX_BODY=%d", maxBody), "SINKS=nats,kafka,local=nats",
 		"EMBEDDED_NATS_LISTEN=" + embedded, "LOG_FORMAT=text",
-		// What was delivered long ago shall not fill the disk.
-		"RETENTION=10m", "LOCAL_MAX_AGE=10m",
+		"RETENTION=" + retention.String(), "LOCAL_MAX_AGE=" + retention.String(),
 	}
 	for _, s := range []side{r.disk, r.nats, r.kafka} {
 		env = append(env, s.env()...)
