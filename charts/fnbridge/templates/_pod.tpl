@@ -1,0 +1,165 @@
+{{/* The pod of the StatefulSet and of the Deployment. */}}
+{{- define "fnbridge.pod" -}}
+{{- include "fnbridge.refusals" . -}}
+{{- $v := .Values -}}
+{{- $fullname := include "fnbridge.fullname" . -}}
+{{- $sources := include "fnbridge.fileSources" . -}}
+{{- $made := include "fnbridge.madeSecrets" . -}}
+{{- $journal := eq $v.ack "journal" -}}
+{{- $annotations := dict "kubectl.kubernetes.io/default-container" "fnbridge" -}}
+{{- if $made -}}
+{{- /* The pods are replaced when the Secret changes. */ -}}
+{{- $_ := set $annotations "checksum/secret" (sha256sum $made) -}}
+{{- end -}}
+metadata:
+  labels:
+    {{- /* Not the chart's version: a new chart with the same pod restarts nothing. */}}
+    {{- toYaml (merge (include "fnbridge.selectorLabels" . | fromYaml) $v.podLabels $v.commonLabels) | nindent 4 }}
+  annotations:
+    {{- toYaml (merge $annotations $v.podAnnotations $v.commonAnnotations) | nindent 4 }}
+spec:
+  serviceAccountName: {{ include "fnbridge.serviceAccountName" . }}
+  automountServiceAccountToken: false
+  # The variables of a Service called fnbridge would look like the bridge's own.
+  enableServiceLinks: false
+  {{- with $v.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $v.podSecurityContext }}
+  securityContext:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ include "fnbridge.gracePeriod" . }}
+  {{- with $v.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $v.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- with $v.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $v.affinity }}
+  affinity:
+    {{- tpl (toYaml .) $ | nindent 4 }}
+  {{- end }}
+  {{- with $v.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  topologySpreadConstraints:
+    {{- include "fnbridge.spread" . | nindent 4 }}
+  {{- with $v.initContainers }}
+  initContainers:
+    {{- tpl (toYaml .) $ | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: fnbridge
+      image: {{ include "fnbridge.image" . }}
+      {{- with $v.image.pullPolicy }}
+      imagePullPolicy: {{ . }}
+      {{- end }}
+      args: [serve]
+      env:
+        {{- include "fnbridge.env" (dict "root" . "test" false) | nindent 8 }}
+      {{- with $v.envFrom }}
+      envFrom:
+        {{- tpl (toYaml .) $ | nindent 8 }}
+      {{- end }}
+      ports:
+        - name: http
+          containerPort: {{ $v.ports.http }}
+          protocol: TCP
+        - name: ops
+          containerPort: {{ $v.ports.ops }}
+          protocol: TCP
+        {{- if and (include "fnbridge.embedded" .) $v.embeddedNATS.service }}
+        - name: nats
+          containerPort: {{ $v.ports.nats }}
+          protocol: TCP
+        {{- end }}
+      startupProbe:
+        httpGet: {path: /livez, port: ops}
+        periodSeconds: 2
+        timeoutSeconds: 5
+        failureThreshold: {{ max 1 (div (add (int $v.probes.startupSeconds) 1) 2) }}
+      livenessProbe:
+        httpGet: {path: /livez, port: ops}
+        {{- toYaml $v.probes.liveness | nindent 8 }}
+      readinessProbe:
+        httpGet: {path: /readyz, port: ops}
+        {{- toYaml $v.probes.readiness | nindent 8 }}
+      {{- if $v.preStopSeconds }}
+      lifecycle:
+        preStop:
+          sleep:
+            seconds: {{ $v.preStopSeconds }}
+      {{- end }}
+      {{- with $v.resources }}
+      resources:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $v.securityContext }}
+      securityContext:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- if or $journal $sources $v.extraVolumeMounts }}
+      volumeMounts:
+        {{- if $journal }}
+        - name: data
+          mountPath: {{ $v.persistence.mountPath }}
+        {{- end }}
+        {{- if $sources }}
+        - name: files
+          mountPath: {{ include "fnbridge.files" . }}
+          readOnly: true
+        {{- end }}
+        {{- with $v.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- end }}
+    {{- with $v.extraContainers }}
+    {{- tpl (toYaml .) $ | nindent 4 }}
+    {{- end }}
+  {{- $emptyDir := and $journal (not $v.persistence.enabled) }}
+  {{- if or $emptyDir $sources $v.extraVolumes }}
+  volumes:
+    {{- if $emptyDir }}
+    - name: data
+      emptyDir:
+        sizeLimit: {{ $v.persistence.size }}
+    {{- end }}
+    {{- if $sources }}
+    {{- include "fnbridge.filesVolume" . | nindent 4 }}
+    {{- end }}
+    {{- with $v.extraVolumes }}
+    {{- tpl (toYaml .) $ | nindent 4 }}
+    {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{/* The one volume with the files of all variables. Its content follows that of the Secrets, as certificates need. */}}
+{{- define "fnbridge.filesVolume" -}}
+- name: files
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- include "fnbridge.fileSources" . | nindent 6 }}
+{{- end -}}
+
+{{- define "fnbridge.spread" -}}
+{{- $constraints := .Values.topologySpreadConstraints -}}
+{{- if not $constraints -}}
+{{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" -}}
+{{- $constraints = append $constraints (dict "maxSkew" 1 "topologyKey" . "whenUnsatisfiable" "ScheduleAnyway") -}}
+{{- end -}}
+{{- end -}}
+{{- $selector := dict "matchLabels" (include "fnbridge.selectorLabels" . | fromYaml) -}}
+{{- $all := list -}}
+{{- range $constraints -}}
+{{- $all = append $all (merge (dict) . (dict "labelSelector" $selector)) -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}

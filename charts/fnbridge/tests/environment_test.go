@@ -1,0 +1,356 @@
+package charttest
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// variable is what "fnbridge env --json" tells of one.
+type variable struct {
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+	Default string `json:"default"`
+	Meaning string `json:"meaning"`
+	Group   string `json:"group"`
+	Secret  bool   `json:"secret"`
+}
+
+// bridge is the command, built once from the module that this chart belongs to.
+var bridge = sync.OnceValues(func() (string, error) {
+	folder, err := os.MkdirTemp("", "fnbridge-chart-")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(folder, "fnbridge")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/fnbridge")
+	build.Dir = "../../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return binary, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if binary, err := bridge(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(binary))
+	}
+	os.Exit(code)
+}
+
+func variables(t *testing.T) []variable {
+	t.Helper()
+	binary, err := bridge()
+	require.NoError(t, err)
+	out, err := exec.CommandContext(t.Context(), binary, "env", "--json").Output()
+	require.NoError(t, err)
+	var all []variable
+	require.NoError(t, json.Unmarshal(out, &all))
+	require.Greater(t, len(all), 30)
+	return all
+}
+
+// ofChart are the variables of the bridge that come from other values than config, and from which.
+func ofChart() map[string]string {
+	return map[string]string{
+		"ACK":                  "ack",
+		"SINKS":                "sinks",
+		"LISTEN":               "ports.http",
+		"OPS_LISTEN":           "ports.ops",
+		"EMBEDDED_NATS_LISTEN": "ports.nats",
+		"DATA_DIR":             "persistence.mountPath",
+	}
+}
+
+// groups are the variables without their prefixes, by what has them: bridge, nats or kafka. Those of every sink are in both.
+func groups(t *testing.T) map[string][]variable {
+	t.Helper()
+	all := make(map[string][]variable)
+	for _, v := range variables(t) {
+		switch {
+		case strings.HasPrefix(v.Name, "FNBRIDGE_<SINK>_"):
+			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_<SINK>_")
+			all["nats"] = append(all["nats"], v)
+			all["kafka"] = append(all["kafka"], v)
+		case v.Group == "NATS sinks":
+			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_NATS_")
+			all["nats"] = append(all["nats"], v)
+		case v.Group == "Kafka sinks":
+			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_KAFKA_")
+			all["kafka"] = append(all["kafka"], v)
+		default:
+			require.Equal(t, "Bridge", v.Group)
+			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_")
+			all["bridge"] = append(all["bridge"], v)
+		}
+	}
+	return all
+}
+
+// key is the name of a variable in the values: MAX_BODY is maxBody.
+func key(variable string) string {
+	var b strings.Builder
+	upper := false
+	for _, r := range strings.ToLower(variable) {
+		switch {
+		case r == '_':
+			upper = true
+		case upper:
+			b.WriteRune(unicode.ToUpper(r))
+			upper = false
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// env are the variables of a container that have a value in its description.
+func env(c corev1.Container) map[string]string {
+	all := make(map[string]string)
+	for _, e := range c.Env {
+		if e.ValueFrom == nil {
+			all[e.Name] = e.Value
+		}
+	}
+	return all
+}
+
+// sample is a value that a variable takes, other than its default, as a user writes it, and as the variable has it.
+func sample(v variable) (given any, want string) {
+	switch v.Type {
+	case "boolean":
+		if v.Default == "true" {
+			return false, "false"
+		}
+		return true, "true"
+	case "number":
+		return 4, "4"
+	case "size":
+		return 8388608.0, "8388608" // as YAML's numbers come
+	case "duration":
+		return "3h", "3h"
+	case "URLs":
+		return []any{"nats://a:4222", "nats://b:4222"}, "nats://a:4222,nats://b:4222"
+	case "addresses":
+		return []any{"a:9092", "b:9092"}, "a:9092,b:9092"
+	case "file":
+		return "/elsewhere/file", "/elsewhere/file"
+	}
+	if words := strings.FieldsFunc(strings.ReplaceAll(v.Type, " or ", ", "), func(r rune) bool { return r == ',' || r == ' ' }); len(words) > 1 && v.Type != "subject or topic" {
+		for _, w := range words {
+			if w != v.Default {
+				return w, w
+			}
+		}
+	}
+	return "some_" + strings.ToLower(v.Name), "some_" + strings.ToLower(v.Name)
+}
+
+// TestEveryVariableIsReachable sets every variable by its value, as it is and by reference, and finds it at the container.
+func TestEveryVariableIsReachable(t *testing.T) {
+	t.Parallel()
+	for group, all := range groups(t) {
+		for _, v := range all {
+			if _, ok := ofChart()[v.Name]; ok && group == "bridge" {
+				continue // TestVariablesOfTheChart
+			}
+			t.Run(group+"/"+v.Name, func(t *testing.T) {
+				t.Parallel()
+				name := "FNBRIDGE_" + v.Name
+				with := func(given any) map[string]string {
+					vs := values{"config": map[string]any{key(v.Name): given}}
+					if group != "bridge" {
+						sink := map[string]any{"kind": group, "brokers": "a:9092", "url": "nats://a:4222"}
+						delete(sink, map[string]string{"nats": "brokers", "kafka": "url"}[group])
+						sink[key(v.Name)] = given
+						vs = values{"sinks": map[string]any{"audit": sink}}
+						name = "FNBRIDGE_AUDIT_" + v.Name
+					}
+					if v.Name == "TLS_CERT_FILE" && group == "bridge" {
+						vs["config"].(map[string]any)["tlsKeyFile"] = "/elsewhere/key"
+					}
+					return env(bridgeContainer(t, install(t, vs)))
+				}
+				given, want := sample(v)
+				got := with(given)
+				switch {
+				case v.Secret:
+					require.NotContains(t, got, name, "a secret that anybody who may look at the pod can read")
+					require.Regexp(t, "^/etc/fnbridge/[a-z]+/"+v.Name+"$", got[name+"_FILE"])
+				default:
+					require.Equal(t, want, got[name])
+				}
+				if v.Name == "SHUTDOWN_TIMEOUT" {
+					return // the grace period is reckoned from it
+				}
+				got = with(map[string]any{"secret": "some-secret", "key": "some-key"})
+				if !strings.HasSuffix(name, "_FILE") {
+					name += "_FILE"
+				}
+				require.Regexp(t, "^/etc/fnbridge/[a-z]+/"+v.Name+"$", got[name])
+			})
+		}
+	}
+}
+
+func TestVariablesOfTheChart(t *testing.T) {
+	t.Parallel()
+	got := env(bridgeContainer(t, install(t, parse(t, `{ports: {http: 1001, ops: 1002, nats: 1003}, persistence: {mountPath: /elsewhere}}`))))
+	require.Equal(t, ":1001", got["FNBRIDGE_LISTEN"])
+	require.Equal(t, ":1002", got["FNBRIDGE_OPS_LISTEN"])
+	require.Equal(t, ":1003", got["FNBRIDGE_EMBEDDED_NATS_LISTEN"])
+	require.Equal(t, "/elsewhere", got["FNBRIDGE_DATA_DIR"])
+	require.Equal(t, "nats=nats", got["FNBRIDGE_SINKS"])
+	require.NotContains(t, got, "FNBRIDGE_ACK")
+
+	got = env(bridgeContainer(t, install(t, parse(t, `{ack: sinks, sinks: {nats: {url: "nats://a"}, b: {kind: kafka, brokers: "b:1"}}}`))))
+	require.Equal(t, "b=kafka,nats=nats", got["FNBRIDGE_SINKS"])
+	require.Equal(t, "sinks", got["FNBRIDGE_ACK"])
+	require.NotContains(t, got, "FNBRIDGE_DATA_DIR")
+	require.NotContains(t, got, "FNBRIDGE_EMBEDDED_NATS_LISTEN")
+
+	got = env(bridgeContainer(t, install(t, parse(t, `{embeddedNATS: {service: false}}`))))
+	require.Equal(t, "127.0.0.1:4222", got["FNBRIDGE_EMBEDDED_NATS_LISTEN"])
+}
+
+// TestBridgeTakesItsVariables gives the bridge itself what its container would get, files included: it has to find nothing wrong, and
+// nothing that it does not know.
+func TestBridgeTakesItsVariables(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, v values) {
+		all := install(t, v)
+		requireConfiguration(t, all, podTemplate(t, all))
+		for _, p := range of[*corev1.Pod](all) {
+			requireConfiguration(t, all, corev1.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec})
+		}
+	})
+}
+
+func requireConfiguration(t *testing.T, all []object, pod corev1.PodTemplateSpec) {
+	t.Helper()
+	variables := env(pod.Spec.Containers[0])
+	if strings.HasSuffix(pod.Name, "-test") {
+		require.NotEmpty(t, pod.Spec.Containers[0].Args)
+	}
+	files := make(map[string]bool)
+	root := t.TempDir()
+	for _, file := range mountedFiles(t, pod) {
+		path := filepath.Join(root, file.path)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, content(t, all, file), 0o600))
+		files[file.path] = false
+	}
+	for name, value := range variables {
+		if _, ok := files[value]; ok {
+			require.True(t, strings.HasSuffix(name, "_FILE"), name)
+			variables[name] = filepath.Join(root, value)
+			files[value] = true
+		}
+	}
+	for path, used := range files {
+		require.True(t, used, "no variable names the file %s", path)
+	}
+	if variables["FNBRIDGE_DATA_DIR"] != "" {
+		variables["FNBRIDGE_DATA_DIR"] = filepath.Join(root, "data")
+	}
+	validate(t, variables)
+}
+
+// validate runs "fnbridge check", which must find nothing wrong with the variables. Whether it reaches a broker does not matter.
+func validate(t *testing.T, variables map[string]string) {
+	t.Helper()
+	binary, err := bridge()
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	check := exec.CommandContext(ctx, binary, "check", "--timeout", "1ms")
+	check.Dir = t.TempDir()
+	check.Env = []string{"PATH=" + os.Getenv("PATH")}
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		check.Env = append(check.Env, name+"="+variables[name])
+	}
+	var out, problems bytes.Buffer
+	check.Stdout, check.Stderr = &out, &problems
+	err = check.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		require.NotEqual(t, 2, exit.ExitCode(), "the bridge refuses its configuration:\n%s", &problems)
+	} else {
+		require.NoError(t, err)
+	}
+	require.Contains(t, out.String(), "configuration  ok")
+	for line := range strings.Lines(problems.String()) {
+		// That is so on purpose, and NOTES.txt says it.
+		require.Contains(t, line, "the embedded NATS server asks for no credentials", "a warning about the configuration")
+	}
+}
+
+// content is what a mounted file holds: what the chart puts there, or something of its kind.
+func content(t *testing.T, all []object, file mounted) []byte {
+	t.Helper()
+	for _, s := range of[*corev1.Secret](all) {
+		if s.Name == file.secret {
+			if text, ok := s.StringData[file.key]; ok {
+				return []byte(text)
+			}
+			return s.Data[file.key]
+		}
+	}
+	switch {
+	case strings.HasSuffix(file.path, "/WEBHOOK_SECRETS"):
+		return []byte("whsec_c29tZSBzZWNyZXQgb2YgYW4gZW5kcG9pbnQ=\n")
+	case strings.HasSuffix(file.path, "_CA_FILE"), strings.HasSuffix(file.path, "_CERT_FILE"), strings.HasSuffix(file.path, "_KEY_FILE"):
+		certificate, private := pair()
+		if strings.HasSuffix(file.path, "_KEY_FILE") {
+			return private
+		}
+		return certificate
+	}
+	return []byte("some-" + file.key)
+}
+
+// pair is a certificate and its key, in PEM, made once.
+var pair = func() func() (certificate, private []byte) {
+	once := sync.OnceValue(func() [2][]byte {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			panic(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+		if err != nil {
+			panic(err)
+		}
+		private, err := x509.MarshalPKCS8PrivateKey(k)
+		if err != nil {
+			panic(err)
+		}
+		return [2][]byte{
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+		}
+	})
+	return func() ([]byte, []byte) { both := once(); return both[0], both[1] }
+}()
