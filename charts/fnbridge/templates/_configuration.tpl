@@ -274,6 +274,20 @@ machine's, and so is reached through its Service.
 {{- fail (printf "replicas: %d bridges would each have a NATS server of their own inside, and a subscriber would see the events of one of them. Give every nats sink a url, or set replicas to 1" $replicas) -}}
 {{- end -}}
 {{- end -}}
+{{- if eq $v.ack "sinks" -}}
+{{- $required := false -}}
+{{- range $name, $sink := include "fnbridge.sinks" . | fromJson -}}
+{{- if ne (toString $sink.required) "false" -}}
+{{- $required = true -}}
+{{- end -}}
+{{- if $sink.giveUpAfter -}}
+{{- fail (printf "sinks.%s.giveUpAfter: with ack: sinks there is nothing to give up; a webhook that a sink does not take in time is answered 503, and its sender keeps it. Leave it out" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if not $required -}}
+{{- fail "sinks: with ack: sinks, a 2xx means that every required sink has the events, and none is required. Leave out required: false at one of them" -}}
+{{- end -}}
+{{- end -}}
 {{- if and $v.autoscaling.enabled (eq $v.ack "journal") -}}
 {{- fail "autoscaling.enabled: a bridge that is scaled away takes its journal with it, and what it has not delivered would wait until it is back. Set ack to sinks to scale, or replicas to a fixed number" -}}
 {{- end -}}

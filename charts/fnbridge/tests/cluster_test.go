@@ -85,7 +85,10 @@ func create(t *testing.T, o object) error {
 	switch hub := hub.(type) {
 	case *core.Service:
 		if hub.Spec.ClusterIP != "" {
-			hub.Spec.ClusterIPs = []string{hub.Spec.ClusterIP} // as the server does by itself
+			hub.Spec.ClusterIPs = []string{hub.Spec.ClusterIP} // as the server does by itself, and the port:
+		}
+		if hub.Spec.ExternalTrafficPolicy == core.ServiceExternalTrafficPolicyLocal {
+			hub.Spec.HealthCheckNodePort = 30000
 		}
 		return validation.ValidateServiceCreate(hub).ToAggregate()
 	case *core.Secret:

@@ -430,20 +430,22 @@ func TestWrongValuesAreRefused(t *testing.T) {
 func TestWhatCannotWorkTogetherIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ values, says string }{
-		"two embedded servers":    {`replicas: 2`, "replicas: 2 bridges would each have a NATS server of their own inside"},
-		"embedded and ack sinks":  {`ack: sinks`, "Give that sink a url, or set ack to journal"},
-		"one of two is embedded":  {`{replicas: 3, sinks: {nats: {}, kafka: {brokers: "a:1"}}}`, "Give every nats sink a url"},
-		"autoscaled journals":     {`{autoscaling: {enabled: true}, sinks: {nats: {url: "nats://a"}}}`, "Set ack to sinks to scale"},
-		"autoscaled upside down":  {`{ack: sinks, autoscaling: {enabled: true, minReplicas: 5, maxReplicas: 2}, sinks: {nats: {url: "nats://a"}}}`, "autoscaling.minReplicas: 5 is more than maxReplicas (2)"},
-		"ingress without a host":  {`ingress: {enabled: true}`, "ingress.host is missing"},
-		"route without a gateway": {`httpRoute: {enabled: true}`, "httpRoute.parentRefs is empty"},
-		"counted twice":           {`{serviceMonitor: {enabled: true}, podMonitor: {enabled: true}}`, "everything would be counted twice"},
-		"one port twice":          {`ports: {http: 8081}`, "ports: two of them are the same"},
-		"killed while it drains":  {`terminationGracePeriodSeconds: 30`, "preStopSeconds (5), config.shutdownTimeout (25s) and five seconds to close everything are 35"},
-		"set twice":               {`env: [{name: FNBRIDGE_SINKS, value: nats}]`, "env: FNBRIDGE_SINKS is set by the chart already"},
-		"limits set twice":        {`env: [{name: GOMEMLIMIT, value: 1GiB}]`, "GOMEMLIMIT comes from resources.limits"},
-		"ports nobody knows":      {`{networkPolicy: {enabled: true}, sinks: {nats: {url: {secret: a, key: b}}}}`, "networkPolicy.extraEgress: the addresses of the sink nats come from a Secret"},
-		"memory in words":         {`resources: {limits: {memory: 1 GB}}`, "resources.limits.memory: 1 GB is not understood"},
+		"two embedded servers":        {`replicas: 2`, "replicas: 2 bridges would each have a NATS server of their own inside"},
+		"embedded and ack sinks":      {`ack: sinks`, "Give that sink a url, or set ack to journal"},
+		"one of two is embedded":      {`{replicas: 3, sinks: {nats: {}, kafka: {brokers: "a:1"}}}`, "Give every nats sink a url"},
+		"giving up without a journal": {`{ack: sinks, sinks: {nats: {url: "nats://a", giveUpAfter: 1h}}}`, "sinks.nats.giveUpAfter: with ack: sinks there is nothing to give up"},
+		"no sink to wait for":         {`{ack: sinks, sinks: {nats: {url: "nats://a", required: false}}}`, "none is required"},
+		"autoscaled journals":         {`{autoscaling: {enabled: true}, sinks: {nats: {url: "nats://a"}}}`, "Set ack to sinks to scale"},
+		"autoscaled upside down":      {`{ack: sinks, autoscaling: {enabled: true, minReplicas: 5, maxReplicas: 2}, sinks: {nats: {url: "nats://a"}}}`, "autoscaling.minReplicas: 5 is more than maxReplicas (2)"},
+		"ingress without a host":      {`ingress: {enabled: true}`, "ingress.host is missing"},
+		"route without a gateway":     {`httpRoute: {enabled: true}`, "httpRoute.parentRefs is empty"},
+		"counted twice":               {`{serviceMonitor: {enabled: true}, podMonitor: {enabled: true}}`, "everything would be counted twice"},
+		"one port twice":              {`ports: {http: 8081}`, "ports: two of them are the same"},
+		"killed while it drains":      {`terminationGracePeriodSeconds: 30`, "preStopSeconds (5), config.shutdownTimeout (25s) and five seconds to close everything are 35"},
+		"set twice":                   {`env: [{name: FNBRIDGE_SINKS, value: nats}]`, "env: FNBRIDGE_SINKS is set by the chart already"},
+		"limits set twice":            {`env: [{name: GOMEMLIMIT, value: 1GiB}]`, "GOMEMLIMIT comes from resources.limits"},
+		"ports nobody knows":          {`{networkPolicy: {enabled: true}, sinks: {nats: {url: {secret: a, key: b}}}}`, "networkPolicy.extraEgress: the addresses of the sink nats come from a Secret"},
+		"memory in words":             {`resources: {limits: {memory: 1 GB}}`, "resources.limits.memory: 1 GB is not understood"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
