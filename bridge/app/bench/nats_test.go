@@ -135,7 +135,7 @@ func (o *natsOutlet) bare(t *testing.T, count int) time.Duration {
 		id := m.Header.Get(natsjs.MsgIDHeader)
 		number := fmt.Sprintf("%08d", i)
 		header[natsjs.MsgIDHeader] = []string{id[:max(0, len(id)-len(number))] + number}
-		_, err := js.PublishMsgAsync(&natsgo.Msg{Subject: m.Subject, Header: header, Data: m.Data})
+		_, err := js.PublishMsgAsync(&natsgo.Msg{Subject: m.Subject, Header: header, Data: m.Data}, natsjs.WithStallWait(time.Minute))
 		require.NoError(t, err)
 	}
 	select {
