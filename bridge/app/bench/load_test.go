@@ -26,7 +26,7 @@ import (
 const (
 	secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	// openWorkers is how many webhooks the open loop can have under way. More would say no more: all would be late.
-	openWorkers = 1024
+	openWorkers = 256
 	// What a histogram tells apart: from a microsecond to a minute, to three digits.
 	histogramLow, histogramHigh, histogramDigits = 1, int64(time.Minute / time.Microsecond), 3
 )
@@ -115,6 +115,9 @@ func (s *sender) post(number int) error {
 	}
 	req.Header = header
 	req.Header.Set("Content-Type", "application/json")
+	// Nothing is sent for this; it lets net/http send a webhook again that met a connection which the server had just closed for
+	// having been idle. The bridge knows a webhook again by its id.
+	req.Header["Idempotency-Key"] = []string{}
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return err
