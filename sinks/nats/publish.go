@@ -265,8 +265,10 @@ func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, erro
 
 func newMessage(subject string, headers []cloudevents.Header, body []byte) *natsgo.Msg {
 	msg := &natsgo.Msg{Subject: subject, Data: body, Header: make(natsgo.Header, len(headers)+2)}
-	for _, h := range headers {
-		msg.Header[h.Name] = []string{h.Value}
+	values := make([]string, len(headers)) // one allocation for all
+	for i, h := range headers {
+		values[i] = h.Value
+		msg.Header[h.Name] = values[i : i+1 : i+1]
 	}
 	return msg
 }
