@@ -8,11 +8,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -99,10 +101,12 @@ func GenerateSecret() string {
 	return secretPrefix + base64.StdEncoding.EncodeToString(key)
 }
 
-// Verifier checks signatures as Svix and the Standard Webhooks specification make them.
+// Verifier checks signatures as Svix and the Standard Webhooks specification make them. It is safe for concurrent use.
 type Verifier struct {
 	secrets   []Secret
 	tolerance time.Duration
+	// macs keeps the HMACs of each secret for use again: setting one up costs as much as a small body.
+	macs []sync.Pool
 }
 
 // NewVerifier makes a Verifier that accepts each of the secrets, so that they can be rotated, and timestamps at most
@@ -114,13 +118,14 @@ func NewVerifier(secrets []string, tolerance time.Duration) (*Verifier, error) {
 	if tolerance <= 0 {
 		return nil, fmt.Errorf("the webhook tolerance is %s; it must be more than 0", tolerance)
 	}
-	v := &Verifier{secrets: make([]Secret, len(secrets)), tolerance: tolerance}
+	v := &Verifier{secrets: make([]Secret, len(secrets)), tolerance: tolerance, macs: make([]sync.Pool, len(secrets))}
 	for i, s := range secrets {
 		secret, err := ParseSecret(s)
 		if err != nil {
 			return nil, fmt.Errorf("webhook secret %d of %d %w", i+1, len(secrets), err)
 		}
 		v.secrets[i] = secret
+		v.macs[i].New = func() any { return newMAC(secret) }
 	}
 	return v, nil
 }
@@ -150,13 +155,15 @@ func (v *Verifier) Verify(h http.Header, body []byte, now time.Time) (Signature,
 
 	prefix := signedPrefix(signed.id, signed.timestamp)
 	match := -1
-	for i, secret := range slices.Backward(v.secrets) { // so that the first of several is kept
-		expected := sign(secret, prefix, body)
+	for i := range slices.Backward(v.macs) { // so that the first of several is kept
+		m := v.macs[i].Get().(*mac) //nolint:forcetypeassert // New makes nothing else
+		expected := m.sign(prefix, body)
 		equal := 0
 		for _, c := range candidates {
 			equal |= subtle.ConstantTimeCompare([]byte(c), expected)
 		}
 		match = subtle.ConstantTimeSelect(equal, i, match)
+		v.macs[i].Put(m)
 	}
 	if match < 0 {
 		return Signature{}, &SignatureError{
@@ -168,20 +175,17 @@ func (v *Verifier) Verify(h http.Header, body []byte, now time.Time) (Signature,
 	return Signature{ID: signed.id, Timestamp: at, Secret: match}, nil
 }
 
-// signatureHeaders are the three headers of one family.
+// signatureHeaders are the three headers of one family, whose names are as net/http writes them.
 type signatureHeaders struct {
 	family, id, timestamp, signature string
 }
 
 func readHeaders(h http.Header) (signatureHeaders, error) {
 	var missing []string
-	for _, family := range []string{"svix", "webhook"} {
-		s := signatureHeaders{
-			family:    family,
-			id:        h.Get(family + "-id"),
-			timestamp: h.Get(family + "-timestamp"),
-			signature: h.Get(family + "-signature"),
-		}
+	for _, s := range [...]signatureHeaders{
+		{family: "svix", id: h.Get("Svix-Id"), timestamp: h.Get("Svix-Timestamp"), signature: h.Get("Svix-Signature")},
+		{family: "webhook", id: h.Get("Webhook-Id"), timestamp: h.Get("Webhook-Timestamp"), signature: h.Get("Webhook-Signature")},
+	} {
 		if s.id != "" && s.timestamp != "" && s.signature != "" {
 			return s, nil
 		}
@@ -192,7 +196,7 @@ func readHeaders(h http.Header) (signatureHeaders, error) {
 				{"-signature", s.signature},
 			} {
 				if part.value == "" {
-					missing = append(missing, family+part.name)
+					missing = append(missing, s.family+part.name)
 				}
 			}
 		}
@@ -255,12 +259,21 @@ func signedPrefix(id, timestamp string) []byte {
 	return append(prefix, '.')
 }
 
-// sign returns the signature in base64.
-func sign(secret Secret, prefix, body []byte) []byte {
-	mac := hmac.New(sha256.New, secret.key)
-	mac.Write(prefix)
-	mac.Write(body)
-	return base64.StdEncoding.AppendEncode(make([]byte, 0, signatureLength), mac.Sum(nil))
+// mac makes the signatures of one secret, one at a time.
+type mac struct {
+	hash.Hash
+	sum       [sha256.Size]byte
+	signature [signatureLength]byte
+}
+
+func newMAC(secret Secret) *mac { return &mac{Hash: hmac.New(sha256.New, secret.key)} }
+
+// sign returns the signature in base64, which is m's own until the next one.
+func (m *mac) sign(prefix, body []byte) []byte {
+	m.Reset()
+	m.Write(prefix)
+	m.Write(body)
+	return base64.StdEncoding.AppendEncode(m.signature[:0], m.Sum(m.sum[:0]))
 }
 
 // Sign returns the headers svix-id, svix-timestamp and svix-signature that Svix would send with body at that time.
@@ -280,6 +293,6 @@ func Sign(secret, id string, at time.Time, body []byte) (http.Header, error) {
 	h := make(http.Header, 3)
 	h.Set("svix-id", id)
 	h.Set("svix-timestamp", timestamp)
-	h.Set("svix-signature", signatureVersion+string(sign(key, signedPrefix(id, timestamp), body)))
+	h.Set("svix-signature", signatureVersion+string(newMAC(key).sign(signedPrefix(id, timestamp), body)))
 	return h, nil
 }
