@@ -255,7 +255,7 @@ func (a *App) openPublic(ctx context.Context) error {
 }
 
 func (a *App) openOps(ctx context.Context) error {
-	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: a.ready, Status: a.liveStatus(), Logger: a.log}), a.log)
+	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: func(context.Context) error { return a.ready() }, Status: a.liveStatus(), Logger: a.log}), a.log)
 	l, err := a.listen(ctx, "FNBRIDGE_OPS_LISTEN", a.cfg.OpsListen)
 	if err != nil {
 		return err
@@ -292,7 +292,7 @@ func (a *App) listen(ctx context.Context, variable, address string) (net.Listene
 // ready tells whether webhooks should be sent here. With a journal, a sink that is down does not matter: its events wait.
 // Nor does a full journal: a 503 with Retry-After tells the sender more than an endpoint that has gone. Without one,
 // another process may reach the sinks that this one does not.
-func (a *App) ready(context.Context) error {
+func (a *App) ready() error {
 	switch {
 	case a.stopping.Load():
 		return errors.New("fnbridge is shutting down")

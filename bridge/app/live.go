@@ -81,7 +81,7 @@ func (a *App) liveStatus() func() any {
 	}
 	return func() any {
 		s := LiveStatus{Ack: config.AckSinks}
-		if err := a.ready(context.Background()); err != nil {
+		if err := a.ready(); err != nil {
 			s.NotReady = err.Error()
 		} else {
 			s.Ready = true

@@ -3,6 +3,7 @@ package app_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -31,9 +32,7 @@ func noDir(t *testing.T) string {
 // overSinks is an environment for a bridge that stores nothing, with a NATS server of its own.
 func overSinks(s *natsserver.Server, more map[string]string) map[string]string {
 	changes := map[string]string{"ACK": "sinks", "NATS_URL": s.URL(), "EMBEDDED_NATS_LISTEN": ""}
-	for name, value := range more {
-		changes[name] = value
-	}
+	maps.Copy(changes, more)
 	return changes
 }
 

@@ -245,6 +245,7 @@ func (g *gate) pass(now time.Time) {
 		g.upAt = now
 	}
 	g.reached, g.down, g.trial, g.cause = true, false, false, nil
+	g.failing = time.Time{} // a check that fails now may have begun before
 }
 
 // checked notes what a check of the sink found while nothing was on its way to it, and tells whether the sink is to be

@@ -39,9 +39,11 @@ type replicas struct {
 func startReplicas(t *testing.T, directory, binary string, env []string, failf func(string, ...any)) *replicas {
 	t.Helper()
 	f := &replicas{}
-	env = append([]string{"WEBHOOK_SECRETS=" + secret, fmt.Sprintf("MAX_BODY=%d", maxBody), "ACK=sinks", "LOG_FORMAT=text",
+	env = append([]string{
+		"WEBHOOK_SECRETS=" + secret, fmt.Sprintf("MAX_BODY=%d", maxBody), "ACK=sinks", "LOG_FORMAT=text",
 		// It must not be made.
-		"DATA_DIR=" + filepath.Join(directory, "data")}, env...)
+		"DATA_DIR=" + filepath.Join(directory, "data"),
+	}, env...)
 	for i := range replicaCount {
 		log := filepath.Join(directory, fmt.Sprintf("replica-%d.log", i+1))
 		require.NoError(t, os.RemoveAll(log))
