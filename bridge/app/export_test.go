@@ -1,5 +1,3 @@
-//go:build linux && hostile
-
 package app
 
 import "net/http"

@@ -1,0 +1,360 @@
+package app_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
+)
+
+// maxBody is what these bridges take, in bytes.
+const maxBody = 4 << 20
+
+// TestHostileInput plays strangers and senders gone mad against the program as it ships, in a process whose memory can be
+// measured.
+func TestHostileInput(t *testing.T) {
+	program := buildProgram(t)
+	t.Run("requests", func(t *testing.T) { hostileRequests(t, program) })
+	t.Run("100,000 functions", func(t *testing.T) { aHundredThousandFunctions(t, program) })
+	t.Run("connections", func(t *testing.T) { connectionFloods(t, program) })
+}
+
+// hostileRequests sends one bridge one request after the other. Each case says which answer is right.
+func hostileRequests(t *testing.T, program string) {
+	t.Helper()
+	p := serveProcess(t, program, "FNBRIDGE_MAX_BODY=4MiB", "FNBRIDGE_LOG_LEVEL=debug")
+	now := fmt.Sprint(time.Now().Unix())
+	number := 0
+	// good is a webhook of its own that is taken as it is.
+	good := func(body string) wireRequest {
+		number++
+		return wireRequest{headers: signedHeaders(fmt.Sprintf("msg_%d", number), body, now), body: body}
+	}
+	raw := func(line string, headers ...string) wireRequest {
+		return wireRequest{line: line, headers: headers, length: "none"}
+	}
+	changed := func(change func(*wireRequest)) wireRequest {
+		r := good(workflow)
+		change(&r)
+		return r
+	}
+	chunked := func(r wireRequest, n int, encodings ...string) wireRequest {
+		if len(encodings) == 0 {
+			encodings = []string{"Transfer-Encoding: chunked"}
+		}
+		r.headers, r.length, r.body = append(r.headers, encodings...), "none", inChunks(r.body, n)
+		return r
+	}
+	at := func(timestamp string) wireRequest {
+		number++
+		return wireRequest{headers: signedHeaders(fmt.Sprintf("msg_%d", number), workflow, timestamp), body: workflow}
+	}
+	after := func(d time.Duration) wireRequest { return at(fmt.Sprint(time.Now().Add(d).Unix())) }
+	object := func(size int) string { return `{"a":"` + strings.Repeat("x", size-len(`{"a":""}`)) + `"}` }
+	insert := func(r wireRequest, headers ...string) wireRequest {
+		r.headers = append(r.headers, headers...)
+		return r
+	}
+	events := func(n int) string { return fmt.Sprintf(`"events":%d`, n) }
+
+	again := good(workflow)
+	withHeaders := func(headers ...string) wireRequest { return wireRequest{headers: headers, body: workflow} }
+
+	tests := []struct {
+		name   string
+		text   string
+		status int
+		part   string // of the answer
+	}{
+		{"as it should be", good(workflow).text(), 202, events(2)},
+
+		// The request line.
+		{"HTTP/0.9", "GET /webhooks/tensorlake\r\n\r\n", 400, ""},
+		{"HTTP/1.0", changed(func(r *wireRequest) { r.line = "POST /webhooks/tensorlake HTTP/1.0" }).text(), 202, events(2)},
+		{"HTTP/1.2", raw("POST /webhooks/tensorlake HTTP/1.2").text(), 401, ""},
+		{"HTTP/3.0", raw("POST /webhooks/tensorlake HTTP/3.0").text(), 505, ""},
+		{"HTTP/2 without TLS", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", 404, ""},
+		{"an upgrade to HTTP/2", insert(good(workflow), "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__").text(), 202, events(2)},
+		{"TLS", "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + strings.Repeat("\x00", 160) + "\r\n\r\n", 400, ""},
+		{"nothing but line ends", strings.Repeat("\r\n", 1000), 400, ""},
+		{"noise", strings.Repeat("\xff\xfe\x00\x01", 500) + "\r\n\r\n", 400, ""},
+		{"absolute form, another host", changed(func(r *wireRequest) { r.line = "POST http://evil.test/webhooks/tensorlake HTTP/1.1" }).text(), 202, events(2)},
+		{"a target of no form", raw("POST webhooks/tensorlake HTTP/1.1").text(), 400, ""},
+		{"a target of another scheme", raw("POST file:///webhooks/tensorlake HTTP/1.1").text(), 401, ""},
+		{"a target with a NUL", raw("POST /webhooks/tensorlake\x00 HTTP/1.1").text(), 400, ""},
+		{"a target with an escaped NUL", raw("POST /webhooks/tensorlake%00 HTTP/1.1").text(), 404, ""},
+		{"a target with a broken escape", raw("POST /webhooks/tensorlake%zz HTTP/1.1").text(), 400, ""},
+		{"a target with dots", raw("POST /webhooks/x/../tensorlake HTTP/1.1").text(), 404, ""},
+		{"a target with escaped line ends", raw("GET /%0d%0aSet-Cookie:%20a=b HTTP/1.1").text(), 404, ""},
+		{"two spaces", raw("POST  /webhooks/tensorlake HTTP/1.1").text(), 400, ""},
+		{"HEAD", raw("HEAD /webhooks/tensorlake HTTP/1.1").text(), 405, ""},
+		{"OPTIONS", raw("OPTIONS /webhooks/tensorlake HTTP/1.1").text(), 405, "POST"},
+		{"OPTIONS *", raw("OPTIONS * HTTP/1.1").text(), 404, ""},
+		{"TRACE", raw("TRACE /webhooks/tensorlake HTTP/1.1", "X-Secret: shown").text(), 405, "POST"},
+		{"CONNECT", raw("CONNECT 127.0.0.1:22 HTTP/1.1").text(), 404, ""},
+		{"a method of control characters", raw("PO\x01ST /webhooks/tensorlake HTTP/1.1").text(), 400, ""},
+		{"a method of 20 kB", raw(strings.Repeat("A", 20_000) + " /webhooks/tensorlake HTTP/1.1").text(), 405, "bytes"},
+		{"a target of 20 kB", raw("POST /" + strings.Repeat("a", 20_000) + " HTTP/1.1").text(), 404, ""},
+		{"a query of 20 kB", changed(func(r *wireRequest) {
+			r.line = "POST /webhooks/tensorlake?" + strings.Repeat("a", 20_000) + " HTTP/1.1"
+		}).text(), 202, events(2)},
+		{"a target of 1 MB", raw("POST /" + strings.Repeat("a", 1<<20) + " HTTP/1.1").text(), 431, ""},
+
+		// Headers.
+		{"a header of 20 kB", insert(good(workflow), "X-Large: "+strings.Repeat("x", 20_000)).text(), 202, events(2)},
+		{"a header of 1 MB", insert(good(workflow), "X-Large: "+strings.Repeat("x", 1<<20)).text(), 431, ""},
+		{"100,000 headers", insert(good(workflow), strings.Repeat("A: b\r\n", 100_000)+"A: b").text(), 431, ""},
+		{"a header name of 1 MB", insert(good(workflow), strings.Repeat("x", 1<<20)+": 1").text(), 431, ""},
+		{"a folded header", changed(func(r *wireRequest) { r.headers[0] = strings.Replace(r.headers[0], "msg", "\r\n msg", 1) }).text(), 202, events(2)},
+		{"a folded id", changed(func(r *wireRequest) { r.headers[0] += "\r\n\tx" }).text(), 401, "no signature matches"},
+		{"a folded length", changed(func(r *wireRequest) { r.length = fmt.Sprintf("\r\n %d", len(r.body)) }).text(), 202, events(2)},
+		{"a header folded at the start", raw("POST /webhooks/tensorlake HTTP/1.1\r\n X: y").text(), 400, ""},
+		{"bare line feeds", strings.Replace(good(`{"a":1}`).text(), "\r\n", "\n", -1), 202, events(1)},
+		{"a bare carriage return", insert(good(workflow), "X: a\rSvix-Id: other").text(), 400, ""},
+		{"a NUL in a value", insert(good(workflow), "X: a\x00b").text(), 400, ""},
+		{"a NUL in a name", insert(good(workflow), "X\x00: a").text(), 400, ""},
+		{"a name with a space", insert(good(workflow), "Svix-Id : other").text(), 400, ""},
+		{"an empty name", insert(good(workflow), ": other").text(), 400, ""},
+		{"a name of UTF-8", insert(good(workflow), "Svix-Íd: other").text(), 400, ""},
+		{"a value of Latin-1", insert(good(workflow), "X: \xe9").text(), 202, events(2)},
+		{"no host", changed(func(r *wireRequest) { r.host = "X-No: host" }).text(), 400, ""},
+		{"two hosts", insert(good(workflow), "Host: other").text(), 400, ""},
+		{"a host with a slash", changed(func(r *wireRequest) { r.host = "Host: a/../b" }).text(), 400, ""},
+
+		// Where the body ends.
+		{"two lengths", insert(good(workflow), "Content-Length: 5").text(), 400, ""},
+		{"the same length twice", insert(good(workflow), fmt.Sprintf("Content-Length: %d", len(workflow))).text(), 202, events(2)},
+		{"a length of -1", changed(func(r *wireRequest) { r.length = "-1" }).text(), 400, ""},
+		{"a length of +5", changed(func(r *wireRequest) { r.length = "+5" }).text(), 400, ""},
+		{"a length of 0x5", changed(func(r *wireRequest) { r.length = "0x5" }).text(), 400, ""},
+		{"a length of 1e3", changed(func(r *wireRequest) { r.length = "1e3" }).text(), 400, ""},
+		{"a length beyond 64 bits", changed(func(r *wireRequest) { r.length = "18446744073709551617" }).text(), 400, ""},
+		{"a length of 2^63-1", changed(func(r *wireRequest) { r.length = "9223372036854775807" }).text(), 413, "4194304"},
+		{"a length too short", changed(func(r *wireRequest) { r.length = "5" }).text(), 401, "no signature matches"},
+		{"a length too long", changed(func(r *wireRequest) { r.length = "500" }).text(), 400, "broke off"},
+		{"no length", changed(func(r *wireRequest) { r.length = "none" }).text(), 401, "body was empty"},
+		{"a length beside chunks", insert(chunked(good(workflow), 9), "Content-Length: 5").text(), 202, events(2)},
+		{"chunks, in upper case", chunked(good(workflow), 9, "transfer-encoding: CHUNKED").text(), 202, events(2)},
+		{"chunks twice", chunked(good(workflow), 9, "Transfer-Encoding: chunked, chunked").text(), 501, ""},
+		{"chunks in two headers", chunked(good(workflow), 9, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked").text(), 501, ""},
+		{"chunks and identity", chunked(good(workflow), 9, "Transfer-Encoding: identity, chunked").text(), 501, ""},
+		{"chunks with a parameter", chunked(good(workflow), 9, "Transfer-Encoding: chunked;q=1").text(), 501, ""},
+		{"chunks after a vertical tab", chunked(good(workflow), 9, "Transfer-Encoding:\x0bchunked").text(), 400, ""},
+		{"chunks of gzip", chunked(good(workflow), 9, "Transfer-Encoding: gzip, chunked").text(), 501, ""},
+		{"a chunk of many zeros", changed(func(r *wireRequest) {
+			*r = chunked(*r, 9)
+			r.body = strings.Repeat("0", 5000) + r.body
+		}).text(), 400, ""},
+		{"a chunk of -1", changed(func(r *wireRequest) { *r = chunked(*r, 9); r.body = "-" + r.body }).text(), 400, ""},
+		{"a chunk of 2^64", changed(func(r *wireRequest) { *r = chunked(*r, 9); r.body = "10000000000000000\r\n" }).text(), 400, ""},
+		{"a chunk of 2^63-1", changed(func(r *wireRequest) { *r = chunked(*r, 9); r.body = "7fffffffffffffff\r\n" + object(5<<20) }).text(), 413, "4194304"},
+		{"a chunk with an extension of 1 MB", changed(func(r *wireRequest) {
+			*r = chunked(*r, 9)
+			r.body = "9;x=" + strings.Repeat("y", 1<<20) + r.body[1:]
+		}).text(), 400, ""},
+		{"bytes in chunks of one, with long extensions", changed(func(r *wireRequest) {
+			*r = chunked(*r, 1)
+			r.body = strings.ReplaceAll(r.body, "1\r\n", "1;"+strings.Repeat("y", 1000)+"\r\n")
+		}).text(), 400, ""},
+		{"a trailer of 1 MB", changed(func(r *wireRequest) {
+			*r = chunked(*r, 9)
+			r.body = strings.TrimSuffix(r.body, "\r\n") + "X: " + strings.Repeat("y", 1<<20) + "\r\n\r\n"
+		}).text(), 400, ""},
+		{"a signature in a trailer", chunked(wireRequest{headers: []string{"Trailer: Svix-Id"}, body: workflow}, 9).text(), 401, "missing"},
+
+		// Expectations, encodings, types.
+		{"a body that waits for 100", insert(good(workflow), "Expect: 100-continue").text(), 202, events(2)},
+		{"an expectation of another kind", insert(good(workflow), "Expect: 200-ok").text(), 417, ""},
+		{"gzip", insert(good(workflow), "Content-Encoding: gzip").text(), 415, "compressed"},
+		{"gzip of gzip", insert(good(workflow), "Content-Encoding: gzip, gzip").text(), 415, "compressed"},
+		{"two types", insert(good(workflow), "Content-Type: text/plain").text(), 415, "more than one"},
+		{"a type of 20 kB", strings.Replace(good(workflow).text(), "application/json", strings.Repeat("x", 20_000), 1), 415, "20000 bytes"},
+
+		// Ids, signatures and their times.
+		{"two ids", changed(func(r *wireRequest) { r.headers = append([]string{"Svix-Id: other"}, r.headers...) }).text(), 401, "more than once"},
+		{"two timestamps", insert(good(workflow), "svix-timestamp: 1").text(), 401, "more than once"},
+		{"two signatures", insert(good(workflow), "SVIX-SIGNATURE: v1,x").text(), 401, "more than once"},
+		{"both families, the other one wrong", insert(good(workflow), "Webhook-Id: other", "Webhook-Timestamp: "+now, "Webhook-Signature: v1,AAAA").text(), 202, `"msg_`},
+		{"both families, this one wrong", wireRequest{
+			headers: []string{
+				"Webhook-Id: msg_w", "Webhook-Timestamp: " + now, "Webhook-Signature: " + signature("msg_w", workflow, now),
+				"Svix-Id: other", "Svix-Timestamp: " + now, "Svix-Signature: v1,AAAA",
+			}, body: workflow,
+		}.text(), 401, ""},
+		{"both families, each one half", wireRequest{
+			headers: []string{"Svix-Id: msg_h", "Svix-Timestamp: " + now, "Webhook-Signature: " + signature("msg_h", workflow, now)}, body: workflow,
+		}.text(), 401, "missing"},
+		{"underscores", wireRequest{
+			headers: []string{"Svix_Id: msg_u", "Svix_Timestamp: " + now, "Svix_Signature: " + signature("msg_u", workflow, now)}, body: workflow,
+		}.text(), 401, "missing"},
+		{"500 signatures, the last one right", wireRequest{
+			headers: []string{"Svix-Id: msg_s", "Svix-Timestamp: " + now, "Svix-Signature: " +
+				strings.Repeat("v1,"+strings.Repeat("A", 43)+"= ", 500) + signature("msg_s", workflow, now)}, body: workflow,
+		}.text(), 401, "no signature matches"},
+		{"a webhook", again.text(), 202, events(2)},
+		{"replayed", again.text(), 200, `"duplicate":true`},
+		{"replayed with another body", changed(func(r *wireRequest) { r.headers, r.body = again.headers, `{"a":1}` }).text(), 401, "no signature matches"},
+		{"replayed under another id", withHeaders("Svix-Id: msg_other", again.headers[1], again.headers[2]).text(), 401, "no signature matches"},
+		{"replayed at another time", withHeaders(again.headers[0], "Svix-Timestamp: "+fmt.Sprint(time.Now().Add(time.Minute).Unix()), again.headers[2]).text(),
+			401, "no signature matches"},
+		// To the second they are in bridge/tensorlake; here the machine may be slow.
+		{"within the tolerance, past", after(-4 * time.Minute).text(), 202, events(2)},
+		{"within the tolerance, future", after(4 * time.Minute).text(), 202, events(2)},
+		{"out of the tolerance, past", after(-5*time.Minute - time.Second).text(), 401, "clock"},
+		{"out of the tolerance, future", after(7 * time.Minute).text(), 401, "clock"},
+		{"the end of time", at("253402300799").text(), 401, ""},
+		{"before time", at("-1").text(), 401, "timestamp"},
+		{"time zero", at("0").text(), 401, "clock"},
+		{"time in milliseconds", at(now + "000").text(), 401, ""},
+		{"time beyond 64 bits", at("18446744073709551616").text(), 401, "timestamp"},
+		{"time that overflows to now", at("1844674407" + now).text(), 401, "timestamp"},
+		{"time with a sign", at("+" + now).text(), 401, "timestamp"},
+		{"time with a fraction", at(now + ".0").text(), 401, "timestamp"},
+		{"time in hex", at("0x6a").text(), 401, "timestamp"},
+		{"time in words", at("now").text(), 401, "timestamp"},
+		{"time in Arabic digits", at("١٧٠٠٠٠٠٠٠٠").text(), 401, "timestamp"},
+
+		// Sizes.
+		{"a body one byte under the limit", good(object(maxBody - 1)).text(), 202, events(1)},
+		{"a body as large as the limit", good(object(maxBody)).text(), 202, events(1)},
+		{"a body one byte over the limit", good(object(maxBody + 1)).text(), 413, "4194304"},
+		{"the same in chunks, under", chunked(good(object(maxBody-1)), 1<<16).text(), 202, events(1)},
+		{"the same in chunks, at", chunked(good(object(maxBody)), 1<<16).text(), 202, events(1)},
+		{"the same in chunks, over", chunked(good(object(maxBody+1)), 1<<16).text(), 413, "4194304"},
+		{"chunks without an end", changed(func(r *wireRequest) {
+			*r = chunked(*r, 9)
+			r.body = strings.Repeat("1000\r\n"+strings.Repeat(" ", 0x1000)+"\r\n", 3*maxBody>>12)
+		}).text(), 413, "4194304"},
+
+		// JSON.
+		{"empty", good("").text(), 400, "empty"},
+		{"invalid UTF-8", good("{\"a\":\"\xc3\x28\"}").text(), 400, "UTF-8"},
+		{"UTF-16", good("\xff\xfe{\x00}\x00").text(), 400, "UTF-8"},
+		{"a byte order mark", good("\xef\xbb\xbf{}").text(), 400, "byte order mark"},
+		{"a surrogate on its own", good(`{"workflow_name":"\ud800","invocation_id":"\udfff","fn_status":{"\ud800":"success"}}`).text(), 202, events(1)},
+		{"a key twice", good(`{"workflow_name":"a","workflow_name":"b","invocation_id":"i","fn_status":{"f":"success","g":"success"}}`).text(), 202, events(1)},
+		{"fn_status twice", good(`{"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success"},"fn_status":{"g":"success","h":"failure"}}`).text(), 202, events(1)},
+		{"a function twice", good(`{"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success","f":"failure"}}`).text(), 202, events(2)},
+		{"a key twice, once escaped", good(`{"workflow_name":"a","workflow\u005fname":"b","invocation_id":"i","fn_status":{"f":"success","g":"failure"}}`).text(), 202, events(1)},
+		{"an unknown key twice", good(`{"x":1,"x":2,"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success","g":"failure"}}`).text(), 202, events(2)},
+		{"nested 9,000 deep", good(`{"a":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`).text(), 202, events(1)},
+		{"nested 100,000 deep", good(`{"a":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`).text(), 400, "not JSON"},
+		{"nested without an end", good(strings.Repeat(`{"a":`, 800_000)).text(), 400, "not JSON"},
+		{"a number of a million digits", good(`{"a":` + strings.Repeat("9", 1_000_000) + `}`).text(), 202, events(1)},
+		{"a number with a huge exponent", good(`{"job_id":"j","status":"success","usage":{"a":1e` + strings.Repeat("9", 1000) + `}}`).text(), 202, events(1)},
+		{"a string of a million escapes", good(`{"a":"` + strings.Repeat(`\u0000`, 600_000) + `"}`).text(), 202, events(1)},
+		{"a million keys", good(`{` + strings.Repeat(`"":1,`, 800_000) + `"":1}`).text(), 202, events(1)},
+		{"JSON behind JSON", good(`{}{}`).text(), 400, "not JSON"},
+		{"JSON and a NUL", good("{}\x00").text(), 400, "not JSON"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			status, answer, err := exchange(t, p.public, test.text, true)
+			if errors.Is(err, syscall.ECONNRESET) && test.status >= 400 && len(test.text) > 256<<10 {
+				return // the reset of what was never read has overtaken the answer
+			}
+			require.NoError(t, err)
+			require.Equal(t, test.status, status, answer)
+			require.Contains(t, answer, test.part)
+			require.NotContains(t, answer, "shown")
+		})
+	}
+	p.stillWell()
+	require.NotContains(t, p.log.String(), `"level":"ERROR"`)
+	require.Less(t, p.peakMemory(), int64(256<<20))
+	t.Logf("most memory: %d MiB", p.peakMemory()>>20)
+	require.Eventually(t, func() bool { return p.metric("fnbridge_webhooks_in_flight") == 0 }, 60*time.Second, 10*time.Millisecond)
+	require.Equal(t, 0, p.end(syscall.SIGTERM))
+}
+
+// aHundredThousandFunctions in one payload: memory does not grow with the number of events, and all of them arrive.
+func aHundredThousandFunctions(t *testing.T, program string) {
+	t.Helper()
+	const functions = 100_000
+	broker := natsserver.Single(t)
+	p := serveProcess(t, program, "FNBRIDGE_MAX_BODY=4MiB", "FNBRIDGE_NATS_URL="+broker.URL())
+	p.stillWell()
+	before := p.peakMemory()
+	var body strings.Builder
+	body.WriteString(`{"workflow_name":"w","invocation_id":"i","fn_status":{`)
+	for i := range functions {
+		if i > 0 {
+			body.WriteByte(',')
+		}
+		fmt.Fprintf(&body, `"f%d":"success"`, i)
+	}
+	body.WriteString(`}}`)
+	now := fmt.Sprint(time.Now().Unix())
+	status, answer, err := exchange(t, p.public, wireRequest{headers: signedHeaders("msg_many", body.String(), now), body: body.String()}.text(), false)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusAccepted, status, answer)
+	require.Contains(t, answer, fmt.Sprintf(`"events":%d`, functions))
+	require.Eventually(t, func() bool {
+		return p.metric(`fnbridge_events_total{result="acknowledged",sink="nats"}`) == functions+2
+	}, 2*time.Minute, 50*time.Millisecond)
+	nc := natsserver.Connect(t, broker.URL())
+	stream, err := natsserver.JetStream(t, nc).Stream(t.Context(), "TENSORLAKE")
+	require.NoError(t, err)
+	require.Equal(t, uint64(functions+2), stream.CachedInfo().State.Msgs)
+	t.Logf("most memory: %d MiB before, %d MiB after", before>>20, p.peakMemory()>>20)
+	require.Less(t, p.peakMemory(), before+128<<20)
+}
+
+// connectionFloods: what is opened and left holds no more than the bridge means to give, keeps nobody out, and is forgotten.
+func connectionFloods(t *testing.T, program string) {
+	t.Helper()
+	var files syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
+	flood := int(min(10_000, files.Cur-files.Cur/4)) // this process needs some for itself
+	p := serveProcess(t, program)
+	p.stillWell()
+	calm, memory := p.metric("go_goroutines"), p.peakMemory()
+
+	for name, first := range map[string]string{
+		"silent":                 "",
+		"half a head":            "POST /webhooks/tensorlake HTTP/1.1\r\nX-Slow: ",
+		"idle after an answer":   "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"a body that never ends": wireRequest{headers: signedHeaders("never", "x", "1"), length: "1000000"}.text() + "{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var left []net.Conn
+			defer func() {
+				for _, conn := range left {
+					_ = conn.Close()
+				}
+			}()
+			for range flood {
+				conn := dialBridge(t, p.public)
+				left = append(left, conn)
+				if _, err := io.WriteString(conn, first); err != nil {
+					require.NotErrorIs(t, err, os.ErrDeadlineExceeded) // it was closed for another
+				}
+			}
+			// As a sender does, that tries again when it is told to.
+			require.Eventually(t, func() bool {
+				id := fmt.Sprintf("flood_%d", time.Now().UnixNano())
+				status, _, err := exchange(t, p.public, wireRequest{
+					headers: signedHeaders(id, workflow, fmt.Sprint(time.Now().Unix())), body: workflow,
+				}.text(), false)
+				return err == nil && status == http.StatusAccepted
+			}, 60*time.Second, 100*time.Millisecond)
+			require.LessOrEqual(t, p.metric("process_open_fds"), 4096.0+200)
+		})
+		require.Eventually(t, func() bool { return p.metric("go_goroutines") <= calm+10 }, 60*time.Second, 50*time.Millisecond)
+		p.stillWell()
+	}
+	t.Logf("%d connections; most memory: %d MiB before, %d MiB after", flood, memory>>20, p.peakMemory()>>20)
+	require.Less(t, p.peakMemory(), memory+384<<20)
+	require.Contains(t, p.log.String(), "all connections are in use")
+	require.Equal(t, 0, p.end(syscall.SIGTERM))
+}
