@@ -24,6 +24,9 @@ SEED ?= 0
 GOLANGCI_LINT_VERSION := v2.15.0
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fnbridge/tools
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
+# So is the scanner for known vulnerabilities.
+GOVULNCHECK_VERSION := v1.9.0
+GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
 IMAGE ?= ghcr.io/fnbridge/fnbridge
 TAG ?= dev
@@ -99,6 +102,12 @@ scaling: ## measure both ways to acknowledge, and one to three bridges, in about
 lint: $(GOLANGCI_LINT) ## run golangci-lint, format included
 	$(GOLANGCI_LINT) run ./...
 
+# golangci-lint holds gosec, in the version that belongs to its own, and knows the reasons for each exception.
+.PHONY: scan
+scan: $(GOLANGCI_LINT) $(GOVULNCHECK) ## look for insecure code (gosec) and known vulnerabilities (govulncheck)
+	$(GOLANGCI_LINT) run --enable-only gosec ./...
+	bash .ci/scan '$(GOVULNCHECK)' '$(TOOLS)'
+
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## format the code
 	$(GOLANGCI_LINT) fmt
@@ -134,3 +143,6 @@ $(GOLANGCI_LINT):
 	done; \
 	echo "Building golangci-lint $(GOLANGCI_LINT_VERSION), which takes a few minutes this once."; \
 	GOBIN='$(@D)' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+
+$(GOVULNCHECK):
+	GOBIN='$(@D)' $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)

@@ -2,6 +2,8 @@ module github.com/fnbridge/fnbridge
 
 go 1.26.0
 
+toolchain go1.26.10
+
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/IBM/sarama v1.45.2
