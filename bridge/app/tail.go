@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -54,4 +56,49 @@ func Tail(ctx context.Context, cfg *config.Config, s config.Sink, start TailStar
 		}
 		return f(out)
 	})
+}
+
+// errPlain is the error of asking for a webhook's events where they do not say whose they are.
+var errPlain = errors.New("in the plain format events do not tell which webhook they come from")
+
+// clockSkew is how far the clocks of a sink's broker and of this machine may be apart for AwaitEvents.
+const clockSkew = time.Minute
+
+var errArrived = errors.New("arrived")
+
+// AwaitEvents returns once the sink's broker has stored so many different events of a webhook that was sent at the time sent, and
+// how many there are if ctx ends before. Repeats count once. A broker that is away is waited for, and log, which may be nil,
+// hears of it. cfg must have passed Validate.
+func AwaitEvents(ctx context.Context, cfg *config.Config, s config.Sink, webhookID string, events int, sent time.Time, log *slog.Logger) (arrived int, err error) {
+	if s.Format == cloudevents.Plain.String() {
+		return 0, errPlain
+	}
+	seen := make(map[string]bool)
+	err = Tail(ctx, cfg, s, TailStart{Since: sent.Add(-clockSkew)}, log, func(r Received) error {
+		var e struct {
+			ID        string `json:"id"`
+			WebhookID string `json:"webhookid"`
+		}
+		if r.Event == nil {
+			return nil // of somebody else
+		}
+		if err := json.Unmarshal(r.Event, &e); err != nil {
+			return fmt.Errorf("an event at %s: %w", r.Address, err)
+		}
+		if e.WebhookID == webhookID {
+			seen[e.ID] = true
+		}
+		if len(seen) >= events {
+			return errArrived
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errArrived):
+		return len(seen), nil
+	case ctx.Err() != nil:
+		return len(seen), ctx.Err()
+	default:
+		return len(seen), err
+	}
 }

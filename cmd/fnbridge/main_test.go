@@ -570,6 +570,49 @@ func TestCommandsWithoutAJournal(t *testing.T) {
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 }
 
+func TestSendWaitsForTheEventsAtEverySink(t *testing.T) {
+	s := newShell(t)
+	s.serve()
+	out, errs, exit := s.run("send", "--fresh", "--wait", "30s")
+	require.Equal(t, 0, exit, errs)
+	require.Regexp(t, `^202 Accepted  msg_\w+  2 events\nsink nats has 2 events after [0-9.]+ s\n$`, out)
+
+	out, errs, exit = s.run("send", "--fresh", "--wait", "30s", "--json")
+	require.Equal(t, 0, exit, errs)
+	var arrived struct {
+		Sink            string
+		Events, Missing int
+	}
+	require.NoError(t, json.Unmarshal([]byte(strings.Split(out, "\n")[1]), &arrived), out)
+	require.Equal(t, "nats", arrived.Sink)
+	require.Equal(t, 2, arrived.Events)
+	require.Zero(t, arrived.Missing)
+
+	// The same events under another webhook id: the stream has them already, and they say so of the first.
+	_, _, exit = s.run("send", "--wait", "30s")
+	require.Equal(t, 0, exit)
+	out, _, exit = s.run("send", "--wait", "300ms")
+	require.Equal(t, 1, exit)
+	require.Contains(t, out, "sink nats has 0 of 2 events: not there after 300ms.")
+	require.Contains(t, out, "--fresh")
+
+	// Known already, so nothing is published and nothing waited for.
+	_, _, exit = s.run("send", "--fresh", "--id", "msg_twice")
+	require.Equal(t, 0, exit)
+	out, _, exit = s.run("send", "--fresh", "--id", "msg_twice", "--wait", "30s")
+	require.Equal(t, 0, exit)
+	require.NotContains(t, out, "sink nats")
+
+	_, errs, exit = s.run("send", "--count", "2", "--wait", "1s")
+	require.Equal(t, 2, exit)
+	require.Contains(t, errs, "--wait goes with one webhook")
+
+	s.env = append(s.env, "FNBRIDGE_NATS_FORMAT=plain")
+	out, _, exit = s.run("send", "--fresh", "--wait", "30s")
+	require.Equal(t, 1, exit)
+	require.Contains(t, out, "plain format")
+}
+
 func TestSendTellsHowFarItCameWhenInterrupted(t *testing.T) {
 	s := newShell(t)
 	s.serve()

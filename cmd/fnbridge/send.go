@@ -36,6 +36,7 @@ type sendOptions struct {
 	fresh    bool
 	insecure bool
 	json     bool
+	wait     time.Duration // for the events at the sinks; 0: do not
 
 	export   string // a file of exported webhooks to send instead, - for standard input
 	fromLine int    // of that file
@@ -54,11 +55,15 @@ The secret is the first of FNBRIDGE_WEBHOOK_SECRETS, else the one that "fnbridge
 The same payload always becomes events with the same ids, and JetStream drops what it has seen within its dedupe
 window (10 minutes). --fresh gives each sample an invocation of its own; --count does so too.
 
+With --wait it then reads from every sink, as any consumer does, until the events of the webhook are there. Exit code 1: they are not, after
+that long.
+
 With --from-export it sends what "fnbridge journal export" wrote: each webhook under its own id, signed anew, and so with the time of
 this sending. The bridge recognises those that it has, and their events have the ids that they had. It goes on after a webhook
 that is refused, and says where to go on when it cannot.`,
 		Example: `  fnbridge send
   fnbridge send --count 1000 --rate 200
+  fnbridge send --fresh --wait 30s
   fnbridge send payload.json
   echo '{"job_id":"job_1","status":"successful"}' | fnbridge send -
   fnbridge send --from-export webhooks.jsonl --rate 100 --url https://other.example.com/webhooks/tensorlake`,
@@ -67,7 +72,7 @@ that is refused, and says where to go on when it cannot.`,
 			if o.export == "" && !cmd.Flags().Changed("from-line") {
 				return send(cmd.Context(), c, o, args)
 			}
-			for _, name := range []string{"id", "count", "fresh"} {
+			for _, name := range []string{"id", "count", "fresh", "wait"} {
 				if cmd.Flags().Changed(name) {
 					return usageError{fmt.Errorf("--%s does not go with --from-export", name)}
 				}
@@ -81,6 +86,7 @@ that is refused, and says where to go on when it cannot.`,
 	f.IntVar(&o.count, "count", 1, "how many webhooks to send")
 	f.Float64Var(&o.rate, "rate", 0, "webhooks a second (default: one after the other, as fast as they are answered)")
 	f.BoolVar(&o.fresh, "fresh", false, "give the sample a new invocation id")
+	f.DurationVar(&o.wait, "wait", 0, "wait for the events at every sink, at most this long, such as 30s")
 	f.StringVar(&o.export, "from-export", "", "send the webhooks of this file, which \"fnbridge journal export\" wrote; - is standard input")
 	f.IntVar(&o.fromLine, "from-line", 1, "begin with this line of the export")
 	f.BoolVar(&o.insecure, "insecure-tls", false, "accept any certificate")
@@ -97,6 +103,9 @@ func send(ctx context.Context, c console, o sendOptions, args []string) error {
 	}
 	if o.id != "" && o.count > 1 {
 		return usageError{errors.New("--id goes with one webhook: drop --count")}
+	}
+	if err := o.checkWait(); err != nil {
+		return err
 	}
 	payload, sample, err := readPayload(c, args)
 	if err != nil {
@@ -118,6 +127,17 @@ func (o sendOptions) checkRate() error {
 		return usageError{fmt.Errorf("--rate must be from %g to %g webhooks a second", minRate, maxRate)}
 	}
 	return nil
+}
+
+func (o sendOptions) checkWait() error {
+	switch {
+	case o.wait < 0:
+		return usageError{errors.New("--wait must not be negative")}
+	case o.wait > 0 && o.count > 1:
+		return usageError{errors.New("--wait goes with one webhook: drop --count")}
+	default:
+		return nil
+	}
 }
 
 // pace returns a channel that has a value whenever the next webhook may go, and what ends it. Without a rate it is nil.
@@ -178,6 +198,7 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sam
 			case <-pace:
 			}
 		}
+		sent := time.Now()
 		a, err := s.Post(ctx, o.webhookID(), o.body(payload, sample))
 		if err != nil {
 			failure = s.interruption(ctx, err, i, o.count)
@@ -186,6 +207,11 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sam
 		t.add(a)
 		if verbose {
 			if err := s.show(a); err != nil {
+				return err
+			}
+		}
+		if o.wait > 0 && a.OK() && !a.Duplicate {
+			if err := s.await(ctx, o.wait, a, sent); err != nil {
 				return err
 			}
 		}
