@@ -28,12 +28,23 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 GOVULNCHECK_VERSION := v1.9.0
 GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
+# What checks the chart and the workflows, kept in the same place. The build tag leaves the service discovery of all clouds out of promtool.
+HELM_VERSION := v4.3.1
+HELM_DOCS_VERSION := v1.14.2
+PROMTOOL_VERSION := v0.316.0
+ACTIONLINT_VERSION := v1.7.12
+HELM := $(TOOLS)/helm-$(HELM_VERSION)/helm
+HELM_DOCS := $(TOOLS)/helm-docs-$(HELM_DOCS_VERSION)/helm-docs
+PROMTOOL := $(TOOLS)/promtool-$(PROMTOOL_VERSION)/promtool
+ACTIONLINT := $(TOOLS)/actionlint-$(ACTIONLINT_VERSION)/actionlint
+CHART := charts/fnbridge
+
 IMAGE ?= ghcr.io/fnbridge/fnbridge
 TAG ?= dev
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## build the bridge and start it, with NATS inside and its data in ./data
@@ -108,6 +119,23 @@ scan: $(GOLANGCI_LINT) $(GOVULNCHECK) ## look for insecure code (gosec) and know
 	$(GOLANGCI_LINT) run --enable-only gosec ./...
 	bash .ci/scan '$(GOVULNCHECK)' '$(TOOLS)'
 
+.PHONY: chart
+chart: $(HELM) $(PROMTOOL) $(GOLANGCI_LINT) ## lint the Helm chart, and test it as a cluster would take it
+	@for values in $(CHART)/ci/*-values.yaml $(CHART)/examples/*-values.yaml; do \
+		echo "helm lint --strict $$values"; $(HELM) lint --strict --quiet $(CHART) --values "$$values"; \
+	done
+	cd $(CHART)/tests && $(GOLANGCI_LINT) run ./...
+	cd $(CHART)/tests && PROMTOOL=$(PROMTOOL) $(GO) test -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: chart-generate
+chart-generate: $(HELM_DOCS) ## write the chart's generated files anew: schema of the values, README, golden files
+	cd $(CHART)/tests && $(GO) test -count=1 -run '(IsCurrent|Stays)$$' . -update
+	$(HELM_DOCS) --chart-search-root $(CHART) --template-files README.md.gotmpl --template-files variables.gotmpl --log-level warning
+
+.PHONY: workflows
+workflows: $(ACTIONLINT) ## lint the workflows of GitHub
+	$(ACTIONLINT)
+
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## format the code
 	$(GOLANGCI_LINT) fmt
@@ -132,6 +160,19 @@ ci: ## run what CI runs: all of the above, in a clean clone too
 .PHONY: clean
 clean: ## remove what the build made; ./data stays, it holds events
 	rm -rf bin dist
+
+# Each of these takes seconds to minutes to build, this once.
+$(HELM):
+	GOBIN='$(@D)' $(GO) install helm.sh/helm/v4/cmd/helm@$(HELM_VERSION)
+
+$(HELM_DOCS):
+	GOBIN='$(@D)' $(GO) install github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION)
+
+$(PROMTOOL):
+	GOBIN='$(@D)' $(GO) install -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool@$(PROMTOOL_VERSION)
+
+$(ACTIONLINT):
+	GOBIN='$(@D)' $(GO) install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
 
 # An installed golangci-lint of the right version is copied; otherwise it is built once.
 $(GOLANGCI_LINT):

@@ -35,7 +35,7 @@ import (
 // Kubernetes' own.
 func internal(t *testing.T, o object) runtime.Object {
 	t.Helper()
-	if !legacyscheme.Scheme.Recognizes(o.GetObjectKind().GroupVersionKind()) {
+	if !legacyscheme.Scheme.Recognizes(o.GetObjectKind().GroupVersionKind()) { //nolint:misspell // Kubernetes' spelling
 		return nil
 	}
 	copied := o.DeepCopyObject()

@@ -38,6 +38,8 @@ type variable struct {
 }
 
 // bridge is the command, built once from the module that this chart belongs to.
+//
+//nolint:gochecknoglobals // for every test of the package
 var bridge = sync.OnceValues(func() (string, error) {
 	folder, err := os.MkdirTemp("", "fnbridge-chart-")
 	if err != nil {
@@ -322,7 +324,7 @@ func content(t *testing.T, all []object, file mounted) []byte {
 	case strings.HasSuffix(file.path, "/WEBHOOK_SECRETS"):
 		return []byte("whsec_c29tZSBzZWNyZXQgb2YgYW4gZW5kcG9pbnQ=\n")
 	case strings.HasSuffix(file.path, "_CA_FILE"), strings.HasSuffix(file.path, "_CERT_FILE"), strings.HasSuffix(file.path, "_KEY_FILE"):
-		certificate, private := pair()
+		certificate, private := pair(t)
 		if strings.HasSuffix(file.path, "_KEY_FILE") {
 			return private
 		}
@@ -331,26 +333,15 @@ func content(t *testing.T, all []object, file mounted) []byte {
 	return []byte("some-" + file.key)
 }
 
-// pair is a certificate and its key, in PEM, made once.
-var pair = func() func() (certificate, private []byte) {
-	once := sync.OnceValue(func() [2][]byte {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			panic(err)
-		}
-		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-		if err != nil {
-			panic(err)
-		}
-		private, err := x509.MarshalPKCS8PrivateKey(k)
-		if err != nil {
-			panic(err)
-		}
-		return [2][]byte{
-			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-		}
-	})
-	return func() ([]byte, []byte) { both := once(); return both[0], both[1] }
-}()
+// pair makes a certificate and its key, in PEM.
+func pair(t *testing.T) (certificate, private []byte) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	certificate, err = x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	require.NoError(t, err)
+	private, err = x509.MarshalPKCS8PrivateKey(k)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
+}

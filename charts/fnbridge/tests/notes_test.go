@@ -22,7 +22,8 @@ func TestNotes(t *testing.T) {
 		"ingress only": {`{ingress: {enabled: true, host: a.example.com}}`, []string{"     http://a.example.com/webhooks/tensorlake\n"}, nil},
 		"gateway": {
 			`{httpRoute: {enabled: true, parentRefs: [{name: a}], hostnames: [a.example.com, b.example.com]}}`,
-			[]string{"https://a.example.com/webhooks/tensorlake", "https://b.example.com/webhooks/tensorlake"}, nil,
+			[]string{"https://a.example.com/webhooks/tensorlake", "https://b.example.com/webhooks/tensorlake"},
+			nil,
 		},
 		"load balancer":       {`{service: {type: LoadBalancer}}`, []string{"http://<address>:8080/webhooks/tensorlake", "get service events-fnbridge"}, nil},
 		"secret of one's own": {`{config: {webhookSecrets: {secret: a, key: b}}}`, []string{"rollout restart statefulset/events-fnbridge"}, []string{"create secret"}},
@@ -30,7 +31,8 @@ func TestNotes(t *testing.T) {
 		"no volume":           {`{persistence: {enabled: false}}`, []string{"WARNING: persistence.enabled is false"}, nil},
 		"stateless": {
 			`{ack: sinks, sinks: {nats: {url: "nats://a", stream: S}, kafka: {brokers: "a:1", topic: T}}}`,
-			[]string{"exec deployment/events-fnbridge -- /fnbridge status", "the Kafka topic T", "the NATS stream S, subjects tensorlake.{route}"}, []string{"no credentials"},
+			[]string{"exec deployment/events-fnbridge -- /fnbridge status", "the Kafka topic T", "the NATS stream S, subjects tensorlake.{route}"},
+			[]string{"no credentials"},
 		},
 		"no test": {`{tests: {enabled: false}}`, nil, []string{"helm -n messaging test"}},
 	} {
