@@ -13,10 +13,16 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
-// How much one read takes from the journal. Reads overlap with publishing, so they need not be large.
 const (
-	readWebhooks = 512
+	// How much one read takes from the journal: at the rates of a backlog, what the sink publishes in some tens of milliseconds.
+	readWebhooks = 1024
 	readBytes    = 8 << 20
+	// readAhead is how many webhooks lie ready while the next ones are being read.
+	readAhead = readWebhooks / 2
+	// Webhooks as small as these are normalised where they are read, beside the loop. Others yield one event after the
+	// other to it, so that a payload with very many is never expanded in memory.
+	eagerEvents = 8
+	eagerBytes  = 1 << 10
 	// journalRetry is the wait after the journal failed to read or to write.
 	journalRetry = time.Second
 	// deadLetterLines is the least time between two log lines about dead letters.
@@ -106,7 +112,8 @@ type parsed struct {
 	entry   journal.Webhook
 	payload tensorlake.Payload
 	err     error
-	part    *part // that a sink has in it, if it is from a Queue
+	part    *part          // that a sink has in it, if it is from a Queue
+	events  []bridge.Event // of a small one; else nil
 }
 
 // outcome is what became of a batch.
@@ -305,9 +312,9 @@ func (l *loop) fill() {
 	l.moveCursor() // a webhook without events is finished once it has been looked at
 }
 
-// startRead reads on when everything read has been taken. The goroutine waits for webhooks to come if there are none.
+// startRead reads on when little is left of what has been read. The goroutine waits for webhooks to come if there are none.
 func (l *loop) startRead(ctx context.Context) {
-	if l.reading || len(l.sources) > 0 || !l.window.room(&l.o) || l.window.span() >= int64(l.o.WindowWebhooks) {
+	if l.reading || len(l.sources) > readAhead || !l.window.room(&l.o) || l.window.span() >= int64(l.o.WindowWebhooks) {
 		return
 	}
 	l.reading = true
@@ -347,6 +354,15 @@ func eventsOf(p parsed, o tensorlake.Options) (*webhook, iter.Seq[bridge.Event])
 	return hook, p.payload.Events(w, o)
 }
 
+// sourceOf returns the events of a webhook as they are taken.
+func sourceOf(p parsed, o tensorlake.Options) *source {
+	hook, events := eventsOf(p, o)
+	if p.events != nil {
+		return readySource(hook, p.events)
+	}
+	return newSource(hook, events)
+}
+
 // pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
@@ -362,13 +378,13 @@ func (l *loop) took(entries []parsed) {
 	l.reading = false
 	l.running--
 	for _, p := range entries {
-		hook, events := eventsOf(p, l.o.Events)
 		if p.err != nil {
 			l.o.Logger.Error("a stored webhook is not a JSON object; it is published as unrecognized",
 				"sink", l.name, "webhook_id", p.entry.ID, "error", p.err)
 		}
-		l.window.add(hook)
-		l.sources = append(l.sources, newSource(hook, events))
+		s := sourceOf(p, l.o.Events)
+		l.window.add(s.webhook)
+		l.sources = append(l.sources, s)
 	}
 	l.noteOldest()
 }

@@ -230,7 +230,7 @@ func (l *loop) readReplay(ctx context.Context, r *replay, filter journal.Webhook
 	}) {
 		return replayRead{}
 	}
-	return replayRead{counted: true, page: parseAll(page), ok: true}
+	return replayRead{counted: true, page: parseAll(page, l.o.Events), ok: true}
 }
 
 func (l *loop) tookReplay(p replayRead) {
@@ -242,8 +242,7 @@ func (l *loop) tookReplay(p replayRead) {
 		r.all = len(p.page) == 0
 		for _, entry := range p.page {
 			r.filter.After = entry.entry.Seq
-			hook, events := eventsOf(entry, l.o.Events)
-			r.sources = append(r.sources, newSource(hook, events))
+			r.sources = append(r.sources, sourceOf(entry, l.o.Events))
 		}
 	}
 	l.endReplay()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
@@ -52,7 +54,7 @@ func (s fromJournal) read(ctx context.Context, after int64) []parsed {
 			return nil
 		}
 		if len(entries) > 0 {
-			return parseAll(entries)
+			return parseAll(entries, s.o.Events)
 		}
 		select {
 		case <-ctx.Done():
@@ -78,10 +80,15 @@ func (s fromJournal) bury(ctx context.Context, _ []*item, letters []journal.Dead
 // done has nothing to do: the cursor says which webhooks are through.
 func (s fromJournal) done(*webhook, int) {}
 
-func parseAll(entries []journal.Webhook) []parsed {
+func parseAll(entries []journal.Webhook, o tensorlake.Options) []parsed {
 	result := make([]parsed, 0, len(entries))
 	for _, e := range entries {
-		result = append(result, parse(e))
+		p := parse(e)
+		if count := p.payload.Len(o); p.err == nil && count <= eagerEvents && len(e.Body) <= eagerBytes {
+			_, events := eventsOf(p, o)
+			p.events = slices.AppendSeq(make([]bridge.Event, 0, count), events)
+		}
+		result = append(result, p)
 	}
 	return result
 }

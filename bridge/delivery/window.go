@@ -39,6 +39,19 @@ func newSource(w *webhook, events iter.Seq[bridge.Event]) *source {
 	return &source{webhook: w, next: next, stop: stop}
 }
 
+// readySource yields events that are there already.
+func readySource(w *webhook, events []bridge.Event) *source {
+	next := func() (e bridge.Event, ok bool) {
+		if len(events) == 0 {
+			return bridge.Event{}, false
+		}
+		e = events[0]
+		events = events[1:]
+		return e, true
+	}
+	return &source{webhook: w, next: next, stop: func() {}}
+}
+
 // window holds what has been read from the journal and is not finished, oldest first. It is what bounds memory, and
 // how far delivery runs ahead of an event that does not get through.
 type window struct {
