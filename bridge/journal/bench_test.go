@@ -59,3 +59,43 @@ func benchmarkAppend(b *testing.B, callers, size int) {
 		}
 	}
 }
+
+// BenchmarkRead reads batches as delivery does: behind, from the database, and of what has just been stored.
+func BenchmarkRead(b *testing.B) {
+	const count = 20_000
+	j, err := Open(b.Context(), Options{Dir: b.TempDir(), Sinks: []string{"nats"}, MaxBytes: 1 << 40})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		if err := j.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+	}()
+	var wg sync.WaitGroup
+	for caller := range 128 {
+		wg.Go(func() {
+			for i := caller; i < count; i += 128 {
+				if _, err := j.Append(context.Background(), Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: make([]byte, 150)}); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, size := range []int{16, 1024} {
+		for name, after := range map[string]int64{"behind": 100, "newest": int64(count - size)} {
+			b.Run(fmt.Sprintf("%s/webhooks=%d", name, size), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					found, err := j.Read(b.Context(), after, size, 8<<20)
+					if err != nil || len(found) != size {
+						b.Fatal(len(found), err)
+					}
+				}
+				b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "webhooks/s")
+			})
+		}
+	}
+}

@@ -76,6 +76,7 @@ type Journal struct {
 	metrics *metrics
 	space   space
 	changed broadcast
+	tail    tail
 	// lettersChanged tells of dead letters that delivery has something to do with.
 	lettersChanged broadcast
 
@@ -251,8 +252,17 @@ func (j *Journal) submit(ctx context.Context, r *request) error {
 
 // Read returns durable webhooks after the given number, in order: at most maxCount, and no more than
 // maxBytes of bodies, but at least one if there is one. None means that after is the newest.
-// What a sink has not been sent is never missing; what every sink has may be deleted.
+// What a sink has not been sent is never missing; what every sink has may be deleted. Several callers may get the same
+// bodies, which must not be changed.
 func (j *Journal) Read(ctx context.Context, after int64, maxCount int, maxBytes int64) ([]Webhook, error) {
+	if !j.queue.isClosed() {
+		if after >= j.head.Load() {
+			return nil, nil
+		}
+		if found, ok := j.tail.read(after, maxCount, maxBytes); ok {
+			return found, nil
+		}
+	}
 	found, err := j.views.webhooks(ctx, after, maxCount, maxBytes)
 	if err != nil {
 		return nil, j.readFailure("read webhooks", err)

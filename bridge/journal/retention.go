@@ -73,6 +73,7 @@ func (w *writer) clean(ctx context.Context) (again bool) {
 	}
 	w.upkeepFailing = false
 	w.oldest.Store(through + 1)
+	w.tail.dropThrough(through)
 	w.refreshUsed(ctx)
 	return true
 }

@@ -42,7 +42,7 @@ type writer struct {
 
 // effects is what a transaction changes in the writer's memory once it is durable.
 type effects struct {
-	appended int64
+	appended []Webhook
 	advances map[string]int64
 	letters  map[string]int64
 	// awaited is set when letters were added, marked for another try or dropped.
@@ -204,6 +204,7 @@ func (w *writer) load(ctx context.Context) error {
 			cursor.Store(s.Cursor)
 		}
 	}
+	w.tail.forget()
 	w.oldest.Store(p.oldest)
 	w.space.used.Store(used)
 	if w.head.Swap(p.head) != p.head {
@@ -338,13 +339,14 @@ func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
 func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error {
 	switch r.kind {
 	case kindAppend:
-		stored, err := w.store.storeWebhook(ctx, w.head.Load()+e.appended+1, &r.webhook)
+		seq := w.head.Load() + int64(len(e.appended)) + 1
+		stored, err := w.store.storeWebhook(ctx, seq, &r.webhook)
 		if err != nil {
 			return err
 		}
 		r.duplicate = !stored
 		if stored {
-			e.appended++
+			e.appended = append(e.appended, asRead(seq, r.webhook))
 		}
 	case kindAdvance:
 		// The writer alone knows: what it has just committed, readers see before it is counted.
@@ -404,8 +406,9 @@ func (w *writer) take(ctx context.Context, e effects) {
 		w.metrics.deadLetters.WithLabelValues(sink).Set(float64(w.letters[sink]))
 	}
 	w.refreshUsed(ctx)
-	if e.appended > 0 {
-		w.head.Add(e.appended)
+	if len(e.appended) > 0 {
+		w.tail.add(e.appended)
+		w.head.Add(int64(len(e.appended)))
 		w.changed.notify()
 	}
 	if e.awaited {

@@ -202,4 +202,3 @@ func (o *kafkaOutlet) perfTest(t *testing.T, count int) float64 {
 	require.NoError(t, err)
 	return rate
 }
-

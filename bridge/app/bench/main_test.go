@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 	flag.Bool("bench.full", false, "measures for minutes; otherwise everything is done for a moment, and nothing is worth reading")
 	flag.String("bench.parts", "", "the parts to run, separated by commas; empty: all")
 	flag.String("bench.out", "", "directory for performance.md, its plots and figures; empty: none")
+	flag.String("bench.bridge", "", "the binary to measure; empty: one that is built of this source")
 	flag.String("bench.profiles", "", "directory for CPU and heap profiles of the bridge under load; empty: none are taken")
 	goleak.VerifyTestMain(m, apachekafka.Goroutines())
 }
@@ -148,7 +149,9 @@ func newBench(t *testing.T) *bench {
 	if b.profiles = option[string]("bench.profiles"); b.profiles != "" {
 		require.NoError(t, os.MkdirAll(b.profiles, 0o750))
 	}
-	b.binary = buildBridge(t, b.profiles != "")
+	if b.binary = option[string]("bench.bridge"); b.binary == "" {
+		b.binary = buildBridge(t, b.profiles != "")
+	}
 	info, err := os.Stat(b.binary)
 	require.NoError(t, err)
 	b.built = info.Size()
@@ -200,4 +203,6 @@ func per(figure, by float64) float64 {
 }
 
 // modulePath is where the module begins, seen from this package's tests.
-func modulePath(elements ...string) string { return filepath.Join(append([]string{"../../.."}, elements...)...) }
+func modulePath(elements ...string) string {
+	return filepath.Join(append([]string{"../../.."}, elements...)...)
+}

@@ -90,8 +90,8 @@ func (r *results) page() string {
 	w := &writer{}
 	m := r.Machine
 	w.text("# Performance")
-	w.text("What the bridge does, measured by `make bench`, which wrote this page: the real binary as a process, signed webhooks over HTTP, real brokers, "+
-		"and all of it at once on one machine. Absolute figures say as much about the machine as about the bridge, so each stands beside what "+
+	w.text("What the bridge does, measured by `make bench`, which wrote this page: the real binary as a process, signed webhooks over HTTP, real brokers, " +
+		"and all of it at once on one machine. Absolute figures say as much about the machine as about the bridge, so each stands beside what " +
 		"was measured in the same run: an HTTP server that does nothing (*the floor*), the brokers' clients alone, or the bridge with nothing waiting.")
 	kafka := ""
 	if m.Kafka != "" {
@@ -186,7 +186,9 @@ func (r *results) writeGoals(w *writer) {
 	}
 }
 
-func latencyCells(l *latency) []string { return []string{ms(l.P50), ms(l.P90), ms(l.P99), ms(l.P999), ms(l.Max)} }
+func latencyCells(l *latency) []string {
+	return []string{ms(l.P50), ms(l.P90), ms(l.P99), ms(l.P999), ms(l.Max)}
+}
 
 func (r *results) writeAccept(w *writer) {
 	if len(r.Accept) == 0 {
