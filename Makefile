@@ -14,7 +14,11 @@ PKG ?= ./...
 TEST_TIMEOUT ?= 10m
 RACE_TIMEOUT ?= 20m
 FUZZTIME ?= 30s
+# Which parts of make bench to run, separated by commas; empty: all. Which Go benchmarks, and against which commit to compare them.
+PARTS ?=
 BENCH ?= .
+BASE ?= HEAD
+BENCH_COUNT ?= 6
 PHASE ?= 30s
 SCALING ?= 15s
 # A schedule of make torture to repeat.
@@ -72,9 +76,40 @@ race: ## run every test under the race detector (needs a C compiler)
 	@$(call say_kafka,will be)
 	CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) $(PKG)
 
+# All parts together write the page of documentation; some of them, or with profiles, only dist/bench.
+BENCH_OUT = $(CURDIR)/$(if $(PARTS),dist/bench,docs)
+
 .PHONY: bench
-bench: ## run the benchmarks (BENCH=name, PKG=./bridge/...)
+bench: ## measure the bridge as a process beside real brokers, in 10 to 15 minutes, and write docs/performance.md (PARTS=accept,drain: dist/bench)
+	@$(call say_kafka,will be)
+	$(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bridge/app/bench \
+		-bench.full -bench.parts='$(PARTS)' -bench.out='$(BENCH_OUT)'
+
+.PHONY: bench-profiles
+bench-profiles: ## the same with CPU and heap profiles of the bridge, into dist/bench (PARTS=accept,drain)
+	@$(call say_kafka,will be)
+	$(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bridge/app/bench \
+		-bench.full -bench.parts='$(PARTS)' -bench.out='$(CURDIR)/dist/bench' -bench.profiles='$(CURDIR)/dist/bench/profiles'
+
+.PHONY: bench-go
+bench-go: ## run the Go benchmarks (BENCH=name, PKG=./bridge/...)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout $(TEST_TIMEOUT) $(PKG)
+
+# The two commits take turns, so that what else the machine does touches both.
+BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
+
+.PHONY: bench-compare
+bench-compare: ## compare the Go benchmarks of this tree with those of another commit (BASE=rev, BENCH=name, PKG=./bridge/...)
+	@mkdir -p dist/bench-compare
+	@git worktree remove --force dist/bench-compare/base 2>/dev/null || true
+	git worktree add --quiet --detach dist/bench-compare/base '$(BASE)'
+	@trap 'git worktree remove --force dist/bench-compare/base' EXIT; \
+	: >dist/bench-compare/base.txt; : >dist/bench-compare/head.txt; \
+	for i in $$(seq $(BENCH_COUNT)); do \
+		(cd dist/bench-compare/base && $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout $(TEST_TIMEOUT) $(PKG)) >>dist/bench-compare/base.txt; \
+		$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout $(TEST_TIMEOUT) $(PKG) >>dist/bench-compare/head.txt; \
+	done; \
+	$(GO) run golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION) dist/bench-compare/base.txt dist/bench-compare/head.txt
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (30s)
