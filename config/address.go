@@ -22,9 +22,13 @@ func (a *Addresses) Decode(value string) error {
 		return errors.New("there is no address in it: give host:port, such as broker-1:9092, several separated by commas")
 	}
 	var errs []error
-	for _, address := range list {
+	for i, address := range list {
 		if host, port, ok := splitAddress(address); !ok || host == "" || port == 0 {
-			errs = append(errs, fmt.Errorf("%s is not an address: give host:port with a port from 1 to 65535 and no scheme, such as broker-1:9092", quote(address)))
+			what := quote(address)
+			if strings.Contains(value, "@") {
+				what = fmt.Sprintf("address %d of %d (not shown, as there may be a password in it)", i+1, len(list))
+			}
+			errs = append(errs, fmt.Errorf("%s is not an address: give host:port with a port from 1 to 65535 and no scheme, such as broker-1:9092", what))
 		}
 	}
 	*a = list

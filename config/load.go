@@ -100,7 +100,7 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 	}
 	wrong := f.set(text, into, func() error { return parse(text, into) })
 	for _, reason := range wrong {
-		l.problem(name+fileSuffix, "in the file %s: %s", quote(path), reason)
+		l.problem(name+fileSuffix, "in the file %s: %s", quotePath(path), reason)
 	}
 	return len(wrong) == 0
 }
@@ -148,11 +148,11 @@ func readValue(path string) (string, error) {
 	case err != nil:
 		return "", fileError(path, err)
 	case len(content) > maxFileBytes:
-		return "", fmt.Errorf("the file %s has more than 1 MiB", quote(path))
+		return "", fmt.Errorf("the file %s has more than 1 MiB", quotePath(path))
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	if text == "" {
-		return "", fmt.Errorf("the file %s is empty", quote(path))
+		return "", fmt.Errorf("the file %s is empty", quotePath(path))
 	}
 	return text, nil
 }
@@ -162,5 +162,5 @@ func fileError(path string, err error) error {
 	if pathErr, ok := errors.AsType[*os.PathError](err); ok {
 		err = pathErr.Err
 	}
-	return fmt.Errorf("the file %s cannot be read (%w)", quote(path), err)
+	return fmt.Errorf("the file %s cannot be read (%w)", quotePath(path), err)
 }

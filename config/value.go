@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -167,9 +168,17 @@ func checkFile(path string) string {
 	}
 	defer func() { _ = file.Close() }()
 	if info, err := file.Stat(); err == nil && info.IsDir() {
-		return quote(path) + " is a directory: give the path of a file"
+		return quotePath(path) + " is a directory: give the path of a file"
 	}
 	return ""
+}
+
+// quotePath quotes a path for a message. What begins like no path may be the secret that belongs into the file.
+func quotePath(path string) string {
+	if filepath.IsAbs(path) || strings.HasPrefix(path, ".") {
+		return quote(path)
+	}
+	return "(not shown, as it begins neither with a / nor with a . and may be the secret itself)"
 }
 
 // quote quotes a value for a message, and shortens it when it is long.
