@@ -13,8 +13,8 @@ import (
 // plotDirectory is where the plots and the figures are, beside the page.
 const plotDirectory = "performance"
 
-// write writes the page into dir, and the plots and the figures below it.
-func (r *results) write(dir, page string) error {
+// write writes the figures below dir, and with them, if they are complete, the plots and the page in dir.
+func (r *results) write(dir string, complete bool) error {
 	plots := filepath.Join(dir, plotDirectory)
 	if err := os.MkdirAll(plots, 0o755); err != nil {
 		return err
@@ -23,13 +23,13 @@ func (r *results) write(dir, page string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(plots, "performance.json"), append(document, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(plots, "performance.json"), append(document, '\n'), 0o644); err != nil || !complete {
 		return err
 	}
 	if err := r.draw(plots); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "performance.md"), []byte(page), 0o644)
+	return os.WriteFile(filepath.Join(dir, "performance.md"), []byte(r.page()), 0o644)
 }
 
 // writer writes Markdown.
