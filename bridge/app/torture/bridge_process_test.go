@@ -36,6 +36,7 @@ var crash = regexp.MustCompile(`(?m)panic|^fatal error|DATA RACE|^goroutine \d+ 
 // whatever ends the process are for one goroutine; the rest is safe for concurrent use.
 type bridgeProcess struct {
 	binary  string
+	other   string // of another version, for upgrades
 	logFile string
 	env     map[string]string // without FNBRIDGE_
 	failf   func(format string, args ...any)
@@ -50,11 +51,11 @@ type bridgeProcess struct {
 	starts int
 }
 
-// buildBridge builds the command and returns the path of the binary.
-func buildBridge(t *testing.T, raceDetector bool) string {
+// buildBridge builds the command, with flags of go build, and returns the path of the binary.
+func buildBridge(t *testing.T, raceDetector bool, flags ...string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "fnbridge")
-	args := []string{"build", "-o", binary}
+	args := append([]string{"build", "-o", binary}, flags...)
 	if raceDetector {
 		args = append(args, "-race")
 	}

@@ -182,6 +182,10 @@ func TestTortureReplicas(t *testing.T) {
 	r.ledger = newLedger(ledgerSink{"nats", true}, ledgerSink{"kafka", false})
 	env := append([]string{"SINKS=nats,kafka"}, append(r.nats.env(), r.kafka.env()...)...)
 	r.replicas = startReplicas(t, directory, binary, env, r.failf)
+	other := buildOtherVersion(t, option[bool]("torture.race"))
+	for _, b := range r.replicas.bridges {
+		b.other = other
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var consuming sync.WaitGroup
 	consuming.Go(func() { r.nats.consume(ctx, r.ledger) })
@@ -241,6 +245,7 @@ func (r *replicaRun) replicaFaults() []fault {
 				cancel()
 			}
 		}},
+		{"replicas: upgraded one by one", r.upgradeOneByOne},
 		{"replicas: killed and stopped at random", func(ctx context.Context, _ *run) {
 			r.whileRestarting(ctx, r.rand.Uint64(), func() { r.stay(ctx, 10*time.Second, 15*time.Second) })
 		}},

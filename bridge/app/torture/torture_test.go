@@ -81,6 +81,7 @@ func TestTorture(t *testing.T) {
 		env = append(env, s.env()...)
 	}
 	r.bridge = newBridge(t, binary, logFile, env, r.failf)
+	r.bridge.other = buildOtherVersion(t, option[bool]("torture.race"))
 	ctx, cancel := context.WithCancel(t.Context())
 	consumed := make(chan struct{})
 	consumers := []consumer{r.nats, r.kafka, local}
