@@ -48,7 +48,7 @@ func hostileRequests(t *testing.T, program string) {
 		change(&r)
 		return r
 	}
-	chunked := func(r wireRequest, n int, encodings ...string) wireRequest {
+	chunked := func(r wireRequest, n int, encodings ...string) wireRequest { //nolint:unparam // it misses the calls within the table
 		if len(encodings) == 0 {
 			encodings = []string{"Transfer-Encoding: chunked"}
 		}
@@ -119,7 +119,7 @@ func hostileRequests(t *testing.T, program string) {
 		{"a folded id", changed(func(r *wireRequest) { r.headers[0] += "\r\n\tx" }).text(), 401, "no signature matches"},
 		{"a folded length", changed(func(r *wireRequest) { r.length = fmt.Sprintf("\r\n %d", len(r.body)) }).text(), 202, events(2)},
 		{"a header folded at the start", raw("POST /webhooks/tensorlake HTTP/1.1\r\n X: y").text(), 400, ""},
-		{"bare line feeds", strings.Replace(good(`{"a":1}`).text(), "\r\n", "\n", -1), 202, events(1)},
+		{"bare line feeds", strings.ReplaceAll(good(`{"a":1}`).text(), "\r\n", "\n"), 202, events(1)},
 		{"a bare carriage return", insert(good(workflow), "X: a\rSvix-Id: other").text(), 400, ""},
 		{"a NUL in a value", insert(good(workflow), "X: a\x00b").text(), 400, ""},
 		{"a NUL in a name", insert(good(workflow), "X\x00: a").text(), 400, ""},
@@ -205,8 +205,10 @@ func hostileRequests(t *testing.T, program string) {
 		{"replayed", again.text(), 200, `"duplicate":true`},
 		{"replayed with another body", changed(func(r *wireRequest) { r.headers, r.body = again.headers, `{"a":1}` }).text(), 401, "no signature matches"},
 		{"replayed under another id", withHeaders("Svix-Id: msg_other", again.headers[1], again.headers[2]).text(), 401, "no signature matches"},
-		{"replayed at another time", withHeaders(again.headers[0], "Svix-Timestamp: "+fmt.Sprint(time.Now().Add(time.Minute).Unix()), again.headers[2]).text(),
-			401, "no signature matches"},
+		{
+			"replayed at another time", withHeaders(again.headers[0], "Svix-Timestamp: "+fmt.Sprint(time.Now().Add(time.Minute).Unix()), again.headers[2]).text(),
+			401, "no signature matches",
+		},
 		// To the second they are in bridge/tensorlake; here the machine may be slow.
 		{"within the tolerance, past", after(-4 * time.Minute).text(), 202, events(2)},
 		{"within the tolerance, future", after(4 * time.Minute).text(), 202, events(2)},

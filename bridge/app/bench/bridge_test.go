@@ -139,7 +139,7 @@ func (p *bridgeProcess) stop(t *testing.T) {
 // metric reads a metric without labels.
 func (p *bridgeProcess) metric(t *testing.T, name string) float64 {
 	t.Helper()
-	resp, err := http.Get(p.log.ops + "/metrics") //nolint:noctx // it is on this machine
+	resp, err := http.Get(p.log.ops + "/metrics")
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
@@ -174,7 +174,7 @@ func (b *bench) profile(t *testing.T, p *bridgeProcess, name string, d time.Dura
 	}
 	done := make(chan error, 1)
 	fetch := func(path, file string) error {
-		resp, err := http.Get("http://" + p.pprof + path) //nolint:noctx // it is on this machine
+		resp, err := http.Get("http://" + p.pprof + path)
 		if err != nil {
 			return err
 		}

@@ -61,15 +61,15 @@ func upper(name string) string { return "SINK" + string(rune(name[len(name)-1]-'
 const pollInterval = 20 * time.Millisecond
 
 // awaitStored waits until every outlet has that many events, and returns when that was.
-func awaitStored(t *testing.T, outlets []outlet, events int, limit time.Duration) time.Time {
+func awaitStored(t *testing.T, outlets []outlet, events int) time.Time {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(deliverLimit)
 	for {
 		least := leastStored(t, outlets)
 		if least >= events {
 			return time.Now()
 		}
-		require.True(t, time.Now().Before(deadline), "after %v there are %d events of %d", limit, least, events)
+		require.True(t, time.Now().Before(deadline), "after %v there are %d events of %d", deliverLimit, least, events)
 		last(t, pollInterval)
 	}
 }

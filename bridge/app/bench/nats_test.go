@@ -5,6 +5,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,10 +129,7 @@ func (o *natsOutlet) bare(t *testing.T, count int) time.Duration {
 	began := time.Now()
 	for i := range count {
 		m := messages[i%len(messages)]
-		header := make(natsgo.Header, len(m.Header))
-		for name, values := range m.Header {
-			header[name] = values
-		}
+		header := maps.Clone(m.Header)
 		id := m.Header.Get(natsjs.MsgIDHeader)
 		number := fmt.Sprintf("%08d", i)
 		header[natsjs.MsgIDHeader] = []string{id[:max(0, len(id)-len(number))] + number}

@@ -54,7 +54,7 @@ func measureAccept(t *testing.T, b *bench, r *results) {
 			rate := b.rate(t, c.sender)
 			wait()
 			c.row.Rates, c.row.Ratios = append(c.row.Rates, rate), append(c.row.Ratios, per(rate, floor))
-			awaitStored(t, []outlet{c.outlet}, eventsEach*int(c.sender.numbers.Load()), deliverLimit)
+			awaitStored(t, []outlet{c.outlet}, eventsEach*int(c.sender.numbers.Load()))
 		}
 	}
 	for _, c := range candidates {
@@ -160,7 +160,7 @@ func (b *bench) sustain(t *testing.T, p *bridgeProcess, outlets []outlet, functi
 	wait()
 	_, peak := p.memory(t)
 	total := l.end(t)
-	awaitStored(t, outlets, before+functions*total, deliverLimit)
+	awaitStored(t, outlets, before+functions*total)
 	webhooks := float64(storedNow-stored) / float64(functions)
 	return sustained{
 		accepted: float64(acceptedNow-accepted) / seconds, delivered: webhooks / seconds, webhooks: webhooks,
@@ -197,7 +197,7 @@ func measureDelivered(t *testing.T, b *bench, r *results) {
 			o := k.open(t)
 			events := eventsEach * b.Probe
 			p, rate := b.drainProbe(t, o, "alone-"+k.kind())
-			awaitStored(t, []outlet{o}, events, deliverLimit)
+			awaitStored(t, []outlet{o}, events)
 			p.stop(t)
 			client := float64(b.Bare) / o.bare(t, b.Bare).Seconds()
 			rows[i].Alone = append(rows[i].Alone, rate)
@@ -222,8 +222,8 @@ func (b *bench) drainFrom(t *testing.T, dir string, o outlet, profile string) (*
 	events := eventsEach * b.Probe
 	p := b.start(t, dir, environment(o))
 	wait := b.profile(t, p, profile, 3*time.Second)
-	from, stored := awaitStored(t, []outlet{o}, events/10, deliverLimit), o.stored(t)
-	until := awaitStored(t, []outlet{o}, events-events/10, deliverLimit)
+	from, stored := awaitStored(t, []outlet{o}, events/10), o.stored(t)
+	until := awaitStored(t, []outlet{o}, events-events/10)
 	delivered := o.stored(t) - stored
 	rate := per(float64(delivered), until.Sub(from).Seconds())
 	wait()
@@ -330,10 +330,10 @@ func measurePayloads(t *testing.T, b *bench, r *results) {
 			}
 			warm := max(1, webhooks/10)
 			post(warm)
-			awaitStored(t, []outlet{o}, warm*functions, deliverLimit)
+			awaitStored(t, []outlet{o}, warm*functions)
 			before, began := p.usage(t), time.Now()
 			post(webhooks)
-			end := awaitStored(t, []outlet{o}, (warm+webhooks)*functions, deliverLimit)
+			end := awaitStored(t, []outlet{o}, (warm+webhooks)*functions)
 			after := p.usage(t)
 			r.Payloads = append(r.Payloads, &payloadRow{
 				Sink: k.kind(), Functions: functions, Webhooks: webhooks,
