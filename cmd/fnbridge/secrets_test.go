@@ -185,7 +185,7 @@ func noSecretShows(t *testing.T, ack string) {
 	go func() { ended <- serve.Wait() }()
 	t.Cleanup(func() {
 		_ = serve.Process.Kill()
-		_ = <-ended // it was killed
+		require.Error(t, <-ended, "it was killed")
 		hidden.requireHidden(t, "the log", log.String())
 		if t.Failed() {
 			t.Logf("%.20000s", log.String())
