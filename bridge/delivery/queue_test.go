@@ -346,8 +346,8 @@ func TestASinkThatIsKnownToBeDownIsAnsweredAtOnceAndProbedByOne(t *testing.T) {
 		failAll(sink, nil)
 		_, err := f.submit("msg_20", "k1", "a")
 		require.NoError(t, err)
-		require.NoError(t, f.queue.Ready())
 		f.empty()
+		require.NoError(t, f.queue.Ready(), "once the dispatcher is through with the batch")
 	})
 }
 
@@ -506,11 +506,11 @@ func TestAQueueIsBounded(t *testing.T) {
 		defer f.end()
 		for i := range 10 {
 			f.later(fmt.Sprintf("msg_%d", i), "k", "a")
+			synctest.Wait() // the sink's call has the first one alone
 		}
-		synctest.Wait()
 		_, err := f.submit("msg_10", "k", "a")
 		require.ErrorIs(t, err, ErrQueueFull)
-		// Their senders give up, but the sink's call still has some of them: they have their room until it returns.
+		// Their senders give up, but the sink's call still has one of them: that has its room until it returns.
 		<-time.After(13 * time.Second)
 		webhooks, _ := f.queue.Size()
 		require.Equal(t, 1, webhooks)
