@@ -48,7 +48,7 @@ TAG ?= dev
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## build the bridge and start it, with NATS inside and its data in ./data
@@ -166,6 +166,11 @@ chart: $(HELM) $(PROMTOOL) $(GOLANGCI_LINT) ## lint the Helm chart, and test it 
 chart-generate: $(HELM_DOCS) ## write the chart's generated files anew: schema of the values, README, golden files
 	cd $(CHART)/tests && $(GO) test -count=1 -run '(IsCurrent|Stays)$$' . -update
 	$(HELM_DOCS) --chart-search-root $(CHART) --template-files README.md.gotmpl --template-files variables.gotmpl --log-level warning
+
+.PHONY: deploy-examples
+deploy-examples: $(GOLANGCI_LINT) ## test the compose file and the systemd unit of docs/deploy.md
+	cd docs/examples/tests && $(GOLANGCI_LINT) run ./...
+	cd docs/examples/tests && $(GO) test -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: workflows
 workflows: $(ACTIONLINT) ## lint the workflows of GitHub

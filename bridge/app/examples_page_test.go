@@ -71,7 +71,7 @@ func exampleFiles(t *testing.T, language map[string]string) []string {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && (entry.Name() == "node_modules" || entry.Name() == ".venv"):
+		case entry.IsDir() && slices.Contains([]string{"node_modules", ".venv", "tests"}, entry.Name()):
 			return fs.SkipDir
 		case language[filepath.Ext(name)] != "":
 			files = append(files, name)
