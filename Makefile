@@ -43,6 +43,13 @@ PROMTOOL := $(TOOLS)/promtool-$(PROMTOOL_VERSION)/promtool
 ACTIONLINT := $(TOOLS)/actionlint-$(ACTIONLINT_VERSION)/actionlint
 CHART := charts/fnbridge
 
+# The version that make release is for.
+RELEASE ?=
+# Which of its platforms, as os/arch; empty: all.
+PLATFORMS ?=
+# Where make helm-push puts the chart.
+REGISTRY ?= oci://ghcr.io/fnbridge/charts
+
 IMAGE ?= ghcr.io/fnbridge/fnbridge
 TAG ?= dev
 
@@ -192,6 +199,14 @@ image: ## build the container image IMAGE:TAG with docker, podman or buildah, wh
 	else echo "make image needs docker (with its daemon running), podman or buildah, and finds none of them." >&2; exit 1; \
 	fi; set -x; \
 	"$$@" --build-arg VERSION='$(VERSION)' --build-arg REVISION='$(REVISION)' --tag '$(IMAGE):$(TAG)' .
+
+.PHONY: release
+release: $(HELM) ## make the files of a release in dist/release: archives, chart, checksums (RELEASE=v1.2.3)
+	HELM='$(HELM)' PLATFORMS='$(PLATFORMS)' bash .ci/release '$(RELEASE)'
+
+.PHONY: helm-push
+helm-push: $(HELM) ## push the chart of a release that make release has made (RELEASE=v1.2.3, REGISTRY=oci://…)
+	$(HELM) push 'dist/release/fnbridge-$(RELEASE:v%=%).tgz' '$(REGISTRY)'
 
 .PHONY: ci
 ci: ## run what CI runs: all of the above, in a clean clone too
