@@ -124,6 +124,29 @@ func TestPortsExistWhereTheyAreNamed(t *testing.T) {
 	})
 }
 
+// TestProbesAndScrapesAskWhatTheBridgeAnswers compares the paths with those that a bridge has. Liveness must not depend on what readiness does:
+// a restart mends no broker.
+func TestProbesAndScrapesAskWhatTheBridgeAnswers(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, v values) {
+		all := install(t, v)
+		container := bridgeContainer(t, all)
+		require.Equal(t, "/livez", container.StartupProbe.HTTPGet.Path)
+		require.Equal(t, "/livez", container.LivenessProbe.HTTPGet.Path)
+		require.Equal(t, "/readyz", container.ReadinessProbe.HTTPGet.Path)
+		for _, m := range of[*monitoringv1.ServiceMonitor](all) {
+			for _, e := range m.Spec.Endpoints {
+				require.Equal(t, "/metrics", e.Path)
+			}
+		}
+		for _, m := range of[*monitoringv1.PodMonitor](all) {
+			for _, e := range m.Spec.PodMetricsEndpoints {
+				require.Equal(t, "/metrics", e.Path)
+			}
+		}
+	})
+}
+
 // TestWayIn follows a webhook from outside: nothing but its path and its port may lead to the bridge.
 func TestWayIn(t *testing.T) {
 	t.Parallel()

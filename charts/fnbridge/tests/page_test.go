@@ -1,0 +1,30 @@
+package charttest
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestValuesOnThePageAreTaken installs each block of values that docs/deploy.md shows, and has the bridge read what becomes of it.
+func TestValuesOnThePageAreTaken(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../../docs/deploy.md")
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllStringSubmatch(string(page), -1)
+	require.Greater(t, len(blocks), 5)
+	for _, block := range blocks {
+		name, _, _ := strings.Cut(strings.TrimPrefix(block[1], "# values.yaml\n"), "\n")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all := install(t, parse(t, block[1]))
+			for _, o := range all {
+				require.NoError(t, create(t, o))
+			}
+			requireConfiguration(t, all, podTemplate(t, all))
+		})
+	}
+}
