@@ -186,6 +186,21 @@ func TestComposeBuildsTheImageOfThisModule(t *testing.T) {
 	require.Equal(t, "registry.example.com/fnbridge:1", loadCompose(t, "FNBRIDGE_IMAGE=registry.example.com/fnbridge:1").Services["fnbridge"].Image)
 }
 
+// TestComposeHasTheBrokersOfTheTests compares the versions with those that the sinks are tested against.
+func TestComposeHasTheBrokersOfTheTests(t *testing.T) {
+	t.Parallel()
+	version := func(file, pattern string) string {
+		text, err := os.ReadFile(filepath.Join(root, file))
+		require.NoError(t, err)
+		match := regexp.MustCompile(pattern).FindStringSubmatch(string(text))
+		require.NotEmpty(t, match, file)
+		return match[1]
+	}
+	services := loadCompose(t).Services
+	require.Equal(t, "nats:"+version("go.mod", `nats-server/v2 v(\d+\.\d+)\.`)+"-alpine", services["nats"].Image)
+	require.Equal(t, "apache/kafka:"+version("sinks/sinktest/apachekafka/install.go", `const Version = "(\S+)"`), services["kafka"].Image)
+}
+
 // TestComposeFileIsReadStrictly holds that a misspelt key is noticed.
 func TestComposeFileIsReadStrictly(t *testing.T) {
 	t.Parallel()
