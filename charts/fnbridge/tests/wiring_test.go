@@ -2,6 +2,7 @@ package charttest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -132,6 +133,7 @@ func TestProbesAndScrapesAskWhatTheBridgeAnswers(t *testing.T) {
 		all := install(t, v)
 		container := bridgeContainer(t, all)
 		require.Equal(t, "/livez", container.StartupProbe.HTTPGet.Path)
+		require.GreaterOrEqual(t, container.StartupProbe.PeriodSeconds*container.StartupProbe.FailureThreshold, int32(600), "killed while it opens its journal")
 		require.Equal(t, "/livez", container.LivenessProbe.HTTPGet.Path)
 		require.Equal(t, "/readyz", container.ReadinessProbe.HTTPGet.Path)
 		for _, m := range of[*monitoringv1.ServiceMonitor](all) {
@@ -144,6 +146,32 @@ func TestProbesAndScrapesAskWhatTheBridgeAnswers(t *testing.T) {
 				require.Equal(t, "/metrics", e.Path)
 			}
 		}
+	})
+}
+
+// TestLimitsOfGoFollowThoseOfThePod holds that the collector works harder before the kernel kills, and that no more threads run than there are CPUs.
+func TestLimitsOfGoFollowThoseOfThePod(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, v values) {
+		container := bridgeContainer(t, install(t, v))
+		memory, hasMemory := container.Resources.Limits[corev1.ResourceMemory]
+		value, isSet := env(container)["GOMEMLIMIT"]
+		require.Equal(t, hasMemory, isSet)
+		if isSet {
+			limit, err := strconv.ParseInt(value, 10, 64)
+			require.NoError(t, err)
+			require.InDelta(t, 0.9, float64(limit)/float64(memory.Value()), 0.001)
+		}
+		_, hasCPU := container.Resources.Limits[corev1.ResourceCPU]
+		found := false
+		for _, e := range container.Env {
+			if e.Name == "GOMAXPROCS" {
+				found = true
+				require.Equal(t, "limits.cpu", e.ValueFrom.ResourceFieldRef.Resource)
+				require.Equal(t, container.Name, e.ValueFrom.ResourceFieldRef.ContainerName)
+			}
+		}
+		require.Equal(t, hasCPU, found)
 	})
 }
 
@@ -160,6 +188,12 @@ func TestWayIn(t *testing.T) {
 		}
 		require.Len(t, public.Spec.Ports, 1)
 		require.Equal(t, "http", public.Spec.Ports[0].TargetPort.StrVal)
+		variables := env(bridgeContainer(t, all))
+		protocol := "http"
+		if variables["FNBRIDGE_TLS_CERT_FILE"] != "" {
+			protocol = "https"
+		}
+		require.Equal(t, protocol, *public.Spec.Ports[0].AppProtocol, "what a proxy speaks to the bridge")
 		for _, i := range of[*networkingv1.Ingress](all) {
 			require.Nil(t, i.Spec.DefaultBackend)
 			for _, rule := range i.Spec.Rules {
@@ -201,6 +235,36 @@ func TestWayIn(t *testing.T) {
 				require.NotEmpty(t, rule.Ports, "a rule without a port opens all of them")
 			}
 		}
+	})
+}
+
+// TestNetworkPolicyLetsTheBridgeOut compares where a bridge may go with where its variables send it.
+func TestNetworkPolicyLetsTheBridgeOut(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, v values) {
+		with := values{"networkPolicy": map[string]any{"enabled": true}}
+		for key, value := range v {
+			if key != "networkPolicy" {
+				with[key] = value
+			}
+		}
+		all := install(t, with)
+		allowed := make(map[string]bool)
+		for _, rule := range one[*networkingv1.NetworkPolicy](t, all).Spec.Egress {
+			require.Empty(t, rule.To, "a rule for some addresses only")
+			for _, p := range rule.Ports {
+				allowed[string(*p.Protocol)+" "+p.Port.String()] = true
+			}
+		}
+		want := map[string]bool{"UDP 53": true, "TCP 53": true}
+		for name, value := range env(bridgeContainer(t, all)) {
+			if strings.HasSuffix(name, "_URL") || strings.HasSuffix(name, "_BROKERS") {
+				for address := range strings.SplitSeq(value, ",") {
+					want["TCP "+address[strings.LastIndex(address, ":")+1:]] = true
+				}
+			}
+		}
+		require.Equal(t, want, allowed)
 	})
 }
 
