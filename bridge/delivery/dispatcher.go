@@ -165,7 +165,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		lettersRead: make(chan letterRead),
 		removed:     make(chan removal),
 		replayRead:  make(chan replayRead),
-		letters:     letters{open: make(map[int64]bool), ended: make(map[int64]bool), tries: make(map[int64]tries)},
+		letters:     newLetters(),
 		guests:      guestOptions(d.o),
 		rejections:  notice{message: d.words().rejected},
 		refusals:    notice{message: d.words().refused},
@@ -523,6 +523,7 @@ func (l *loop) settle(r outcome) {
 	}
 	switch r.class {
 	case classRetried:
+		l.letGoOfGone(r.partition)
 		l.rotate(r.partition)
 		l.sayLetters()
 	case classReplayed:

@@ -34,6 +34,7 @@ type letters struct {
 	scans   bool            // it is a read
 	letGo   bool            // some made room in this round
 	unseen  map[int64]bool  // taken before this round began, and not come upon in it
+	gone    map[int64]bool  // a whole round has not come upon them; under way at its end, and let go of with their answer
 
 	open  map[int64]bool  // taken, until the journal has what became of them
 	ended map[int64]bool  // done with during the read under way, which may show them all the same
@@ -44,6 +45,12 @@ type letters struct {
 	nextRemoval time.Time
 	unremovable bool // the log has it
 	failing     bool // the log has it
+}
+
+func newLetters() letters {
+	return letters{
+		gone: make(map[int64]bool), open: make(map[int64]bool), ended: make(map[int64]bool), tries: make(map[int64]tries),
+	}
 }
 
 // tries is what a dead letter that made room has behind it.
@@ -143,6 +150,7 @@ func (l *loop) tookLetters(ctx context.Context, r letterRead) {
 		for i := range r.page {
 			id := r.page[i].ID
 			delete(s.unseen, id)
+			delete(s.gone, id)
 			if !s.open[id] && !s.ended[id] {
 				s.page = append(s.page, r.page[i])
 			}
@@ -200,6 +208,7 @@ func (l *loop) finishLetter(it *item, buried bool) {
 // end forgets a dead letter that the journal no longer shows as one to try again.
 func (s *letters) end(id int64) {
 	delete(s.open, id)
+	delete(s.gone, id)
 	if s.scans && s.reading {
 		s.ended[id] = true
 	}
@@ -221,15 +230,21 @@ func (l *loop) rotate(p *partition) {
 }
 
 // forgetUnmarked lets go of what was taken before a round that has not come upon it: it was dropped, or is a dead letter
-// anew after a replay. What is under way gets its answer.
+// anew after a replay. What is under way gets its answer first.
 func (l *loop) forgetUnmarked() {
-	unseen := l.letters.unseen
-	l.letters.unseen = nil
-	if len(unseen) == 0 {
-		return
+	s := &l.letters
+	for id := range s.unseen {
+		s.gone[id] = true
 	}
+	s.unseen = nil
 	for _, p := range l.partitions {
-		l.takeOut(p, func(it *item) bool { return unseen[it.letter] })
+		l.letGoOfGone(p)
+	}
+}
+
+func (l *loop) letGoOfGone(p *partition) {
+	if gone := l.letters.gone; len(gone) > 0 {
+		l.takeOut(p, func(it *item) bool { return gone[it.letter] })
 	}
 }
 

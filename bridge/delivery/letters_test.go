@@ -295,6 +295,61 @@ func TestADeadLetterOnItsWayIsNotTakenTwiceAndMayBeDropped(t *testing.T) {
 	require.Equal(t, 6, f.sink.published)
 }
 
+// roundEnds is a journal that notes the last dead letter of the round through those to be tried again which has ended last.
+type roundEnds struct {
+	*journal.Journal
+	last atomic.Int64
+}
+
+func (r *roundEnds) DeadLetters(ctx context.Context, f journal.DeadLetterFilter) ([]journal.DeadLetter, error) {
+	page, err := r.Journal.DeadLetters(ctx, f)
+	if f.Retrying && err == nil && len(page) == 0 {
+		r.last.Store(f.AfterID)
+	}
+	return page, err
+}
+
+func TestADeadLetterDroppedOnItsWayIsNotTriedOn(t *testing.T) {
+	sink := newScriptedSink()
+	sink.partitions = 2
+	mend := rejecting(sink, func(bridge.Event) bool { return true })
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	rounds := &roundEnds{Journal: f.journal}
+	f.run(func(o *Options) { o.Journal = rounds })
+	f.accept("k1", "a")
+	f.accept("k2", "a")
+	letters := f.awaitDeadLetters(2)
+	slices.SortFunc(letters, func(a, b journal.DeadLetter) int { return int(a.WebhookSeq - b.WebhookSeq) })
+	mend()
+	isFirst := func(e bridge.Event) bool { return e.PartitionKey == "k1" }
+	f.sink.set(func() {
+		sink.fail = func(e bridge.Event) error {
+			if isFirst(e) {
+				return bridge.Retry(errors.New("no quorum"))
+			}
+			return nil
+		}
+	})
+	f.retry(journal.DeadLetterFilter{IDs: []int64{letters[0].ID}})
+	require.Eventually(t, func() bool { return f.log.count("asked another try for do not get through") == 1 }, 10*time.Second, time.Millisecond)
+	f.sink.set(func() { sink.batches, sink.hang = nil, isFirst })
+	f.awaitBatches(1)
+	_, err := f.journal.DropDeadLetters(t.Context(), journal.DeadLetterFilter{IDs: []int64{letters[0].ID}})
+	require.NoError(t, err)
+	f.retry(journal.DeadLetterFilter{IDs: []int64{letters[1].ID}})
+	f.sink.await(t, count(1))
+	require.Eventually(t, func() bool { return rounds.last.Load() == letters[1].ID }, 10*time.Second, time.Millisecond)
+	for n := range 5 { // enough for the loop to have taken its end in
+		f.accept("k2", "a")
+		f.sink.await(t, count(n+2))
+	}
+	close(sink.release)
+	require.Eventually(t, func() bool { return f.log.count("is held up any more") == 1 }, 10*time.Second, time.Millisecond)
+	f.stop()
+	require.Len(t, f.sink.stored, 6)
+	require.Empty(t, f.deadLetters(journal.DeadLetterFilter{}))
+}
+
 func TestADroppedDeadLetterIsNotTriedOn(t *testing.T) {
 	sink := newScriptedSink()
 	mend := rejecting(sink, func(bridge.Event) bool { return true })
