@@ -3,6 +3,7 @@ package natsserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -23,8 +24,10 @@ import (
 )
 
 const (
-	startBound = 20 * time.Second
-	tick       = 10 * time.Millisecond
+	// startBound is long enough for a cluster under the race detector on a busy machine.
+	startBound  = time.Minute
+	lookUpBound = 5 * time.Second
+	tick        = 10 * time.Millisecond
 )
 
 // Server is a server with JetStream. It can be stopped and started again at the same address, with what it stored.
@@ -228,7 +231,7 @@ func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
 	js := JetStream(tb, nc)
 	ctx, cancel := context.WithTimeout(tb.Context(), startBound)
 	defer cancel()
-	handle, err := js.Stream(ctx, stream)
+	handle, err := lookUp(ctx, js, stream)
 	if err != nil {
 		require.ErrorIs(tb, err, natsjs.ErrStreamNotFound)
 		return nil
@@ -251,6 +254,18 @@ func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
 		all = append(all, msg)
 	}
 	return all
+}
+
+// lookUp asks again and again until ctx ends: what a cluster is asked while it elects its leader, nobody answers.
+func lookUp(ctx context.Context, js natsjs.JetStream, stream string) (natsjs.Stream, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, lookUpBound)
+		handle, err := js.Stream(try, stream)
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return handle, err
+		}
+	}
 }
 
 // DeadLetters begins the subjects of dead letters in tests.
