@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -360,4 +363,25 @@ func aSinkThatWasLeftOutMissesWhatIsGone(t *testing.T) {
 	found, err := j.Read(t.Context(), cursor, 10, 1<<20)
 	require.NoError(t, err)
 	require.Len(t, found, 1)
+}
+
+// Checkpoints run beside the commits, which go on filling the log meanwhile.
+func TestTheLogBeginsAnewWhileTheWriterIsBusy(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Options{Dir: dir, MaxBytes: 1 << 30})
+	const callers, each, size = 8, 40, 512 << 10
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			for i := range each {
+				_, err := j.Append(t.Context(), heavy(fmt.Sprintf("%d-%d", caller, i), size))
+				assert.NoError(t, err)
+			}
+		})
+	}
+	wg.Wait()
+	info, err := os.Stat(filepath.Join(dir, "journal.db-wal"))
+	require.NoError(t, err)
+	require.LessOrEqual(t, info.Size(), int64(walKeep), "%d bytes were written", callers*each*size)
+	require.Len(t, readAll(t, j), callers*each)
 }

@@ -193,8 +193,8 @@ func (o *Options) complete() error {
 }
 
 // Append stores w. When it returns nil, w is durable, or was already: duplicate tells. A duplicate's answer,
-// too, waits for the commit that makes the first one durable. w.Body must not change until Append returns;
-// when ctx ends first, not at all.
+// too, waits for the commit that makes the first one durable. The journal keeps w.Body: it must not change
+// any more.
 //
 // An error means that w may or may not be stored, and that appending it again is right: a duplicate is then
 // found. It is ErrFull, ErrClosed, ctx's error, or says what failed.
@@ -362,7 +362,7 @@ func (j *Journal) RemoveDeadLetters(ctx context.Context, sink string, ids []int6
 	for chunk := range slices.Chunk(ids, maxChangedLetters) {
 		r := newRequest(kindRemoveLetters)
 		// The writer may still read them when a caller whose context ended has gone on.
-		r.filter = DeadLetterFilter{Sink: sink, IDs: slices.Clone(chunk)}
+		r.filter = &DeadLetterFilter{Sink: sink, IDs: slices.Clone(chunk)}
 		if err := j.submit(ctx, r); err != nil {
 			return err
 		}
@@ -401,7 +401,7 @@ func (j *Journal) SetSinkState(ctx context.Context, s SinkState) error {
 		return err
 	}
 	r := newRequest(kindSinkState)
-	r.state = s
+	r.state = &s
 	return j.submit(ctx, r)
 }
 

@@ -253,8 +253,9 @@ func (j *Journal) changeLettersInSteps(ctx context.Context, k kind, f DeadLetter
 		}
 		// The writer looks again at what f says: a letter may have changed since it was chosen.
 		r := newRequest(k)
-		r.filter, r.letterBytes = f, bytes
-		r.filter.IDs = ids
+		chosen := f
+		chosen.IDs = ids
+		r.filter, r.letterBytes = &chosen, bytes
 		if err := j.submit(ctx, r); err != nil {
 			return changed, err
 		}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -41,9 +42,9 @@ type request struct {
 	sink    string
 	seq     int64
 	letters []DeadLetter
-	state   SinkState
+	state   *SinkState
 	// filter selects the letters to change, which have letterBytes of data.
-	filter      DeadLetterFilter
+	filter      *DeadLetterFilter
 	letterBytes int64
 	// cost is what the request has reserved of the journal's space.
 	cost  int64
@@ -81,6 +82,8 @@ type queue struct {
 	mu      sync.Mutex
 	waiting []*request
 	closed  bool
+	// enough is how many requests have the writer woken that waits for more of them; 0: none does.
+	enough int
 	// wake has a token when the writer has something to look at.
 	wake chan struct{}
 }
@@ -95,12 +98,38 @@ func (q *queue) put(r *request) bool {
 		return false
 	}
 	q.waiting = append(q.waiting, r)
-	first := len(q.waiting) == 1
+	news := len(q.waiting) == 1 || len(q.waiting) == q.enough
 	q.mu.Unlock()
-	if first {
+	if news {
 		q.nudge()
 	}
 	return true
+}
+
+// gather waits until there are so many requests, but no longer than d.
+func (q *queue) gather(enough int, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for !q.waitFor(enough) {
+		select {
+		case <-q.wake:
+		case <-timer.C:
+			q.waitFor(0)
+			return
+		}
+	}
+}
+
+// waitFor tells whether there are so many requests or the queue is closed, and else has the writer woken once there are.
+func (q *queue) waitFor(enough int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) >= enough || q.closed {
+		q.enough = 0
+		return true
+	}
+	q.enough = enough
+	return false
 }
 
 // remove takes r out, if it is still there. While the disk hangs nobody else does, and callers that come and give up

@@ -105,7 +105,7 @@ func (w *writer) deleteDelivered(ctx context.Context, delivered, needed int64) (
 		_, err := w.store.deleteWebhooks.ExecContext(ctx, through)
 		return err
 	})
-	w.frames += w.store.framesWritten()
+	w.countFrames()
 	return through, err
 }
 

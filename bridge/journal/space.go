@@ -12,12 +12,16 @@ const (
 	highMarkPercent = 90
 	lowMarkPercent  = 85
 	calmMarkPercent = 75
+
+	// countAfter is how many bytes may be written until the journal's size is counted anew, while it is far from its limit.
+	// Counting costs about as much as storing a webhook.
+	countAfter = 1 << 20
 )
 
 // space keeps the account of the journal's size. Append looks here and not into the database.
 type space struct {
 	limit int64
-	// used is what is on disk as of the last commit, reserved what the queue is about to add.
+	// used is what was on disk when it was last counted, reserved what the queue is about to add.
 	used     atomic.Int64
 	reserved atomic.Int64
 	// wanted is what the largest refused webhook needed.
@@ -48,6 +52,11 @@ func (s *space) release(n int64) { s.reserved.Add(-n) }
 // above tells whether the journal, with what it was refused for, is over percent of its limit.
 func (s *space) above(percent int64) bool {
 	return s.used.Load()+s.wanted.Load() >= s.limit/100*percent
+}
+
+// closeTo tells whether the size must be counted, given how many bytes were written since it was.
+func (s *space) uncertain(written int64) bool {
+	return written >= countAfter || s.used.Load()+written+countAfter >= s.limit/100*calmMarkPercent
 }
 
 // webhookCost is about what storing a webhook takes. Rows share pages, save those that fill half a page or more.

@@ -16,17 +16,15 @@ const (
 	driverName = "sqlite"
 	// busyTimeout bounds the wait for another program that has locked the file, such as sqlite3 in a write.
 	busyTimeout = 2000
-	// checkpointFrames is how much log the writer lets gather before it moves it into the database (16 MiB).
-	checkpointFrames = 4096
-	// walKeep is how much of the log file stays for use again; overwriting is cheaper than growing.
-	walKeep = 64 << 20
 )
 
-// store is the writer's connection. Only the writer uses it.
+// store is the writer's connection, and a second one for its checkpoints. Only the writer uses it.
 type store struct {
-	path     string
-	db       *sql.DB
-	conn     *sql.Conn
+	path string
+	db   *sql.DB
+	conn *sql.Conn
+	// beside is a second connection, for checkpoints beside what the first one does.
+	beside   *sql.Conn
 	database os.FileInfo
 	log      os.FileInfo
 	// migratedFrom is the version of the schema that was found, if it was an older one, else 0.
@@ -40,6 +38,8 @@ type store struct {
 	publishedLetter                  *sql.Stmt
 	oldestWebhooks, deleteWebhooks   *sql.Stmt
 	pageCount, freePages, passive    *sql.Stmt
+	// passiveBeside is passive on the connection beside.
+	passiveBeside *sql.Stmt
 }
 
 // openStore opens the database for writing and proves that it is as durable as the journal needs.
@@ -51,11 +51,11 @@ func openStore(ctx context.Context, path string) (_ *store, err error) {
 		"_pragma=fullfsync(1)", "_pragma=checkpoint_fullfsync(1)",
 		// The writer checkpoints by itself, after it has answered, and sees when that fails.
 		"_pragma=wal_autocheckpoint(0)", fmt.Sprintf("_pragma=journal_size_limit(%d)", walKeep),
-		"_pragma=trusted_schema(0)", "_pragma=cache_size(-32768)", "_pragma=mmap_size(0)", "_pragma=temp_store(memory)"))
+		"_pragma=trusted_schema(0)", "_pragma=cache_size(-8192)", "_pragma=mmap_size(0)", "_pragma=temp_store(memory)"))
 	if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	db.SetMaxOpenConns(1)
+	db.SetMaxOpenConns(2)
 	s := &store{path: path, db: db}
 	defer func() {
 		if err != nil {
@@ -195,7 +195,17 @@ func (s *store) prepare(ctx context.Context) error {
 		*p.to = stmt
 		s.prepared = append(s.prepared, stmt)
 	}
-	return nil
+	return s.prepareBeside(ctx)
+}
+
+func (s *store) prepareBeside(ctx context.Context) (err error) {
+	if s.beside, err = s.db.Conn(ctx); err != nil {
+		return err
+	}
+	if s.passiveBeside, err = s.beside.PrepareContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)"); err == nil {
+		s.prepared = append(s.prepared, s.passiveBeside)
+	}
+	return err
 }
 
 // close ends the connection. When it is the last one, SQLite moves the log into the database and removes it.
@@ -205,8 +215,10 @@ func (s *store) close() error {
 	for _, stmt := range s.prepared {
 		errs = append(errs, stmt.Close())
 	}
-	if s.conn != nil {
-		errs = append(errs, s.conn.Close())
+	for _, conn := range []*sql.Conn{s.beside, s.conn} {
+		if conn != nil {
+			errs = append(errs, conn.Close())
+		}
 	}
 	return errors.Join(append(errs, s.db.Close())...)
 }
@@ -355,40 +367,4 @@ func (s *store) framesWritten() int64 {
 		return checkpointFrames // rather too often than never
 	}
 	return int64(frames)
-}
-
-// truncateLog moves the log into the database and empties it. It waits only a moment for readers: with one
-// in the way it changes nothing, and that is no error.
-func (s *store) truncateLog(ctx context.Context) (err error) {
-	if _, err := s.conn.ExecContext(ctx, "PRAGMA busy_timeout = 100"); err != nil {
-		return err
-	}
-	defer func() {
-		_, failed := s.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout))
-		err = errors.Join(err, failed)
-	}()
-	_, err = checkpoint(ctx, s.conn)
-	return err
-}
-
-// checkpointResult is what PRAGMA wal_checkpoint answers.
-type checkpointResult struct {
-	busy              bool
-	frames, completed int64
-}
-
-// complete tells whether the whole log is in the database.
-func (r checkpointResult) complete() bool { return r.frames == r.completed }
-
-func scanCheckpoint(row *sql.Row) (r checkpointResult, err error) {
-	err = row.Scan(&r.busy, &r.frames, &r.completed)
-	return r, err
-}
-
-// checkpoint moves the whole log into the database and empties it.
-func checkpoint(ctx context.Context, q interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-},
-) (checkpointResult, error) {
-	return scanCheckpoint(q.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"))
 }

@@ -13,11 +13,14 @@ import (
 )
 
 const (
+	// Behind a commit of so many requests the writer waits for twice as many, but no longer than that commit took, nor than
+	// longestGathering. What a commit costs beside its requests is worth ten of them, and under such a load the processors are
+	// needed elsewhere.
+	crowdedCommit    = 8
+	longestGathering = 2 * time.Millisecond
 	// quickCheckBytes is up to which size Open checks the whole structure of the database, which then takes
 	// well under a second.
 	quickCheckBytes = 32 << 20
-	// logAlarmFrames is the length of log (64 MiB) from which the writer waits a moment for readers to let it begin anew.
-	logAlarmFrames = walKeep / pageSize
 )
 
 // writer is the journal's one goroutine that changes the database. Its fields are its own.
@@ -33,9 +36,15 @@ type writer struct {
 	database os.FileInfo
 
 	letters map[string]int64
-	// frames is how many pages went to the log since the last checkpoint, logExcess the log's size beyond walKeep.
+	// frames is how many pages went to the log since the last checkpoint began, logExcess the log's size beyond walKeep.
 	frames    int64
 	logExcess int64
+	// checkpointing is a checkpoint under way beside the writer, or nil.
+	checkpointing <-chan checkpointOutcome
+	// appended is room for what a transaction appends.
+	appended []Webhook
+	// uncounted is how many bytes of pages were written since the journal's bytes were counted.
+	uncounted int64
 
 	cleaning cleaning
 }
@@ -233,11 +242,15 @@ func (w *writer) run(ctx context.Context) {
 		}
 	}
 	var batch []*request
+	var took time.Duration
 	for {
 		if len(batch) > 0 {
 			// Those just answered are about to come again: letting them go first, without waiting for
 			// anyone, gives the next fsync more to carry.
 			runtime.Gosched()
+			if n := len(batch); n >= crowdedCommit {
+				w.queue.gather(min(2*n, maxBatchRequests), min(took, longestGathering))
+			}
 		}
 		clear(batch)
 		var finished bool
@@ -247,7 +260,9 @@ func (w *writer) run(ctx context.Context) {
 			return
 		}
 		if len(batch) > 0 {
+			began := time.Now()
 			w.commit(ctx, batch)
+			took = time.Since(began)
 		}
 		more := w.clean(ctx)
 		w.checkpointWhenDue(ctx)
@@ -258,6 +273,8 @@ func (w *writer) run(ctx context.Context) {
 			select {
 			case <-ticker.C:
 				tick()
+			case o := <-w.checkpointing:
+				w.tookCheckpoint(ctx, o)
 			default:
 			}
 			continue
@@ -266,6 +283,8 @@ func (w *writer) run(ctx context.Context) {
 		case <-w.queue.wake:
 		case <-ticker.C:
 			tick()
+		case o := <-w.checkpointing:
+			w.tookCheckpoint(ctx, o)
 		}
 	}
 }
@@ -274,6 +293,10 @@ func (w *writer) run(ctx context.Context) {
 func (w *writer) commit(ctx context.Context, batch []*request) {
 	started := w.now()
 	e, err := w.apply(ctx, batch)
+	defer func() {
+		clear(e.appended)
+		w.appended = e.appended
+	}()
 	if err != nil {
 		w.fail(ctx, batch, err)
 		return
@@ -312,7 +335,7 @@ func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
 	if err := w.settleDoubt(ctx); err != nil {
 		return effects{}, err
 	}
-	var e effects
+	e := effects{appended: w.appended[:0]}
 	err := w.store.inTransaction(ctx, func() error {
 		for _, r := range batch {
 			if err := w.applyRequest(ctx, r, &e); err != nil {
@@ -329,7 +352,7 @@ func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
 		}
 		return nil
 	})
-	w.frames += w.store.framesWritten()
+	w.countFrames()
 	if err != nil && leavesDoubt(err) {
 		w.inDoubt = err
 	}
@@ -372,13 +395,13 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		e.awaited = true
 	case kindRetryLetters:
 		var err error
-		r.changed, err = w.store.markForRetry(ctx, &r.filter, w.now())
+		r.changed, err = w.store.markForRetry(ctx, r.filter, w.now())
 		e.awaited = e.awaited || r.changed > 0
 		return err
 	case kindLettersPublished:
 		return w.store.notePublished(ctx, r.letters, w.now())
 	case kindDropLetters, kindRemoveLetters:
-		deleted, err := w.store.deleteLetters(ctx, &r.filter)
+		deleted, err := w.store.deleteLetters(ctx, r.filter)
 		if err != nil {
 			return err
 		}
@@ -405,7 +428,9 @@ func (w *writer) take(ctx context.Context, e effects) {
 		w.letters[sink] += n
 		w.metrics.deadLetters.WithLabelValues(sink).Set(float64(w.letters[sink]))
 	}
-	w.refreshUsed(ctx)
+	if w.space.uncertain(w.uncounted) {
+		w.refreshUsed(ctx)
+	}
 	if len(e.appended) > 0 {
 		w.tail.add(e.appended)
 		w.head.Add(int64(len(e.appended)))
@@ -416,10 +441,18 @@ func (w *writer) take(ctx context.Context, e effects) {
 	}
 }
 
+// countFrames notes how many pages went to the log since the last call.
+func (w *writer) countFrames() {
+	frames := w.store.framesWritten()
+	w.frames += frames
+	w.uncounted += frames * pageSize
+}
+
 // refreshUsed counts the journal's bytes anew. A count that fails leaves the last one: the next write will show why.
 func (w *writer) refreshUsed(ctx context.Context) {
 	if used, err := w.store.usedBytes(ctx); err == nil {
 		w.space.used.Store(used + w.logExcess)
+		w.uncounted = 0
 	}
 }
 
@@ -475,35 +508,10 @@ func (w *writer) closeStore() error {
 	if w.store == nil {
 		return nil
 	}
+	w.awaitCheckpoint()
 	err := w.store.close()
 	w.store = nil
 	return err
-}
-
-// checkpointWhenDue moves the log into the database when enough has gathered. The next commit then begins the
-// log anew, unless a reader is still in it.
-func (w *writer) checkpointWhenDue(ctx context.Context) {
-	if w.inDoubt != nil || w.frames < checkpointFrames {
-		return
-	}
-	w.frames = 0
-	result, err := scanCheckpoint(w.store.passive.QueryRowContext(ctx))
-	if err == nil && result.frames >= logAlarmFrames {
-		err = w.store.truncateLog(ctx)
-	}
-	if err != nil {
-		if leavesDoubt(err) {
-			w.inDoubt = err
-		}
-		w.reportUpkeep(ctx, "move the log into the database", err)
-		return
-	}
-	w.upkeepFailing = false
-	w.logExcess = 0
-	if info, err := os.Stat(w.path + "-wal"); err == nil {
-		w.logExcess = max(info.Size()-walKeep, 0)
-	}
-	w.refreshUsed(ctx)
 }
 
 // reportUpkeep logs a failure that no caller waits for, once until the next success.
@@ -518,6 +526,7 @@ func (w *writer) reportUpkeep(ctx context.Context, what string, err error) {
 // shutDown leaves one complete database file behind, as far as the disk allows: what it does not, the next start does.
 func (w *writer) shutDown(ctx context.Context) error {
 	err := w.views.close()
+	w.awaitCheckpoint()
 	if w.store != nil && w.inDoubt == nil {
 		_, failed := checkpoint(ctx, w.store.conn)
 		err = errors.Join(err, failed)
