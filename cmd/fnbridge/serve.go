@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,7 +27,14 @@ FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0. Events that have not reached a sink 
 	}
 }
 
+// gcPercent is how much of its live heap, in percent, a bridge allocates until memory is collected. Little of it lives on
+// and nearly all goes with its webhook: double the usual 100 saves a tenth of the processors for some 20 MiB.
+const gcPercent = 200
+
 func serve(ctx context.Context, c console) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	cfg, warnings, err := loadConfig(c)
 	if err != nil {
 		return err
