@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ const (
 	minConnections        = 256
 	opsConnections        = 64
 )
+
+// crowd is how many webhooks for each processor are on their way in when they count as crowding in.
+const crowd = 8
 
 // Options of an App. Config is required and must have passed Validate.
 type Options struct {
@@ -195,7 +199,7 @@ func (a *App) openSinks(context.Context) error {
 		if a.queue != nil {
 			d.Queue, d.Optional = a.queue, !c.Required
 		} else {
-			d.Journal = a.journal
+			d.Journal, d.Crowded = a.journal, a.crowded
 		}
 		dispatcher, err := delivery.New(d)
 		if err != nil {
@@ -205,6 +209,10 @@ func (a *App) openSinks(context.Context) error {
 	}
 	return a.deliverBacklog()
 }
+
+// crowded tells whether more webhooks are on their way in than the processors take at once. It may be called once the
+// parts are there.
+func (a *App) crowded() bool { return a.handler.InFlight() > crowd*runtime.GOMAXPROCS(0) }
 
 // lockDataDir keeps other bridges out of the data directory while there is no journal to do so.
 func (a *App) lockDataDir() error {

@@ -84,6 +84,7 @@ type loop struct {
 	letters    letters
 	replay     *replay // under way, or nil
 	guests     Options // for batches that are not live
+	modest     Options // for batches while webhooks crowd in
 
 	published   chan outcome
 	read        chan []parsed
@@ -99,6 +100,7 @@ type loop struct {
 	checking  bool
 	nextCheck time.Time
 	nextWrite time.Time
+	restUntil time.Time
 
 	savedCursor int64
 	savedState  journal.SinkState
@@ -167,6 +169,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		replayRead:  make(chan replayRead),
 		letters:     newLetters(),
 		guests:      guestOptions(d.o),
+		modest:      modestOptions(d.o),
 		rejections:  notice{message: d.words().rejected},
 		refusals:    notice{message: d.words().refused},
 		givings:     notice{message: "events that were given up are in the dead letters"},
@@ -392,12 +395,15 @@ func (l *loop) took(entries []parsed) {
 // startBatches sends what the partitions have, and returns when the next of them is due.
 func (l *loop) startBatches() time.Time {
 	now := time.Now()
-	var next time.Time
+	room, limits, next := l.mayStart(now)
+	if room == 0 {
+		return next
+	}
 	for _, p := range l.partitions {
 		if p.busy {
 			continue
 		}
-		c, batch, due := p.pick(now, l.keys, &l.o, &l.guests)
+		c, batch, due := p.pick(now, l.keys, limits, &l.guests)
 		if len(batch) == 0 {
 			next = earlier(next, due)
 			continue
@@ -405,6 +411,9 @@ func (l *loop) startBatches() time.Time {
 		p.busy = true
 		l.running++
 		go func() { l.published <- l.send(p, c, batch) }()
+		if room--; room == 0 {
+			return earlier(next, l.begun(now))
+		}
 	}
 	return next
 }
@@ -517,6 +526,7 @@ func (l *loop) settle(r outcome) {
 		ln.gaveUp(now, failed)
 		l.givings.say(l, r.letters)
 	} else {
+		l.rest(r.started, now)
 		ln.settle(now, failed, cause, result{done: done, retried: retried, lost: lost}, &l.o)
 		l.rejections.say(l, r.letters)
 		l.refusals.say(l, r.told)

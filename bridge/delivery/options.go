@@ -49,6 +49,10 @@ type Options struct {
 	// Now is the clock for what is shown and stored. Waits are measured by the process's own clock, which nobody steps.
 	Now func() time.Time
 
+	// Crowded tells whether webhooks crowd in to be accepted, so that delivery leaves the processors to that for a while.
+	// It is called often, and by several at once. Nil: they never do. It is for a Journal.
+	Crowded func() bool
+
 	// GiveUpAfter is how long an event may fail, or be held behind one of its key that fails, until it becomes a dead
 	// letter (0: for ever).
 	GiveUpAfter time.Duration
@@ -85,7 +89,7 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() {
-	defaultTo(&o.BatchEvents, 512)
+	defaultTo(&o.BatchEvents, 4096)
 	defaultTo(&o.BatchBytes, 4<<20)
 	defaultTo(&o.ProbeEvents, 16)
 	defaultTo(&o.WindowEvents, 8192)
