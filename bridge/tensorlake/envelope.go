@@ -25,7 +25,8 @@ type envelope struct {
 // absent or null; otherwise event_version is a string or a number, source_revision a string of digits, and
 // source_ordinal an integer or a string of digits. data can be anything.
 func readEnvelope(f *fields, body []byte) (content, string) {
-	r := fieldReader{fields: f}
+	var problem string
+	r := fieldReader{fields: f, problem: &problem}
 	var (
 		eventID    = r.required(keyEventID, '"')
 		eventType  = r.required(keyEventType, '"')
@@ -37,8 +38,8 @@ func readEnvelope(f *fields, body []byte) (content, string) {
 	r.checkVersion()
 	r.checkRevision()
 	r.checkOrdinal()
-	if r.problem != "" {
-		return nil, r.problem
+	if problem != "" {
+		return nil, problem
 	}
 	e := envelope{
 		id:         r.attribute(keyEventID, eventID),
@@ -48,8 +49,8 @@ func readEnvelope(f *fields, body []byte) (content, string) {
 		occurredAt: occurredAt,
 		body:       body,
 	}
-	if r.problem != "" {
-		return nil, r.problem
+	if problem != "" {
+		return nil, problem
 	}
 	return e, ""
 }
@@ -79,7 +80,7 @@ func (r *fieldReader) checkVersion() {
 
 func (r *fieldReader) checkRevision() {
 	value := r.optional(keySourceRevision, '"')
-	if value != nil && r.problem == "" && !isInteger(unquote(value)) {
+	if value != nil && *r.problem == "" && !isInteger(unquote(value)) {
 		r.fail("%s is not a decimal number", keySourceRevision)
 	}
 }

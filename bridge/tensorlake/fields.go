@@ -52,8 +52,7 @@ type fields struct {
 	twice  [keyCount]bool
 }
 
-func readFields(object []byte) *fields {
-	f := new(fields)
+func (f *fields) read(object []byte) {
 	names := keyNames()
 	for literal, value := range members(object) {
 		name := literal[1 : len(literal)-1]
@@ -68,7 +67,6 @@ func readFields(object []byte) *fields {
 			}
 		}
 	}
-	return f
 }
 
 func (f *fields) hasAll(keys []key) bool {
@@ -104,15 +102,16 @@ func (f *fields) nearest() string {
 	return "it has the keys of no known shape; the nearest one lacks " + strings.Join(names, " and ")
 }
 
-// fieldReader reads the fields of one shape and keeps the first thing that is wrong with them.
+// fieldReader reads the fields of one shape and keeps the first thing that is wrong with them. That lies elsewhere, so that
+// the compiler sees that fields do not outlive Parse.
 type fieldReader struct {
 	*fields
-	problem string
+	problem *string
 }
 
 func (r *fieldReader) fail(format string, args ...any) {
-	if r.problem == "" {
-		r.problem = fmt.Sprintf(format, args...)
+	if *r.problem == "" {
+		*r.problem = fmt.Sprintf(format, args...)
 	}
 }
 

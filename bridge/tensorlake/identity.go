@@ -20,5 +20,8 @@ func digest(kind string, fields ...string) [sha256.Size]byte {
 	return sha256.Sum256(b)
 }
 
+// idBytes is how much of a digest an event's id shows.
+const idBytes = 16
+
 // eventID is a digest as an event's id.
-func eventID(sum [sha256.Size]byte) string { return hex.EncodeToString(sum[:16]) }
+func eventID(sum [sha256.Size]byte) string { return hex.EncodeToString(sum[:idBytes]) }

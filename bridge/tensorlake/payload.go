@@ -68,21 +68,22 @@ func Parse(body []byte) (Payload, error) {
 	if err := checkJSON(body); err != nil {
 		return Payload{}, err
 	}
-	f := readFields(body[skipSpace(body, 0):])
 	var (
+		f       fields
 		p       Payload
 		problem string
 	)
+	f.read(body[skipSpace(body, 0):])
 	switch {
 	case f.hasAll(envelopeKeys()):
 		p.shape = ShapeEnvelope
-		p.content, problem = readEnvelope(f, body)
+		p.content, problem = readEnvelope(&f, body)
 	case f.hasAll(workflowKeys()):
 		p.shape = ShapeWorkflow
-		p.content, problem = readWorkflow(f)
+		p.content, problem = readWorkflow(&f)
 	case f.hasAll(documentKeys()):
 		p.shape = ShapeDocument
-		p.content, problem = readDocument(f, body)
+		p.content, problem = readDocument(&f, body)
 	default:
 		problem = f.nearest()
 	}

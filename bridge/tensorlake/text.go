@@ -41,16 +41,19 @@ func escapePart(name string) string {
 	if first == len(name) {
 		return name
 	}
-	escaped := make([]byte, 0, len(name)+3*(len(name)-first))
-	escaped = append(escaped, name[:first]...)
-	for i := first; i < len(name); i++ {
+	return string(appendPart(make([]byte, 0, len(name)+2*(len(name)-first)), name))
+}
+
+// appendPart appends what escapePart returns.
+func appendPart(dst []byte, name string) []byte {
+	for i := range len(name) {
 		if c := name[i]; unreserved(c) {
-			escaped = append(escaped, c)
+			dst = append(dst, c)
 		} else {
-			escaped = appendPercent(escaped, name[i:i+1])
+			dst = appendPercent(dst, name[i:i+1])
 		}
 	}
-	return string(escaped)
+	return dst
 }
 
 func unreserved(c byte) bool {

@@ -2,6 +2,7 @@ package tensorlake
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"hash"
 	"iter"
 	"strconv"
@@ -37,26 +38,27 @@ type workflow struct {
 }
 
 func readWorkflow(f *fields) (content, string) {
-	r := fieldReader{fields: f}
+	var problem string
+	r := fieldReader{fields: f, problem: &problem}
 	w := workflow{
 		name:       r.required(keyWorkflowName, '"'),
 		invocation: r.required(keyInvocationID, '"'),
 		statuses:   r.required(keyFnStatus, '{'),
 	}
-	if r.problem != "" {
-		return nil, r.problem
+	if problem != "" {
+		return nil, problem
 	}
 	for function, status := range members(w.statuses) {
 		if status[0] != '"' {
 			r.fail("fn_status.%s is %s, not a string", quote(unquote(function)), kindOf(status))
-			return nil, r.problem
+			return nil, problem
 		}
 		w.total++
 	}
 	if repeated := w.total * (len(w.name) + len(w.invocation)); repeated > maxRepeated {
 		r.fail("its %d events would repeat the names of workflow and invocation in %d MiB, and %d MiB are the most",
 			w.total, repeated>>20, maxRepeated>>20)
-		return nil, r.problem
+		return nil, problem
 	}
 	return w, ""
 }
@@ -71,17 +73,20 @@ func (p workflow) len(o Options) int {
 func (p workflow) events(w bridge.Webhook, o Options) iter.Seq[bridge.Event] {
 	return func(yield func(bridge.Event) bool) {
 		invocation := p.read(w)
-		summary := newSummary(invocation)
+		var summary *summary
+		if o.SummaryEvents {
+			summary = newSummary(invocation)
+		}
 		for function, status := range members(p.statuses) {
 			e, sum := invocation.function(function, status)
-			if o.SummaryEvents {
+			if summary != nil {
 				summary.add(sum, e.Status)
 			}
 			if !yield(e) {
 				return
 			}
 		}
-		if o.SummaryEvents {
+		if summary != nil {
 			yield(summary.event())
 		}
 	}
@@ -115,27 +120,40 @@ func (p workflow) read(w bridge.Webhook) *invocation {
 	i.shared.Time = w.Timestamp.UTC()
 	i.shared.Workflow = name
 	i.shared.Invocation = id
-	i.dataHead = append(i.dataHead, `{"workflow_name":`...)
-	i.dataHead = append(i.dataHead, p.name...)
-	i.dataHead = append(i.dataHead, `,"invocation_id":`...)
-	i.dataHead = append(i.dataHead, p.invocation...)
-	i.dataTail = append(i.dataTail, `,"functions_total":`...)
-	i.dataTail = strconv.AppendInt(i.dataTail, int64(p.total), 10)
+	const nameKey, invocationKey, totalKey = `{"workflow_name":`, `,"invocation_id":`, `,"functions_total":`
+	shared := make([]byte, 0, len(nameKey)+len(p.name)+len(invocationKey)+len(p.invocation)+len(totalKey)+maxDigits)
+	shared = append(shared, nameKey...)
+	shared = append(shared, p.name...)
+	shared = append(shared, invocationKey...)
+	shared = append(shared, p.invocation...)
+	head := len(shared)
+	shared = append(shared, totalKey...)
+	shared = strconv.AppendInt(shared, int64(p.total), 10)
+	i.dataHead, i.dataTail = shared[:head:head], shared[head:len(shared):len(shared)]
 	return i
 }
 
+// maxDigits is how many digits an int has at the most, and its sign.
+const maxDigits = 20
+
 // function returns the event of one entry of fn_status, and the digest that its id is made of.
 func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Event, [sha256.Size]byte) {
-	function, status := unquote(functionLiteral), unquote(statusLiteral)
+	function, status := unquote(functionLiteral), statusOf(statusLiteral)
 	word := statusWord(status)
 	sum := digest("function", string(i.sum[:]), identity(functionLiteral, function), identity(statusLiteral, status))
 	e := i.shared
-	e.ID = eventID(sum)
-	e.Type = functionTypePrefix + word
-	e.Subject = i.subject + "/" + escapePart(function)
+	// The three are parts of one text, which takes one allocation.
+	var room [256]byte
+	text := hex.AppendEncode(room[:0], sum[:idBytes])
+	idEnd := len(text)
+	text = append(append(text, functionTypePrefix...), word...)
+	typeEnd := len(text)
+	text = append(append(text, i.subject...), '/')
+	attributes := string(appendPart(text, function))
+	e.ID, e.Type, e.Subject = attributes[:idEnd], attributes[idEnd:typeEnd], attributes[typeEnd:]
 	e.Function = function
-	e.Status = word
-	e.Route = []string{routeOfWorkflow, e.Workflow, function, word}
+	e.Status = e.Type[len(functionTypePrefix):]
+	e.Route = []string{routeOfWorkflow, e.Workflow, function, e.Status}
 
 	const functionKey, statusKey = `,"function":`, `,"status":`
 	data := make([]byte, 0, len(i.dataHead)+len(functionKey)+len(functionLiteral)+len(statusKey)+len(statusLiteral)+len(i.dataTail)+1)
@@ -148,6 +166,18 @@ func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Eve
 	data = append(data, '}')
 	e.Data = data
 	return e, sum
+}
+
+// statusOf is unquote, without an allocation for the two words that nearly every status is.
+func statusOf(literal []byte) string {
+	switch string(literal) {
+	case `"success"`:
+		return "success"
+	case `"failure"`:
+		return "failure"
+	default:
+		return unquote(literal)
+	}
 }
 
 // summary adds up the function events of one invocation while they are made.
