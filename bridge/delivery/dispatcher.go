@@ -78,7 +78,7 @@ type loop struct {
 
 	window     window
 	partitions map[int]*partition
-	keys       map[string]keyLane
+	keys       map[string]*keyLane
 	sources    []*source // read, with events left to take; oldest first
 	health     health
 	letters    letters
@@ -158,7 +158,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		publish:     publish,
 		window:      window{cursor: cursor, read: cursor},
 		partitions:  make(map[int]*partition),
-		keys:        make(map[string]keyLane),
+		keys:        make(map[string]*keyLane),
 		health:      newHealth(d),
 		published:   make(chan outcome),
 		read:        make(chan []parsed),
@@ -290,13 +290,13 @@ func (l *loop) advanceLast(ctx context.Context) error {
 func (l *loop) fill() {
 	for len(l.sources) > 0 && l.window.room(&l.o) {
 		s := l.sources[0]
-		e, ok := bridge.Event{}, false
+		var e *bridge.Event
 		if s.webhook.withdrawn() {
 			s.letGo(&l.o)
 		} else {
-			e, ok = s.next()
+			e = s.next()
 		}
-		if !ok {
+		if e == nil {
 			s.webhook.exhausted = true
 			s.stop()
 			l.tellDone(s.webhook)
@@ -346,24 +346,23 @@ func (d *Dispatcher) insist(ctx context.Context, read func() error) bool {
 	}
 }
 
-// eventsOf returns what delivery keeps of a stored webhook, and its events. Ingest took each as a JSON object: that one is
-// none is another version's judgement, and it is handed on as it is, as unrecognized.
-func eventsOf(p parsed, o tensorlake.Options) (*webhook, iter.Seq[bridge.Event]) {
-	hook := &webhook{seq: p.entry.Seq, id: p.entry.ID, receivedAt: p.entry.ReceivedAt, part: p.part}
+// eventsOf returns the events of a stored webhook. Ingest took each as a JSON object: that one is none is another version's
+// judgement, and it is handed on as it is, as unrecognized.
+func eventsOf(p *parsed, o tensorlake.Options) iter.Seq[bridge.Event] {
 	w := bridge.Webhook{ID: p.entry.ID, Timestamp: p.entry.Timestamp, ReceivedAt: p.entry.ReceivedAt, Body: p.entry.Body}
 	if p.err != nil {
-		return hook, tensorlake.Unrecognized(w)
+		return tensorlake.Unrecognized(w)
 	}
-	return hook, p.payload.Events(w, o)
+	return p.payload.Events(w, o)
 }
 
 // sourceOf returns the events of a webhook as they are taken.
-func sourceOf(p parsed, o tensorlake.Options) *source {
-	hook, events := eventsOf(p, o)
+func sourceOf(p *parsed, o tensorlake.Options) *source {
+	hook := &webhook{seq: p.entry.Seq, id: p.entry.ID, receivedAt: p.entry.ReceivedAt, part: p.part}
 	if p.events != nil {
 		return readySource(hook, p.events)
 	}
-	return newSource(hook, events)
+	return newSource(hook, eventsOf(p, o))
 }
 
 // pause waits for d, or until ctx ends.
@@ -380,7 +379,8 @@ func pause(ctx context.Context, d time.Duration) {
 func (l *loop) took(entries []parsed) {
 	l.reading = false
 	l.running--
-	for _, p := range entries {
+	for i := range entries {
+		p := &entries[i]
 		if p.err != nil {
 			l.o.Logger.Error("a stored webhook is not a JSON object; it is published as unrecognized",
 				"sink", l.name, "webhook_id", p.entry.ID, "error", p.err)
@@ -403,7 +403,7 @@ func (l *loop) startBatches() time.Time {
 		if p.busy {
 			continue
 		}
-		c, batch, due := p.pick(now, l.keys, limits, &l.guests)
+		c, batch, due := p.pick(now, limits, &l.guests)
 		if len(batch) == 0 {
 			next = earlier(next, due)
 			continue
@@ -422,7 +422,7 @@ func (l *loop) startBatches() time.Time {
 func (l *loop) send(p *partition, c class, batch []*item) outcome {
 	events := make([]bridge.Event, len(batch))
 	for i, it := range batch {
-		events[i] = it.event
+		events[i] = *it.event
 	}
 	start := time.Now()
 	errs := l.o.Sink.Publish(l.publish, events)

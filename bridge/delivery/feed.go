@@ -117,7 +117,7 @@ func (f *feed) bury(ctx context.Context, items []*item, letters []journal.DeadLe
 	}
 	batch := make([]bridge.DeadLetter, len(letters))
 	for i := range letters {
-		batch[i] = bridge.DeadLetter{Event: items[i].event, Reason: letters[i].Reason, Attempts: letters[i].Attempts}
+		batch[i] = bridge.DeadLetter{Event: *items[i].event, Reason: letters[i].Reason, Attempts: letters[i].Attempts}
 	}
 	for i, err := range answers(sink.PublishDeadLetters(ctx, batch), len(batch)) {
 		switch {
@@ -363,7 +363,7 @@ func (l *loop) shed(ln *lane) {
 
 // refusesBehindProbe tells whether an event was not taken because its lane is known to be down, and another webhook asks
 // whether it still is.
-func (l *loop) refusesBehindProbe(e bridge.Event, w *webhook) bool {
+func (l *loop) refusesBehindProbe(e *bridge.Event, w *webhook) bool {
 	if l.feed == nil {
 		return false
 	}

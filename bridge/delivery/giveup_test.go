@@ -123,7 +123,7 @@ func TestOnlyWhatFailsForTooLongIsGivenUp(t *testing.T) {
 	o.setDefaults()
 	o.GiveUpAfter = time.Minute
 	now := time.Unix(1_000_000, 0)
-	event := func(key string) *item { return &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: key}} }
+	event := func(key string) *item { return &item{webhook: &webhook{}, event: &bridge.Event{PartitionKey: key}} }
 	a1, a2, b1, c1 := event("a"), event("a"), event("b"), event("c")
 	l := &lane{queue: []*item{a1}}
 	require.Len(t, l.take(now, &o), 1)

@@ -19,7 +19,8 @@ const (
 
 // item is one event on its way to the sink.
 type item struct {
-	event    bridge.Event
+	event    *bridge.Event // nobody changes it
+	key      *keyLane      // of its partition key, once it is in a partition
 	webhook  *webhook
 	index    int // of the event within its webhook
 	attempts int // that have failed

@@ -41,7 +41,7 @@ func TestALaneTriesHeldEventsAgainOnlyWhenTheirTimeHasCome(t *testing.T) {
 	var o Options
 	o.setDefaults()
 	now := time.Unix(1_000_000, 0)
-	event := func(key string) *item { return &item{event: bridge.Event{PartitionKey: key}, webhook: &webhook{}} }
+	event := func(key string) *item { return &item{event: &bridge.Event{PartitionKey: key}, webhook: &webhook{}} }
 	a1, a2, b1, b2 := event("a"), event("a"), event("b"), event("b")
 	l := &lane{queue: []*item{a1, b1}}
 	require.Equal(t, []*item{a1, b1}, l.take(now, &o))
@@ -65,7 +65,7 @@ func TestALaneThatGetsNothingThroughSendsNothingNewUntilItsTime(t *testing.T) {
 	var o Options
 	o.setDefaults()
 	now := time.Unix(1_000_000, 0)
-	first, second := &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: "a"}}, &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: "b"}}
+	first, second := &item{webhook: &webhook{}, event: &bridge.Event{PartitionKey: "a"}}, &item{webhook: &webhook{}, event: &bridge.Event{PartitionKey: "b"}}
 	l := &lane{queue: []*item{first}}
 	require.Len(t, l.take(now, &o), 1)
 	l.settle(now, []*item{first}, errors.New("down"), result{}, &o)
@@ -81,7 +81,7 @@ func TestWhatFailsAgainSaysNothingAboutOtherKeys(t *testing.T) {
 	var o Options
 	o.setDefaults()
 	now := time.Unix(1_000_000, 0)
-	event := func(key string) *item { return &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: key}} }
+	event := func(key string) *item { return &item{webhook: &webhook{}, event: &bridge.Event{PartitionKey: key}} }
 	refused, passed, next := event("a"), event("b"), event("c")
 	l := &lane{queue: []*item{refused, passed}}
 	require.Len(t, l.take(now, &o), 2)
@@ -98,7 +98,7 @@ func TestATryOfWhatIsHeldTakesNewEventsAlongWhateverTheirSize(t *testing.T) {
 	o.setDefaults()
 	now := time.Unix(1_000_000, 0)
 	event := func(key string, size int) *item {
-		return &item{webhook: &webhook{}, event: bridge.Event{PartitionKey: key, Data: make([]byte, size)}}
+		return &item{webhook: &webhook{}, event: &bridge.Event{PartitionKey: key, Data: make([]byte, size)}}
 	}
 	large := o.BatchBytes
 	first, second := event("a", large), event("b", large)

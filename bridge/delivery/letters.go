@@ -178,9 +178,10 @@ func (l *loop) fillLetters() {
 }
 
 func retriedItem(d *journal.DeadLetter) *item {
+	event := eventOf(d)
 	return &item{
 		class: classRetried, letter: d.ID, index: d.EventIndex, webhook: &webhook{seq: d.WebhookSeq, id: d.WebhookID},
-		event: eventOf(d),
+		event: &event,
 	}
 }
 

@@ -203,14 +203,14 @@ func TestRetriedDeadLettersDoNotWaitForTheEndOfLiveTraffic(t *testing.T) {
 }
 
 func TestARetriedDeadLetterGoesBehindWhatItsKeyHasInTheLane(t *testing.T) {
-	l := &loop{Dispatcher: &Dispatcher{}, partitions: map[int]*partition{}, keys: map[string]keyLane{}}
+	l := &loop{Dispatcher: &Dispatcher{}, partitions: map[int]*partition{}, keys: map[string]*keyLane{}}
 	l.o.Sink = newScriptedSink()
 	l.o.setDefaults()
 	l.o.BatchEvents = 1
 	guests := guestOptions(l.o)
 	now := time.Unix(1_000_000, 0)
 	event := func(c class, key string) *item {
-		it := &item{class: c, webhook: &webhook{}, event: bridge.Event{PartitionKey: key}}
+		it := &item{class: c, webhook: &webhook{}, event: &bridge.Event{PartitionKey: key}}
 		l.enqueue(it)
 		return it
 	}
@@ -221,7 +221,7 @@ func TestARetriedDeadLetterGoesBehindWhatItsKeyHasInTheLane(t *testing.T) {
 	p := l.partitions[0]
 	p.turns = liveTurns
 	for n, want := range []*item{other, first, second, letter, third} {
-		c, batch, _ := p.pick(now, l.keys, &l.o, &guests)
+		c, batch, _ := p.pick(now, &l.o, &guests)
 		require.Equal(t, []*item{want}, batch, n)
 		require.Equal(t, want.class, c)
 		p.turns = liveTurns // it is always their turn

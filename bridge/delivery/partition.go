@@ -35,21 +35,24 @@ type keyLane struct {
 }
 
 // placeOf returns the partition that an event goes to.
-func (l *loop) placeOf(e bridge.Event) int {
-	if k, known := l.keys[e.PartitionKey]; known {
+func (l *loop) placeOf(e *bridge.Event) int {
+	if k := l.keys[e.PartitionKey]; k != nil {
 		return k.partition
 	}
 	if p, ok := l.o.Sink.(bridge.Partitioned); ok {
-		return p.Partition(e)
+		return p.Partition(*e)
 	}
 	return 0
 }
 
 // enqueue brings an event to its partition.
 func (l *loop) enqueue(it *item) {
-	key := it.event.PartitionKey
-	k := l.keys[key]
-	k.partition = l.placeOf(it.event)
+	k := l.keys[it.event.PartitionKey]
+	if k == nil {
+		k = &keyLane{partition: l.placeOf(it.event)}
+		l.keys[it.event.PartitionKey] = k
+	}
+	it.key = k
 	p := l.partitions[k.partition]
 	if p == nil {
 		p = &partition{}
@@ -63,28 +66,23 @@ func (l *loop) enqueue(it *item) {
 		it.behind = k.taken
 		p.arriving = append(p.arriving, it)
 	}
-	l.keys[key] = k
 }
 
 // leave takes an event out of the count of its key, when it is finished or let go.
 func (l *loop) leave(it *item) {
-	key := it.event.PartitionKey
-	k := l.keys[key]
 	if it.class == classLive {
-		k.finished++
+		it.key.finished++
 	}
-	if k.open--; k.open > 0 {
-		l.keys[key] = k
-	} else {
-		delete(l.keys, key)
+	if it.key.open--; it.key.open == 0 {
+		delete(l.keys, it.event.PartitionKey)
 	}
 }
 
 // admit moves what has arrived to its lane, as far as the live events before it are finished.
-func (p *partition) admit(keys map[string]keyLane) {
+func (p *partition) admit() {
 	rest := p.arriving[:0]
 	for _, it := range p.arriving {
-		if keys[it.event.PartitionKey].finished < it.behind {
+		if it.key.finished < it.behind {
 			rest = append(rest, it)
 			continue
 		}
@@ -120,10 +118,10 @@ func (p *partition) remove(c class, which func(*item) bool) []*item {
 // Live events go first. Retried dead letters go when there are none to send, and have their turn after a few batches of
 // these; replayed events go when there is nothing else. What is not live does not ask whether a broker is back that
 // live events wait for.
-func (p *partition) pick(now time.Time, keys map[string]keyLane, o, guests *Options) (class, []*item, time.Time) {
+func (p *partition) pick(now time.Time, o, guests *Options) (class, []*item, time.Time) {
 	live := &p.lanes[classLive]
 	waits := func() bool { return live.down && len(live.held) > 0 }
-	p.admit(keys)
+	p.admit()
 	if p.turns >= liveTurns && !waits() {
 		p.turns = 0
 		if batch := p.lanes[classRetried].take(now, guests); len(batch) > 0 {

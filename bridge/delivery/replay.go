@@ -89,8 +89,8 @@ func CountReplay(ctx context.Context, j Selector, cursor int64, req ReplayReques
 		}
 		f.After = page[len(page)-1].Seq
 		for _, entry := range page {
-			_, found := eventsOf(parse(entry), events)
-			for e := range found {
+			read := parse(entry)
+			for e := range eventsOf(&read, events) {
 				if req.matches(&e) {
 					p.Events++
 				}
@@ -242,7 +242,7 @@ func (l *loop) tookReplay(p replayRead) {
 		r.all = len(p.page) == 0
 		for _, entry := range p.page {
 			r.filter.After = entry.entry.Seq
-			r.sources = append(r.sources, sourceOf(entry, l.o.Events))
+			r.sources = append(r.sources, sourceOf(&entry, l.o.Events))
 		}
 	}
 	l.endReplay()
@@ -266,15 +266,15 @@ func (l *loop) fillReplay() (more bool) {
 			return false
 		}
 		s := r.sources[0]
-		e, ok := s.next()
-		if !ok {
+		e := s.next()
+		if e == nil {
 			s.stop()
 			r.sources[0] = nil
 			r.sources = r.sources[1:]
 			r.read.Add(1)
 			continue
 		}
-		if r.request.matches(&e) {
+		if r.request.matches(e) {
 			it := &item{event: e, webhook: s.webhook, index: s.index, class: classReplayed, replay: r}
 			r.events.Add(1)
 			r.share.take(it)

@@ -81,14 +81,13 @@ func (s fromJournal) bury(ctx context.Context, _ []*item, letters []journal.Dead
 func (s fromJournal) done(*webhook, int) {}
 
 func parseAll(entries []journal.Webhook, o tensorlake.Options) []parsed {
-	result := make([]parsed, 0, len(entries))
-	for _, e := range entries {
-		p := parse(e)
+	result := make([]parsed, len(entries))
+	for i, e := range entries {
+		p := &result[i]
+		*p = parse(e)
 		if count := p.payload.Len(o); p.err == nil && count <= eagerEvents && len(e.Body) <= eagerBytes {
-			_, events := eventsOf(p, o)
-			p.events = slices.AppendSeq(make([]bridge.Event, 0, count), events)
+			p.events = slices.AppendSeq(make([]bridge.Event, 0, count), eventsOf(p, o))
 		}
-		result = append(result, p)
 	}
 	return result
 }

@@ -29,27 +29,42 @@ func (w *webhook) done() bool { return w.exhausted && w.open == 0 }
 // source yields a webhook's events one by one, so that a payload with very many costs no more memory than the window.
 type source struct {
 	webhook *webhook
-	next    func() (bridge.Event, bool)
-	stop    func()
-	index   int
+	index   int // of the next event
+	// ready are the events of a small webhook, which are there already; of others pull makes the next one.
+	ready []bridge.Event
+	pull  func() (bridge.Event, bool)
+	end   func() // of pull
 }
 
 func newSource(w *webhook, events iter.Seq[bridge.Event]) *source {
-	next, stop := iter.Pull(events)
-	return &source{webhook: w, next: next, stop: stop}
+	pull, end := iter.Pull(events)
+	return &source{webhook: w, pull: pull, end: end}
 }
 
-// readySource yields events that are there already.
-func readySource(w *webhook, events []bridge.Event) *source {
-	next := func() (e bridge.Event, ok bool) {
-		if len(events) == 0 {
-			return bridge.Event{}, false
+// readySource yields events that are there already, and stay as they are.
+func readySource(w *webhook, events []bridge.Event) *source { return &source{webhook: w, ready: events} }
+
+// next returns the next event, and nil when there is none.
+func (s *source) next() *bridge.Event {
+	if s.pull != nil {
+		if e, ok := s.pull(); ok {
+			return &e
 		}
-		e = events[0]
-		events = events[1:]
-		return e, true
+		return nil
 	}
-	return &source{webhook: w, next: next, stop: func() {}}
+	if len(s.ready) == 0 {
+		return nil
+	}
+	e := &s.ready[0]
+	s.ready = s.ready[1:]
+	return e
+}
+
+// stop ends a source, of which not every event need have been taken.
+func (s *source) stop() {
+	if s.end != nil {
+		s.end()
+	}
 }
 
 // window holds what has been read from the journal and is not finished, oldest first. It is what bounds memory, and
