@@ -42,7 +42,9 @@ func newSource(w *webhook, events iter.Seq[bridge.Event]) *source {
 }
 
 // readySource yields events that are there already, and stay as they are.
-func readySource(w *webhook, events []bridge.Event) *source { return &source{webhook: w, ready: events} }
+func readySource(w *webhook, events []bridge.Event) *source {
+	return &source{webhook: w, ready: events}
+}
 
 // next returns the next event, and nil when there is none.
 func (s *source) next() *bridge.Event {

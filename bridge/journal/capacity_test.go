@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -370,16 +370,18 @@ func TestTheLogBeginsAnewWhileTheWriterIsBusy(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, Options{Dir: dir, MaxBytes: 1 << 30})
 	const callers, each, size = 8, 40, 512 << 10
+	errs := make([]error, callers)
 	var wg sync.WaitGroup
 	for caller := range callers {
 		wg.Go(func() {
 			for i := range each {
 				_, err := j.Append(t.Context(), heavy(fmt.Sprintf("%d-%d", caller, i), size))
-				assert.NoError(t, err)
+				errs[caller] = errors.Join(errs[caller], err)
 			}
 		})
 	}
 	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
 	info, err := os.Stat(filepath.Join(dir, "journal.db-wal"))
 	require.NoError(t, err)
 	require.LessOrEqual(t, info.Size(), int64(walKeep), "%d bytes were written", callers*each*size)
