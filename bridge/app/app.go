@@ -43,7 +43,7 @@ const (
 	opsConnections        = 64
 )
 
-// crowd is how many webhooks for each processor are on their way in when they count as crowding in.
+// crowd is how many webhooks for each processor are being checked and stored when they count as crowding in.
 const crowd = 8
 
 // Options of an App. Config is required and must have passed Validate.
@@ -199,7 +199,7 @@ func (a *App) openSinks(context.Context) error {
 		if a.queue != nil {
 			d.Queue, d.Optional = a.queue, !c.Required
 		} else {
-			d.Journal, d.Crowded = a.journal, a.crowded
+			d.Journal, d.Crowded = a.journal, a.crowded()
 		}
 		dispatcher, err := delivery.New(d)
 		if err != nil {
@@ -210,9 +210,12 @@ func (a *App) openSinks(context.Context) error {
 	return a.deliverBacklog()
 }
 
-// crowded tells whether more webhooks are on their way in than the processors take at once. It may be called once the
-// parts are there.
-func (a *App) crowded() bool { return a.handler.InFlight() > crowd*runtime.GOMAXPROCS(0) }
+// crowded returns what tells whether more webhooks have arrived than the processors take at once. That may be called once
+// all parts are there.
+func (a *App) crowded() func() bool {
+	limit := crowd * runtime.GOMAXPROCS(0)
+	return func() bool { return a.handler.Working() > limit }
+}
 
 // lockDataDir keeps other bridges out of the data directory while there is no journal to do so.
 func (a *App) lockDataDir() error {

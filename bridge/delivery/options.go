@@ -50,14 +50,14 @@ type Options struct {
 	Now func() time.Time
 
 	// Crowded tells whether webhooks crowd in to be accepted, so that delivery leaves the processors to that for a while.
-	// It is called often, and by several at once. Nil: they never do. It is for a Journal.
+	// It is called often, and by several dispatchers at once. Nil: they never do. It is for a Journal.
 	Crowded func() bool
 
 	// GiveUpAfter is how long an event may fail, or be held behind one of its key that fails, until it becomes a dead
 	// letter (0: for ever).
 	GiveUpAfter time.Duration
 
-	// BatchEvents and BatchBytes bound what one Publish call gets (512 events, 4 MiB); ProbeEvents bounds it
+	// BatchEvents and BatchBytes bound what one Publish call gets (4,096 events, 4 MiB); ProbeEvents bounds it
 	// while nothing gets through (16).
 	BatchEvents int
 	BatchBytes  int

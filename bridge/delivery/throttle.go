@@ -46,8 +46,8 @@ func (l *loop) throttled() bool {
 	return waits && l.o.Now().Sub(oldest) < throttledAge
 }
 
-// begun notes that as many batches have begun as may. The next one may begin when this one is settled and has had its rest, or
-// after the longest rest in any case: one that hangs must not hold up the others.
+// begun notes that as many batches have begun as may, and returns when the next one may at the latest: one that hangs must not
+// hold up the others. It may sooner when this one is settled and has had its rest.
 func (l *loop) begun(now time.Time) time.Time {
 	l.restUntil = now.Add(longestRest)
 	return l.restUntil

@@ -155,8 +155,8 @@ func orDefault[T comparable](value, otherwise T) T {
 // ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.echo.ServeHTTP(w, r) }
 
-// InFlight returns how many webhooks are being read, checked and stored right now.
-func (h *Handler) InFlight() int { return int(h.places.inFlight()) }
+// Working returns how many webhooks have arrived and are being checked and stored right now.
+func (h *Handler) Working() int { return int(h.places.working()) }
 
 // secrets returns how many secrets a webhook may be signed with; none if it need not be signed.
 func (h *Handler) secrets() int {

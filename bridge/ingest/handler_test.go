@@ -417,6 +417,7 @@ func TestInFlightLimit(t *testing.T) {
 	reading.send(t, second.head())
 	require.Eventually(t, func() bool { return inFlight() == 2 }, 10*time.Second, time.Millisecond,
 		"a webhook has its place before its body is read")
+	require.Equal(t, 1, e.handler.Working(), "a body that is still coming is no work yet")
 
 	a := e.do(t, signed(t, "Svix", "msg_3", workflowPayload, time.Now()))
 	requireProblem(t, a, http.StatusServiceUnavailable, "2 webhooks are being taken")
@@ -431,6 +432,7 @@ func TestInFlightLimit(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, reading.receive(t, "").status)
 	require.Equal(t, http.StatusAccepted, e.do(t, signed(t, "Svix", "msg_3", workflowPayload, time.Now())).status)
 	require.InDelta(t, 0, inFlight(), 0)
+	require.Zero(t, e.handler.Working())
 }
 
 func TestDrain(t *testing.T) {

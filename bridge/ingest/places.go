@@ -38,6 +38,13 @@ func (p *places) inFlight() int64 {
 	return p.taken
 }
 
+// working counts the webhooks whose body is there. Those whose body is still coming need no processor, however many they are.
+func (p *places) working() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken - int64(p.reading.Len())
+}
+
 // enter returns a place for a webhook whose body is going to be read, or nil if there is none.
 func (p *places) enter(now time.Time, cut func()) *place {
 	p.mu.Lock()

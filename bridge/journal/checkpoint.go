@@ -15,10 +15,10 @@ const (
 	walKeep = 64 << 20
 	// logAlarmFrames is the length of log (64 MiB) from which the writer waits a moment for readers to let it begin anew.
 	logAlarmFrames = walKeep / pageSize
-)
 
-// checkpointOutcome is what became of a checkpoint beside the writer.
-type checkpointOutcome struct{ err error }
+	// checkpointBeside moves as much of the log as it can while others read and write.
+	checkpointBeside = "PRAGMA wal_checkpoint(PASSIVE)"
+)
 
 // checkpointWhenDue has the log moved into the database when enough has gathered. That takes some ten milliseconds, in
 // which commits go on: it has a connection of its own, and ends before anything else is done with it.
@@ -27,22 +27,22 @@ func (w *writer) checkpointWhenDue(ctx context.Context) {
 		return
 	}
 	w.frames = 0
-	store, outcome := w.store, make(chan checkpointOutcome, 1)
-	w.checkpointing = outcome
+	store, ended := w.store, make(chan error, 1)
+	w.checkpointing = ended
 	go func() {
 		_, err := scanCheckpoint(store.passiveBeside.QueryRowContext(ctx))
-		outcome <- checkpointOutcome{err}
+		ended <- err
 	}()
 }
 
-// tookCheckpoint moves what has come to the log meanwhile, which is little. The next commit then begins the log anew,
-// unless a reader is still in it.
-func (w *writer) tookCheckpoint(ctx context.Context, o checkpointOutcome) {
+// tookCheckpoint takes what became of a checkpoint, and moves what has come to the log meanwhile, which is little. The
+// next commit then begins the log anew, unless a reader is still in it.
+func (w *writer) tookCheckpoint(ctx context.Context, err error) {
 	w.checkpointing = nil
 	if w.inDoubt != nil {
 		return
 	}
-	result, err := checkpointResult{}, o.err
+	var result checkpointResult
 	if err == nil {
 		result, err = scanCheckpoint(w.store.passive.QueryRowContext(ctx))
 	}
@@ -67,10 +67,13 @@ func (w *writer) tookCheckpoint(ctx context.Context, o checkpointOutcome) {
 // awaitCheckpoint waits for a checkpoint under way, whose connection is about to be closed. What it did not do, the
 // next one does.
 func (w *writer) awaitCheckpoint() {
-	if w.checkpointing != nil {
-		<-w.checkpointing
-		w.checkpointing = nil
+	if w.checkpointing == nil {
+		return
 	}
+	if err := <-w.checkpointing; err != nil {
+		w.log.Debug("a checkpoint of the journal failed while its connection was to be closed", "error", err)
+	}
+	w.checkpointing = nil
 }
 
 // truncateLog moves the log into the database and empties it. It waits only a moment for readers: with one

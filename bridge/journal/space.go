@@ -54,7 +54,7 @@ func (s *space) above(percent int64) bool {
 	return s.used.Load()+s.wanted.Load() >= s.limit/100*percent
 }
 
-// closeTo tells whether the size must be counted, given how many bytes were written since it was.
+// uncertain tells whether the size must be counted, given how many bytes were written since it was.
 func (s *space) uncertain(written int64) bool {
 	return written >= countAfter || s.used.Load()+written+countAfter >= s.limit/100*calmMarkPercent
 }

@@ -20,11 +20,10 @@ const (
 
 // store is the writer's connection, and a second one for its checkpoints. Only the writer uses it.
 type store struct {
-	path string
-	db   *sql.DB
-	conn *sql.Conn
-	// beside is a second connection, for checkpoints beside what the first one does.
-	beside   *sql.Conn
+	path     string
+	db       *sql.DB
+	conn     *sql.Conn
+	beside   *sql.Conn // for checkpoints while conn commits
 	database os.FileInfo
 	log      os.FileInfo
 	// migratedFrom is the version of the schema that was found, if it was an older one, else 0.
@@ -38,8 +37,7 @@ type store struct {
 	publishedLetter                  *sql.Stmt
 	oldestWebhooks, deleteWebhooks   *sql.Stmt
 	pageCount, freePages, passive    *sql.Stmt
-	// passiveBeside is passive on the connection beside.
-	passiveBeside *sql.Stmt
+	passiveBeside                    *sql.Stmt // passive, on beside
 }
 
 // openStore opens the database for writing and proves that it is as durable as the journal needs.
@@ -55,7 +53,7 @@ func openStore(ctx context.Context, path string) (_ *store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	db.SetMaxOpenConns(2)
+	db.SetMaxOpenConns(2) // conn and beside
 	s := &store{path: path, db: db}
 	defer func() {
 		if err != nil {
@@ -186,7 +184,7 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.deleteWebhooks, `DELETE FROM webhooks WHERE seq <= ?`},
 		{&s.pageCount, "PRAGMA page_count"},
 		{&s.freePages, "PRAGMA freelist_count"},
-		{&s.passive, "PRAGMA wal_checkpoint(PASSIVE)"},
+		{&s.passive, checkpointBeside},
 	} {
 		stmt, err := s.conn.PrepareContext(ctx, p.query)
 		if err != nil {
@@ -202,7 +200,7 @@ func (s *store) prepareBeside(ctx context.Context) (err error) {
 	if s.beside, err = s.db.Conn(ctx); err != nil {
 		return err
 	}
-	if s.passiveBeside, err = s.beside.PrepareContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)"); err == nil {
+	if s.passiveBeside, err = s.beside.PrepareContext(ctx, checkpointBeside); err == nil {
 		s.prepared = append(s.prepared, s.passiveBeside)
 	}
 	return err

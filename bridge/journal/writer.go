@@ -39,8 +39,8 @@ type writer struct {
 	// frames is how many pages went to the log since the last checkpoint began, logExcess the log's size beyond walKeep.
 	frames    int64
 	logExcess int64
-	// checkpointing is a checkpoint under way beside the writer, or nil.
-	checkpointing <-chan checkpointOutcome
+	// checkpointing tells what became of the checkpoint under way beside the writer; nil: there is none.
+	checkpointing <-chan error
 	// appended is room for what a transaction appends.
 	appended []Webhook
 	// uncounted is how many bytes of pages were written since the journal's bytes were counted.
@@ -237,6 +237,9 @@ func (w *writer) run(ctx context.Context) {
 	defer ticker.Stop()
 	tick := func() {
 		w.cleaning.sweep = true
+		if w.inDoubt == nil {
+			w.refreshUsed(ctx) // for whoever looks at the size of a journal that little is written to
+		}
 		if w.logExcess > 0 {
 			w.frames = checkpointFrames
 		}
@@ -273,8 +276,8 @@ func (w *writer) run(ctx context.Context) {
 			select {
 			case <-ticker.C:
 				tick()
-			case o := <-w.checkpointing:
-				w.tookCheckpoint(ctx, o)
+			case err := <-w.checkpointing:
+				w.tookCheckpoint(ctx, err)
 			default:
 			}
 			continue
@@ -283,8 +286,8 @@ func (w *writer) run(ctx context.Context) {
 		case <-w.queue.wake:
 		case <-ticker.C:
 			tick()
-		case o := <-w.checkpointing:
-			w.tookCheckpoint(ctx, o)
+		case err := <-w.checkpointing:
+			w.tookCheckpoint(ctx, err)
 		}
 	}
 }
