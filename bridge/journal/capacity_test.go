@@ -318,6 +318,45 @@ func retentionInManySteps(t *testing.T) {
 	require.NoError(t, sound(t.Context(), j))
 }
 
+// A clock that was ahead for long leaves very many webhooks from the future, and the search for what came after them takes steps.
+func TestVeryManyFromTheFutureGoWithWhatCameAfter(t *testing.T) {
+	synctest.Test(t, veryManyFromTheFuture)
+}
+
+func veryManyFromTheFuture(t *testing.T) {
+	now := &clock{now: at()}
+	j := open(t, Options{Now: now.Now, Retention: time.Hour})
+	const total = 2*maxScannedWebhooks + 7
+	var wg sync.WaitGroup
+	for part := range maxBatchRequests {
+		wg.Go(func() {
+			for i := part; i < total; i += maxBatchRequests {
+				w := webhook(fmt.Sprint(i))
+				w.ReceivedAt = at().Add(1000 * time.Hour)
+				if _, err := j.Append(context.Background(), w); err != nil {
+					t.Errorf("append: %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, j.Advance(t.Context(), "nats", total))
+	now.set(at().Add(2 * time.Hour))
+	sweep(t)
+	require.EqualValues(t, total, j.stored(), "nothing came after them, and their time has not come")
+
+	after := webhook("after")
+	after.ReceivedAt = at().Add(2 * time.Hour)
+	mustAppend(t, j, after)
+	require.NoError(t, j.Advance(t.Context(), "nats", total+1))
+	sweep(t)
+	require.EqualValues(t, total+1, j.stored(), "what came after them is young")
+	now.set(at().Add(4 * time.Hour))
+	sweep(t)
+	require.Zero(t, j.stored())
+	require.NoError(t, sound(t.Context(), j))
+}
+
 func TestWithoutSinksNothingIsDelivered(t *testing.T) {
 	synctest.Test(t, withoutSinksNothingIsDelivered)
 }
