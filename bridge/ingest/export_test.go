@@ -7,3 +7,10 @@ func SetClock(c *Certificates, now func() time.Time) {
 	c.now = now
 	c.start = now()
 }
+
+// BodyBytes returns how much memory the bodies of all webhooks in flight have.
+func (h *Handler) BodyBytes() int64 {
+	h.places.mu.Lock()
+	defer h.places.mu.Unlock()
+	return h.places.bytes
+}
