@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,9 +41,6 @@ const (
 	minConnections        = 256
 	opsConnections        = 64
 )
-
-// crowd is how many webhooks for each processor are being checked and stored when they count as crowding in.
-const crowd = 8
 
 // Options of an App. Config is required and must have passed Validate.
 type Options struct {
@@ -199,7 +195,7 @@ func (a *App) openSinks(context.Context) error {
 		if a.queue != nil {
 			d.Queue, d.Optional = a.queue, !c.Required
 		} else {
-			d.Journal, d.Crowded = a.journal, a.crowded()
+			d.Journal, d.Arriving = a.journal, func() int { return a.handler.Working() }
 		}
 		dispatcher, err := delivery.New(d)
 		if err != nil {
@@ -208,13 +204,6 @@ func (a *App) openSinks(context.Context) error {
 		a.dispatchers = append(a.dispatchers, dispatcher)
 	}
 	return a.deliverBacklog()
-}
-
-// crowded returns what tells whether more webhooks have arrived than the processors take at once. That may be called once
-// all parts are there.
-func (a *App) crowded() func() bool {
-	limit := crowd * runtime.GOMAXPROCS(0)
-	return func() bool { return a.handler.Working() > limit }
 }
 
 // lockDataDir keeps other bridges out of the data directory while there is no journal to do so.

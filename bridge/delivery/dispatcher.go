@@ -84,7 +84,8 @@ type loop struct {
 	letters    letters
 	replay     *replay // under way, or nil
 	guests     Options // for batches that are not live
-	modest     Options // for batches while webhooks crowd in
+	paced      Options // for batches while webhooks come in
+	pace       pace    // of the last batches
 
 	published   chan outcome
 	read        chan []parsed
@@ -169,7 +170,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		replayRead:  make(chan replayRead),
 		letters:     newLetters(),
 		guests:      guestOptions(d.o),
-		modest:      modestOptions(d.o),
+		paced:       pacedOptions(d.o),
 		rejections:  notice{message: d.words().rejected},
 		refusals:    notice{message: d.words().refused},
 		givings:     notice{message: "events that were given up are in the dead letters"},

@@ -49,9 +49,9 @@ type Options struct {
 	// Now is the clock for what is shown and stored. Waits are measured by the process's own clock, which nobody steps.
 	Now func() time.Time
 
-	// Crowded tells whether webhooks crowd in to be accepted, so that delivery leaves the processors to that for a while.
-	// It is called often, and by several dispatchers at once. Nil: they never do. It is for a Journal.
-	Crowded func() bool
+	// Arriving returns how many webhooks are being accepted at once just now, at most. While they are many, delivery leaves the
+	// processors to them. It is called often, and by several dispatchers at once. Nil: none are. It is for a Journal.
+	Arriving func() int
 
 	// GiveUpAfter is how long an event may fail, or be held behind one of its key that fails, until it becomes a dead
 	// letter (0: for ever).

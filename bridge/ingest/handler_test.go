@@ -404,8 +404,9 @@ func TestInFlightLimit(t *testing.T) {
 	t.Parallel()
 	g := newGate()
 	now := time.Now()
-	stopped := func() time.Time { return now } // so that no body takes long
-	e := start(t, setup{options: ingest.Options{MaxInFlight: 2, Now: stopped}, inTheWay: g.pass})
+	var passed atomic.Int64
+	clock := func() time.Time { return now.Add(time.Duration(passed.Load())) } // it stands, so that no body takes long
+	e := start(t, setup{options: ingest.Options{MaxInFlight: 2, Now: clock}, inTheWay: g.pass})
 	inFlight := func() float64 { return e.gathered(t, "fnbridge_webhooks_in_flight", "") }
 
 	stored := e.dial(t)
@@ -432,6 +433,8 @@ func TestInFlightLimit(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, reading.receive(t, "").status)
 	require.Equal(t, http.StatusAccepted, e.do(t, signed(t, "Svix", "msg_3", workflowPayload, time.Now())).status)
 	require.InDelta(t, 0, inFlight(), 0)
+	require.Equal(t, 1, e.handler.Working(), "as many as were at once just now")
+	passed.Store(int64(time.Second))
 	require.Zero(t, e.handler.Working())
 }
 

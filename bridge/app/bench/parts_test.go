@@ -51,9 +51,12 @@ func measureAccept(t *testing.T, b *bench, r *results) {
 		r.Floor = append(r.Floor, floor)
 		for _, c := range candidates {
 			wait := b.profile(t, c.bridge, "accept-"+c.row.Sink, b.Round)
+			stored, began := c.outlet.stored(t), time.Now()
 			rate := b.rate(t, c.sender)
+			delivered := per(float64(c.outlet.stored(t)-stored)/eventsEach, time.Since(began).Seconds())
 			wait()
 			c.row.Rates, c.row.Ratios = append(c.row.Rates, rate), append(c.row.Ratios, per(rate, floor))
+			c.row.Delivered = append(c.row.Delivered, delivered)
 			awaitStored(t, []outlet{c.outlet}, eventsEach*int(c.sender.numbers.Load()))
 		}
 	}

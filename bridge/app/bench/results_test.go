@@ -75,6 +75,7 @@ type acceptRow struct {
 	Sink        string    `json:"sink"`
 	Rates       []float64 `json:"webhooks_per_second"`
 	Ratios      []float64 `json:"of_floor"`
+	Delivered   []float64 `json:"delivered_meanwhile_webhooks_per_second"`
 	LatencyRate int       `json:"latency_at_webhooks_per_second"`
 	Latency     *latency  `json:"latency"`
 	SentLate    *latency  `json:"sent_late"`
