@@ -65,6 +65,9 @@ func (t Template) String() string { return t.text }
 // the parts of {route} go through it one by one and are then joined with dots.
 func (t Template) Expand(e Event, escape func(string) string) string {
 	if escape == nil {
+		if len(t.parts) == 1 && t.parts[0].placeholder == "partitionkey" { // nearly every key of a record
+			return e.PartitionKey
+		}
 		escape = func(s string) string { return s }
 	}
 	var b strings.Builder

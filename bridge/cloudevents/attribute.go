@@ -50,7 +50,7 @@ func (a attribute) headerName(prefix string) string {
 func (a attribute) isURI() bool { return a == attrSource || a == attrSubject }
 
 // attributes returns the values of e's attributes. Empty ones are absent.
-func attributes(e bridge.Event) [attrCount]string {
+func attributes(e *bridge.Event) [attrCount]string {
 	return [...]string{
 		attrSpecVersion:  specVersion,
 		attrID:           legal(e.ID),

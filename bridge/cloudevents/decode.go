@@ -94,7 +94,7 @@ func newEvent(values [attrCount]string, data []byte) (bridge.Event, error) {
 		WebhookID:    values[attrWebhookID],
 		Data:         data,
 	}
-	if err := complete(e); err != nil {
+	if err := complete(&e); err != nil {
 		return bridge.Event{}, fmt.Errorf("the message is no valid CloudEvent: %w", err)
 	}
 	if text := values[attrTime]; text != "" {

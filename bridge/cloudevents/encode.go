@@ -3,6 +3,7 @@ package cloudevents
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -19,25 +20,59 @@ import (
 //
 // The error says that e lacks an attribute that CloudEvents requires, or that f is none of the formats.
 func (f Format) Encode(e bridge.Event, prefix string) (headers []Header, body []byte, err error) {
+	return f.AppendEncode(nil, &e, prefix)
+}
+
+// AppendEncode is Encode, with the headers appended to dst. It does not keep e.
+func (f Format) AppendEncode(dst []Header, e *bridge.Event, prefix string) (headers []Header, body []byte, err error) {
+	if err := f.check(e); err != nil {
+		return nil, nil, err
+	}
 	switch f {
-	case Binary:
-		if err := complete(e); err != nil {
-			return nil, nil, err
-		}
-		return binaryHeaders(e, prefix), e.Data, nil
 	case Structured:
-		if err := complete(e); err != nil {
-			return nil, nil, err
-		}
-		return []Header{{contentTypeName, structuredContentType}}, appendStructured(nil, e), nil
+		return append(dst, Header{contentTypeName, structuredContentType}), appendStructured(nil, e), nil
 	case Plain:
-		return []Header{{contentTypeName, jsonContentType}}, e.Data, nil
+		return append(dst, Header{contentTypeName, jsonContentType}), e.Data, nil
 	default:
-		return nil, nil, fmt.Errorf("cannot encode an event as %s: no such format", f)
+		return appendBinaryHeaders(dst, e, prefix), e.Data, nil
 	}
 }
 
-func complete(e bridge.Event) error {
+// Bound returns how many headers Encode makes of e at most, and how many bytes their names, their values and the body have
+// together at most. It costs much less than Encode, and ends in the same errors.
+func (f Format) Bound(e *bridge.Event, prefix string) (headers, bytes int, err error) {
+	if err := f.check(e); err != nil {
+		return 0, 0, err
+	}
+	const growth = len("%00") // of a byte that is percent-encoded; JSON's escapes are shorter
+	bytes = len(contentTypeName) + len(structuredContentType) + len(e.Data)
+	if f == Plain {
+		return 1, bytes, nil
+	}
+	const time = len("2006-01-02T15:04:05.999999999Z")
+	values := len(specVersion) + len(e.ID) + len(e.Source) + len(e.Type) + len(e.Subject) + time + len(e.PartitionKey) + len(e.WebhookID)
+	const perName = len(`"partitionkey":"",`)
+	bytes += int(attrCount)*(perName+len(prefix)) + growth*values
+	if f == Structured {
+		const frame = len(`{"datacontenttype":"application/json","data":}`)
+		return 1, bytes + frame, nil
+	}
+	return int(attrCount) + 1, bytes, nil
+}
+
+// check tells whether e can be written in f.
+func (f Format) check(e *bridge.Event) error {
+	switch f {
+	case Binary, Structured:
+		return complete(e)
+	case Plain:
+		return nil
+	default:
+		return fmt.Errorf("cannot encode an event as %s: no such format", f)
+	}
+}
+
+func complete(e *bridge.Event) error {
 	switch "" {
 	case e.ID:
 		return errors.New("the event has no id, which CloudEvents requires")
@@ -50,8 +85,8 @@ func complete(e bridge.Event) error {
 	}
 }
 
-func binaryHeaders(e bridge.Event, prefix string) []Header {
-	headers := make([]Header, 0, attrCount+1)
+func appendBinaryHeaders(dst []Header, e *bridge.Event, prefix string) []Header {
+	headers := slices.Grow(dst, int(attrCount)+1)
 	for i, value := range attributes(e) {
 		if value == "" {
 			continue
@@ -66,7 +101,7 @@ func binaryHeaders(e bridge.Event, prefix string) []Header {
 }
 
 // appendStructured appends e in the JSON event format of CloudEvents 1.0.
-func appendStructured(dst []byte, e bridge.Event) []byte {
+func appendStructured(dst []byte, e *bridge.Event) []byte {
 	const (
 		before      = `{"specversion":"`
 		contentType = `,"datacontenttype":"` + jsonContentType + `"`

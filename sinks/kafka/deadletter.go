@@ -3,11 +3,9 @@ package kafka
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/fnbridge/fnbridge/bridge"
-	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 )
 
 // DeadLetterAddress returns the topic of the dead letters, and nothing when there is none.
@@ -39,13 +37,7 @@ func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLett
 }
 
 func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, withData bool) []error {
-	return s.letters.publish(ctx, len(letters), func(i int) (record, error) {
-		headers, body, err := s.opts.Format.EncodeDeadLetter(letters[i], cloudevents.KafkaPrefix, s.opts.Topic, withData)
-		if err != nil {
-			return record{}, bridge.Reject(fmt.Errorf("encoding the dead letter: %w", err))
-		}
-		return newRecord(s.key(letters[i].Event), headers, body), nil
-	})
+	return s.letters.publish(ctx, letterRecords{s.opts.Format, letters, s.opts.Topic, withData})
 }
 
 // CheckDeadLetters is Check for the topic of the dead letters: nil also when there is none. Events are published

@@ -140,13 +140,13 @@ func (s *Sink) Partition(e bridge.Event) int {
 	if t == nil {
 		return -1
 	}
-	return t.partitionOf(s.key(e))
+	return t.partitionOf(s.appendKey(nil, &e))
 }
 
-// key returns the record key of e. It is never nil: a record without a key would go to any partition,
-// one with an empty key always goes to the same.
-func (s *Sink) key(e bridge.Event) []byte {
-	return []byte(s.opts.Key.Expand(e, nil))
+// appendKey appends the record key of e to dst. A record always has one: without, it would go to any partition, and with
+// an empty one it always goes to the same.
+func (s *Sink) appendKey(dst []byte, e *bridge.Event) []byte {
+	return append(dst, s.opts.Key.Expand(*e, nil)...)
 }
 
 // Close ends the sink's connections and goroutines. Calls that are under way end with an error. It returns an

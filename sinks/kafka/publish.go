@@ -11,12 +11,11 @@ import (
 	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/fnbridge/fnbridge/bridge"
-	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 )
 
 const (
 	// A batch is kept below both, by an estimate that is never too low.
-	maxBatchRecords = 512
+	maxBatchRecords = 2048
 	maxBatchBytes   = 900_000
 
 	// What the record format adds at most: to a batch, to a record, to a header.
@@ -29,14 +28,17 @@ const (
 	maxRequestBytes = 100 << 20
 )
 
-// record is an event on its way to a partition. Its bytes are never changed or used again: after a
-// Produce that was given up, the library may still be reading them.
+// record is one of a call's records, on its way to a partition.
 type record struct {
-	index   int // of the event in its call
-	key     []byte
-	value   []byte
-	headers []kafkago.Header
-	size    int // estimate
+	index int // in the call
+	size  int // estimate
+}
+
+// call is one call of Publish, or of PublishDeadLetters.
+type call struct {
+	*Sink
+	content
+	results []error
 }
 
 // Publish stores events in the partitions of their keys, partitions in parallel, each in the order of events.
@@ -45,121 +47,102 @@ type record struct {
 // Order is Kafka's: within a partition. When a batch fails, the later events of its partition are not sent.
 // An event that the brokers can never store is rejected and holds back no other.
 func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
-	return s.publish(ctx, len(events), func(i int) (record, error) { return s.encode(events[i]) })
+	return s.publish(ctx, eventRecords{s.opts.Format, events})
 }
 
-func (s *Sink) encode(e bridge.Event) (record, error) {
-	headers, body, err := s.opts.Format.Encode(e, cloudevents.KafkaPrefix)
-	if err != nil {
-		return record{}, bridge.Reject(fmt.Errorf("encoding the event: %w", err))
-	}
-	return newRecord(s.key(e), headers, body), nil
-}
-
-// publish stores count records. encode makes each of them, but for its index, or says why it cannot.
-func (s *Sink) publish(ctx context.Context, count int, encode func(i int) (record, error)) []error {
-	results := make([]error, count)
-	if count == 0 {
-		return results
+// publish stores what content has.
+func (s *Sink) publish(ctx context.Context, content content) []error {
+	c := &call{Sink: s, content: content, results: make([]error, content.len())}
+	if len(c.results) == 0 {
+		return c.results
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timing.publish,
 		fmt.Errorf("not done within %v", s.timing.publish))
 	defer cancel()
 	topology, err := s.awaitTopology(ctx)
 	if err != nil {
-		for i := range results {
-			results[i] = mark(bridge.KindOf(err), err)
+		for i := range c.results {
+			c.results[i] = mark(bridge.KindOf(err), err)
 		}
-		return results
+		return c.results
 	}
 	var wg sync.WaitGroup
-	for partition, records := range s.records(count, encode, topology, results) {
-		wg.Go(func() { s.publishPartition(ctx, partition, records, results) })
+	for partition, records := range c.records(topology) {
+		wg.Go(func() { c.publishPartition(ctx, partition, records) })
 	}
 	wg.Wait()
-	return results
+	return c.results
 }
 
-// newRecord makes a record whose index is still to be set.
-func newRecord(key []byte, headers []cloudevents.Header, body []byte) record {
-	if body == nil {
-		body = []byte{} // a record without a value means that its key is deleted
-	}
-	r := record{key: key, value: body, headers: make([]kafkago.Header, len(headers))}
-	r.size = recordOverhead + len(r.key) + len(r.value)
-	for i, h := range headers {
-		r.headers[i] = kafkago.Header{Key: h.Name, Value: []byte(h.Value)}
-		r.size += headerOverhead + len(h.Name) + len(h.Value)
-	}
-	return r
-}
-
-// records encodes what is to be stored and sorts it by partition. What can never be stored gets its result at once.
-func (s *Sink) records(count int, encode func(i int) (record, error), t *topology, results []error) map[int][]record {
+// records sorts what is to be stored by partition. What can never be stored gets its result at once.
+func (c *call) records(t *topology) map[int][]record {
 	byPartition := make(map[int][]record)
-	for i := range count {
-		r, err := encode(i)
-		if err == nil {
-			err = s.checkSize(r)
-		}
+	var key []byte
+	for i := range c.results {
+		r, err := c.record(i)
 		if err != nil {
-			results[i] = err
+			c.results[i] = err
 			continue
 		}
-		r.index = i
-		partition := t.partitionOf(r.key)
+		key = c.appendKey(key[:0], c.event(i))
+		partition := t.partitionOf(key)
+		if byPartition[partition] == nil {
+			byPartition[partition] = make([]record, 0, len(c.results)-i) // most often there is one partition
+		}
 		byPartition[partition] = append(byPartition[partition], r)
 	}
 	return byPartition
 }
 
+// record returns the i-th record, or why it can never be stored.
+func (c *call) record(i int) (record, error) {
+	headers, bytes, err := c.bound(i)
+	if err != nil {
+		return record{}, err
+	}
+	e := c.event(i)
+	r := record{index: i, size: recordOverhead + headers*headerOverhead + bytes}
+	r.size += len(c.opts.Key.Expand(*e, nil))
+	return r, c.checkSize(r)
+}
+
 // checkSize rejects a record that no broker takes. Whether it is too large for the topic the broker judges: the limit
 // that the sink has read may have been raised since, and a reject is final.
-func (s *Sink) checkSize(r record) error {
+func (c *call) checkSize(r record) error {
 	if batchOverhead+r.size <= maxRequestBytes {
 		return nil
 	}
-	if size, err := s.batchSize(r); err == nil && size > maxRequestBytes {
+	if size, err := c.batchSize(r); err == nil && size > maxRequestBytes {
 		return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, and socket.request.max.bytes is %d",
-			s.place(), size, maxRequestBytes))
+			c.place(), size, maxRequestBytes))
 	}
 	return nil
 }
 
 // batchSize is the exact size of a batch with r alone, after compression, which is what brokers measure.
-func (s *Sink) batchSize(r record) (int64, error) {
+func (c *call) batchSize(r record) (int64, error) {
 	set := protocol.RecordSet{
 		Version:    2,
-		Attributes: protocol.Attributes(s.compression),
-		Records:    recordReader([]record{r}),
+		Attributes: protocol.Attributes(c.compression),
+		Records:    c.reader([]record{r}),
 	}
 	n, err := set.WriteTo(io.Discard)
 	const sizePrefix = 4
 	return n - sizePrefix, err
 }
 
-func recordReader(records []record) kafkago.RecordReader {
-	out := make([]kafkago.Record, len(records))
-	for i, r := range records {
-		// Without a time, a record gets that of its sending. The event's own may lie far off, and brokers
-		// delete and refuse by the record's time.
-		out[i] = kafkago.Record{Key: kafkago.NewBytes(r.key), Value: kafkago.NewBytes(r.value), Headers: r.headers}
-	}
-	return kafkago.NewRecordReader(out...)
-}
-
 // publishPartition sends the records of one partition, batch by batch.
-func (s *Sink) publishPartition(ctx context.Context, partition int, records []record, results []error) {
-	unlock, err := s.lanes.lock(ctx, partition, s.stopping)
+func (c *call) publishPartition(ctx context.Context, partition int, records []record) {
+	unlock, err := c.lanes.lock(ctx, partition, c.stopping)
 	if err != nil {
-		fail(records, results, bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err)))
+		c.fail(records, bridge.Retry(fmt.Errorf("%s: not sent: %w", c.partition(partition), err)))
 		return
 	}
 	defer unlock()
 	for len(records) > 0 {
-		n := s.batchLength(records)
-		if err := s.send(ctx, partition, records[:n], results); err != nil {
-			notSent(records[n:], results, err)
+		n := c.batchLength(records)
+		if err := c.send(ctx, partition, records[:n]); err != nil {
+			c.notSent(records[n:], err)
 			return
 		}
 		records = records[n:]
@@ -184,59 +167,59 @@ func (s *Sink) batchLength(records []record) int {
 // send stores one batch. A broker that refuses it for one of its records does not say which, so the batch is halved until
 // that one is alone; what comes before it is stored before what comes after. The error is a failure that is
 // not a record's own. It is in the results already.
-func (s *Sink) send(ctx context.Context, partition int, batch []record, results []error) error {
-	err := s.produce(ctx, partition, batch)
+func (c *call) send(ctx context.Context, partition int, batch []record) error {
+	err := c.produce(ctx, partition, batch)
 	switch {
 	case err == nil:
 		return nil
 	case isRecordFault(err) && len(batch) == 1:
-		results[batch[0].index] = s.rejected(partition, batch[0], err)
+		c.results[batch[0].index] = c.rejected(partition, batch[0], err)
 		return nil
 	case isRecordFault(err):
 		half := len(batch) / 2
-		if err := s.send(ctx, partition, batch[:half], results); err != nil {
-			notSent(batch[half:], results, err)
+		if err := c.send(ctx, partition, batch[:half]); err != nil {
+			c.notSent(batch[half:], err)
 			return err
 		}
-		return s.send(ctx, partition, batch[half:], results)
+		return c.send(ctx, partition, batch[half:])
 	}
-	fail(batch, results, err)
+	c.fail(batch, err)
 	return err
 }
 
 // rejected words why a broker will never store the record.
-func (s *Sink) rejected(partition int, r record, err error) error {
+func (c *call) rejected(partition int, r record, err error) error {
 	if errors.Is(err, kafkago.MessageSizeTooLarge) || errors.Is(err, kafkago.RecordListTooLarge) {
-		size, sizeErr := s.batchSize(r)
+		size, sizeErr := c.batchSize(r)
 		if sizeErr != nil {
 			size = int64(batchOverhead + r.size)
 		}
 		var known string
-		if limit := s.limits.maxBytes.Load(); limit > 0 && size > limit {
+		if limit := c.limits.maxBytes.Load(); limit > 0 && size > limit {
 			known = fmt.Sprintf(", and %s is %d", maxMessageBytes, limit)
 		}
 		return bridge.Reject(&failure{
-			text:  fmt.Sprintf("%s: the event is too large: %d bytes as it is sent%s: %s", s.partition(partition), size, known, inWords(err)),
+			text:  fmt.Sprintf("%s: the event is too large: %d bytes as it is sent%s: %s", c.partition(partition), size, known, inWords(err)),
 			cause: err,
 		})
 	}
-	return bridge.Reject(&failure{text: s.partition(partition) + ": the broker refuses the event: " + inWords(err), cause: err})
+	return bridge.Reject(&failure{text: c.partition(partition) + ": the broker refuses the event: " + inWords(err), cause: err})
 }
 
 // produce sends one batch once. The error is explained, except a record fault of the batch.
-func (s *Sink) produce(ctx context.Context, partition int, batch []record) error {
-	if err := s.refused(ctx); err != nil {
-		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
+func (c *call) produce(ctx context.Context, partition int, batch []record) error {
+	if err := c.refused(ctx); err != nil {
+		return bridge.Retry(fmt.Errorf("%s: not sent: %w", c.partition(partition), err))
 	}
-	g := s.keeper.generation.Load()
-	attempt, cancel := context.WithTimeout(ctx, s.timing.attempt)
+	g := c.keeper.generation.Load()
+	attempt, cancel := context.WithTimeout(ctx, c.timing.attempt)
 	defer cancel()
 	res, err := g.client.Produce(attempt, &kafkago.ProduceRequest{
-		Topic:        s.opts.Topic,
+		Topic:        c.opts.Topic,
 		Partition:    partition,
 		RequiredAcks: kafkago.RequireAll,
-		Records:      recordReader(batch),
-		Compression:  s.compression,
+		Records:      c.reader(batch),
+		Compression:  c.compression,
 	})
 	if err == nil {
 		err = answer(res)
@@ -245,23 +228,23 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 		return err
 	}
 	select {
-	case <-s.stopping:
-		return bridge.Retry(fmt.Errorf("%s: %w: %s", s.partition(partition), errClosed, inWords(err)))
+	case <-c.stopping:
+		return bridge.Retry(fmt.Errorf("%s: %w: %s", c.partition(partition), errClosed, inWords(err)))
 	default:
 	}
 	if ctx.Err() != nil {
-		return bridge.Retry(&failure{text: s.partition(partition) + ": given up while sending: " + context.Cause(ctx).Error(), cause: err})
+		return bridge.Retry(&failure{text: c.partition(partition) + ": given up while sending: " + context.Cause(ctx).Error(), cause: err})
 	}
 	if isStale(err) {
-		s.noteStale()
+		c.noteStale()
 	}
 	if isMissing(err) {
 		// The library says so of every failure to read metadata too.
-		if _, cause := g.describeTopic(attempt, s.opts.Topic); cause != nil && !isMissing(cause) {
+		if _, cause := g.describeTopic(attempt, c.opts.Topic); cause != nil && !isMissing(cause) {
 			err = cause
 		}
 	}
-	return explain(s.partition(partition), err)
+	return explain(c.partition(partition), err)
 }
 
 // refused tells why nothing is to be sent now.
@@ -299,16 +282,16 @@ func answer(res *kafkago.ProduceResponse) error {
 // partition names a partition in errors.
 func (s *Sink) partition(n int) string { return fmt.Sprintf("topic %q partition %d", s.opts.Topic, n) }
 
-func fail(records []record, results []error, err error) {
+func (c *call) fail(records []record, err error) {
 	for _, r := range records {
-		results[r.index] = err
+		c.results[r.index] = err
 	}
 }
 
 // notSent marks records that wait behind a failure of their partition. They keep its kind: what blocks it blocks them.
-func notSent(records []record, results []error, cause error) {
+func (c *call) notSent(records []record, cause error) {
 	if len(records) == 0 {
 		return
 	}
-	fail(records, results, mark(bridge.KindOf(cause), fmt.Errorf("not sent: an earlier batch failed: %w", cause)))
+	c.fail(records, mark(bridge.KindOf(cause), fmt.Errorf("not sent: an earlier batch failed: %w", cause)))
 }

@@ -212,9 +212,10 @@ func TestBatchesOfAPartitionKeepOrderAndBounds(t *testing.T) {
 func TestEstimateIsNeverTooLow(t *testing.T) {
 	s := open(t, []string{"127.0.0.1:1"})
 	for _, e := range append(events(3, 3), event(1<<60, strings.Repeat("k", 9000))) {
-		r, err := s.encode(e)
+		c := &call{Sink: s, content: eventRecords{s.opts.Format, []bridge.Event{e}}}
+		r, err := c.record(0)
 		require.NoError(t, err)
-		size, err := s.batchSize(r)
+		size, err := c.batchSize(r)
 		require.NoError(t, err)
 		require.LessOrEqual(t, size, int64(batchOverhead+r.size))
 	}
@@ -341,18 +342,32 @@ func TestAfterAFailureLaterBatchesOfThePartitionAreNotSent(t *testing.T) {
 				seen++
 				return seen == 2
 			}})
-			first, other := one(t, s, 0, 0, 3*maxBatchRecords), one(t, s, 1, 5000, 10)
+			first, other := one(t, s, 0, 0, 3*maxBatchRecords), one(t, s, 1, 10_000, 10)
+			batch := batchLength(t, s, first)
 			results := publish(t, s, slices.Concat(first, other))
-			requireStored(t, results[:maxBatchRecords])
-			requireKind(t, tt.kind, results[maxBatchRecords:3*maxBatchRecords])
-			require.NotContains(t, results[maxBatchRecords].Error(), "not sent")
-			require.ErrorContains(t, results[2*maxBatchRecords], "not sent")
-			requireStored(t, results[3*maxBatchRecords:])
+			requireStored(t, results[:batch])
+			requireKind(t, tt.kind, results[batch:len(first)])
+			require.NotContains(t, results[batch].Error(), "not sent")
+			require.ErrorContains(t, results[2*batch], "not sent")
+			requireStored(t, results[len(first):])
 
-			requireStored(t, publish(t, s, first[maxBatchRecords:]))
+			requireStored(t, publish(t, s, first[batch:]))
 			require.Equal(t, idsOf(first), ids(stored(t, c)[0]), "no batch overtook the one that failed")
 		})
 	}
+}
+
+// batchLength is how many of events, which have one partition, are sent at once.
+func batchLength(t *testing.T, s *Sink, events []bridge.Event) int {
+	t.Helper()
+	c := &call{Sink: s, content: eventRecords{s.opts.Format, events}}
+	records := make([]record, len(events))
+	for i := range records {
+		var err error
+		records[i], err = c.record(i)
+		require.NoError(t, err)
+	}
+	return c.batchLength(records)
 }
 
 func TestBrokerErrors(t *testing.T) {
