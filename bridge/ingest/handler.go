@@ -53,7 +53,7 @@ type Options struct {
 	// whose body has been coming for more than a second, or is answered 503. So it is when the bodies take more than
 	// 64 MiB, or four times MaxBody if that is more.
 	MaxInFlight int
-	// StoreTimeout bounds one Append. 0 is 10 s.
+	// StoreTimeout bounds one Append, to a fortieth. 0 is 10 s.
 	StoreTimeout time.Duration
 	// AnswerTimeout, if it is more than 0, ends an Append so long after the headers of its request arrived, too.
 	AnswerTimeout time.Duration
@@ -75,7 +75,7 @@ type Handler struct {
 	store        Store
 	maxBody      int64
 	places       places
-	storeTimeout time.Duration
+	deadlines    deadlines // of storing
 	answerWithin time.Duration
 	storedStatus int
 	logger       *slog.Logger
@@ -114,7 +114,7 @@ func New(o Options) (*Handler, error) {
 		events:       o.Events,
 		store:        o.Store,
 		maxBody:      orDefault(o.MaxBody, defaultMaxBody),
-		storeTimeout: orDefault(o.StoreTimeout, defaultStoreTimeout),
+		deadlines:    deadlines{within: orDefault(o.StoreTimeout, defaultStoreTimeout)},
 		answerWithin: o.AnswerTimeout,
 		storedStatus: orDefault(o.StoredStatus, http.StatusAccepted),
 		logger:       o.Logger,
@@ -275,11 +275,10 @@ func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
 
 // append stores w, whether or not its sender still waits. Its request arrived so long ago.
 func (h *Handler) append(ctx context.Context, w bridge.Webhook, ago time.Duration) (duplicate bool, err error) {
-	within := h.storeTimeout
-	if h.answerWithin > 0 {
-		within = min(within, h.answerWithin-ago)
+	if h.answerWithin == 0 {
+		return h.store.Append(h.deadlines.context(), w) //nolint:contextcheck // it does not end with its sender
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(h.deadlines.within, h.answerWithin-ago))
 	defer cancel()
 	return h.store.Append(ctx, w)
 }

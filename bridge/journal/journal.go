@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,6 +78,8 @@ type Journal struct {
 	space   space
 	changed broadcast
 	tail    tail
+	// appends has requests to use again, each with the writer's answer taken.
+	appends sync.Pool
 	// lettersChanged tells of dead letters that delivery has something to do with.
 	lettersChanged broadcast
 
@@ -206,12 +209,19 @@ func (j *Journal) Append(ctx context.Context, w Webhook) (duplicate bool, err er
 	if full := j.space.reserve(cost); full != nil {
 		return j.appendToFull(ctx, w.ID, full)
 	}
-	r := newRequest(kindAppend)
-	r.webhook, r.cost = w, cost
-	if err := j.submit(ctx, r); err != nil {
-		return false, err
+	r, pooled := j.appends.Get().(*request)
+	if !pooled {
+		r = newRequest(kindAppend)
 	}
-	return r.duplicate, nil
+	r.webhook, r.cost = w, cost
+	answered, err := j.await(ctx, r)
+	if !answered {
+		return false, err // the writer may still have it
+	}
+	duplicate = err == nil && r.duplicate
+	*r = request{kind: kindAppend, done: r.done}
+	j.appends.Put(r)
+	return duplicate, err
 }
 
 // appendToFull answers for a webhook that has no room: one that is there already needs none.
@@ -229,24 +239,30 @@ func (j *Journal) appendToFull(ctx context.Context, id string, full error) (dupl
 
 // submit gives r to the writer and waits for its answer.
 func (j *Journal) submit(ctx context.Context, r *request) error {
+	_, err := j.await(ctx, r)
+	return err
+}
+
+// await is submit, and tells whether the writer has answered, and so is done with r.
+func (j *Journal) await(ctx context.Context, r *request) (answered bool, err error) {
 	if err := ctx.Err(); err != nil {
 		j.space.release(r.cost)
-		return err
+		return false, err
 	}
 	if !j.queue.put(r) {
 		j.space.release(r.cost)
-		return ErrClosed
+		return false, ErrClosed
 	}
 	select {
 	case <-r.done:
-		return r.err
+		return true, r.err
 	case <-ctx.Done():
 		if r.stage.CompareAndSwap(queued, abandoned) {
 			j.queue.remove(r)
 			j.space.release(r.cost)
-			return ctx.Err()
+			return false, ctx.Err()
 		}
-		return fmt.Errorf("gave up waiting for the journal, which may still store it: %w", ctx.Err())
+		return false, fmt.Errorf("gave up waiting for the journal, which may still store it: %w", ctx.Err())
 	}
 }
 
