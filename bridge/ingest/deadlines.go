@@ -10,13 +10,12 @@ import (
 const deadlineShares = 40
 
 // deadlines makes contexts that end after some time, or a fortieth of it later. A context with a timer of its own for every
-// webhook was an eighth of what accepting one allocates. It is safe for concurrent use, and has no goroutines.
+// webhook was an eighth of what accepting one allocates. It is safe for concurrent use.
 type deadlines struct {
 	within time.Duration
 
 	mu      sync.Mutex
 	shared  context.Context //nolint:containedctx // it belongs to all the webhooks of a moment
-	cancel  func()          // of shared, which nobody ends early: its timer lets go of it
 	renewal time.Time
 }
 
@@ -26,7 +25,9 @@ func (d *deadlines) context() context.Context {
 	defer d.mu.Unlock()
 	if now := time.Now(); d.shared == nil || now.After(d.renewal) {
 		stretch := d.within / deadlineShares
-		d.shared, d.cancel = context.WithTimeout(context.Background(), d.within+stretch)
+		ctx, cancel := context.WithTimeout(context.Background(), d.within+stretch)
+		context.AfterFunc(ctx, cancel) // nobody ends it early
+		d.shared = ctx
 		d.renewal = now.Add(stretch)
 	}
 	return d.shared
