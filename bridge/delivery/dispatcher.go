@@ -79,7 +79,7 @@ type loop struct {
 	window     window
 	partitions map[int]*partition
 	keys       map[string]*keyLane
-	sources    []*source // read, with events left to take; oldest first
+	sources    sources
 	health     health
 	letters    letters
 	replay     *replay // under way, or nil
@@ -263,7 +263,7 @@ func (l *loop) stop() error {
 			l.tookReplay(r)
 		}
 	}
-	for _, s := range l.sources {
+	for _, s := range l.sources.list {
 		s.stop()
 	}
 	l.rejections.sayRest(l)
@@ -289,8 +289,8 @@ func (l *loop) advanceLast(ctx context.Context) error {
 
 // fill takes events from the webhooks that have been read into the lanes, as far as the window has room.
 func (l *loop) fill() {
-	for len(l.sources) > 0 && l.window.room(&l.o) {
-		s := l.sources[0]
+	for l.sources.len() > 0 && l.window.room(&l.o) {
+		s := l.sources.next()
 		var e *bridge.Event
 		if s.webhook.withdrawn() {
 			s.letGo(&l.o)
@@ -301,8 +301,7 @@ func (l *loop) fill() {
 			s.webhook.exhausted = true
 			s.stop()
 			l.tellDone(s.webhook)
-			l.sources[0] = nil
-			l.sources = l.sources[1:]
+			l.sources.remove()
 			continue
 		}
 		if l.refusesBehindProbe(e, s.webhook) {
@@ -318,7 +317,7 @@ func (l *loop) fill() {
 
 // startRead reads on when little is left of what has been read. The goroutine waits for webhooks to come if there are none.
 func (l *loop) startRead(ctx context.Context) {
-	if l.reading || len(l.sources) > readAhead || !l.window.room(&l.o) || l.window.span() >= int64(l.o.WindowWebhooks) {
+	if l.reading || l.sources.len() > readAhead || !l.window.room(&l.o) || l.window.span() >= int64(l.o.WindowWebhooks) {
 		return
 	}
 	l.reading = true
@@ -388,7 +387,7 @@ func (l *loop) took(entries []parsed) {
 		}
 		s := sourceOf(p, l.o.Events)
 		l.window.add(s.webhook)
-		l.sources = append(l.sources, s)
+		l.sources.add(s)
 	}
 	l.noteOldest()
 }

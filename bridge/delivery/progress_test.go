@@ -3,6 +3,7 @@ package delivery
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,4 +62,37 @@ func TestEventsThatNeverGetThroughHoldUpNoOtherKey(t *testing.T) {
 			last[e.PartitionKey] = e.Function
 		}
 	})
+}
+
+// Whoever waits for a small webhook must not wait for all of the large one that came just before it.
+func TestAPayloadOfManyFunctionsHoldsUpNoOtherKey(t *testing.T) {
+	const window = 128
+	functions := make([]string, 1000)
+	for i := range functions {
+		functions[i] = fmt.Sprintf("fn%04d", i)
+	}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: newScriptedSink(), log: &records{}}
+	f.accept("large", functions...)
+	f.accept("small", "a", "b")
+	f.accept("large", "again")
+	f.accept("alike", functions...)
+	const more = 2000
+	for i := range more {
+		f.accept(fmt.Sprintf("later%d", i), "a")
+	}
+	f.run(func(o *Options) { o.WindowEvents = window })
+	events := f.sink.await(t, count(2*len(functions)+3+more))
+
+	var order []string
+	byKey := map[string][]string{}
+	for _, e := range events {
+		order = append(order, e.PartitionKey)
+		byKey[e.PartitionKey] = append(byKey[e.PartitionKey], e.Function)
+	}
+	require.Equal(t, append(slices.Clone(functions), "again"), byKey["large"])
+	require.Equal(t, functions, byKey["alike"])
+	require.Equal(t, []string{"a", "b"}, byKey["small"])
+	require.Less(t, slices.Index(order, "small"), window)
+	require.Less(t, slices.Index(order, "alike"), window)
+	require.Equal(t, fmt.Sprintf("later%d", more-1), order[len(order)-1], "those that come later do not hold up the large ones either")
 }

@@ -251,7 +251,7 @@ func (l *loop) tookReplay(p replayRead) {
 // liveIdle tells whether live events have no room in the lanes, or are all there but for what the next read brings.
 func (l *loop) liveIdle() bool {
 	return !l.window.room(&l.o) || l.window.span() >= int64(l.o.WindowWebhooks) ||
-		(len(l.sources) == 0 && l.o.Journal.Head()-l.window.read < readWebhooks)
+		(l.sources.len() == 0 && l.o.Journal.Head()-l.window.read < readWebhooks)
 }
 
 // fillReplay takes a portion of a replay's events into the lanes, and tells whether there is more to take at once.

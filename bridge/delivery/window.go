@@ -1,11 +1,8 @@
 package delivery
 
 import (
-	"iter"
 	"slices"
 	"time"
-
-	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // webhook is one journal entry whose events are on their way.
@@ -25,49 +22,6 @@ type webhook struct {
 func (w *webhook) withdrawn() bool { return w.part != nil && w.part.gone.Load() }
 
 func (w *webhook) done() bool { return w.exhausted && w.open == 0 }
-
-// source yields a webhook's events one by one, so that a payload with very many costs no more memory than the window.
-type source struct {
-	webhook *webhook
-	index   int // of the next event
-	// ready are the events of a small webhook, which are there already; of others pull makes the next one.
-	ready []bridge.Event
-	pull  func() (bridge.Event, bool)
-	end   func() // of pull
-}
-
-func newSource(w *webhook, events iter.Seq[bridge.Event]) *source {
-	pull, end := iter.Pull(events)
-	return &source{webhook: w, pull: pull, end: end}
-}
-
-// readySource yields events that are there already, and stay as they are.
-func readySource(w *webhook, events []bridge.Event) *source {
-	return &source{webhook: w, ready: events}
-}
-
-// next returns the next event, and nil when there is none.
-func (s *source) next() *bridge.Event {
-	if s.pull != nil {
-		if e, ok := s.pull(); ok {
-			return &e
-		}
-		return nil
-	}
-	if len(s.ready) == 0 {
-		return nil
-	}
-	e := &s.ready[0]
-	s.ready = s.ready[1:]
-	return e
-}
-
-// stop ends a source, of which not every event need have been taken.
-func (s *source) stop() {
-	if s.end != nil {
-		s.end()
-	}
-}
 
 // window holds what has been read from the journal and is not finished, oldest first. It is what bounds memory, and
 // how far delivery runs ahead of an event that does not get through.

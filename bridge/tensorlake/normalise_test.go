@@ -571,6 +571,7 @@ func FuzzParse(f *testing.F) {
 			requireValidEvent(t, e)
 			require.LessOrEqual(t, len(e.Data), 2*len(body)+200)
 			events = append(events, e)
+			require.Equal(t, events[0].PartitionKey, e.PartitionKey, "delivery relies on it")
 		}
 		require.Len(t, events, p.Len(o))
 		require.Equal(t, events, append([]bridge.Event(nil), slices.Collect(p.Events(w, o))...), "the same each time")

@@ -1,0 +1,136 @@
+package delivery
+
+import (
+	"iter"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+const (
+	// openSources is how many webhooks are taken from by turns: the more, the more keys a sink has to store at once, and the
+	// more webhooks are sent again after a crash.
+	openSources = 32
+	// turnEvents is how many events a webhook gives in its turn.
+	turnEvents = 16
+)
+
+// source yields a webhook's events one by one, so that a payload with very many costs no more memory than the window.
+type source struct {
+	webhook *webhook
+	index   int // of the next event
+	// ready are the events of a small webhook, which are there already; of others pull makes the next one.
+	ready []bridge.Event
+	pull  func() (bridge.Event, bool)
+	end   func()        // of pull
+	ahead *bridge.Event // made, and not yet taken
+}
+
+func newSource(w *webhook, events iter.Seq[bridge.Event]) *source {
+	pull, end := iter.Pull(events)
+	return &source{webhook: w, pull: pull, end: end}
+}
+
+// readySource yields events that are there already, and stay as they are.
+func readySource(w *webhook, events []bridge.Event) *source {
+	return &source{webhook: w, ready: events}
+}
+
+// next returns the next event, and nil when there is none.
+func (s *source) next() *bridge.Event {
+	if e := s.ahead; e != nil {
+		s.ahead = nil
+		return e
+	}
+	return s.produce()
+}
+
+func (s *source) produce() *bridge.Event {
+	if s.pull != nil {
+		if e, ok := s.pull(); ok {
+			return &e
+		}
+		return nil
+	}
+	if len(s.ready) == 0 {
+		return nil
+	}
+	e := &s.ready[0]
+	s.ready = s.ready[1:]
+	return e
+}
+
+// stop ends a source, of which not every event need have been taken.
+func (s *source) stop() {
+	if s.end != nil {
+		s.end()
+	}
+}
+
+// peek returns the event that next will return, and nil when there is none.
+func (s *source) peek() *bridge.Event {
+	if s.ahead == nil {
+		s.ahead = s.produce()
+	}
+	return s.ahead
+}
+
+// sources are the webhooks that have been read and have events left to take, oldest first. Those of many events take
+// turns: one with very many does not hold up the others, and a sink that stores the events of a key one after the other
+// has many keys at once. Webhooks of one key do not: each begins when the one before has ended.
+type sources struct {
+	list   []*source
+	turn   int // the index of the one whose turn it is
+	taken  int // how many events it was asked for in it
+	served int // turns in this round
+}
+
+func (s *sources) add(source *source) { s.list = append(s.list, source) }
+
+func (s *sources) len() int { return len(s.list) }
+
+// next returns the source to take one event from, and nil when there is none. One that has ended is to be removed.
+func (s *sources) next() *source {
+	if len(s.list) == 0 {
+		return nil
+	}
+	if s.taken == turnEvents {
+		s.pass(1)
+	}
+	for s.turn > 0 && s.waits(s.turn) {
+		s.pass(1)
+	}
+	s.taken++
+	return s.list[s.turn]
+}
+
+// remove takes out the source that next returned last.
+func (s *sources) remove() {
+	copy(s.list[1:s.turn+1], s.list[:s.turn])
+	s.list[0] = nil
+	s.list = s.list[1:]
+	s.pass(0)
+}
+
+// pass gives the turn to the source that is so many places on. A round has an end even if sources are removed all the
+// while, so that those at the front have their turn again.
+func (s *sources) pass(places int) {
+	s.taken = 0
+	s.turn += places
+	if s.served++; s.served >= openSources || s.turn >= min(len(s.list), openSources) {
+		s.turn, s.served = 0, 0
+	}
+}
+
+// waits tells whether a source before the i-th has events of the same key, and that one has not begun.
+func (s *sources) waits(i int) bool {
+	if s.list[i].index > 0 {
+		return false
+	}
+	first := s.list[i].peek()
+	for _, before := range s.list[:i] {
+		if e := before.peek(); first != nil && e != nil && e.PartitionKey == first.PartitionKey {
+			return true
+		}
+	}
+	return false
+}
