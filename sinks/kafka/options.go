@@ -144,23 +144,6 @@ func checkAddress(address string) error {
 	return nil
 }
 
-func compressionOf(name string) (kafkago.Compression, error) {
-	switch name {
-	case "", "none":
-		return 0, nil
-	case "gzip":
-		return kafkago.Gzip, nil
-	case "snappy":
-		return kafkago.Snappy, nil
-	case "lz4":
-		return kafkago.Lz4, nil
-	case "zstd":
-		return kafkago.Zstd, nil
-	default:
-		return 0, fmt.Errorf("COMPRESSION is %q: use none, gzip, snappy, lz4 or zstd", name)
-	}
-}
-
 func (o *Options) checkTLS() (*tlsFiles, error) {
 	var problems []error
 	if !o.TLS {
