@@ -48,7 +48,7 @@ func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, 
 	return s.publish(ctx, publication{
 		events:  events,
 		prepare: s.prepareLetters,
-		message: func(i int, session *session) (*natsgo.Msg, int, error) {
+		message: func(i int, session *session, _ *spare) (*natsgo.Msg, int, error) {
 			return s.letter(letters[i], session, withData)
 		},
 		letters: true,
@@ -74,9 +74,8 @@ func (s *Sink) letter(l bridge.DeadLetter, session *session, withData bool) (*na
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the dead letter: %w", err))
 	}
-	msg := newMessage(s.o.DeadLetter, headers, body)
-	msg.Header[natsjs.MsgIDHeader] = []string{s.letterID(l)}
-	return sized(msg, session)
+	headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: s.letterID(l)})
+	return sized(&natsgo.Msg{Subject: s.o.DeadLetter, Data: body, Header: newHeader(headers)}, headers, session)
 }
 
 // letterID returns the Nats-Msg-Id of a dead letter: the same when it is published again after a crash, another when

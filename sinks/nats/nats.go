@@ -72,7 +72,7 @@ type Options struct {
 const (
 	defaultAckTimeout = 5 * time.Second
 	// maxInFlight is how many events of all calls together wait for their acknowledgement.
-	maxInFlight = 512
+	maxInFlight = 1024
 	// callTimeouts, times the timeout of one acknowledgement, is when a call of Publish stops sending more, so that it
 	// ends although a server is very slow.
 	callTimeouts = 6

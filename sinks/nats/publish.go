@@ -40,9 +40,16 @@ type publication struct {
 	// prepare returns the session to publish in. Its error is classified, and so is that of message, which makes the
 	// message of the i-th event.
 	prepare func(ctx context.Context) (*session, error)
-	message func(i int, session *session) (*natsgo.Msg, int, error)
+	message func(i int, session *session, spare *spare) (*natsgo.Msg, int, error)
 	// letters says that they are dead letters, which another stream than the events' may take.
 	letters bool
+}
+
+// spare is what messages that have been acknowledged leave to those that are still to be made: the headers of one take a
+// good part of its memory. The zero spare is ready to use.
+type spare struct {
+	encoded []cloudevents.Header
+	headers []natsgo.Header
 }
 
 // call is one call of Publish. Its own goroutine sends and takes the landings.
@@ -59,6 +66,7 @@ type call struct {
 	messages []*natsgo.Msg // in flight, by index of the event; nil otherwise
 	// halted is why nothing more is sent.
 	halted error
+	spare  spare
 
 	mu       sync.Mutex
 	results  []error
@@ -72,7 +80,9 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 	return s.publish(ctx, publication{
 		events:  events,
 		prepare: func(ctx context.Context) (*session, error) { return s.prepare(ctx, events) },
-		message: func(i int, session *session) (*natsgo.Msg, int, error) { return s.message(events[i], session) },
+		message: func(i int, session *session, spare *spare) (*natsgo.Msg, int, error) {
+			return s.message(&events[i], session, spare)
+		},
 	})
 }
 
@@ -133,7 +143,7 @@ func (s *Sink) anyTooLarge(events []bridge.Event, session *session) bool {
 		if int64(len(e.Data)) < limit/2 {
 			return false // to spare the work, since what is beside the data is small
 		}
-		_, _, err := s.message(e, session)
+		_, _, err := s.message(&e, session, &spare{})
 		return errors.Is(err, errTooLarge)
 	})
 }
@@ -229,7 +239,7 @@ func (c *call) pop() int {
 // send sends one event, for which the call holds a slot.
 func (c *call) send(i int) {
 	s := c.sink
-	msg, size, err := c.message(i, c.session)
+	msg, size, err := c.message(i, c.session, &c.spare)
 	if err != nil {
 		<-s.slots
 		c.settle(i, err)
@@ -250,32 +260,55 @@ func (c *call) send(i int) {
 }
 
 // message makes the message for e. Its error is classified.
-func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, error) {
-	headers, body, err := s.o.Format.Encode(e, cloudevents.NATSPrefix)
+func (s *Sink) message(e *bridge.Event, session *session, spare *spare) (*natsgo.Msg, int, error) {
+	headers, body, err := s.o.Format.AppendEncode(spare.encoded[:0], e, cloudevents.NATSPrefix)
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the message: %w", err))
 	}
-	msg := newMessage(subjectOf(s.o.Subject, e), headers, body)
 	if e.ID != "" {
-		msg.Header[natsjs.MsgIDHeader] = []string{messageID(e.ID)}
+		headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: messageID(e.ID)})
 	}
-	msg.Header[natsjs.ExpectedStreamHeader] = []string{s.o.Stream}
-	return sized(msg, session)
+	headers = append(headers, cloudevents.Header{Name: natsjs.ExpectedStreamHeader, Value: s.o.Stream})
+	spare.encoded = headers
+	return sized(&natsgo.Msg{Subject: subjectOf(s.o.Subject, *e), Data: body, Header: spare.header(headers)}, headers, session)
 }
 
-func newMessage(subject string, headers []cloudevents.Header, body []byte) *natsgo.Msg {
-	msg := &natsgo.Msg{Subject: subject, Data: body, Header: make(natsgo.Header, len(headers)+2)}
+// header returns headers as the library takes them.
+func (s *spare) header(headers []cloudevents.Header) natsgo.Header {
+	if last := len(s.headers) - 1; last >= 0 {
+		used := s.headers[last]
+		s.headers = s.headers[:last]
+		for _, h := range headers {
+			values, ok := used[h.Name]
+			if !ok {
+				values = make([]string, 1)
+				used[h.Name] = values
+			}
+			values[0] = h.Value
+		}
+		if len(used) == len(headers) { // nothing is left of the message before
+			return used
+		}
+	}
+	return newHeader(headers)
+}
+
+func newHeader(headers []cloudevents.Header) natsgo.Header {
+	header := make(natsgo.Header, len(headers))
 	values := make([]string, len(headers)) // one allocation for all
 	for i, h := range headers {
 		values[i] = h.Value
-		msg.Header[h.Name] = values[i : i+1 : i+1]
+		header[h.Name] = values[i : i+1 : i+1]
 	}
-	return msg
+	return header
 }
 
-// sized returns msg with its size, and rejects one that the session's server does not take.
-func sized(msg *natsgo.Msg, session *session) (*natsgo.Msg, int, error) {
-	headerSize := headerBytes(msg.Header)
+// sized returns msg, which has headers, with its size, and rejects one that the session's server does not take.
+func sized(msg *natsgo.Msg, headers []cloudevents.Header, session *session) (*natsgo.Msg, int, error) {
+	headerSize := headerFrame
+	for _, h := range headers {
+		headerSize += len(h.Name) + len(h.Value) + headerLine
+	}
 	if headerSize > maxHeader {
 		return nil, 0, bridge.Reject(fmt.Errorf("the message's headers have %d bytes, and JetStream allows %d", headerSize, maxHeader))
 	}
@@ -286,12 +319,18 @@ func sized(msg *natsgo.Msg, session *session) (*natsgo.Msg, int, error) {
 	return msg, size, nil
 }
 
+// What headers take in the protocol beside their names and values: together, and each.
+const (
+	headerFrame = len("NATS/1.0\r\n") + len("\r\n")
+	headerLine  = len(": ") + len("\r\n")
+)
+
 // headerBytes is the size of headers in the protocol.
 func headerBytes(h natsgo.Header) int {
-	size := len("NATS/1.0\r\n") + len("\r\n")
+	size := headerFrame
 	for name, values := range h {
 		for _, value := range values {
-			size += len(name) + len(": ") + len(value) + len("\r\n")
+			size += len(name) + len(value) + headerLine
 		}
 	}
 	return size
@@ -345,6 +384,7 @@ func (c *call) landed(l landing) {
 	c.messages[l.index] = nil
 	if l.err == nil {
 		c.acks++
+		c.spare.headers = append(c.spare.headers, msg.Header) // the library is done with it
 		if !c.letters {
 			s.stream.answered()
 		}
