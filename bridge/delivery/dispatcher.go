@@ -170,7 +170,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		replayRead:  make(chan replayRead),
 		letters:     newLetters(),
 		guests:      guestOptions(d.o),
-		paced:       pacedOptions(d.o),
+		paced:       d.o,
 		rejections:  notice{message: d.words().rejected},
 		refusals:    notice{message: d.words().refused},
 		givings:     notice{message: "events that were given up are in the dead letters"},

@@ -13,11 +13,11 @@ const (
 	sharedArrivals = 4
 	// While so many are, they crowd in, and delivery yields: it takes a small part of the time.
 	crowdArrivals = 40
-	// pacedEvents is the most events of a batch then, as long as delivery is not behind.
-	pacedEvents = 128
-	// behindAge is how long the oldest webhook has waited when delivery is behind, and batches have their full size again, and
-	// yieldingAge when delivery yields no longer.
-	behindAge   = time.Second
+	// pacedEvents is the most events of a batch then. Twice as many are for each fallingBehind that the oldest webhook has
+	// waited while delivery shares: the batches stay as small as it can keep up with.
+	pacedEvents   = 128
+	fallingBehind = 250 * time.Millisecond
+	// yieldingAge is how long the oldest webhook has waited when delivery yields no longer.
 	yieldingAge = 10 * time.Second
 )
 
@@ -61,11 +61,21 @@ func (l *loop) mayStart(now time.Time) (batches int, limits *Options, until time
 		return math.MaxInt, &l.o, time.Time{}
 	case now.Before(l.restUntil):
 		return 0, nil, l.restUntil
-	case l.pace == sharing && age >= behindAge:
-		return 1, &l.o, time.Time{}
 	default:
+		l.paced.BatchEvents = l.pace.events(age, &l.o)
 		return 1, &l.paced, time.Time{}
 	}
+}
+
+// events is the most events of a batch when the oldest webhook has waited for age.
+func (p pace) events(age time.Duration, o *Options) int {
+	most := pacedEvents
+	if p == sharing {
+		for ; age >= fallingBehind && most < o.BatchEvents; age -= fallingBehind {
+			most *= 2
+		}
+	}
+	return min(most, o.BatchEvents)
 }
 
 // paceOf returns the pace for now, when the oldest webhook has waited for age.
@@ -90,12 +100,6 @@ func (l *loop) waited() time.Duration {
 		return 0
 	}
 	return l.o.Now().Sub(oldest)
-}
-
-// pacedOptions are those for batches while webhooks come in.
-func pacedOptions(o Options) Options {
-	o.BatchEvents = min(o.BatchEvents, pacedEvents)
-	return o
 }
 
 // begun notes that as many batches have begun as may, and returns when the next one may at the latest. It may sooner when this one

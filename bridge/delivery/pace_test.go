@@ -16,7 +16,7 @@ func TestASinkRestsAfterABatchWhileWebhooksComeIn(t *testing.T) {
 	shared, yielded := settled.Add(2*time.Millisecond), settled.Add(18*time.Millisecond)
 	const few, some, crowd = sharedArrivals - 1, sharedArrivals, crowdArrivals
 	const all, one, none = math.MaxInt, 1, 0
-	short := pacedOptions(Options{BatchEvents: 4096}).BatchEvents
+	const short, full = pacedEvents, 32 * pacedEvents
 	for name, c := range map[string]struct {
 		arriving int // for each processor
 		now      time.Time
@@ -26,21 +26,22 @@ func TestASinkRestsAfterABatchWhileWebhooksComeIn(t *testing.T) {
 		events   int
 		until    time.Time
 	}{
-		"few":                                 {arriving: few, now: settled, batches: all, events: 4096},
+		"few":                                 {arriving: few, now: settled, batches: all, events: full},
 		"some":                                {arriving: some, now: settled, batches: none, until: shared},
 		"some, and rested":                    {arriving: some, now: shared, batches: one, events: short},
-		"some, and the sink is behind":        {arriving: some, now: shared, received: shared.Add(-behindAge), batches: one, events: 4096},
+		"some, and the sink falls behind":     {arriving: some, now: shared, received: shared.Add(-fallingBehind), batches: one, events: 2 * short},
+		"some, and the sink is far behind":    {arriving: some, now: shared, received: shared.Add(-time.Minute), batches: one, events: full},
 		"a crowd":                             {arriving: crowd, now: shared, batches: none, until: yielded},
 		"a crowd, nearly rested":              {arriving: crowd, now: yielded.Add(-1), batches: none, until: yielded},
 		"a crowd, and rested":                 {arriving: crowd, now: yielded, batches: one, events: short},
-		"a crowd, and the sink is behind":     {arriving: crowd, now: yielded, received: yielded.Add(-behindAge), batches: one, events: short},
-		"a crowd, and the sink is far behind": {arriving: crowd, now: yielded, received: yielded.Add(-yieldingAge), batches: one, events: 4096},
-		"the crowd waits for the sink":        {arriving: crowd, now: settled, feed: true, batches: all, events: 4096},
+		"a crowd, and the sink falls behind":  {arriving: crowd, now: yielded, received: yielded.Add(-time.Second), batches: one, events: short},
+		"a crowd, and the sink is far behind": {arriving: crowd, now: yielded, received: yielded.Add(-yieldingAge), batches: one, events: full},
+		"the crowd waits for the sink":        {arriving: crowd, now: settled, feed: true, batches: all, events: full},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := Options{BatchEvents: 4096, Now: func() time.Time { return c.now }}
+			o := Options{BatchEvents: full, Now: func() time.Time { return c.now }}
 			o.Arriving = func() int { return c.arriving * runtime.GOMAXPROCS(0) }
-			l := &loop{Dispatcher: &Dispatcher{o: o}, paced: pacedOptions(o)}
+			l := &loop{Dispatcher: &Dispatcher{o: o}, paced: o}
 			if c.feed {
 				l.feed = &feed{}
 			}
