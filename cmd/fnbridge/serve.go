@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"strings"
 
@@ -26,16 +27,13 @@ FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0. Events that have not reached a sink 
 	}
 }
 
-const (
-	// gcPercent is how much of its live heap, in percent, a bridge allocates until memory is collected, unless GOGC says
-	// otherwise. Little lives on: nearly all goes with its webhook.
-	gcPercent      = 200
-	usualGCPercent = 100
-)
+// gcPercent is how much of its live heap, in percent, a bridge allocates until memory is collected, unless GOGC says
+// otherwise. Little lives on: nearly all goes with its webhook.
+const gcPercent = 200
 
 func serve(ctx context.Context, c console) error {
-	if before := debug.SetGCPercent(gcPercent); before != usualGCPercent {
-		debug.SetGCPercent(before) // GOGC is set
+	if _, isSet := os.LookupEnv("GOGC"); !isSet { //nolint:forbidigo // Go's variable, and not the bridge's
+		debug.SetGCPercent(gcPercent)
 	}
 	cfg, warnings, err := loadConfig(c)
 	if err != nil {
