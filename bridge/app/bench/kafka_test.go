@@ -24,7 +24,7 @@ import (
 
 const (
 	kafkaPartitions = 12
-	// kafkaBatch is how many records the bare client puts into a request, which is as many as the sink does at most.
+	// kafkaBatch is how many records the bare client puts into a request: about what the bridge's window has for a partition.
 	kafkaBatch = 512
 )
 

@@ -339,7 +339,7 @@ func (r *results) writeMethod(w *writer) {
 	w.text("- The harness is in [bridge/app/bench](../bridge/app/bench); `make bench PARTS=accept,drain` runs some of it, and `make bench-profiles` takes profiles of the bridge meanwhile.\n" +
 		"- Rates are those of a closed loop: so many connections, each of which sends its next webhook when it has the answer to the last. Latencies are those of an open loop: " +
 		"webhooks are due at fixed times, whatever the bridge does, and each time is taken from when the webhook was due, so that what delays the load hides nothing. " +
-		"They are kept in HDR histograms of three digits.\n" +
+		"They are kept in HDR histograms of three digits. Before they are taken, what the rates have left in the caches of the system is written to the disk.\n" +
 		"- The load is made with Go's net/http, in a process of its own that also makes and signs the payloads. It is a good part of what the processors do, in the floor too.\n" +
 		"- Webhook ids look like Svix's: the time first, to the second, then chance.\n" +
 		"- nats-server has its default configuration, its stream file storage. Kafka is one broker with a heap of 1 GiB, the topic has 12 partitions. Both acknowledge before they have synced, as they do by default; the bridge syncs.\n" +

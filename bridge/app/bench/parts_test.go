@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,6 +63,8 @@ func measureAccept(t *testing.T, b *bench, r *results) {
 	}
 	for _, c := range candidates {
 		c.row.LatencyRate = max(1, int(median(c.row.Rates)/2))
+		// The brokers have written as fast as they can, and not all of it is on the disk, which an fsync now would wait for.
+		syscall.Sync()
 		s := newSender(t, c.bridge.log.url, openWorkers, eventsEach)
 		wait := b.profile(t, c.bridge, "latency-"+c.row.Sink, b.Latency)
 		l := runOpenLoop(s, c.row.LatencyRate, b.Latency, nil)
