@@ -25,9 +25,9 @@ import (
 
 const (
 	// startBound is long enough for a cluster under the race detector on a busy machine.
-	startBound  = time.Minute
-	lookUpBound = 5 * time.Second
-	tick        = 10 * time.Millisecond
+	startBound = time.Minute
+	askBound   = 5 * time.Second
+	tick       = 10 * time.Millisecond
 )
 
 // Server is a server with JetStream. It can be stopped and started again at the same address, with what it stored.
@@ -231,7 +231,7 @@ func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
 	js := JetStream(tb, nc)
 	ctx, cancel := context.WithTimeout(tb.Context(), startBound)
 	defer cancel()
-	handle, err := lookUp(ctx, js, stream)
+	handle, err := ask(ctx, func(ctx context.Context) (natsjs.Stream, error) { return js.Stream(ctx, stream) })
 	if err != nil {
 		require.ErrorIs(tb, err, natsjs.ErrStreamNotFound)
 		return nil
@@ -240,7 +240,9 @@ func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
 	if count == 0 {
 		return nil
 	}
-	consumer, err := handle.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{})
+	consumer, err := ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
+		return handle.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{})
+	})
 	require.NoError(tb, err)
 	messages, err := consumer.Messages()
 	require.NoError(tb, err)
@@ -256,14 +258,14 @@ func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
 	return all
 }
 
-// lookUp asks again and again until ctx ends: what a cluster is asked while it elects its leader, nobody answers.
-func lookUp(ctx context.Context, js natsjs.JetStream, stream string) (natsjs.Stream, error) {
+// ask asks again and again until ctx ends: what a cluster is asked while it elects a leader, nobody answers.
+func ask[T any](ctx context.Context, once func(context.Context) (T, error)) (T, error) {
 	for {
-		try, cancel := context.WithTimeout(ctx, lookUpBound)
-		handle, err := js.Stream(try, stream)
+		try, cancel := context.WithTimeout(ctx, askBound)
+		answer, err := once(try)
 		cancel()
 		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-			return handle, err
+			return answer, err
 		}
 	}
 }
