@@ -84,8 +84,7 @@ type loop struct {
 	letters    letters
 	replay     *replay // under way, or nil
 	guests     Options // for batches that are not live
-	paced      Options // for batches while webhooks come in
-	pace       pace    // of the last batches
+	pacing     pacing
 
 	published   chan outcome
 	read        chan []parsed
@@ -101,7 +100,6 @@ type loop struct {
 	checking  bool
 	nextCheck time.Time
 	nextWrite time.Time
-	restUntil time.Time
 
 	savedCursor int64
 	savedState  journal.SinkState
@@ -170,7 +168,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		replayRead:  make(chan replayRead),
 		letters:     newLetters(),
 		guests:      guestOptions(d.o),
-		paced:       d.o,
+		pacing:      pacing{limits: d.o},
 		rejections:  notice{message: d.words().rejected},
 		refusals:    notice{message: d.words().refused},
 		givings:     notice{message: "events that were given up are in the dead letters"},
@@ -379,6 +377,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (l *loop) took(entries []parsed) {
 	l.reading = false
 	l.running--
+	now := time.Now()
 	for i := range entries {
 		p := &entries[i]
 		if p.err != nil {
@@ -386,6 +385,7 @@ func (l *loop) took(entries []parsed) {
 				"sink", l.name, "webhook_id", p.entry.ID, "error", p.err)
 		}
 		s := sourceOf(p, l.o.Events)
+		s.webhook.readAt = now
 		l.window.add(s.webhook)
 		l.sources.add(s)
 	}
@@ -412,7 +412,7 @@ func (l *loop) startBatches() time.Time {
 		l.running++
 		go func() { l.published <- l.send(p, c, batch) }()
 		if room--; room == 0 {
-			return earlier(next, l.begun(now))
+			return earlier(next, l.pacing.begun(now))
 		}
 	}
 	return next
@@ -526,7 +526,7 @@ func (l *loop) settle(r outcome) {
 		ln.gaveUp(now, failed)
 		l.givings.say(l, r.letters)
 	} else {
-		l.rest(r.started, now)
+		l.pacing.settled(r.started, now)
 		ln.settle(now, failed, cause, result{done: done, retried: retried, lost: lost}, &l.o)
 		l.rejections.say(l, r.letters)
 		l.refusals.say(l, r.told)
@@ -610,8 +610,8 @@ func (l *loop) moveCursor() {
 
 func (l *loop) noteOldest() {
 	var nanos int64
-	if t, ok := l.window.oldest(); ok {
-		nanos = t.UnixNano()
+	if oldest := l.window.oldest(); oldest != nil {
+		nanos = oldest.receivedAt.UnixNano()
 	}
 	l.oldest.Store(nanos)
 }

@@ -10,61 +10,141 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+var (
+	batchBegan = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	batchEnded = batchBegan.Add(2 * time.Millisecond)
+)
+
+// pacedLoop returns a loop behind a batch that took 2 ms, as of now, while so many webhooks for each processor come in.
+func pacedLoop(now time.Time, arriving int, waited time.Duration) *loop {
+	o := Options{BatchEvents: 32 * pacedEvents}
+	o.Arriving = func() int { return arriving * runtime.GOMAXPROCS(0) }
+	l := &loop{Dispatcher: &Dispatcher{o: o}, pacing: pacing{limits: o}}
+	l.window.add(&webhook{seq: 1, readAt: now.Add(-waited)})
+	l.pacing.begun(batchBegan)
+	l.pacing.settled(batchBegan, batchEnded)
+	return l
+}
+
+// crowd has webhooks crowd in until now.
+func (p *pacing) crowd(now time.Time) {
+	for ago := crowdAfter; ago >= 0; ago -= lookEvery {
+		p.look(crowdArrivals, now.Add(-ago), 0)
+	}
+}
+
 func TestASinkRestsAfterABatchWhileWebhooksComeIn(t *testing.T) {
-	begun := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
-	settled := begun.Add(2 * time.Millisecond)
-	shared, yielded := settled.Add(2*time.Millisecond), settled.Add(18*time.Millisecond)
-	const few, some, crowd = sharedArrivals - 1, sharedArrivals, crowdArrivals
+	const few, some = sharedArrivals - 1, sharedArrivals
 	const all, one, none = math.MaxInt, 1, 0
 	const short, full = pacedEvents, 32 * pacedEvents
+	shared, yielded := batchEnded.Add(2*time.Millisecond), batchEnded.Add(18*time.Millisecond)
 	for name, c := range map[string]struct {
 		arriving int // for each processor
+		crowd    bool
 		now      time.Time
-		received time.Time // the oldest webhook; zero: just now
+		waited   time.Duration // by the oldest webhook
 		feed     bool
 		batches  int
 		events   int
-		until    time.Time
+		again    time.Time
 	}{
-		"few":                                 {arriving: few, now: settled, batches: all, events: full},
-		"some":                                {arriving: some, now: settled, batches: none, until: shared},
-		"some, and rested":                    {arriving: some, now: shared, batches: one, events: short},
-		"some, and the sink falls behind":     {arriving: some, now: shared, received: shared.Add(-fallingBehind), batches: one, events: 2 * short},
-		"some, and the sink is far behind":    {arriving: some, now: shared, received: shared.Add(-time.Minute), batches: one, events: full},
-		"a crowd":                             {arriving: crowd, now: shared, batches: none, until: yielded},
-		"a crowd, nearly rested":              {arriving: crowd, now: yielded.Add(-1), batches: none, until: yielded},
-		"a crowd, and rested":                 {arriving: crowd, now: yielded, batches: one, events: short},
-		"a crowd, and the sink falls behind":  {arriving: crowd, now: yielded, received: yielded.Add(-time.Second), batches: one, events: short},
-		"a crowd, and the sink is far behind": {arriving: crowd, now: yielded, received: yielded.Add(-yieldingAge), batches: one, events: full},
-		"the crowd waits for the sink":        {arriving: crowd, now: settled, feed: true, batches: all, events: full},
+		"few":                        {arriving: few, now: batchEnded, batches: all, events: full},
+		"some":                       {arriving: some, now: batchEnded, batches: none, again: shared},
+		"some, and rested":           {arriving: some, now: shared, batches: one, events: short},
+		"some, and the sink is late": {arriving: some, now: batchEnded, waited: fallingBehind, batches: none, again: batchEnded.Add(time.Millisecond)},
+		"some, and it is later":      {arriving: some, now: batchEnded, waited: 2 * fallingBehind, batches: none, again: batchEnded.Add(time.Millisecond / 2)},
+		"some, and it has no rest":   {arriving: some, now: shared, waited: restHalvings * fallingBehind, batches: one, events: short},
+		"some, and batches grow":     {arriving: some, now: shared, waited: (restHalvings + 1) * fallingBehind, batches: one, events: 2 * short},
+		"some, and it is far behind": {arriving: some, now: shared, waited: time.Minute, batches: one, events: full},
+		"a crowd":                    {arriving: crowdArrivals, crowd: true, now: shared, batches: none, again: shared.Add(lookEvery)},
+		"a crowd, nearly rested":     {arriving: crowdArrivals, crowd: true, now: yielded.Add(-1), batches: none, again: yielded},
+		"a crowd, and rested":        {arriving: crowdArrivals, crowd: true, now: yielded, batches: one, events: short},
+		"a crowd, and it is behind":  {arriving: crowdArrivals, crowd: true, now: yielded, waited: 5 * time.Second, batches: one, events: short},
+		"a crowd, for too long":      {arriving: crowdArrivals, crowd: true, now: shared, waited: yieldingAge, batches: one, events: full},
+		"a crowd for a moment":       {arriving: crowdArrivals, now: shared, batches: one, events: short},
+		"it waits for the sink":      {arriving: crowdArrivals, crowd: true, now: batchEnded, feed: true, batches: all, events: full},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := Options{BatchEvents: full, Now: func() time.Time { return c.now }}
-			o.Arriving = func() int { return c.arriving * runtime.GOMAXPROCS(0) }
-			l := &loop{Dispatcher: &Dispatcher{o: o}, paced: o}
+			l := pacedLoop(c.now, c.arriving, c.waited)
 			if c.feed {
 				l.feed = &feed{}
 			}
-			if c.received.IsZero() {
-				c.received = c.now
+			if c.crowd {
+				l.pacing.crowd(c.now)
 			}
-			l.window.add(&webhook{seq: 1, receivedAt: c.received})
-			l.mayStart(begun)
-			l.rest(begun, settled)
 
-			batches, limits, until := l.mayStart(c.now)
+			batches, limits, again := l.mayStart(c.now)
 			require.Equal(t, c.batches, batches)
-			require.Equal(t, c.until, until)
+			require.Equal(t, c.again, again)
 			if batches > none {
 				require.Equal(t, c.events, limits.BatchEvents)
 			}
-			if batches == one {
-				latest := l.begun(c.now)
-				batches, _, until = l.mayStart(c.now)
-				require.Zero(t, batches, "one at a time")
-				require.Equal(t, latest, until, "but none waits for one that hangs")
-				require.LessOrEqual(t, until.Sub(c.now), yielding.longest())
+		})
+	}
+}
+
+func TestACrowdIsOneThatStays(t *testing.T) {
+	var p pacing
+	now := batchBegan
+	look := func(arriving int) bool {
+		now = now.Add(lookEvery)
+		p.look(arriving, now, 0)
+		return p.crowded
+	}
+	for range 2 {
+		for range crowdAfter / lookEvery {
+			require.False(t, look(crowdArrivals), "a moment makes no crowd")
+		}
+		require.False(t, look(crowdArrivals-1), "nor do two")
+	}
+	p.crowd(now)
+	require.True(t, look(crowdArrivals))
+	require.True(t, look(crowdEnds), "a few less end none")
+	require.False(t, look(crowdEnds-1))
+}
+
+func TestDeliveryYieldsAgainWhenItHasCaughtUp(t *testing.T) {
+	l := pacedLoop(batchEnded, crowdArrivals, 0)
+	l.pacing.crowd(batchEnded)
+	for _, c := range []struct {
+		waited time.Duration
+		want   pace
+	}{
+		{yieldingAge - 1, yielding},
+		{yieldingAge, sharing},
+		{yieldingAge - 1, sharing},
+		{caughtUpAge, sharing},
+		{caughtUpAge - 1, yielding},
+		{caughtUpAge, yielding},
+	} {
+		require.Equal(t, c.want, l.paceOf(batchEnded, c.waited), c.waited)
+	}
+}
+
+func TestOneBatchAtATimeAndNoneWaitsForOneThatHangs(t *testing.T) {
+	now := batchEnded.Add(time.Minute)
+	for name, c := range map[string]struct {
+		crowd   bool
+		waited  time.Duration
+		longest time.Duration
+	}{
+		"sharing":             {longest: 20 * time.Millisecond},
+		"sharing, and behind": {longest: 20 * time.Millisecond, waited: 2 * fallingBehind},
+		"yielding":            {longest: 200 * time.Millisecond, crowd: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := pacedLoop(now, crowdArrivals, c.waited)
+			if c.crowd {
+				l.pacing.crowd(now)
 			}
+			batches, _, _ := l.mayStart(now)
+			require.Equal(t, 1, batches)
+			require.Equal(t, now.Add(lookEvery), l.pacing.begun(now))
+			batches, _, again := l.mayStart(now.Add(c.longest - 1))
+			require.Zero(t, batches)
+			require.Equal(t, now.Add(c.longest), again)
+			batches, _, _ = l.mayStart(now.Add(c.longest))
+			require.Equal(t, 1, batches)
 		})
 	}
 }
@@ -77,11 +157,8 @@ func TestNobodyTellsWhatComesIn(t *testing.T) {
 }
 
 func TestASlowBatchMakesNoLongRest(t *testing.T) {
-	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
-	for _, p := range []pace{unpaced, sharing, yielding} {
-		l := &loop{pace: p}
-		l.rest(now.Add(-time.Minute), now)
-		require.Equal(t, now.Add(p.longest()), l.restUntil)
+	for p, longest := range map[pace]time.Duration{unpaced: 0, sharing: 10 * time.Millisecond, yielding: 100 * time.Millisecond} {
+		require.Equal(t, longest, p.rest(time.Minute, 0))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 type webhook struct {
 	seq        int64
 	receivedAt time.Time
+	readAt     time.Time // by the process's own clock
 	id         string
 	open       int  // events taken from it and not finished
 	exhausted  bool // all its events have been taken
@@ -77,10 +78,10 @@ func (w *window) compact() {
 	w.webhooks = slices.DeleteFunc(w.webhooks, (*webhook).done)
 }
 
-// oldest returns when the oldest unfinished webhook was received.
-func (w *window) oldest() (time.Time, bool) {
+// oldest returns the oldest unfinished webhook, or nil.
+func (w *window) oldest() *webhook {
 	if len(w.webhooks) == 0 {
-		return time.Time{}, false
+		return nil
 	}
-	return w.webhooks[0].receivedAt, true
+	return w.webhooks[0]
 }
