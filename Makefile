@@ -87,7 +87,7 @@ race: ## run every test under the race detector (needs a C compiler)
 BENCH_OUT = $(CURDIR)/$(if $(PARTS),dist/bench,docs)
 
 .PHONY: bench
-bench: ## measure the bridge as a process beside real brokers, in 10 to 15 minutes, and write docs/performance.md (PARTS=accept,drain: dist/bench)
+bench: ## measure the bridge as a process beside real brokers, in about ten minutes, and write docs/performance.md (PARTS=accept,drain: dist/bench)
 	@$(call say_kafka,will be)
 	$(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bridge/app/bench \
 		-bench.full -bench.parts='$(PARTS)' -bench.out='$(BENCH_OUT)'
@@ -106,7 +106,7 @@ bench-go: ## run the Go benchmarks (BENCH=name, PKG=./bridge/...)
 BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 
 .PHONY: bench-compare
-bench-compare: ## compare the Go benchmarks of this tree with those of another commit (BASE=rev, BENCH=name, PKG=./bridge/...)
+bench-compare: ## compare the Go benchmarks of this tree with those of another commit, all of them in about ten minutes (BASE=rev, BENCH=name, PKG=./bridge/...)
 	@mkdir -p dist/bench-compare
 	@git worktree remove --force dist/bench-compare/base 2>/dev/null || true
 	git worktree add --quiet --detach dist/bench-compare/base '$(BASE)'

@@ -28,7 +28,7 @@ type Config struct {
 	Listen      string `envconfig:"LISTEN" default:":8080" type:"address" desc:"Address (host:port) of the public listener, which takes the webhooks."`
 	TLSCertFile string `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM certificate chain of the public listener, reloaded when the file changes; empty: plain HTTP."`
 	TLSKeyFile  string `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of that certificate, reloaded when the file changes."`
-	OpsListen   string `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz and /metrics."`
+	OpsListen   string `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz, /metrics, and /status with ACK=sinks."`
 
 	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made and kept in the data directory, with ACK=sinks only if NATS is embedded."`
 	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks; whoever reaches the listener can then publish events."`

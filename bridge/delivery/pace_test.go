@@ -10,10 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var (
-	batchBegan = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
-	batchEnded = batchBegan.Add(2 * time.Millisecond)
-)
+func batchBegan() time.Time { return time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC) }
+
+func batchEnded() time.Time { return batchBegan().Add(2 * time.Millisecond) }
 
 // pacedLoop returns a loop behind a batch that took 2 ms, as of now, while so many webhooks for each processor come in.
 func pacedLoop(now time.Time, arriving int, waited time.Duration) *loop {
@@ -21,8 +20,8 @@ func pacedLoop(now time.Time, arriving int, waited time.Duration) *loop {
 	o.Arriving = func() int { return arriving * runtime.GOMAXPROCS(0) }
 	l := &loop{Dispatcher: &Dispatcher{o: o}, pacing: pacing{limits: o}}
 	l.window.add(&webhook{seq: 1, readAt: now.Add(-waited)})
-	l.pacing.begun(batchBegan)
-	l.pacing.settled(batchBegan, batchEnded)
+	l.pacing.begun(batchBegan())
+	l.pacing.settled(batchBegan(), batchEnded())
 	return l
 }
 
@@ -37,7 +36,7 @@ func TestASinkRestsAfterABatchWhileWebhooksComeIn(t *testing.T) {
 	const few, some = sharedArrivals - 1, sharedArrivals
 	const all, one, none = math.MaxInt, 1, 0
 	const short, full = pacedEvents, 32 * pacedEvents
-	shared, yielded := batchEnded.Add(2*time.Millisecond), batchEnded.Add(18*time.Millisecond)
+	shared, yielded := batchEnded().Add(2*time.Millisecond), batchEnded().Add(18*time.Millisecond)
 	for name, c := range map[string]struct {
 		arriving int // for each processor
 		crowd    bool
@@ -48,11 +47,11 @@ func TestASinkRestsAfterABatchWhileWebhooksComeIn(t *testing.T) {
 		events   int
 		again    time.Time
 	}{
-		"few":                        {arriving: few, now: batchEnded, batches: all, events: full},
-		"some":                       {arriving: some, now: batchEnded, batches: none, again: shared},
+		"few":                        {arriving: few, now: batchEnded(), batches: all, events: full},
+		"some":                       {arriving: some, now: batchEnded(), batches: none, again: shared},
 		"some, and rested":           {arriving: some, now: shared, batches: one, events: short},
-		"some, and the sink is late": {arriving: some, now: batchEnded, waited: fallingBehind, batches: none, again: batchEnded.Add(time.Millisecond)},
-		"some, and it is later":      {arriving: some, now: batchEnded, waited: 2 * fallingBehind, batches: none, again: batchEnded.Add(time.Millisecond / 2)},
+		"some, and the sink is late": {arriving: some, now: batchEnded(), waited: fallingBehind, batches: none, again: batchEnded().Add(time.Millisecond)},
+		"some, and it is later":      {arriving: some, now: batchEnded(), waited: 2 * fallingBehind, batches: none, again: batchEnded().Add(time.Millisecond / 2)},
 		"some, and it has no rest":   {arriving: some, now: shared, waited: restHalvings * fallingBehind, batches: one, events: short},
 		"some, and batches grow":     {arriving: some, now: shared, waited: (restHalvings + 1) * fallingBehind, batches: one, events: 2 * short},
 		"some, and it is far behind": {arriving: some, now: shared, waited: time.Minute, batches: one, events: full},
@@ -62,7 +61,7 @@ func TestASinkRestsAfterABatchWhileWebhooksComeIn(t *testing.T) {
 		"a crowd, and it is behind":  {arriving: crowdArrivals, crowd: true, now: yielded, waited: 5 * time.Second, batches: one, events: short},
 		"a crowd, for too long":      {arriving: crowdArrivals, crowd: true, now: shared, waited: yieldingAge, batches: one, events: full},
 		"a crowd for a moment":       {arriving: crowdArrivals, now: shared, batches: one, events: short},
-		"it waits for the sink":      {arriving: crowdArrivals, crowd: true, now: batchEnded, feed: true, batches: all, events: full},
+		"it waits for the sink":      {arriving: crowdArrivals, crowd: true, now: batchEnded(), feed: true, batches: all, events: full},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := pacedLoop(c.now, c.arriving, c.waited)
@@ -85,7 +84,7 @@ func TestASinkRestsAfterABatchWhileWebhooksComeIn(t *testing.T) {
 
 func TestACrowdIsOneThatStays(t *testing.T) {
 	var p pacing
-	now := batchBegan
+	now := batchBegan()
 	look := func(arriving int) bool {
 		now = now.Add(lookEvery)
 		p.look(arriving, now, 0)
@@ -104,8 +103,8 @@ func TestACrowdIsOneThatStays(t *testing.T) {
 }
 
 func TestDeliveryYieldsAgainWhenItHasCaughtUp(t *testing.T) {
-	l := pacedLoop(batchEnded, crowdArrivals, 0)
-	l.pacing.crowd(batchEnded)
+	l := pacedLoop(batchEnded(), crowdArrivals, 0)
+	l.pacing.crowd(batchEnded())
 	for _, c := range []struct {
 		waited time.Duration
 		want   pace
@@ -117,12 +116,12 @@ func TestDeliveryYieldsAgainWhenItHasCaughtUp(t *testing.T) {
 		{caughtUpAge - 1, yielding},
 		{caughtUpAge, yielding},
 	} {
-		require.Equal(t, c.want, l.paceOf(batchEnded, c.waited), c.waited)
+		require.Equal(t, c.want, l.paceOf(batchEnded(), c.waited), c.waited)
 	}
 }
 
 func TestOneBatchAtATimeAndNoneWaitsForOneThatHangs(t *testing.T) {
-	now := batchEnded.Add(time.Minute)
+	now := batchEnded().Add(time.Minute)
 	for name, c := range map[string]struct {
 		crowd   bool
 		waited  time.Duration

@@ -98,7 +98,8 @@ func (r *results) page() string {
 		kafka = ", Apache Kafka " + m.Kafka
 	}
 	w.text("Measured on %s at revision `%s`: %d processors (%s), Linux %s, %s, nats-server %s%s. An fsync of 4 KiB took %s ms there, and the load average "+
-		"before it began was %s. The load, the bridge, the brokers and the consumers share the processors. "+
+		"before it began was %s (1, 5, 15 minutes). The load, the bridge, the brokers and the consumers share the processors. "+
+		"The speed of a machine that is shared changes within minutes, so what stands in one line was measured together, and a ratio is that of each round. "+
 		"A figure with two more in parentheses is the median of the rounds, with the least and the greatest.",
 		m.Date, m.Revision, m.Processors, m.Processor, m.Kernel, m.Go, m.NATS, kafka, ratio(m.Sync), m.LoadBefore)
 	r.writeGoals(w)
@@ -183,6 +184,26 @@ func (r *results) writeGoals(w *writer) {
 	if len(rows) > 1 {
 		w.text("## Goals")
 		w.table(rows...)
+		r.writeMissed(w)
+	}
+}
+
+// writeMissed says what bounds the figures that do not reach their goal.
+func (r *results) writeMissed(w *writer) {
+	for _, a := range r.Accept {
+		for _, d := range r.Delivered {
+			if forever := median(d.Delivered); a.Sink == d.Sink && a.Latency.P99 > 10 && forever > 0 {
+				w.text("The p99 of an answer, %s: half of what is accepted is %.0f %% of what can be accepted and delivered for ever, and the senders, the broker "+
+					"and the bridge leave little of the processors at that rate. Webhooks wait for a processor, as their senders do.",
+					brokerName(a.Sink), 100*float64(a.LatencyRate)/forever)
+			}
+		}
+	}
+	for _, d := range r.Delivered {
+		if median(d.OfClient) < 0.7 {
+			w.text("Delivered ÷ bare client, %s: the client has its messages ready. The bridge reads each webhook, parses it and makes its events, "+
+				"on processors that the broker uses too.", brokerName(d.Sink))
+		}
 	}
 }
 
@@ -197,18 +218,19 @@ func (r *results) writeAccept(w *writer) {
 	w.text("## Accepting")
 	w.text("Webhooks a second that were answered 202, which means verified, stored and fsynced, over %d connections, each of which sends when it has its answer. "+
 		"Each webhook has two functions and is signed. Delivery runs at the same time and may fall behind: while webhooks crowd in, accepting goes "+
-		"first for ten seconds, and a round is shorter: the last column says what is left for delivery. What goes on for ever is [below](#delivering). The floor gets the same requests from the same senders, reads the body and answers 202.", r.Scale.Connections)
+		"first until one has waited for ten seconds, and a round is shorter: the last column says what is left for delivery. What goes on for ever is [below](#delivering). The floor gets the same requests from the same senders, reads the body and answers 202.", r.Scale.Connections)
 	rows := [][]string{{"", "webhooks/s", "÷ floor", "delivered meanwhile, webhooks/s"}, {"floor", spread(r.Floor, whole), "1", "–"}}
 	for _, a := range r.Accept {
 		rows = append(rows, []string{"delivering to " + brokerName(a.Sink), spread(a.Rates, whole), spread(a.Ratios, ratio), spread(a.Delivered, whole)})
 	}
 	w.table(rows...)
 	w.plot("accept", "Webhooks accepted a second, beside the floor")
-	w.text("How long an answer takes in ms, at half of that rate: webhooks are due at fixed times, from which the time is taken, whenever they are sent.")
+	w.text("How long an answer takes in ms, at half of that rate: webhooks are due at fixed times, from which the time is taken, whenever they are sent. " +
+		"How late they were sent, because the senders waited for a processor or all of them for answers, is shown below each and is a part of it.")
 	rows = [][]string{{"", "webhooks/s", "p50", "p90", "p99", "p99.9", "max"}}
 	for _, a := range r.Accept {
 		rows = append(rows, append([]string{"delivering to " + brokerName(a.Sink), whole(float64(a.LatencyRate))}, latencyCells(a.Latency)...))
-		rows = append(rows, append([]string{"of which sent late", ""}, latencyCells(a.SentLate)...))
+		rows = append(rows, append([]string{"how late they were sent", ""}, latencyCells(a.SentLate)...))
 	}
 	if r.FloorLatency != nil {
 		rows = append(rows, append([]string{"floor", whole(float64(r.Accept[0].LatencyRate))}, latencyCells(r.FloorLatency)...))
@@ -236,7 +258,8 @@ func (r *results) writeDelivered(w *writer) {
 		return
 	}
 	w.text("## Delivering")
-	w.text("What goes on for ever: senders that are held back so that no more than %s webhooks wait, and as many delivered as accepted.", whole(mostLag))
+	w.text("What goes on for ever: senders that are held back so that no more than %s webhooks wait, and as many delivered as accepted. "+
+		"The lesser of the two is compared with the floor, which was %s in these rounds.", whole(mostLag), spread(r.DeliveringFloor, whole))
 	rows := [][]string{{"", "accepted, webhooks/s", "delivered, webhooks/s", "÷ floor", "CPU µs a webhook", "bytes allocated a webhook", "memory, MiB"}}
 	for _, d := range r.Delivered {
 		rows = append(rows, []string{
@@ -339,7 +362,7 @@ func (r *results) writeMethod(w *writer) {
 	w.text("- The harness is in [bridge/app/bench](../bridge/app/bench); `make bench PARTS=accept,drain` runs some of it, and `make bench-profiles` takes profiles of the bridge meanwhile.\n" +
 		"- Rates are those of a closed loop: so many connections, each of which sends its next webhook when it has the answer to the last. Latencies are those of an open loop: " +
 		"webhooks are due at fixed times, whatever the bridge does, and each time is taken from when the webhook was due, so that what delays the load hides nothing. " +
-		"They are kept in HDR histograms of three digits. Before they are taken, what the rates have left in the caches of the system is written to the disk.\n" +
+		"They are kept in HDR histograms of three digits. Before they are taken, what the rates have left in the caches of the system is written to the disk, and webhooks come in the same way for two seconds that do not count.\n" +
 		"- The load is made with Go's net/http, in a process of its own that also makes and signs the payloads. It is a good part of what the processors do, in the floor too.\n" +
 		"- Webhook ids look like Svix's: the time first, to the second, then chance.\n" +
 		"- nats-server has its default configuration, its stream file storage. Kafka is one broker with a heap of 1 GiB, the topic has 12 partitions. Both acknowledge before they have synced, as they do by default; the bridge syncs.\n" +

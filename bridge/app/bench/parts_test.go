@@ -66,6 +66,7 @@ func measureAccept(t *testing.T, b *bench, r *results) {
 		// The brokers have written as fast as they can, and not all of it is on the disk, which an fsync now would wait for.
 		syscall.Sync()
 		s := newSender(t, c.bridge.log.url, openWorkers, eventsEach)
+		b.warm(t, s, c.row.LatencyRate)
 		wait := b.profile(t, c.bridge, "latency-"+c.row.Sink, b.Latency)
 		l := runOpenLoop(s, c.row.LatencyRate, b.Latency, nil)
 		wait()
@@ -74,9 +75,19 @@ func measureAccept(t *testing.T, b *bench, r *results) {
 		c.bridge.stop(t)
 		c.outlet.drop(t)
 	}
-	l := runOpenLoop(newSender(t, b.floor.url, openWorkers, eventsEach), candidates[0].row.LatencyRate, b.Latency, nil)
+	s, rate := newSender(t, b.floor.url, openWorkers, eventsEach), candidates[0].row.LatencyRate
+	b.warm(t, s, rate)
+	l := runOpenLoop(s, rate, b.Latency, nil)
 	l.mustBeTaken(t)
 	r.FloorLatency = newLatency(l.answered)
+}
+
+// warm sends for a while, and returns how many webhooks: what connects, compiles and grows its buffers counts for nothing.
+func (b *bench) warm(t *testing.T, s *sender, rate int) (webhooks int) {
+	t.Helper()
+	l := runOpenLoop(s, rate, b.Warm, nil)
+	l.mustBeTaken(t)
+	return len(l.due)
 }
 
 // measureEndToEnd sends at fixed rates and has an ordinary consumer note when each event comes.
@@ -107,13 +118,11 @@ func measureEndToEnd(t *testing.T, b *bench, r *results) {
 				})
 			})
 			s := newSender(t, p.log.url, openWorkers, eventsEach)
-			// What connects, compiles and grows its buffers counts for nothing.
-			warm := runOpenLoop(s, rate, b.Warm, nil)
-			warm.mustBeTaken(t)
+			warmed := b.warm(t, s, rate)
 			require.Eventually(t, func() bool {
 				mu.Lock()
 				defer mu.Unlock()
-				return seen >= eventsEach*len(warm.due)
+				return seen >= eventsEach*warmed
 			}, deliverLimit, 5*time.Millisecond, "the consumer does not get everything")
 			wait := b.profile(t, p, "end-to-end-"+k.kind(), b.Latency)
 			l := runOpenLoop(s, rate, b.Latency, func(all []time.Time) {
@@ -184,6 +193,7 @@ func measureDelivered(t *testing.T, b *bench, r *results) {
 	r.Delivered = rows
 	for range b.Rounds {
 		floor := b.rate(t, bare)
+		r.DeliveringFloor = append(r.DeliveringFloor, floor)
 		for i, k := range b.brokers() {
 			o := k.open(t)
 			p := b.start(t, t.TempDir(), environment(o))

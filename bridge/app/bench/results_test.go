@@ -29,11 +29,13 @@ type results struct {
 	Accept       []*acceptRow    `json:"accept,omitempty"`
 	EndToEnd     []*endToEndRow  `json:"end_to_end,omitempty"`
 	Delivered    []*deliveredRow `json:"delivered,omitempty"`
-	Drain        []*drainRow     `json:"drain,omitempty"`
-	Payloads     []*payloadRow   `json:"payloads,omitempty"`
-	Sinks        []*sinksRow     `json:"sinks,omitempty"`
-	Cost         *costResult     `json:"cost,omitempty"`
-	Growth       []*growthRow    `json:"growth,omitempty"`
+	// DeliveringFloor is the floor in the rounds in which Delivered was measured.
+	DeliveringFloor []float64     `json:"floor_webhooks_per_second_beside_delivered,omitempty"`
+	Drain           []*drainRow   `json:"drain,omitempty"`
+	Payloads        []*payloadRow `json:"payloads,omitempty"`
+	Sinks           []*sinksRow   `json:"sinks,omitempty"`
+	Cost            *costResult   `json:"cost,omitempty"`
+	Growth          []*growthRow  `json:"growth,omitempty"`
 }
 
 // machine is where it was measured, and what.
@@ -161,7 +163,7 @@ func newResults(t *testing.T, b *bench) *results {
 	r := &results{Scale: b.scale, Took: map[string]float64{}, Machine: machine{
 		Processors: runtime.NumCPU(), Processor: processor(), Kernel: firstLine("/proc/sys/kernel/osrelease"), Go: runtime.Version(),
 		NATS: moduleVersion("github.com/nats-io/nats-server/v2"), Revision: revision(), Date: time.Now().UTC().Format(time.DateOnly),
-		LoadBefore: firstLine("/proc/loadavg"), Sync: syncTime(t),
+		LoadBefore: loadAverage(), Sync: syncTime(t),
 	}}
 	if b.kafka != nil {
 		r.Machine.Kafka = apachekafka.Version
@@ -176,6 +178,12 @@ func firstLine(file string) string {
 	}
 	line, _, _ := bytes.Cut(text, []byte("\n"))
 	return string(line)
+}
+
+// loadAverage is how many threads wanted a processor, on average over 1, 5 and 15 minutes.
+func loadAverage() string {
+	fields := strings.Fields(firstLine("/proc/loadavg"))
+	return strings.Join(fields[:min(3, len(fields))], ", ")
 }
 
 func processor() string {
