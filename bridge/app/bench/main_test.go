@@ -61,7 +61,7 @@ type scale struct {
 
 func fullScale() scale {
 	return scale{
-		Connections: 128, Warm: 2 * time.Second, Round: 5 * time.Second, Rounds: 3, Latency: 20 * time.Second,
+		Connections: 128, Warm: 2 * time.Second, Round: 5 * time.Second, Rounds: 5, Latency: 20 * time.Second,
 		Rates: []int{100, 1000}, Backlog: 500_000, DrainRate: 500, Waiting: []int{1_000_000, 5_000_000}, Probe: 200_000,
 		Functions: []int{1, 10, 100, 1000}, Work: 100_000, Sinks: []int{1, 2, 4}, Starts: 5, Idle: 5 * time.Second, Bare: 300_000,
 	}
