@@ -50,6 +50,7 @@ type scale struct {
 	Backlog     int           // webhooks that wait for the drain
 	DrainRate   int           // webhooks a second that come meanwhile
 	Waiting     []int         // webhooks that wait for the growth
+	Turns       int           // that a bridge with so many waiting and one with none take
 	Probe       int           // webhooks that wait when none do, so that there is something to drain
 	Functions   []int         // of a payload
 	Work        int           // functions that the payloads of one size have together
@@ -62,7 +63,7 @@ type scale struct {
 func fullScale() scale {
 	return scale{
 		Connections: 128, Warm: 2 * time.Second, Round: 5 * time.Second, Rounds: 5, Latency: 20 * time.Second,
-		Rates: []int{100, 1000}, Backlog: 500_000, DrainRate: 500, Waiting: []int{1_000_000, 5_000_000}, Probe: 200_000,
+		Rates: []int{100, 1000}, Backlog: 500_000, DrainRate: 500, Waiting: []int{1_000_000, 5_000_000}, Turns: 2, Probe: 200_000,
 		Functions: []int{1, 10, 100, 1000}, Work: 100_000, Sinks: []int{1, 2, 4}, Starts: 5, Idle: 5 * time.Second, Bare: 300_000,
 	}
 }
@@ -71,7 +72,7 @@ func fullScale() scale {
 func shortScale() scale {
 	return scale{
 		Connections: 8, Warm: 50 * time.Millisecond, Round: 200 * time.Millisecond, Rounds: 1, Latency: 300 * time.Millisecond,
-		Rates: []int{100}, Backlog: 500, DrainRate: 50, Waiting: []int{500}, Probe: 200,
+		Rates: []int{100}, Backlog: 500, DrainRate: 50, Waiting: []int{500}, Turns: 1, Probe: 200,
 		Functions: []int{1, 20}, Work: 400, Sinks: []int{1, 2}, Starts: 1, Idle: 50 * time.Millisecond, Bare: 500,
 	}
 }

@@ -428,7 +428,7 @@ func measureGrowth(t *testing.T, b *bench, r *results) {
 		large, empty := b.start(t, dir, unreachable()), b.start(t, t.TempDir(), unreachable())
 		row.Start = large.started.Seconds()
 		toLarge, toEmpty := newSender(t, large.log.url, b.Connections, eventsEach), newSender(t, empty.log.url, b.Connections, eventsEach)
-		for range max(1, b.Rounds-1) {
+		for range b.Turns {
 			none := b.rate(t, toEmpty)
 			wait := b.profile(t, large, "growth-accept", b.Round)
 			much := b.rate(t, toLarge)
@@ -440,7 +440,7 @@ func measureGrowth(t *testing.T, b *bench, r *results) {
 		large.stop(t)
 		empty.stop(t)
 
-		for range max(1, b.Rounds-1) {
+		for range b.Turns {
 			small := k.open(t)
 			p, none := b.drainProbe(t, small, "")
 			p.stop(t)
