@@ -377,7 +377,6 @@ func pause(ctx context.Context, d time.Duration) {
 func (l *loop) took(entries []parsed) {
 	l.reading = false
 	l.running--
-	now := time.Now()
 	for i := range entries {
 		p := &entries[i]
 		if p.err != nil {
@@ -385,7 +384,6 @@ func (l *loop) took(entries []parsed) {
 				"sink", l.name, "webhook_id", p.entry.ID, "error", p.err)
 		}
 		s := sourceOf(p, l.o.Events)
-		s.webhook.readAt = now
 		l.window.add(s.webhook)
 		l.sources.add(s)
 	}
@@ -610,8 +608,8 @@ func (l *loop) moveCursor() {
 
 func (l *loop) noteOldest() {
 	var nanos int64
-	if oldest := l.window.oldest(); oldest != nil {
-		nanos = oldest.receivedAt.UnixNano()
+	if t, ok := l.window.oldest(); ok {
+		nanos = t.UnixNano()
 	}
 	l.oldest.Store(nanos)
 }

@@ -76,6 +76,7 @@ func (p pace) events(age time.Duration, o *Options) int {
 
 // pacing is what tells a loop its pace.
 type pacing struct {
+	lag       lag
 	crowded   bool
 	crowdFrom time.Time // when there was a crowd first, of which no end was seen since
 	late      bool      // webhooks have waited too long for delivery to yield
@@ -91,8 +92,11 @@ type pacing struct {
 // mayStart returns how many batches may begin now, and how large they may be. While webhooks come in that is one at a time, with
 // a rest behind it. When there may be none, it also returns when to ask again.
 func (l *loop) mayStart(now time.Time) (batches int, limits *Options, again time.Time) {
-	age := l.waited(now)
-	p := l.paceOf(now, age)
+	if l.feed != nil || l.o.Arriving == nil {
+		return math.MaxInt, &l.o, time.Time{} // with a Queue, those that wait to be accepted wait for the sinks
+	}
+	age := l.pacing.lag.of(l.window.cursor, l.window.cursor+l.supply.backlog(), now)
+	p := l.pacing.pace(l.o.Arriving()/runtime.GOMAXPROCS(0), age, now)
 	if p == unpaced {
 		return math.MaxInt, &l.o, time.Time{}
 	}
@@ -107,25 +111,9 @@ func (l *loop) mayStart(now time.Time) (batches int, limits *Options, again time
 	return 1, &l.pacing.limits, time.Time{}
 }
 
-// paceOf returns the pace for now, when the oldest webhook has waited for age.
-func (l *loop) paceOf(now time.Time, age time.Duration) pace {
-	if l.feed != nil || l.o.Arriving == nil {
-		return unpaced // with a Queue, those that wait to be accepted wait for the sinks
-	}
-	arriving := l.o.Arriving() / runtime.GOMAXPROCS(0)
-	l.pacing.look(arriving, now, age)
-	switch {
-	case l.pacing.crowded && !l.pacing.late:
-		return yielding
-	case arriving >= sharedArrivals:
-		return sharing
-	default:
-		return unpaced
-	}
-}
-
-// look notes how many webhooks for each processor are being accepted at once, and how long the oldest one has waited.
-func (p *pacing) look(arriving int, now time.Time, age time.Duration) {
+// pace returns the pace for now, when so many webhooks for each processor are being accepted at once and the oldest one has
+// waited for age.
+func (p *pacing) pace(arriving int, age time.Duration, now time.Time) pace {
 	p.late = age >= yieldingAge || p.late && age >= caughtUpAge
 	switch {
 	case arriving < crowdEnds, arriving < crowdArrivals && !p.crowded:
@@ -135,16 +123,14 @@ func (p *pacing) look(arriving int, now time.Time, age time.Duration) {
 	case now.Sub(p.crowdFrom) >= crowdAfter:
 		p.crowded = true
 	}
-}
-
-// waited returns for how long the oldest unfinished webhook has waited here. What it has waited in the journal before makes no
-// difference: it is read as soon as there is room for it.
-func (l *loop) waited(now time.Time) time.Duration {
-	oldest := l.window.oldest()
-	if oldest == nil {
-		return 0
+	switch {
+	case p.crowded && !p.late:
+		return yielding
+	case arriving >= sharedArrivals:
+		return sharing
+	default:
+		return unpaced
 	}
-	return now.Sub(oldest.readAt)
 }
 
 // begun notes that as many batches have begun as may, and returns when to ask again whether more may. Sooner is when one is settled.

@@ -14,12 +14,20 @@ func batchBegan() time.Time { return time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 func batchEnded() time.Time { return batchBegan().Add(2 * time.Millisecond) }
 
+// waiting is a supply in which so many webhooks wait.
+type waiting struct {
+	supply
+	webhooks int64
+}
+
+func (w waiting) backlog() int64 { return w.webhooks }
+
 // pacedLoop returns a loop behind a batch that took 2 ms, as of now, while so many webhooks for each processor come in.
 func pacedLoop(now time.Time, arriving int, waited time.Duration) *loop {
 	o := Options{BatchEvents: 32 * pacedEvents}
 	o.Arriving = func() int { return arriving * runtime.GOMAXPROCS(0) }
-	l := &loop{Dispatcher: &Dispatcher{o: o}, pacing: pacing{limits: o}}
-	l.window.add(&webhook{seq: 1, readAt: now.Add(-waited)})
+	l := &loop{Dispatcher: &Dispatcher{o: o, supply: waiting{webhooks: 1}}, pacing: pacing{limits: o}}
+	l.pacing.lag.of(0, 1, now.Add(-waited))
 	l.pacing.begun(batchBegan())
 	l.pacing.settled(batchBegan(), batchEnded())
 	return l
@@ -28,7 +36,7 @@ func pacedLoop(now time.Time, arriving int, waited time.Duration) *loop {
 // crowd has webhooks crowd in until now.
 func (p *pacing) crowd(now time.Time) {
 	for ago := crowdAfter; ago >= 0; ago -= lookEvery {
-		p.look(crowdArrivals, now.Add(-ago), 0)
+		p.pace(crowdArrivals, 0, now.Add(-ago))
 	}
 }
 
@@ -87,8 +95,7 @@ func TestACrowdIsOneThatStays(t *testing.T) {
 	now := batchBegan()
 	look := func(arriving int) bool {
 		now = now.Add(lookEvery)
-		p.look(arriving, now, 0)
-		return p.crowded
+		return p.pace(arriving, 0, now) == yielding
 	}
 	for range 2 {
 		for range crowdAfter / lookEvery {
@@ -103,8 +110,8 @@ func TestACrowdIsOneThatStays(t *testing.T) {
 }
 
 func TestDeliveryYieldsAgainWhenItHasCaughtUp(t *testing.T) {
-	l := pacedLoop(batchEnded(), crowdArrivals, 0)
-	l.pacing.crowd(batchEnded())
+	var p pacing
+	p.crowd(batchEnded())
 	for _, c := range []struct {
 		waited time.Duration
 		want   pace
@@ -116,8 +123,25 @@ func TestDeliveryYieldsAgainWhenItHasCaughtUp(t *testing.T) {
 		{caughtUpAge - 1, yielding},
 		{caughtUpAge, yielding},
 	} {
-		require.Equal(t, c.want, l.paceOf(batchEnded(), c.waited), c.waited)
+		require.Equal(t, c.want, p.pace(crowdArrivals, c.waited, batchEnded()), c.waited)
 	}
+}
+
+func TestALoadThatNeverEndsIsNotServedAtTheCostOfAllDelivery(t *testing.T) {
+	var l lag
+	var p pacing
+	now := batchBegan()
+	const accepted, delivered = 200, 15 // each time that it is looked
+	var head, cursor int64
+	yields := 0
+	for range time.Minute / lookEvery {
+		now = now.Add(lookEvery)
+		head, cursor = head+accepted, cursor+delivered
+		if p.pace(crowdArrivals, l.of(cursor, head, now), now) == yielding {
+			yields++
+		}
+	}
+	require.InDelta(t, 10.8, (time.Duration(yields) * lookEvery).Seconds(), 1, "until the oldest has waited for ten seconds")
 }
 
 func TestOneBatchAtATimeAndNoneWaitsForOneThatHangs(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 type webhook struct {
 	seq        int64
 	receivedAt time.Time
-	readAt     time.Time // by the process's own clock
 	id         string
 	open       int  // events taken from it and not finished
 	exhausted  bool // all its events have been taken
@@ -78,10 +77,10 @@ func (w *window) compact() {
 	w.webhooks = slices.DeleteFunc(w.webhooks, (*webhook).done)
 }
 
-// oldest returns the oldest unfinished webhook, or nil.
-func (w *window) oldest() *webhook {
+// oldest returns when the oldest unfinished webhook was received.
+func (w *window) oldest() (time.Time, bool) {
 	if len(w.webhooks) == 0 {
-		return nil
+		return time.Time{}, false
 	}
-	return w.webhooks[0]
+	return w.webhooks[0].receivedAt, true
 }
