@@ -48,7 +48,7 @@ func table() map[string]rules {
 		"bridge/cloudevents": {allowed: []string{"bridge"}, standardOnly: true},
 		"bridge/problem":     {standardOnly: true},
 		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem"}},
-		"bridge/journal":     {},
+		"bridge/journal":     {allowed: []string{"bridge"}},
 		"bridge/delivery":    {allowed: []string{"bridge", "bridge/journal", "bridge/tensorlake"}},
 		"bridge/ops":         {allowed: []string{"bridge", "bridge/problem"}},
 		"bridge/app":         {allowed: []string{everything}, testsImportAnything: true},

@@ -29,19 +29,33 @@ type Event struct {
 	Time time.Time
 	// PartitionKey orders events: those with one key reach each sink in the order in which they were accepted.
 	PartitionKey string
+	// Sequence orders the events that have one SourceID: of two, the one whose Sequence is greater as text is the later
+	// one. Both may be empty (absent).
+	Sequence string
+	SourceID string
 	// WebhookID is the ID of the webhook that the event came with.
 	WebhookID string
+	// Origin tells the event from every other one that a webhook has become, for brokers that drop repeats.
+	Origin Origin
 	// Data is the event's payload, always JSON (application/json).
 	Data []byte
 
-	// Route is the event's place in a hierarchy of addresses, a part an element, for {route}:
-	// workflow, its name, the function and the status; or the parts of the type.
+	// Route is the event's place in a hierarchy of addresses, a part an element, for {route}: such as application, its
+	// name, request and completed.
 	Route []string
-	// Workflow, Function, Status, Invocation and Project are the template values of these names, empty
-	// where the payload has none. Status is the word as it stands in the type.
-	Workflow   string
-	Function   string
-	Status     string
-	Invocation string
-	Project    string
+	// The values of the placeholders of these names, empty where the payload has none. A workflow is an application,
+	// and an invocation of it a request.
+	Project     string
+	Application string
+	Version     string // of the application
+	Request     string
+	Function    string
+	Sandbox     string // its id
+	SandboxName string
+	// Status is a word as it may stand in a type: lower case, and nothing but a-z, 0-9, _ and -.
+	Status string
+	// Outcome is success or failure of what has finished, and a word of the sender's own for a sandbox.
+	Outcome string
+	// Reason is why something failed or ended, as the payload says it.
+	Reason string
 }

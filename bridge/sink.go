@@ -33,3 +33,10 @@ type Partitioned interface {
 	// It is a hint: Publish stores each event where its key belongs, whatever Partition said before.
 	Partition(e Event) int
 }
+
+// Deduper is a Sink whose broker drops what it has stored before, as far as it remembers.
+type Deduper interface {
+	Sink
+	// Duplicates returns how many events the broker has acknowledged without storing them.
+	Duplicates() int64
+}

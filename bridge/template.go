@@ -9,7 +9,10 @@ import (
 // placeholders are the names that a Template knows.
 //
 //nolint:gochecknoglobals // a constant list; Go has no constant slices.
-var placeholders = []string{"route", "type", "workflow", "function", "status", "invocation", "partitionkey", "project"}
+var placeholders = []string{
+	"route", "type", "project", "source_id", "partitionkey", "application", "workflow", "request", "invocation", "function",
+	"version", "sandbox", "sandbox_name", "status", "outcome", "reason",
+}
 
 // Placeholders returns the names that a Template knows, in the order in which documents list them.
 func Placeholders() []string { return slices.Clone(placeholders) }
@@ -89,22 +92,36 @@ func (t Template) Expand(e Event, escape func(string) string) string {
 	return b.String()
 }
 
-func (e Event) value(placeholder string) string {
+// value returns what stands for a placeholder other than {route}. Each of two generations of Tensorlake has its words:
+// a workflow is an application, and an invocation a request.
+func (e *Event) value(placeholder string) string {
 	switch placeholder {
 	case "type":
 		return e.Type
-	case "workflow":
-		return e.Workflow
-	case "function":
-		return e.Function
-	case "status":
-		return e.Status
-	case "invocation":
-		return e.Invocation
-	case "partitionkey":
-		return e.PartitionKey
 	case "project":
 		return e.Project
+	case "source_id":
+		return e.SourceID
+	case "partitionkey":
+		return e.PartitionKey
+	case "application", "workflow":
+		return e.Application
+	case "request", "invocation":
+		return e.Request
+	case "function":
+		return e.Function
+	case "version":
+		return e.Version
+	case "sandbox":
+		return e.Sandbox
+	case "sandbox_name":
+		return e.SandboxName
+	case "status":
+		return e.Status
+	case "outcome":
+		return e.Outcome
+	case "reason":
+		return e.Reason
 	default:
 		return ""
 	}

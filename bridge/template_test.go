@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,10 +17,10 @@ func sample() bridge.Event {
 		Type:         "tensorlake.workflow.function.success",
 		PartitionKey: "inv/1",
 		Route:        []string{"workflow", "w.w", "fn {route}", "success"},
-		Workflow:     "w.w",
+		Application:  "w.w",
 		Function:     "fn {route}",
 		Status:       "success",
-		Invocation:   "inv 1",
+		Request:      "inv 1",
 		Project:      "",
 	}
 }
@@ -64,7 +65,7 @@ func TestTemplateErrorsSayWhatIsWrong(t *testing.T) {
 		"{Route}":      "the unknown placeholder \"Route\"",
 		"{ route}":     "the unknown placeholder \" route\"",
 		"{{route}}":    "the unknown placeholder \"{route\"",
-		"{id}.{route}": "known are {route}, {type}, {workflow}, {function}, {status}, {invocation}, {partitionkey}, {project}",
+		"{id}.{route}": "known are {route}, {type}, {project}, {source_id}, {partitionkey}, {application}, ",
 	} {
 		t.Run(template, func(t *testing.T) {
 			_, err := bridge.ParseTemplate(template)
@@ -75,13 +76,15 @@ func TestTemplateErrorsSayWhatIsWrong(t *testing.T) {
 
 func TestEveryPlaceholderExpands(t *testing.T) {
 	e := bridge.Event{
-		Type: "type", PartitionKey: "partitionkey", Route: []string{"route"}, Workflow: "workflow", Function: "function",
-		Status: "status", Invocation: "invocation", Project: "project",
+		Type: "type", PartitionKey: "partitionkey", SourceID: "source_id", Route: []string{"route"}, Project: "project",
+		Application: "application", Version: "version", Request: "request", Function: "function", Sandbox: "sandbox",
+		SandboxName: "sandbox_name", Status: "status", Outcome: "outcome", Reason: "reason",
 	}
+	older := map[string]string{"workflow": "application", "invocation": "request"}
 	for _, name := range bridge.Placeholders() {
 		parsed, err := bridge.ParseTemplate("{" + name + "}")
 		require.NoError(t, err)
-		require.Equal(t, name, parsed.Expand(e, nil))
+		require.Equal(t, cmp.Or(older[name], name), parsed.Expand(e, nil))
 	}
 }
 
@@ -107,11 +110,12 @@ func FuzzTemplate(f *testing.F) {
 		require.Equal(t, template, parsed.String())
 
 		// A value of an event, whatever it holds, stands in the place of its placeholder and changes nothing around it.
-		e := bridge.Event{Workflow: workflow, Function: function, Route: []string{"r", workflow, function}}
-		want := strings.NewReplacer(
-			"{route}", "r."+workflow+"."+function, "{workflow}", workflow, "{function}", function,
-			"{type}", "", "{status}", "", "{invocation}", "", "{partitionkey}", "", "{project}", "",
-		).Replace(template)
+		e := bridge.Event{Application: workflow, Function: function, Route: []string{"r", workflow, function}}
+		values := []string{"{route}", "r." + workflow + "." + function, "{workflow}", workflow, "{application}", workflow, "{function}", function}
+		for _, name := range bridge.Placeholders() {
+			values = append(values, "{"+name+"}", "")
+		}
+		want := strings.NewReplacer(values...).Replace(template)
 		require.Equal(t, want, parsed.Expand(e, nil))
 
 		// Only values go through escape, and every one of them does.

@@ -60,6 +60,7 @@ type Sink struct {
 	Kind string
 
 	Format      string        `envconfig:"FORMAT" default:"binary" options:"binary,structured,plain" desc:"How an event is written: as CloudEvents with its attributes in headers (binary) or in one JSON document (structured), or its data alone (plain)."`
+	Routes      string        `envconfig:"ROUTES" default:">" type:"routes" desc:"Which events the sink gets: patterns over {route} in the syntax of NATS subjects (* one token, > the rest), separated by commas."`
 	DeadLetter  string        `envconfig:"DEAD_LETTER" type:"subject or topic" desc:"Subject or topic that dead letters are published to as well, not that of events; CREATE_STREAM and CREATE_TOPIC hold for it; empty: none (with ACK=sinks, the answer is 422)."`
 	Required    bool          `envconfig:"REQUIRED" default:"true" desc:"With ACK=sinks, whether a webhook waits for this sink; one that is not required is tried, and what it misses is counted."`
 	GiveUpAfter time.Duration `envconfig:"GIVE_UP_AFTER" min:"1s" desc:"How long an event may fail, or wait behind one that does, before it goes to the dead letters, at least 1s; empty or 0: for ever. Not with ACK=sinks."`
@@ -84,7 +85,7 @@ type NATS struct {
 	Replicas     int           `envconfig:"REPLICAS" default:"1" min:"1" max:"5" desc:"Replicas of a stream that is created, from 1 to 5; more than 1 needs a cluster."`
 	MaxAge       time.Duration `envconfig:"MAX_AGE" default:"168h" min:"100ms" desc:"How long a stream that is created keeps its events, at least 100ms."`
 	DedupeWindow time.Duration `envconfig:"DEDUPE_WINDOW" default:"10m" min:"100ms" desc:"How long a stream that is created recognises an event that is published again, from 100ms to MAX_AGE."`
-	Subject      string        `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"subject" desc:"Template of the subject that an event is published on; placeholders: {route}, {type}, {workflow}, {function}, {status}, {invocation}, {partitionkey} and {project}."`
+	Subject      string        `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"subject" desc:"Template of the subject that an event is published on; placeholders such as {route}, {application}, {status} and {project} are listed in docs/events.md."`
 }
 
 // Kafka configures a sink that publishes to Apache Kafka. Templates are not parsed yet.

@@ -69,7 +69,7 @@ func TestDefaults(t *testing.T) {
 		WebhookTolerance: 5 * time.Minute, MaxBody: 1 << 20, MaxInFlight: 1024, Ack: "journal",
 		DataDir: "./data", JournalMaxBytes: 8 << 30, Retention: 72 * time.Hour,
 		Sinks: Sinks{{
-			Name: "nats", Kind: KindNATS, Format: "binary", Required: true,
+			Name: "nats", Kind: KindNATS, Format: "binary", Routes: ">", Required: true,
 			NATS: &NATS{
 				Stream: "TENSORLAKE", CreateStream: true, Replicas: 1, MaxAge: 168 * time.Hour,
 				DedupeWindow: 10 * time.Minute, Subject: "tensorlake.{route}",

@@ -236,9 +236,9 @@ func (l *loader) checkKafka(s *Sink) {
 func (l *loader) checkPair(a, b Sink) {
 	switch {
 	case a.NATS != nil && b.NATS != nil && l.sameServers(a, b):
-		// The dedupe id of an event is the same from both sinks, and JetStream compares it within a stream, whatever the subject.
+		// A stream is made for the subjects of one sink.
 		if a.NATS.Stream == b.NATS.Stream {
-			l.problem(l.config.Variable(b.Name, "STREAM"), "the sink %s writes to the stream %s of the same server, which would drop the events of one of the two as duplicates: give each sink a stream and a subject of its own",
+			l.problem(l.config.Variable(b.Name, "STREAM"), "the sink %s writes to the stream %s of the same server: give each sink a stream and a subject of its own",
 				a.Name, a.NATS.Stream)
 		} else if a.NATS.Subject == b.NATS.Subject {
 			l.problem(l.config.Variable(b.Name, "SUBJECT"), "the sink %s publishes on %s of the same server, and a subject belongs to one stream: give each sink a subject of its own, such as %s.{route}",

@@ -189,8 +189,12 @@ func (a *App) openSinks(context.Context) error {
 		}
 		a.sinks = append(a.sinks, sink)
 		a.undoLater("sink "+c.Name, sink.Close)
+		routes, err := ParseRoutes(c.Routes)
+		if err != nil {
+			return fmt.Errorf("sink %s: ROUTES: %w", c.Name, err)
+		}
 		d := delivery.Options{
-			Sink: sink, Events: a.events(), GiveUpAfter: c.GiveUpAfter, Logger: a.log, Registerer: a.metrics, Now: a.now,
+			Sink: sink, Events: a.events(), Routes: routes, GiveUpAfter: c.GiveUpAfter, Logger: a.log, Registerer: a.metrics, Now: a.now,
 		}
 		if a.queue != nil {
 			d.Queue, d.Optional = a.queue, !c.Required

@@ -90,8 +90,12 @@ func (a *App) deliverBacklog() error {
 	}
 	hidden := prometheus.NewRegistry()
 	for i, sink := range a.sinks {
+		routes, err := ParseRoutes(a.cfg.Sinks[i].Routes)
+		if err != nil {
+			return err
+		}
 		d, err := delivery.New(delivery.Options{
-			Journal: a.backlog.journal, Sink: sink, Events: a.events(), Logger: a.log, Registerer: hidden, Now: a.now,
+			Journal: a.backlog.journal, Sink: sink, Events: a.events(), Routes: routes, Logger: a.log, Registerer: hidden, Now: a.now,
 			GiveUpAfter: a.cfg.Sinks[i].GiveUpAfter,
 		})
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
@@ -50,9 +51,11 @@ func withLetters(t *testing.T, dir string, n int) {
 	require.NoError(t, j.Advance(t.Context(), "nats", 1))
 	for i := range n {
 		require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{
-			Sink: "nats", WebhookSeq: 1, WebhookID: "msg_1", EventIndex: i, EventID: fmt.Sprintf("id_%d", i), EventType: "tensorlake.test",
-			EventSource: "/tensorlake", Route: []string{"test"}, Data: []byte(`{}`), Reason: "too large", Attempts: 1,
-			FirstAt: now, LastAt: now, EventTime: now,
+			Sink: "nats", WebhookSeq: 1, Reason: "too large", Attempts: 1, FirstAt: now, LastAt: now,
+			Event: bridge.Event{
+				WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: i}, ID: fmt.Sprintf("id_%d", i),
+				Type: "tensorlake.test", Source: "/tensorlake", Route: []string{"test"}, Data: []byte(`{}`), Time: now,
+			},
 		}}))
 	}
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))

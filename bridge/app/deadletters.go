@@ -33,7 +33,8 @@ type DeadLetter struct {
 	Subject      string     `json:"subject,omitempty"`
 	Time         time.Time  `json:"time"`
 	PartitionKey string     `json:"partition_key"`
-	Workflow     string     `json:"workflow,omitempty"`
+	Application  string     `json:"application,omitempty"` // or workflow
+	Route        []string   `json:"route"`
 	// Data is the event's data; a JSON string of it if it is no JSON itself.
 	Data json.RawMessage `json:"data"`
 }
@@ -41,18 +42,16 @@ type DeadLetter struct {
 // DeadLetterFilter selects the dead letters to which every field that is set applies; the zero filter selects all.
 type DeadLetterFilter struct {
 	// IDs are those of the letters; none means all.
-	IDs      []int64 `json:"ids,omitempty"`
-	Sink     string  `json:"sink,omitempty"`
-	Workflow string  `json:"workflow,omitempty"`
-	// Type may end in "*": every type that begins so.
-	Type string `json:"type,omitempty"`
+	IDs  []int64 `json:"ids,omitempty"`
+	Sink string  `json:"sink,omitempty"`
+	EventFilter
 	// Since and Until bound when it was tried last: at or after Since, before Until.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
 }
 
 func (f DeadLetterFilter) journal() journal.DeadLetterFilter {
-	out := journal.DeadLetterFilter{Sink: f.Sink, Type: f.Type, Workflow: f.Workflow, Since: f.Since, Until: f.Until}
+	out := journal.DeadLetterFilter{Sink: f.Sink, Events: f.EventFilter, Since: f.Since, Until: f.Until}
 	if len(f.IDs) > 0 {
 		out.IDs = f.IDs
 	}
@@ -88,15 +87,16 @@ func ReadDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter
 }
 
 func shownLetter(l *journal.DeadLetter) DeadLetter {
-	data := json.RawMessage(l.Data)
+	e := &l.Event
+	data := json.RawMessage(e.Data)
 	if !json.Valid(data) {
-		data, _ = json.Marshal(string(l.Data)) // a string can always be
+		data, _ = json.Marshal(string(e.Data)) // a string can always be
 	}
 	return DeadLetter{
 		ID: l.ID, Sink: l.Sink, Reason: l.Reason, Attempts: l.Attempts, FirstAt: l.FirstAt, LastAt: l.LastAt,
 		RetryAt: optional(l.RetryAt), PublishedAt: optional(l.PublishedAt),
-		WebhookID: l.WebhookID, EventIndex: l.EventIndex, EventID: l.EventID, Type: l.EventType, Source: l.EventSource,
-		Subject: l.EventSubject, Time: l.EventTime, PartitionKey: l.PartitionKey, Workflow: l.Workflow, Data: data,
+		WebhookID: e.WebhookID, EventIndex: e.Origin.Index, EventID: e.ID, Type: e.Type, Source: e.Source,
+		Subject: e.Subject, Time: e.Time, PartitionKey: e.PartitionKey, Application: e.Application, Route: e.Route, Data: data,
 	}
 }
 

@@ -26,13 +26,11 @@ type ReplayRequest struct {
 	// Since and Until bound when the webhook was received: at or after Since, before Until. Zero: open.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
-	// Workflow is that of the event, and Type its type, which may end in "*": every type that begins so. Empty: all.
-	Workflow string `json:"workflow,omitempty"`
-	Type     string `json:"type,omitempty"`
+	EventFilter
 }
 
 func (r ReplayRequest) delivery() delivery.ReplayRequest {
-	return delivery.ReplayRequest{Since: r.Since, Until: r.Until, Workflow: r.Workflow, Type: r.Type}
+	return delivery.ReplayRequest{Since: r.Since, Until: r.Until, Events: r.EventFilter}
 }
 
 // ReplayProgress is how far a replay is.
@@ -119,7 +117,11 @@ func CountReplay(ctx context.Context, cfg *config.Config, r ReplayRequest) (Repl
 	if err != nil {
 		return ReplayProgress{}, err
 	}
-	p, err := delivery.CountReplay(ctx, reader, cursor, r.delivery(), tensorlake.Options{SummaryEvents: cfg.SummaryEvents})
+	routes, err := routesOf(cfg, sink)
+	if err != nil {
+		return ReplayProgress{}, err
+	}
+	p, err := delivery.CountReplay(ctx, reader, cursor, r.delivery(), tensorlake.Options{SummaryEvents: cfg.SummaryEvents}, routes)
 	return replayProgress(config.Sink{Name: sink}, p), err
 }
 

@@ -52,6 +52,8 @@ func Validate(cfg *config.Config) config.Errors {
 		}
 	}
 	for _, s := range cfg.Sinks {
+		_, err := ParseRoutes(s.Routes)
+		check(s, "ROUTES", err)
 		if s.NATS != nil {
 			subject, err := bridge.ParseTemplate(s.NATS.Subject)
 			if err == nil {

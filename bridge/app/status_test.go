@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/config"
@@ -25,8 +26,10 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 	want := []string{`{"a": 1e400}`, `"not \u0000 JSON"`, `""`}
 	for i, d := range data {
 		require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{
-			Sink: "nats", WebhookSeq: 1, WebhookID: "msg_1", EventIndex: i, EventID: "id", EventType: "type", EventSource: "/source",
-			Data: []byte(d), Reason: "too large", Attempts: 1, FirstAt: now, LastAt: now, EventTime: now,
+			Sink: "nats", WebhookSeq: 1, Reason: "too large", Attempts: 1, FirstAt: now, LastAt: now,
+			Event: bridge.Event{
+				WebhookID: "msg_1", Origin: bridge.Origin{Index: i}, ID: "id", Type: "type", Source: "/source", Data: []byte(d), Time: now,
+			},
 		}}))
 	}
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
@@ -59,7 +62,7 @@ func TestDeadLettersAreReadAFewAtATime(t *testing.T) {
 	require.NoError(t, err)
 	letters := make([]journal.DeadLetter, 50)
 	for i := range letters {
-		letters[i] = journal.DeadLetter{Sink: "nats", WebhookSeq: 1, EventIndex: i, Data: []byte("{}")}
+		letters[i] = journal.DeadLetter{Sink: "nats", WebhookSeq: 1, Event: bridge.Event{Origin: bridge.Origin{Index: i}, Data: []byte("{}")}}
 	}
 	require.NoError(t, j.AddDeadLetters(t.Context(), letters))
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 	"github.com/fnbridge/fnbridge/config"
 	"github.com/fnbridge/fnbridge/sinks"
 )
@@ -42,10 +43,16 @@ func (r Received) MarshalJSON() ([]byte, error) {
 	return json.Marshal(line)
 }
 
-// Tail calls f with every event that the sink's broker has stored, from start on, until ctx ends or f returns an error,
+// Tail calls f with every event that the sink's broker has stored and filter selects, from start on, until ctx ends or f returns an error,
 // which it returns. A broker that is away is waited for, and log, which may be nil, hears of it. cfg must have passed Validate.
-func Tail(ctx context.Context, cfg *config.Config, s config.Sink, start TailStart, log *slog.Logger, f func(Received) error) error {
+func Tail(ctx context.Context, cfg *config.Config, s config.Sink, start TailStart, filter EventFilter, log *slog.Logger, f func(Received) error) error {
 	return sinks.Tail(ctx, SinkOptions(cfg, s, log), start, func(r bridge.Received) error {
+		if !filter.IsZero() {
+			tensorlake.Describe(&r.Event)
+			if !filter.Match(&r.Event) {
+				return nil
+			}
+		}
 		out := Received{Address: r.Address, Key: r.Key, StoredAt: r.StoredAt, Data: r.Event.Data}
 		if r.Event.Type != "" {
 			_, body, err := cloudevents.Structured.Encode(r.Event, "")
@@ -74,7 +81,7 @@ func AwaitEvents(ctx context.Context, cfg *config.Config, s config.Sink, webhook
 		return 0, errPlain
 	}
 	seen := make(map[string]bool)
-	err = Tail(ctx, cfg, s, TailStart{Since: sent.Add(-clockSkew)}, log, func(r Received) error {
+	err = Tail(ctx, cfg, s, TailStart{Since: sent.Add(-clockSkew)}, EventFilter{}, log, func(r Received) error {
 		var e struct {
 			ID        string `json:"id"`
 			WebhookID string `json:"webhookid"`

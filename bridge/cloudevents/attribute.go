@@ -20,13 +20,15 @@ const (
 	attrSubject
 	attrTime
 	attrPartitionKey
+	attrSequence
+	attrSourceID
 	attrWebhookID
 
 	attrCount
 )
 
 func (a attribute) String() string {
-	return [...]string{"specversion", "id", "source", "type", "subject", "time", "partitionkey", "webhookid"}[a]
+	return [...]string{"specversion", "id", "source", "type", "subject", "time", "partitionkey", "sequence", "sourceid", "webhookid"}[a]
 }
 
 // headerName returns the name of a's header. For the prefixes that are known it allocates nothing.
@@ -34,11 +36,13 @@ func (a attribute) headerName(prefix string) string {
 	switch prefix {
 	case NATSPrefix:
 		return [...]string{
-			"ce-specversion", "ce-id", "ce-source", "ce-type", "ce-subject", "ce-time", "ce-partitionkey", "ce-webhookid",
+			"ce-specversion", "ce-id", "ce-source", "ce-type", "ce-subject", "ce-time", "ce-partitionkey",
+			"ce-sequence", "ce-sourceid", "ce-webhookid",
 		}[a]
 	case KafkaPrefix:
 		return [...]string{
-			"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey", "ce_webhookid",
+			"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey",
+			"ce_sequence", "ce_sourceid", "ce_webhookid",
 		}[a]
 	default:
 		return prefix + a.String()
@@ -59,6 +63,8 @@ func attributes(e *bridge.Event) [attrCount]string {
 		attrSubject:      legal(e.Subject),
 		attrTime:         formatTime(e.Time),
 		attrPartitionKey: legal(e.PartitionKey),
+		attrSequence:     legal(e.Sequence),
+		attrSourceID:     legal(e.SourceID),
 		attrWebhookID:    legal(e.WebhookID),
 	}
 }

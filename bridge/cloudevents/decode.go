@@ -15,7 +15,7 @@ import (
 // regard to case, since clients and proxies change it.
 //
 // A message in binary or structured mode gives an event with its attributes and its data; what only templates need
-// (Route and the fields after it) is not in a message. Headers that fnbridge does not write are ignored. Any other
+// (Origin, Route and the fields after it) is not in a message. Headers that fnbridge does not write are ignored. Any other
 // message is taken for one in the plain format: only Data is set.
 //
 // The error says that the message claims to be a CloudEvent, but is not a valid one of version 1.0.
@@ -58,6 +58,8 @@ func decodeStructured(body []byte) (bridge.Event, error) {
 		Subject      string          `json:"subject"`
 		Time         string          `json:"time"`
 		PartitionKey string          `json:"partitionkey"`
+		Sequence     string          `json:"sequence"`
+		SourceID     string          `json:"sourceid"`
 		WebhookID    string          `json:"webhookid"`
 		Data         json.RawMessage `json:"data"`
 		DataBase64   []byte          `json:"data_base64"`
@@ -77,6 +79,8 @@ func decodeStructured(body []byte) (bridge.Event, error) {
 		attrSubject:      message.Subject,
 		attrTime:         message.Time,
 		attrPartitionKey: message.PartitionKey,
+		attrSequence:     message.Sequence,
+		attrSourceID:     message.SourceID,
 		attrWebhookID:    message.WebhookID,
 	}, data)
 }
@@ -91,6 +95,8 @@ func newEvent(values [attrCount]string, data []byte) (bridge.Event, error) {
 		Type:         values[attrType],
 		Subject:      values[attrSubject],
 		PartitionKey: values[attrPartitionKey],
+		Sequence:     values[attrSequence],
+		SourceID:     values[attrSourceID],
 		WebhookID:    values[attrWebhookID],
 		Data:         data,
 	}

@@ -50,7 +50,8 @@ func (f Format) Bound(e *bridge.Event, prefix string) (headers, bytes int, err e
 		return 1, bytes, nil
 	}
 	const time = len("2006-01-02T15:04:05.999999999Z")
-	values := len(specVersion) + len(e.ID) + len(e.Source) + len(e.Type) + len(e.Subject) + time + len(e.PartitionKey) + len(e.WebhookID)
+	values := len(specVersion) + len(e.ID) + len(e.Source) + len(e.Type) + len(e.Subject) + time + len(e.PartitionKey) +
+		len(e.Sequence) + len(e.SourceID) + len(e.WebhookID)
 	const perName = len(`"partitionkey":"",`)
 	bytes += int(attrCount)*(perName+len(prefix)) + growth*values
 	if f == Structured {

@@ -110,7 +110,7 @@ func (f *forwarder) portion(letters []journal.DeadLetter) int {
 	}
 	bytes := 0
 	for n := range most {
-		bytes += len(letters[n].Data)
+		bytes += len(letters[n].Event.Data)
 		if n > 0 && bytes > f.o.BatchBytes {
 			return n
 		}
@@ -123,7 +123,7 @@ func (f *forwarder) portion(letters []journal.DeadLetter) int {
 func (f *forwarder) send(ctx context.Context, letters []journal.DeadLetter) (count int, failed bool) {
 	batch := make([]bridge.DeadLetter, len(letters))
 	for i := range letters {
-		batch[i] = bridge.DeadLetter{Event: eventOf(&letters[i]), Reason: letters[i].Reason, Attempts: letters[i].Attempts}
+		batch[i] = bridge.DeadLetter{Event: letters[i].Event, Reason: letters[i].Reason, Attempts: letters[i].Attempts}
 	}
 	//nolint:contextcheck // what is under way at a stop has the context publish
 	errs := answers(f.sink.PublishDeadLetters(f.publish, batch), len(batch))
@@ -166,7 +166,7 @@ func (f *forwarder) send(ctx context.Context, letters []journal.DeadLetter) (cou
 func (f *forwarder) refuse(d *journal.DeadLetter, err error) {
 	if len(f.refused) == 0 {
 		f.o.Logger.Warn("a dead letter was rejected at the sink's dead-letter address, too; it stays in the dead letters, unpublished",
-			"sink", f.name, "address", f.sink.DeadLetterAddress(), "dead_letter", d.ID, "event_id", d.EventID, "error", err)
+			"sink", f.name, "address", f.sink.DeadLetterAddress(), "dead_letter", d.ID, "event_id", d.Event.ID, "error", err)
 	}
 	if len(f.refused) >= rememberedRefusals {
 		clear(f.refused)

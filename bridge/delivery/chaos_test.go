@@ -41,7 +41,7 @@ type buryingJournal struct {
 func (j *buryingJournal) AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error {
 	j.mu.Lock()
 	for i := range letters {
-		j.buried[letters[i].EventSubject] = true
+		j.buried[letters[i].Event.Subject] = true
 	}
 	j.mu.Unlock()
 	return j.brokenLetters.AddDeadLetters(ctx, letters)
@@ -141,8 +141,8 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 			letters := f.deadLetters(journal.DeadLetterFilter{Limit: len(want)})
 			dead := map[string]bool{}
 			for _, l := range letters {
-				require.False(t, dead[l.EventSubject], "a dead letter is there twice")
-				dead[l.EventSubject] = true
+				require.False(t, dead[l.Event.Subject], "a dead letter is there twice")
+				dead[l.Event.Subject] = true
 			}
 			first := firsts(sink.stored)
 			for _, s := range want {

@@ -341,11 +341,11 @@ func TestARejectedEventBecomesADeadLetterAndTheRestGoesOn(t *testing.T) {
 	letters, err := f.journal.DeadLetters(t.Context(), journal.DeadLetterFilter{Sink: "scripted"})
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
-	require.Equal(t, "k1/b", letters[0].EventSubject)
+	require.Equal(t, "k1/b", letters[0].Event.Subject)
 	require.Equal(t, "too large for the broker", letters[0].Reason)
 	require.Equal(t, 1, letters[0].Attempts)
 	require.JSONEq(t, `{"workflow_name":"w","invocation_id":"k1","function":"b","status":"success","functions_total":3}`,
-		string(letters[0].Data))
+		string(letters[0].Event.Data))
 }
 
 func TestVeryManyRejectedEventsAreSaidInFewLines(t *testing.T) {

@@ -291,7 +291,7 @@ func (l *loop) fill() {
 		s := l.sources.next()
 		var e *bridge.Event
 		if s.webhook.withdrawn() {
-			s.letGo(&l.o)
+			s.letGo()
 		} else {
 			e = s.next()
 		}
@@ -303,10 +303,11 @@ func (l *loop) fill() {
 			continue
 		}
 		if l.refusesBehindProbe(e, s.webhook) {
+			s.webhook.lost++
 			continue
 		}
-		it := &item{event: e, webhook: s.webhook, index: s.index}
-		s.index++
+		it := &item{event: e, webhook: s.webhook}
+		s.taken++
 		l.window.take(it)
 		l.enqueue(it)
 	}
@@ -354,13 +355,13 @@ func eventsOf(p *parsed, o tensorlake.Options) iter.Seq[bridge.Event] {
 	return p.payload.Events(w, o)
 }
 
-// sourceOf returns the events of a webhook as they are taken.
-func sourceOf(p *parsed, o tensorlake.Options) *source {
+// sourceOf returns those events of a webhook that the sink wants, as they are taken.
+func (d *Dispatcher) sourceOf(p *parsed) *source {
 	hook := &webhook{seq: p.entry.Seq, id: p.entry.ID, receivedAt: p.entry.ReceivedAt, part: p.part}
 	if p.events != nil {
-		return readySource(hook, p.events)
+		return readySource(hook, p.events, d.o.Routes)
 	}
-	return newSource(hook, eventsOf(p, o))
+	return newSource(hook, eventsOf(p, d.o.Events), d.o.Routes)
 }
 
 // pause waits for d, or until ctx ends.
@@ -383,7 +384,7 @@ func (l *loop) took(entries []parsed) {
 			l.o.Logger.Error("a stored webhook is not a JSON object; it is published as unrecognized",
 				"sink", l.name, "webhook_id", p.entry.ID, "error", p.err)
 		}
-		s := sourceOf(p, l.o.Events)
+		s := l.sourceOf(p)
 		l.window.add(s.webhook)
 		l.sources.add(s)
 	}
@@ -473,14 +474,8 @@ func (l *loop) bury(r *outcome) {
 }
 
 func deadLetter(sink string, it *item, attempts int, reason string, now time.Time) journal.DeadLetter {
-	e := it.event
 	return journal.DeadLetter{
-		Sink: sink, WebhookSeq: it.webhook.seq, WebhookID: e.WebhookID, EventIndex: it.index,
-		EventID: e.ID, EventType: e.Type, EventSource: e.Source, EventSubject: e.Subject,
-		PartitionKey: e.PartitionKey, EventTime: e.Time, Data: e.Data,
-		Workflow: e.Workflow, Function: e.Function, Status: e.Status, Invocation: e.Invocation,
-		Project: e.Project, Route: e.Route,
-		Reason: reason, Attempts: attempts, FirstAt: now, LastAt: now,
+		Sink: sink, WebhookSeq: it.webhook.seq, Event: *it.event, Reason: reason, Attempts: attempts, FirstAt: now, LastAt: now,
 	}
 }
 
@@ -563,7 +558,7 @@ func (n *notice) say(l *loop, letters []journal.DeadLetter) {
 	}
 	last := &letters[len(letters)-1]
 	l.o.Logger.Warn(n.message, "sink", l.name, "events", n.unsaid, //nolint:sloglint // one of the two constants with which the notices are made
-		"last_event_id", last.EventID, "last_type", shorten(last.EventType), "last_webhook_id", last.WebhookID, "last_error", last.Reason)
+		"last_event_id", last.Event.ID, "last_type", shorten(last.Event.Type), "last_webhook_id", last.Event.WebhookID, "last_error", last.Reason)
 	n.unsaid, n.said = 0, now
 }
 

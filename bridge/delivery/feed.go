@@ -297,8 +297,10 @@ func (l *loop) lose(it *item) {
 }
 
 // letGo drops the rest of a source whose webhook nobody waits for.
-func (s *source) letGo(o *Options) {
-	s.webhook.lost += s.webhook.part.entry.events(o.Events) - s.index
+func (s *source) letGo() {
+	for s.next() != nil {
+		s.webhook.lost++
+	}
 }
 
 // settleEmpty forgets the failures of a lane in which nothing is left that failed: whether they go on shows with the next

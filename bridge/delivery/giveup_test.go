@@ -51,10 +51,10 @@ func TestAnEventThatFailsForTooLongIsGivenUpWhenItsTimeHasCome(t *testing.T) {
 	f.accept("k1", "b") // has no try of its own
 	letters := f.awaitDeadLetters(2)
 	require.GreaterOrEqual(t, time.Since(began), 500*time.Millisecond)
-	require.Equal(t, "k1/a", letters[0].EventSubject)
+	require.Equal(t, "k1/a", letters[0].Event.Subject)
 	require.Equal(t, 1, letters[0].Attempts)
 	require.Regexp(t, `^given up after [0-9.]+m?s and 1 try: no quorum$`, letters[0].Reason)
-	require.Equal(t, "k1/b", letters[1].EventSubject)
+	require.Equal(t, "k1/b", letters[1].Event.Subject)
 	require.Equal(t, 0, letters[1].Attempts)
 	require.Regexp(t, `^given up after [0-9.]+m?s without a try, held behind an earlier event of its key: no quorum$`, letters[1].Reason)
 	f.awaitCursor(3)

@@ -22,7 +22,6 @@ type item struct {
 	event    *bridge.Event // nobody changes it
 	key      *keyLane      // of its partition key, once it is in a partition
 	webhook  *webhook
-	index    int // of the event within its webhook
 	attempts int // that have failed
 	class    class
 	letter   int64   // the dead letter that it is, if retried

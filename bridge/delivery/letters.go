@@ -6,7 +6,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
@@ -178,18 +177,8 @@ func (l *loop) fillLetters() {
 }
 
 func retriedItem(d *journal.DeadLetter) *item {
-	event := eventOf(d)
 	return &item{
-		class: classRetried, letter: d.ID, index: d.EventIndex, webhook: &webhook{seq: d.WebhookSeq, id: d.WebhookID},
-		event: &event,
-	}
-}
-
-func eventOf(d *journal.DeadLetter) bridge.Event {
-	return bridge.Event{
-		ID: d.EventID, Type: d.EventType, Source: d.EventSource, Subject: d.EventSubject, Time: d.EventTime,
-		PartitionKey: d.PartitionKey, WebhookID: d.WebhookID, Data: d.Data, Route: d.Route,
-		Workflow: d.Workflow, Function: d.Function, Status: d.Status, Invocation: d.Invocation, Project: d.Project,
+		class: classRetried, letter: d.ID, webhook: &webhook{seq: d.WebhookSeq, id: d.Event.WebhookID}, event: &d.Event,
 	}
 }
 

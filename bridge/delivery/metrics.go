@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
@@ -69,6 +70,14 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 			func() float64 { return d.oldestAge().Seconds() }),
 	} {
 		if err := d.o.Registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	if sink, ok := d.o.Sink.(bridge.Deduper); ok {
+		if err := d.o.Registerer.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "fnbridge_sink_duplicate_events_total", ConstLabels: prometheus.Labels{"sink": d.name},
+			Help: "Events that the sink's broker acknowledged and did not store, since it had stored them already.",
+		}, func() float64 { return float64(sink.Duplicates()) })); err != nil {
 			return nil, err
 		}
 	}

@@ -43,6 +43,8 @@ type Options struct {
 	Optional bool
 	Sink     bridge.Sink
 	Events   tensorlake.Options
+	// Routes selects the events that the sink gets. It is done with the others. The zero Routes selects all.
+	Routes bridge.Routes
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -33,9 +32,8 @@ var (
 type ReplayRequest struct {
 	// Since and Until select by when the webhook was received, from Since on and before Until. Zero: open.
 	Since, Until time.Time
-	// Workflow is the name of an event's workflow, and Type its type; one that ends in "*" stands for every type that
-	// begins so. Empty: all.
-	Workflow, Type string
+	// Events selects by the event.
+	Events bridge.Filter
 }
 
 // ReplayProgress is how far a replay has come.
@@ -45,17 +43,6 @@ type ReplayProgress struct {
 	// Events matched the request so far. Acknowledged reached the sink, and DeadLettered are dead letters; the rest is on
 	// its way.
 	Events, Acknowledged, DeadLettered int64
-}
-
-// matches tells whether the request asks for e.
-func (r *ReplayRequest) matches(e *bridge.Event) bool {
-	if r.Workflow != "" && e.Workflow != r.Workflow {
-		return false
-	}
-	if prefix, open := strings.CutSuffix(r.Type, "*"); open {
-		return strings.HasPrefix(e.Type, prefix)
-	}
-	return r.Type == "" || e.Type == r.Type
 }
 
 func (r *ReplayRequest) filter(through int64) journal.WebhookFilter {
@@ -75,9 +62,11 @@ type Selector interface {
 	Select(ctx context.Context, f journal.WebhookFilter, maxCount int, maxBytes int64) ([]journal.Webhook, error)
 }
 
-// CountReplay counts what a replay would publish to a sink whose cursor is at the number given, without publishing
-// anything: Webhooks, Read and Events of what it returns. What it has counted so far is returned with an error, too.
-func CountReplay(ctx context.Context, j Selector, cursor int64, req ReplayRequest, events tensorlake.Options) (ReplayProgress, error) {
+// CountReplay counts what a replay would publish to a sink with such routes whose cursor is at the number given, without
+// publishing anything: Webhooks, Read and Events of what it returns. What it has counted so far is returned with an error, too.
+func CountReplay(ctx context.Context, j Selector, cursor int64, req ReplayRequest, events tensorlake.Options,
+	routes bridge.Routes,
+) (ReplayProgress, error) {
 	var p ReplayProgress
 	if err := req.check(); err != nil {
 		return p, err
@@ -91,7 +80,7 @@ func CountReplay(ctx context.Context, j Selector, cursor int64, req ReplayReques
 		for _, entry := range page {
 			read := parse(entry)
 			for e := range eventsOf(&read, events) {
-				if req.matches(&e) {
+				if routes.Match(&e) && req.Events.Match(&e) {
 					p.Events++
 				}
 			}
@@ -106,6 +95,7 @@ func CountReplay(ctx context.Context, j Selector, cursor int64, req ReplayReques
 type replay struct {
 	ctx     context.Context //nolint:containedctx // lives as long as the replay: its end calls the replay off
 	request ReplayRequest
+	number  int64 // tells it from other replays: when it began
 	filter  journal.WebhookFilter
 	counted bool
 	all     bool // everything in the range has been read
@@ -156,7 +146,7 @@ func (d *Dispatcher) Replay(ctx context.Context, req ReplayRequest, progress fun
 	if progress == nil {
 		progress = func(ReplayProgress) {}
 	}
-	r := &replay{ctx: ctx, request: req, done: make(chan struct{})}
+	r := &replay{ctx: ctx, request: req, number: d.o.Now().UnixNano(), done: make(chan struct{})}
 	select {
 	case d.replays <- r:
 	case <-ctx.Done():
@@ -242,7 +232,7 @@ func (l *loop) tookReplay(p replayRead) {
 		r.all = len(p.page) == 0
 		for _, entry := range p.page {
 			r.filter.After = entry.entry.Seq
-			r.sources = append(r.sources, sourceOf(&entry, l.o.Events))
+			r.sources = append(r.sources, l.sourceOf(&entry))
 		}
 	}
 	l.endReplay()
@@ -274,13 +264,14 @@ func (l *loop) fillReplay() (more bool) {
 			r.read.Add(1)
 			continue
 		}
-		if r.request.matches(e) {
-			it := &item{event: e, webhook: s.webhook, index: s.index, class: classReplayed, replay: r}
+		if r.request.Events.Match(e) {
+			again := *e
+			again.Origin.Replay = r.number
+			it := &item{event: &again, webhook: s.webhook, class: classReplayed, replay: r}
 			r.events.Add(1)
 			r.share.take(it)
 			l.enqueue(it)
 		}
-		s.index++
 	}
 	return true
 }

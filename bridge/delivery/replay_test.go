@@ -66,12 +66,12 @@ func TestAReplayPublishesWhatItIsAskedForUnderTheSameIDs(t *testing.T) {
 		"everything":   {ReplayRequest{}, 4, []int{0, 1, 2, 3, 4, 5, 6}},
 		"since":        {ReplayRequest{Since: now.Add(-20 * time.Minute)}, 3, []int{2, 3, 4, 5, 6}},
 		"until":        {ReplayRequest{Until: now.Add(-20 * time.Minute)}, 1, []int{0, 1}},
-		"a workflow":   {ReplayRequest{Workflow: "billing"}, 4, []int{0, 1, 2, 3}},
-		"a type":       {ReplayRequest{Type: first[0].Type}, 4, []int{0, 2, 4}},
-		"types":        {ReplayRequest{Type: strings.TrimSuffix(first[6].Type, "ecognized") + "*"}, 4, []int{6}},
-		"any type":     {ReplayRequest{Type: "*"}, 4, []int{0, 1, 2, 3, 4, 5, 6}},
-		"no such type": {ReplayRequest{Type: "tensorlake"}, 4, nil},
-		"both":         {ReplayRequest{Since: now.Add(-25 * time.Minute), Until: now, Workflow: "billing"}, 2, []int{2, 3}},
+		"a workflow":   {ReplayRequest{Events: bridge.Filter{Application: "billing"}}, 4, []int{0, 1, 2, 3}},
+		"a type":       {ReplayRequest{Events: bridge.Filter{Type: first[0].Type}}, 4, []int{0, 2, 4}},
+		"types":        {ReplayRequest{Events: bridge.Filter{Type: strings.TrimSuffix(first[6].Type, "ecognized") + "*"}}, 4, []int{6}},
+		"any type":     {ReplayRequest{Events: bridge.Filter{Type: "*"}}, 4, []int{0, 1, 2, 3, 4, 5, 6}},
+		"no such type": {ReplayRequest{Events: bridge.Filter{Type: "tensorlake"}}, 4, nil},
+		"both":         {ReplayRequest{Since: now.Add(-25 * time.Minute), Until: now, Events: bridge.Filter{Application: "billing"}}, 2, []int{2, 3}},
 		"nothing":      {ReplayRequest{Since: now.Add(time.Hour)}, 0, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestAReplayPublishesWhatItIsAskedForUnderTheSameIDs(t *testing.T) {
 				want[i] = first[n].ID
 			}
 			n := int64(len(want))
-			counted, err := CountReplay(t.Context(), f.journal, 4, tc.request, tensorlake.Options{})
+			counted, err := CountReplay(t.Context(), f.journal, 4, tc.request, tensorlake.Options{}, bridge.Routes{})
 			require.NoError(t, err)
 			require.Equal(t, ReplayProgress{Webhooks: tc.webhooks, Read: tc.webhooks, Events: n}, counted)
 			p, err := f.running.Replay(t.Context(), tc.request, nil)
@@ -106,7 +106,7 @@ func TestAReplayOfNothingDeliveredPublishesNothing(t *testing.T) {
 	p, err := f.running.Replay(t.Context(), ReplayRequest{}, nil)
 	require.NoError(t, err)
 	require.Zero(t, p, "what lies behind the cursor is on its way anyway")
-	counted, err := CountReplay(t.Context(), f.journal, 0, ReplayRequest{}, tensorlake.Options{})
+	counted, err := CountReplay(t.Context(), f.journal, 0, ReplayRequest{}, tensorlake.Options{}, bridge.Routes{})
 	require.NoError(t, err)
 	require.Zero(t, counted)
 }
@@ -220,8 +220,8 @@ func TestReplayedEventsThatAreRejectedBecomeDeadLetters(t *testing.T) {
 	letters := f.deadLetters(journal.DeadLetterFilter{})
 	require.Len(t, letters, 1)
 	require.EqualValues(t, 4, letters[0].WebhookSeq)
-	require.Equal(t, 1, letters[0].EventIndex)
-	require.Equal(t, "k3/b", letters[0].EventSubject)
+	require.Equal(t, 1, letters[0].Event.Origin.Index)
+	require.Equal(t, "k3/b", letters[0].Event.Subject)
 }
 
 func TestAReplayEndsWhenWhatFailsIsGivenUp(t *testing.T) {

@@ -17,7 +17,8 @@ const (
 // source yields a webhook's events one by one, so that a payload with very many costs no more memory than the window.
 type source struct {
 	webhook *webhook
-	index   int // of the next event
+	routes  bridge.Routes // of the events that are wanted
+	taken   int
 	// ready are the events of a small webhook, which are there already; of others pull makes the next one.
 	ready []bridge.Event
 	pull  func() (bridge.Event, bool)
@@ -25,14 +26,14 @@ type source struct {
 	ahead *bridge.Event // made, and not yet taken
 }
 
-func newSource(w *webhook, events iter.Seq[bridge.Event]) *source {
+func newSource(w *webhook, events iter.Seq[bridge.Event], routes bridge.Routes) *source {
 	pull, end := iter.Pull(events)
-	return &source{webhook: w, pull: pull, end: end}
+	return &source{webhook: w, routes: routes, pull: pull, end: end}
 }
 
 // readySource yields events that are there already, and stay as they are.
-func readySource(w *webhook, events []bridge.Event) *source {
-	return &source{webhook: w, ready: events}
+func readySource(w *webhook, events []bridge.Event, routes bridge.Routes) *source {
+	return &source{webhook: w, routes: routes, ready: events}
 }
 
 // next returns the next event, and nil when there is none.
@@ -44,7 +45,16 @@ func (s *source) next() *bridge.Event {
 	return s.produce()
 }
 
+// produce makes the next event that is wanted.
 func (s *source) produce() *bridge.Event {
+	for {
+		if e := s.unfiltered(); e == nil || s.routes.Match(e) {
+			return e
+		}
+	}
+}
+
+func (s *source) unfiltered() *bridge.Event {
 	if s.pull != nil {
 		if e, ok := s.pull(); ok {
 			return &e
@@ -123,7 +133,7 @@ func (s *sources) pass(places int) {
 
 // waits tells whether a source before the i-th has events of the same key, and that one has not begun.
 func (s *sources) waits(i int) bool {
-	if s.list[i].index > 0 {
+	if s.list[i].taken > 0 {
 		return false
 	}
 	first := s.list[i].peek()

@@ -232,7 +232,7 @@ func (h *Handler) receive(c echo.Context) (err error) {
 		return answer(c, http.StatusOK, webhook.ID, `,"duplicate":true}`)
 	}
 	h.metrics.count(resultAccepted)
-	if payload.Shape() == tensorlake.ShapeUnrecognized {
+	if payload.Reason() != "" {
 		h.noteUnrecognized(r.Context(), webhook, payload)
 	}
 	h.logStored(r.Context(), resultAccepted, webhook, payload)
@@ -398,8 +398,8 @@ func (h *Handler) logStored(ctx context.Context, as result, w bridge.Webhook, pa
 func (h *Handler) noteUnrecognized(ctx context.Context, w bridge.Webhook, payload tensorlake.Payload) {
 	h.metrics.unrecognized.Inc()
 	if suppressed, ok := h.unrecognizedLines.pass(h.now()); ok {
-		h.logger.LogAttrs(ctx, slog.LevelWarn, "webhook accepted whose shape is not recognized: it becomes one unrecognized event",
-			slog.String("webhook_id", w.ID), slog.String("reason", payload.Reason()), slog.Int("bytes", len(w.Body)),
+		h.logger.LogAttrs(ctx, slog.LevelWarn, "webhook accepted that is not recognized: its event goes under unrecognized, or other",
+			slog.String("webhook_id", w.ID), slog.String("shape", payload.Shape().String()), slog.String("reason", payload.Reason()), slog.Int("bytes", len(w.Body)),
 			suppressedAttr(suppressed))
 	}
 }

@@ -126,7 +126,7 @@ fnbridge_webhooks_total{result="unsupported_media_type"} 0
 # HELP fnbridge_webhook_secret_matches_total Verified webhooks, by the place (from 1) that the secret which signed them has in the configured list.
 # TYPE fnbridge_webhook_secret_matches_total counter
 fnbridge_webhook_secret_matches_total{secret="1"} 0
-# HELP fnbridge_webhooks_unrecognized_total Accepted webhooks whose payload has none of the known shapes.
+# HELP fnbridge_webhooks_unrecognized_total Accepted webhooks whose payload has none of the known shapes, or is an envelope that goes under other.
 # TYPE fnbridge_webhooks_unrecognized_total counter
 fnbridge_webhooks_unrecognized_total 0
 # HELP fnbridge_webhooks_in_flight Webhooks that are being read, checked or stored right now.

@@ -35,7 +35,7 @@ func newMetrics(r prometheus.Registerer, secrets int, inFlight func() float64) (
 		}, []string{"secret"}),
 		unrecognized: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fnbridge_webhooks_unrecognized_total",
-			Help: "Accepted webhooks whose payload has none of the known shapes.",
+			Help: "Accepted webhooks whose payload has none of the known shapes, or is an envelope that goes under other.",
 		}),
 	}
 	for i := range m.byResult {

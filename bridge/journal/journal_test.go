@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // at is a moment whose nanoseconds all count.
@@ -329,10 +331,14 @@ func TestAdvancesOfOneBatchCollapseToTheHighest(t *testing.T) {
 
 func deadLetter(seq int64, index int) DeadLetter {
 	return DeadLetter{
-		Sink: "nats", WebhookSeq: seq, WebhookID: "msg_1", EventIndex: index, EventID: "e1", EventType: "tensorlake.x", EventSource: "/tensorlake",
-		EventSubject: "inv/fn", PartitionKey: "inv", EventTime: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), Data: []byte(`{"n":1}`),
-		Workflow: "w", Function: "f", Status: "success", Invocation: "inv", Project: "p", Route: []string{"workflow", "w", "f.1", "success"},
-		Reason: "too large", Attempts: 1, FirstAt: at(), LastAt: at(),
+		Sink: "nats", WebhookSeq: seq, Reason: "too large", Attempts: 1, FirstAt: at(), LastAt: at(),
+		Event: bridge.Event{
+			WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: index, Replay: 7},
+			ID: "e1", Type: "tensorlake.x", Source: "/tensorlake", Subject: "inv/fn", PartitionKey: "inv", Sequence: "1.2", SourceID: "src",
+			Time: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), Data: []byte(`{"n":1}`), Route: []string{"workflow", "w", "f.1", "success"},
+			Application: "w", Version: "3", Function: "f", Request: "inv", Project: "p", Sandbox: "s", SandboxName: "sn",
+			Status: "success", Outcome: "failure", Reason: "out_of_memory",
+		},
 	}
 }
 
@@ -362,18 +368,18 @@ func TestDeadLetters(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	j := open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, Registerer: registry})
 	first, second := deadLetter(1, 0), deadLetter(1, 1)
-	other := DeadLetter{Sink: "kafka", WebhookSeq: 1, EventID: "e1"}
+	other := DeadLetter{Sink: "kafka", WebhookSeq: 1, Event: bridge.Event{ID: "e1", Origin: first.Event.Origin}}
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{first, second, other}))
 	require.NoError(t, j.AddDeadLetters(t.Context(), nil))
 
 	later := second
 	later.Reason, later.Attempts, later.LastAt = "still too large", 2, at().Add(time.Hour)
-	later.FirstAt, later.EventID = at().Add(time.Hour), "another"
+	later.FirstAt, later.Event.ID = at().Add(time.Hour), "another"
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{later}))
 	second.Reason, second.Attempts, second.LastAt = later.Reason, 3, later.LastAt
 
 	first.ID, second.ID, other.ID = 1, 2, 3
-	other.Route = []string{}
+	other.Event.Route = []string{}
 	for name, c := range map[string]struct {
 		filter   DeadLetterFilter
 		expected []DeadLetter

@@ -4,10 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 const (
@@ -20,10 +21,10 @@ const (
 
 // DeadLetterFilter selects dead letters: those to which every field that is set applies. The zero filter selects all.
 type DeadLetterFilter struct {
-	// Sink is the sink's name, Workflow that of the event's workflow.
-	Sink, Workflow string
-	// Type is the event's type. One that ends in "*" selects every type that begins so.
-	Type string
+	// Sink is the sink's name.
+	Sink string
+	// Events selects by the event.
+	Events bridge.Filter
 	// IDs are those of the letters; nil means all, and an empty list none.
 	IDs []int64
 	// Since and Until bound LastAt: at or after Since, before Until.
@@ -62,14 +63,12 @@ func (f *DeadLetterFilter) statement(version int, before, after string) (query s
 	if f.Sink != "" {
 		add("sink = ?", f.Sink)
 	}
-	if prefix, isPrefix := strings.CutSuffix(f.Type, "*"); isPrefix {
-		// Bytes, since GLOB and LIKE read more into a name than it says.
-		add("substr(CAST(event_type AS BLOB), 1, ?) = ?", len(prefix), []byte(prefix))
-	} else if f.Type != "" {
-		add("event_type = ?", f.Type)
-	}
-	if f.Workflow != "" {
-		add("workflow = ?", f.Workflow)
+	if !f.Events.IsZero() {
+		text, err := json.Marshal(f.Events)
+		if err != nil {
+			return "", nil, err
+		}
+		add(eventMatches+"(?, event_type, workflow, route)", string(text))
 	}
 	if f.IDs != nil {
 		list, err := json.Marshal(f.IDs)
@@ -101,13 +100,7 @@ func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []
 	if limit <= 0 {
 		limit = defaultLetterLimit
 	}
-	marks := "retry_at, published_at"
-	if v.version < 2 {
-		marks = "0, 0"
-	}
-	query, args, err := f.statement(v.version, `SELECT id, sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject,
-		event_time, partition_key, workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data, `+marks+`
-		FROM dead_letters`, "ORDER BY id LIMIT ?")
+	query, args, err := f.statement(v.version, selectLetters(v.version), "ORDER BY id LIMIT ?")
 	if err != nil {
 		return nil, err
 	}
@@ -117,21 +110,10 @@ func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var (
-			l                             DeadLetter
-			at, route                     string
-			first, last, retry, published int64
-		)
-		if err := rows.Scan(&l.ID, &l.Sink, &l.WebhookSeq, &l.EventIndex, &l.WebhookID, &l.EventID, &l.EventType, &l.EventSource, &l.EventSubject, &at,
-			&l.PartitionKey, &l.Workflow, &l.Function, &l.Status, &l.Invocation, &l.Project, &route, &l.Reason, &l.Attempts, &first, &last, &l.Data,
-			&retry, &published); err != nil {
+		l, err := scanLetter(v.version, rows)
+		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal([]byte(route), &l.Route); err != nil {
-			return nil, fmt.Errorf("read the route of dead letter %d: %w", l.ID, err)
-		}
-		l.EventTime, l.FirstAt, l.LastAt = fromText(at), fromNanos(first), fromNanos(last)
-		l.RetryAt, l.PublishedAt = fromNanos(retry), fromNanos(published)
 		letters = append(letters, l)
 	}
 	return letters, rows.Err()

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 func letterIDs(t *testing.T, j *Journal, f DeadLetterFilter) []int64 {
@@ -33,8 +35,9 @@ func variedLetters(t *testing.T, j *Journal) {
 		letters[i] = deadLetter(int64(i+1), 0)
 		letters[i].LastAt = at().Add(time.Duration(i) * time.Hour)
 	}
-	letters[0].EventType, letters[1].EventType = "tensorlake.a.x", "tensorlake.a*y"
-	letters[2].Workflow = "other"
+	letters[0].Event.Type, letters[1].Event.Type = "tensorlake.a.x", "tensorlake.a*y"
+	letters[2].Event.Application = "other"
+	letters[3].Event.Route = []string{"application", "w*a", "request", "failed"}
 	letters[4].Sink = "kafka"
 	require.NoError(t, j.AddDeadLetters(t.Context(), letters))
 }
@@ -61,12 +64,13 @@ func TestDeadLettersAreSelected(t *testing.T) {
 	}{
 		"all":                      {DeadLetterFilter{}, []int64{1, 2, 3, 4, 5}},
 		"sink":                     {DeadLetterFilter{Sink: "kafka"}, []int64{5}},
-		"workflow":                 {DeadLetterFilter{Workflow: "other"}, []int64{3}},
-		"type":                     {DeadLetterFilter{Type: "tensorlake.a.x"}, []int64{1}},
-		"types that begin so":      {DeadLetterFilter{Type: "tensorlake.a*"}, []int64{1, 2}},
-		"a star within is a star":  {DeadLetterFilter{Type: "tensorlake.a**"}, []int64{2}},
-		"every type":               {DeadLetterFilter{Type: "*"}, []int64{1, 2, 3, 4, 5}},
-		"no wildcards of SQL":      {DeadLetterFilter{Type: "tensorlake_*"}, []int64{}},
+		"application":              {DeadLetterFilter{Events: bridge.Filter{Application: "other"}}, []int64{3}},
+		"route":                    {DeadLetterFilter{Events: bridge.Filter{Routes: routes(t, "application.w_a.>,application.other.>")}}, []int64{4}},
+		"type":                     {DeadLetterFilter{Events: bridge.Filter{Type: "tensorlake.a.x"}}, []int64{1}},
+		"types that begin so":      {DeadLetterFilter{Events: bridge.Filter{Type: "tensorlake.a*"}}, []int64{1, 2}},
+		"a star within is a star":  {DeadLetterFilter{Events: bridge.Filter{Type: "tensorlake.a**"}}, []int64{2}},
+		"every type":               {DeadLetterFilter{Events: bridge.Filter{Type: "*"}}, []int64{1, 2, 3, 4, 5}},
+		"no wildcards of SQL":      {DeadLetterFilter{Events: bridge.Filter{Type: "tensorlake_*"}}, []int64{}},
 		"ids":                      {DeadLetterFilter{IDs: []int64{4, 1, 77}}, []int64{1, 4}},
 		"ids of a sink":            {DeadLetterFilter{Sink: "nats", IDs: []int64{4, 5}}, []int64{4}},
 		"no ids":                   {DeadLetterFilter{IDs: []int64{}}, []int64{}},
@@ -229,7 +233,7 @@ func TestADropGivesItsSpaceBack(t *testing.T) {
 	large := make([]DeadLetter, 45)
 	for i := range large {
 		large[i] = deadLetter(int64(i+1), 0)
-		large[i].Data = make([]byte, 100_000)
+		large[i].Event.Data = make([]byte, 100_000)
 	}
 	require.NoError(t, j.AddDeadLetters(t.Context(), large))
 	_, err := j.Append(t.Context(), webhook("a"))
@@ -381,4 +385,11 @@ func TestACommandNeedsAJournal(t *testing.T) {
 	require.EqualError(t, err, file+" is not a directory: name the data directory that serve uses")
 	_, err = OpenReader(t.Context(), file)
 	require.EqualError(t, err, file+" is not a directory: name the data directory that serve uses")
+}
+
+func routes(t *testing.T, text string) bridge.Routes {
+	t.Helper()
+	r, err := bridge.ParseRoutes(text)
+	require.NoError(t, err)
+	return r
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // versionOne returns a directory with testdata/version1.db, which an fnbridge made that knew schema version 1 only: it
@@ -26,10 +28,15 @@ func versionOne(t *testing.T) (dir string) {
 
 func versionOneLetters() []DeadLetter {
 	audit := deadLetter(2, 1)
-	audit.Sink, audit.Data = "audit", bytes.Repeat([]byte("y"), 5000)
+	audit.Sink, audit.Event.Data = "audit", bytes.Repeat([]byte("y"), 5000)
 	letters := []DeadLetter{deadLetter(1, 0), audit, deadLetter(3, 0)}
 	for i := range letters {
-		letters[i].ID = int64(i + 1)
+		l := &letters[i]
+		l.ID = int64(i + 1)
+		e := &l.Event
+		// What that version did not store.
+		e.Version, e.Sandbox, e.SandboxName, e.Outcome, e.Reason, e.SourceID, e.Sequence = "", "", "", "", "", "", ""
+		e.Origin.Webhook, e.Origin.Replay = bridge.WebhookDigest(e.WebhookID, fmt.Appendf(nil, "webhook %d", l.WebhookSeq)), 0
 	}
 	return letters
 }
@@ -116,6 +123,30 @@ func TestAnOlderJournalIsMigrated(t *testing.T) {
 	require.Equal(t, []int64{1, 3}, letterIDs(t, j, DeadLetterFilter{Retrying: true}))
 }
 
+// testdata/version2.db is what an fnbridge that knew version 2 made of version1.db: it published letter 1 and marked letter 3.
+func TestAJournalOfVersionTwoIsMigrated(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join("testdata", "version2.db"))
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, fileName), content, 0o600))
+	r, err := OpenReader(t.Context(), dir)
+	require.NoError(t, err)
+	before, err := r.DeadLetters(t.Context(), DeadLetterFilter{})
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+
+	j := open(t, Options{Dir: dir})
+	letters, err := j.DeadLetters(t.Context(), DeadLetterFilter{})
+	require.NoError(t, err)
+	require.Equal(t, before, letters)
+	require.Equal(t, []int64{3}, letterIDs(t, j, DeadLetterFilter{Retrying: true}))
+	require.Equal(t, []int64{2, 3}, letterIDs(t, j, DeadLetterFilter{Unpublished: true}))
+	for i := range letters {
+		letters[i].RetryAt, letters[i].PublishedAt = time.Time{}, time.Time{}
+	}
+	require.Equal(t, versionOneLetters(), letters)
+}
+
 func TestAMigratedJournalIsLikeANewOne(t *testing.T) {
 	schemaOf := func(dir string) (all []string) {
 		t.Helper()
@@ -178,7 +209,7 @@ func TestAMigrationThatIsCutOff(t *testing.T) {
 		requireVersionOne(t, s, readAll(t, j), letters)
 		require.NoError(t, j.Close(t.Context()))
 	}
-	require.Equal(t, 1, found[2], "only the whole log has the new version: %v", found)
+	require.Equal(t, 1, found[schemaVersion], "only the whole log has the new version: %v", found)
 	require.Greater(t, found[1], 3)
 }
 

@@ -65,9 +65,10 @@ func (r *request) size() int {
 	n := len(r.webhook.Body) + int(r.letterBytes)
 	for i := range r.letters {
 		l := &r.letters[i]
-		n += len(l.Data) + len(l.EventSource) + len(l.EventSubject) + len(l.EventType) + len(l.PartitionKey) + len(l.Reason) +
-			len(l.Workflow) + len(l.Function) + len(l.Invocation)
-		for _, part := range l.Route {
+		e := &l.Event
+		n += len(l.Reason) + len(e.Data) + len(e.Source) + len(e.Subject) + len(e.Type) + len(e.PartitionKey) +
+			len(e.Application) + len(e.Request) + len(e.Function) + len(e.Sandbox) + len(e.SandboxName) + len(e.Reason)
+		for _, part := range e.Route {
 			n += len(part)
 		}
 	}

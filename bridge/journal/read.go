@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // Status is the state of a journal at one moment.
@@ -57,20 +59,10 @@ type DeadLetter struct {
 	// ID orders dead letters; the journal gives it.
 	ID   int64
 	Sink string
-	// WebhookSeq, WebhookID and EventIndex tell which event it was of which webhook. Sink, WebhookSeq and
-	// EventIndex together identify the dead letter.
+	// WebhookSeq is the number of the webhook that the event came with. Sink, WebhookSeq and the event's index in its
+	// Origin together identify the dead letter.
 	WebhookSeq int64
-	WebhookID  string
-	EventIndex int
-
-	EventID, EventType, EventSource, EventSubject, PartitionKey string
-
-	EventTime time.Time
-	Data      []byte
-
-	Workflow, Function, Status, Invocation, Project string
-
-	Route []string
+	Event      bridge.Event
 	// Reason is why the sink could not store it, for people.
 	Reason string
 	// Attempts counts the tries, those of every time that it became a dead letter.
@@ -98,6 +90,9 @@ type views struct {
 }
 
 func openViews(ctx context.Context, path string) (_ *views, err error) {
+	if err := registerFunctions(); err != nil {
+		return nil, fmt.Errorf("prepare SQLite: %w", err)
+	}
 	db, err := sql.Open(driverName, dataSource(path, "mode=ro", "_dqs=0", "_error_rc=1", fmt.Sprintf("_busy_timeout=%d", busyTimeout),
 		"_pragma=trusted_schema(0)", "_pragma=query_only(1)", "_pragma=mmap_size(0)", "_pragma=temp_store(memory)"))
 	if err != nil {

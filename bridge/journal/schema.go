@@ -12,7 +12,7 @@ const (
 	// applicationID marks a SQLite file as a journal of fnbridge ("fnbr").
 	applicationID = 0x666e6272
 	// schemaVersion is what this program writes, kept in PRAGMA user_version.
-	schemaVersion = 2
+	schemaVersion = 3
 	// pageSize is that of new journals.
 	pageSize = 4096
 )
@@ -76,25 +76,34 @@ ALTER TABLE dead_letters ADD COLUMN retry_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE dead_letters ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX dead_letters_to_retry ON dead_letters (sink, id) WHERE retry_at <> 0;
 CREATE INDEX dead_letters_to_publish ON dead_letters (sink, id) WHERE published_at = 0;
+`, `
+ALTER TABLE dead_letters ADD COLUMN version TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN sandbox TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN sandbox_name TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN event_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN source_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN sequence TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN webhook_digest BLOB NOT NULL DEFAULT x'';
+ALTER TABLE dead_letters ADD COLUMN replay INTEGER NOT NULL DEFAULT 0;
 `}
 }
 
 // requiredColumns lists the tables and columns of a version that must be there.
 func requiredColumns(version int) map[string][]string {
-	required := map[string][]string{
-		"webhooks": {"seq", "id", "signed_at", "received_at", "body"},
-		"sinks":    {"sink", "cursor", "configured", "state", "last_error", "last_error_at", "since"},
-		"dead_letters": {
-			"id", "sink", "webhook_seq", "event_index", "webhook_id", "event_id", "event_type", "event_source", "event_subject",
-			"event_time", "partition_key", "workflow", "function", "status", "invocation", "project", "route", "reason", "attempts",
-			"first_at", "last_at", "data",
-		},
-		"settings": {"name", "value"},
+	letters := []string{"id"}
+	for _, c := range letterColumns(version) {
+		letters = append(letters, c.name)
 	}
 	if version >= 2 {
-		required["dead_letters"] = append(required["dead_letters"], "retry_at", "published_at")
+		letters = append(letters, "retry_at", "published_at")
 	}
-	return required
+	return map[string][]string{
+		"webhooks":     {"seq", "id", "signed_at", "received_at", "body"},
+		"sinks":        {"sink", "cursor", "configured", "state", "last_error", "last_error_at", "since"},
+		"dead_letters": letters,
+		"settings":     {"name", "value"},
+	}
 }
 
 // createSchema fills an empty database.

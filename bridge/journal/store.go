@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -42,6 +41,9 @@ type store struct {
 
 // openStore opens the database for writing and proves that it is as durable as the journal needs.
 func openStore(ctx context.Context, path string) (_ *store, err error) {
+	if err := registerFunctions(); err != nil {
+		return nil, fmt.Errorf("prepare SQLite: %w", err)
+	}
 	db, err := sql.Open(driverName, dataSource(path,
 		"mode=rw", "_txlock=immediate", "_dqs=0", "_defensive=1", "_error_rc=1", fmt.Sprintf("_busy_timeout=%d", busyTimeout),
 		"_pragma=journal_mode(wal)", "_pragma=synchronous(full)",
@@ -174,11 +176,9 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.insertWebhook, `INSERT INTO webhooks (seq, id, signed_at, received_at, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`},
 		{&s.advance, `UPDATE sinks SET cursor = ?1 WHERE sink = ?2 AND cursor < ?1`},
 		{&s.setState, `UPDATE sinks SET state = ?, last_error = ?, last_error_at = ?, since = ? WHERE sink = ?`},
-		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, retry_at = 0, published_at = 0
+		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, replay = ?, retry_at = 0, published_at = 0
 			WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
-		{&s.insertLetter, `INSERT INTO dead_letters (sink, webhook_seq, event_index, webhook_id, event_id, event_type, event_source, event_subject,
-			event_time, partition_key, workflow, function, status, invocation, project, route, reason, attempts, first_at, last_at, data)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&s.insertLetter, insertLetter()},
 		{&s.publishedLetter, `UPDATE dead_letters SET published_at = ? WHERE id = ? AND sink = ? AND attempts = ? AND last_at = ?`},
 		{&s.oldestWebhooks, `SELECT seq, received_at, length(body) FROM webhooks WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`},
 		{&s.deleteWebhooks, `DELETE FROM webhooks WHERE seq <= ?`},
@@ -312,28 +312,15 @@ func (s *store) storeLetters(ctx context.Context, letters []DeadLetter) (added m
 }
 
 func (s *store) storeLetter(ctx context.Context, l *DeadLetter) (fresh bool, err error) {
-	result, err := s.updateLetter.ExecContext(ctx, l.Reason, l.Attempts, toNanos(l.LastAt), l.Sink, l.WebhookSeq, l.EventIndex)
+	result, err := s.updateLetter.ExecContext(ctx, l.Reason, l.Attempts, toNanos(l.LastAt), l.Event.Origin.Replay,
+		l.Sink, l.WebhookSeq, l.Event.Origin.Index)
 	if err != nil {
 		return false, err
 	}
 	if changed, err := result.RowsAffected(); err != nil || changed > 0 {
 		return false, err
 	}
-	route := l.Route
-	if route == nil {
-		route = []string{}
-	}
-	routeText, err := json.Marshal(route)
-	if err != nil {
-		return false, err
-	}
-	data := l.Data
-	if data == nil {
-		data = []byte{}
-	}
-	_, err = s.insertLetter.ExecContext(ctx, l.Sink, l.WebhookSeq, l.EventIndex, l.WebhookID, l.EventID, l.EventType, l.EventSource, l.EventSubject,
-		toText(l.EventTime), l.PartitionKey, l.Workflow, l.Function, l.Status, l.Invocation, l.Project, string(routeText), l.Reason, l.Attempts,
-		toNanos(l.FirstAt), toNanos(l.LastAt), data)
+	_, err = s.insertLetter.ExecContext(ctx, letterValues(l)...)
 	return err == nil, err
 }
 

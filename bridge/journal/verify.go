@@ -283,7 +283,7 @@ func (r *verifier) verifyLetter(l *DeadLetter, eventTime, route string) {
 	if l.WebhookSeq < 1 || l.WebhookSeq > max(r.newest, r.head) {
 		r.find("dead letter %d: there never was a webhook %d", l.ID, l.WebhookSeq)
 	}
-	if err := json.Unmarshal([]byte(route), &l.Route); err != nil {
+	if err := json.Unmarshal([]byte(route), &l.Event.Route); err != nil {
 		r.find("dead letter %d: its route cannot be read: %v", l.ID, err)
 	}
 	if eventTime != "" && fromText(eventTime).IsZero() {

@@ -1,6 +1,7 @@
 package tensorlake
 
 import (
+	"crypto/sha256"
 	"iter"
 	"strings"
 
@@ -49,14 +50,15 @@ func (p document) events(w bridge.Webhook, _ Options) iter.Seq[bridge.Event] {
 		job, status := unquote(p.job), unquote(p.status)
 		word := documentStatus(status)
 		e := newEvent(w, job)
-		e.ID = eventID(digest("document", identity(p.job, job), identity(p.status, status)))
+		payload := sha256.Sum256(p.body)
+		e.ID = eventID(digest("document", string(payload[:])))
 		e.Type = documentTypePrefix + word
 		e.Source = documentSource
 		e.Subject = escapePart(job)
 		e.Time = firstTime(w, p.finishedAt, p.createdAt)
 		e.Data = p.body
 		e.Route = routeOfType(e.Type)
-		e.Status = word
+		e.Status, e.Outcome = word, outcomeOf(word)
 		yield(e)
 	}
 }

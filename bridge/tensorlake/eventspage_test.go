@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // The page is made of the golden files, so what it shows is what the tests hold.
@@ -40,11 +42,14 @@ func renderEventsPage(tb testing.TB) string {
 	var b strings.Builder
 	b.WriteString(eventsPageIntro)
 
-	b.WriteString("\n## Every payload, at a glance\n\n| payload | becomes |\n|---|---|\n")
+	b.WriteString("\n## Every payload, at a glance\n\nThe subject is that of `FNBRIDGE_NATS_SUBJECT=tensorlake.{route}`, the default.\n\n" +
+		"| payload | type | subject in NATS | `partitionkey`, the key in Kafka |\n|---|---|---|---|\n")
 	for _, section := range goldenSections() {
 		for _, c := range section.cases {
-			types := eventTypes(readEvents(tb, c))
-			fmt.Fprintf(&b, "| [%s](#%s) | %s |\n", c.title, anchor(c.title), types)
+			g := readEvents(tb, c)
+			fmt.Fprintf(&b, "| [%s](#%s) | %s | %s | %s |\n", c.title, anchor(c.title),
+				each(g, func(e goldenEvent) string { return e.Type }), each(g, goldenEvent.natsSubject),
+				each(g, func(e goldenEvent) string { return e.PartitionKey }))
 		}
 	}
 
@@ -100,18 +105,27 @@ func readEvents(tb testing.TB, c goldenCase) golden {
 	return g
 }
 
-// eventTypes lists the types of the events, each once.
-func eventTypes(g golden) string {
+// each lists what of returns of the events, in cells of a table, repeats left out.
+func each(g golden, of func(goldenEvent) string) string {
 	if len(g.Events) == 0 {
 		return "no event"
 	}
-	var types []string
+	var values []string
 	for _, e := range g.Events {
-		if quoted := "`" + e.Type + "`"; !slices.Contains(types, quoted) {
-			types = append(types, quoted)
+		if quoted := "`" + strings.ReplaceAll(of(e), "|", "\\|") + "`"; !slices.Contains(values, quoted) {
+			values = append(values, quoted)
 		}
 	}
-	return strings.Join(types, "<br>")
+	return strings.Join(values, "<br>")
+}
+
+// natsSubject is the subject of an event by default.
+func (e goldenEvent) natsSubject() string {
+	tokens := []string{"tensorlake"}
+	for _, part := range bridge.FoldRoute(e.Template.Route) {
+		tokens = append(tokens, bridge.Token(part, bridge.MaxToken))
+	}
+	return strings.Join(tokens, ".")
 }
 
 // oneLine undoes the golden file's indentation.

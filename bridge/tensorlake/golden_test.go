@@ -98,17 +98,51 @@ func goldenSections() []goldenSection {
 			},
 		},
 		{
-			title: "Envelopes",
-			text: "A payload with the keys `event_id`, `event_type` and `data` is Tensorlake's general form, and becomes one event. " +
-				"`project_id`, `source_id` and `occurred_at` must be there too; `event_version`, `source_revision` and `source_ordinal` may be " +
-				"absent. The types documented so far are `tensorlake.sandbox.` with `created`, `running`, `suspended`, `resumed`, `terminated` " +
-				"and `failed`, `tensorlake.application.` with `created`, `updated` and `deleted`, and `tensorlake.application.request.` with " +
-				"`created`, `completed` and `failed`; any other passes through. Events of one source can overtake each other at the sender: " +
-				"compare `source_revision` as a number, which may be longer than 64 bits.",
+			title: "Requests to applications",
+			text: "An envelope (a payload with the keys `event_id`, `event_type` and `data`) whose type begins with `tensorlake.application.request.` " +
+				"becomes one event that is addressed by `data.application.name` and `data.request.id`. A new word behind the prefix takes the same way.",
 			cases: []goldenCase{
-				{name: "envelope-sandbox", title: "A sandbox"},
-				{name: "envelope-application", title: "An application"},
-				{name: "envelope-request", title: "A request to an application"},
+				{name: "request-failed", title: "A request has failed"},
+				{name: "request-created", title: "A request is created"},
+				{name: "request-completed", title: "A request has completed"},
+			},
+		},
+		{
+			title: "Applications",
+			text:  "So does any other type that begins with `tensorlake.application.`, by `data.application.name`.",
+			cases: []goldenCase{
+				{name: "application-created", title: "An application is created"},
+				{name: "application-updated", title: "An application is updated", note: "Here a new version, which is disabled."},
+				{name: "application-deleted", title: "An application is deleted"},
+			},
+		},
+		{
+			title: "Sandboxes",
+			text: "A type that begins with `tensorlake.sandbox.` is addressed by `data.sandbox.id`, and in the route by `data.sandbox.name`, or `_` where " +
+				"there is no name: sandboxes without one are too many for a subject each. `{sandbox}` puts the id into an address.",
+			cases: []goldenCase{
+				{name: "sandbox-created", title: "A sandbox is created"},
+				{name: "sandbox-running", title: "A sandbox runs"},
+				{name: "sandbox-suspended", title: "A sandbox is suspended"},
+				{name: "sandbox-resumed", title: "A sandbox is resumed", note: "It is a new generation of it."},
+				{name: "sandbox-terminated", title: "A sandbox has ended well"},
+				{name: "sandbox-failed", title: "A sandbox without a name has failed"},
+				{
+					name: "sandbox-new-word", title: "A word that is new",
+					note: "What Tensorlake adds behind a known prefix takes the prefix's way. `status` in addresses is a word, as in a workflow's type.",
+				},
+			},
+		},
+		{
+			title: "Other envelopes",
+			text: "A family of types that fnbridge does not know (any other word behind `tensorlake.`) is addressed by its type, and ordered by its `source_id`. " +
+				"So is what cannot be what it calls itself, under `other.`: a kind above without its names, a type that belongs to another shape (`workflow`), or one that " +
+				"does not begin with `tensorlake.`. fnbridge logs a warning with the reason, which is shown here, and counts it as unrecognized.\n\n" +
+				"`project_id`, `source_id` and `occurred_at` must be there; `event_version`, `source_revision` and `source_ordinal` may be absent.",
+			cases: []goldenCase{
+				{name: "envelope-family", title: "A family that is new", note: "Its revision has more than 20 digits, so there is no `sequence`."},
+				{name: "envelope-nameless", title: "A sandbox without its id"},
+				{name: "envelope-impostor", title: "An envelope that calls itself a workflow"},
 				{
 					name: "envelope-other-producer", title: "A type and a time that are new",
 					note: "The `type` is the sender's, unchanged. A time that RFC 3339 does not know is replaced with the webhook's.",
@@ -127,6 +161,7 @@ func goldenSections() []goldenSection {
 				{name: "workflow-duplicate-keys", title: "A workflow with two names"},
 				{name: "document-wrong-type", title: "A job that finished at a number"},
 				{name: "envelope-wrong-type", title: "An envelope with a revision that is a number"},
+				{name: "envelope-name-twice", title: "A request with two names of its application"},
 			},
 		},
 		{
@@ -136,6 +171,7 @@ func goldenSections() []goldenSection {
 				"hold, which are percent-encoded. The data has every name as it was sent.",
 			cases: []goldenCase{
 				{name: "workflow-hostile-names", title: "Hostile names"},
+				{name: "envelope-hostile-names", title: "Hostile names in an envelope"},
 				{
 					name: "workflow-empty-names", title: "Empty names",
 					note: "An empty part stays an empty part, and an empty status is `_`. Where there is no key to order by, `partitionkey` is the webhook's id.",
@@ -172,15 +208,22 @@ type goldenAttributes struct {
 	ID           string    `json:"id"`
 	Time         time.Time `json:"time"`
 	PartitionKey string    `json:"partitionkey"`
+	Sequence     string    `json:"sequence,omitempty"`
+	SourceID     string    `json:"sourceid,omitempty"`
 }
 
 type goldenTemplate struct {
-	Route      []string `json:"route"`
-	Workflow   string   `json:"workflow,omitempty"`
-	Function   string   `json:"function,omitempty"`
-	Status     string   `json:"status,omitempty"`
-	Invocation string   `json:"invocation,omitempty"`
-	Project    string   `json:"project,omitempty"`
+	Route       []string `json:"route"`
+	Project     string   `json:"project,omitempty"`
+	Application string   `json:"application,omitempty"`
+	Version     string   `json:"version,omitempty"`
+	Request     string   `json:"request,omitempty"`
+	Function    string   `json:"function,omitempty"`
+	Sandbox     string   `json:"sandbox,omitempty"`
+	SandboxName string   `json:"sandbox_name,omitempty"`
+	Status      string   `json:"status,omitempty"`
+	Outcome     string   `json:"outcome,omitempty"`
+	Reason      string   `json:"reason,omitempty"`
 }
 
 func goldenOf(tb testing.TB, c goldenCase, body []byte) golden {
@@ -194,10 +237,12 @@ func goldenOf(tb testing.TB, c goldenCase, body []byte) golden {
 		ge := goldenEvent{
 			goldenAttributes: goldenAttributes{
 				Type: e.Type, Source: e.Source, Subject: e.Subject, ID: e.ID, Time: e.Time, PartitionKey: e.PartitionKey,
+				Sequence: e.Sequence, SourceID: e.SourceID,
 			},
 			Template: goldenTemplate{
-				Route: e.Route, Workflow: e.Workflow, Function: e.Function, Status: e.Status, Invocation: e.Invocation,
-				Project: e.Project,
+				Route: e.Route, Project: e.Project, Application: e.Application, Version: e.Version, Request: e.Request,
+				Function: e.Function, Sandbox: e.Sandbox, SandboxName: e.SandboxName,
+				Status: e.Status, Outcome: e.Outcome, Reason: e.Reason,
 			},
 		}
 		if &e.Data[0] == &body[0] {

@@ -14,7 +14,7 @@ const (
 	unrecognizedSource = "/tensorlake"
 )
 
-// newEvent returns an event with what comes from the webhook: its id, and a partition key made of key. Where a
+// newEvent returns an event with what comes from the webhook: its id, its origin, and a partition key made of key. Where a
 // payload has an empty key there is no order to keep, and the webhook's id spreads such events.
 func newEvent(w bridge.Webhook, key string) bridge.Event {
 	webhookID := attributeText(w.ID)
@@ -22,7 +22,9 @@ func newEvent(w bridge.Webhook, key string) bridge.Event {
 	if partitionKey == "" {
 		partitionKey = webhookID
 	}
-	return bridge.Event{WebhookID: webhookID, PartitionKey: partitionKey}
+	return bridge.Event{
+		WebhookID: webhookID, PartitionKey: partitionKey, Origin: bridge.Origin{Webhook: bridge.WebhookDigest(w.ID, w.Body)},
+	}
 }
 
 // firstTime returns the first of the JSON strings that holds a time, else the webhook's timestamp. A time is what

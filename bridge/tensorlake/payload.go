@@ -77,7 +77,7 @@ func Parse(body []byte) (Payload, error) {
 	switch {
 	case f.hasAll(envelopeKeys()):
 		p.shape = ShapeEnvelope
-		p.content, problem = readEnvelope(&f, body)
+		p.content, p.reason, problem = readEnvelope(&f, body)
 	case f.hasAll(workflowKeys()):
 		p.shape = ShapeWorkflow
 		p.content, problem = readWorkflow(&f)
@@ -96,8 +96,8 @@ func Parse(body []byte) (Payload, error) {
 // Shape returns which form the payload has.
 func (p Payload) Shape() Shape { return p.shape }
 
-// Reason says why the payload is unrecognized, and is empty for one that is not. Names in it are quoted and
-// shortened, so that it can be logged as it is.
+// Reason says why the payload is unrecognized, or why an envelope goes under other, and is empty for every other one.
+// Names in it are quoted and shortened, so that it can be logged as it is.
 func (p Payload) Reason() string { return p.reason }
 
 // Len returns how many events Events yields.
@@ -109,8 +109,8 @@ func (p Payload) Len(o Options) int {
 }
 
 // Events yields the events that the payload becomes, always the same in the same order, for the webhook that it came
-// with. All have the same PartitionKey. They are made one at a time, while the sequence is read, which may be done
-// again and again. The webhook's body is not looked at. Every attribute is a legal CloudEvents value. Data may be the
+// with: its body must be what was given to Parse. All have the same PartitionKey. They are made one at a time, while the
+// sequence is read, which may be done again and again. Every attribute is a legal CloudEvents value. Data may be the
 // very bytes given to Parse.
 func (p Payload) Events(w bridge.Webhook, o Options) iter.Seq[bridge.Event] {
 	if p.content == nil {

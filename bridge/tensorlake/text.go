@@ -118,3 +118,20 @@ func statusWord(status string) string {
 func statusRune(r rune) bool {
 	return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '_' || r == '-'
 }
+
+const (
+	outcomeSuccess = "success"
+	outcomeFailure = "failure"
+)
+
+// outcomeOf returns what the word of a status says of something that has finished, and nothing where it says neither.
+func outcomeOf(word string) string {
+	switch word {
+	case "success", "successful", "succeeded", "completed":
+		return outcomeSuccess
+	case "failure", "failed":
+		return outcomeFailure
+	default:
+		return ""
+	}
+}

@@ -23,6 +23,7 @@ func requireValidEvent(tb testing.TB, e bridge.Event) {
 	require.NotEmpty(tb, e.PartitionKey)
 	for name, value := range map[string]string{
 		"id": e.ID, "type": e.Type, "source": e.Source, "subject": e.Subject, "partitionkey": e.PartitionKey, "webhookid": e.WebhookID,
+		"sequence": e.Sequence, "sourceid": e.SourceID,
 	} {
 		requireAttribute(tb, name, value)
 	}
@@ -42,7 +43,9 @@ func requireValidEvent(tb testing.TB, e bridge.Event) {
 	require.True(tb, utf8.Valid(e.Data))
 	require.NotEmpty(tb, e.Route)
 	require.Regexp(tb, `^[a-z0-9_-]*$`, e.Status)
-	if e.Status != "" && e.Type != "tensorlake.workflow.invocation.finished" {
+	require.Regexp(tb, `^[a-z0-9_-]*$`, e.Outcome)
+	require.Regexp(tb, `^([0-9]{20}\.[0-9]{10})?$`, e.Sequence)
+	if e.Function != "" || e.Source == "/tensorlake/documents" {
 		require.True(tb, strings.HasSuffix(e.Type, "."+e.Status), "%s ends in %s", e.Type, e.Status)
 		require.Equal(tb, e.Status, e.Route[len(e.Route)-1])
 	}
@@ -88,8 +91,8 @@ func requireSameText(tb testing.TB, body []byte, p tensorlake.Payload, events []
 	require.NoError(tb, json.Unmarshal(exact["invocation_id"], &invocation))
 	require.NoError(tb, json.Unmarshal(exact["fn_status"], &functions))
 	for _, e := range events {
-		require.Equal(tb, workflow, e.Workflow)
-		require.Equal(tb, invocation, e.Invocation)
+		require.Equal(tb, workflow, e.Application)
+		require.Equal(tb, invocation, e.Request)
 		if e.Type == "tensorlake.workflow.invocation.finished" {
 			continue
 		}

@@ -11,14 +11,11 @@ import (
 )
 
 const (
-	typePrefix          = "tensorlake."
-	functionTypePrefix  = typePrefix + "workflow.function."
-	invocationType      = typePrefix + "workflow.invocation.finished"
-	workflowSource      = "/tensorlake/workflows/"
-	routeOfWorkflow     = "workflow"
-	summaryAllSucceeded = "success"
-	summaryAnyFailed    = "failure"
-	summaryUndecided    = "partial"
+	typePrefix         = "tensorlake."
+	functionTypePrefix = typePrefix + "workflow.function."
+	invocationType     = typePrefix + "workflow.invocation.finished"
+	workflowSource     = "/tensorlake/workflows/"
+	summaryUndecided   = "partial"
 )
 
 // maxRepeated bounds how many bytes of names the events of one payload repeat. Each event carries the names of its workflow
@@ -77,10 +74,13 @@ func (p workflow) events(w bridge.Webhook, o Options) iter.Seq[bridge.Event] {
 		if o.SummaryEvents {
 			summary = newSummary(invocation)
 		}
+		index := 0
 		for function, status := range members(p.statuses) {
 			e, sum := invocation.function(function, status)
+			e.Origin.Index = index
+			index++
 			if summary != nil {
-				summary.add(sum, e.Status)
+				summary.add(sum, e.Outcome)
 			}
 			if !yield(e) {
 				return
@@ -118,8 +118,8 @@ func (p workflow) read(w bridge.Webhook) *invocation {
 	i.shared = newEvent(w, id)
 	i.shared.Source = workflowSource + escapePart(name)
 	i.shared.Time = w.Timestamp.UTC()
-	i.shared.Workflow = name
-	i.shared.Invocation = id
+	i.shared.Application = name
+	i.shared.Request = id
 	const nameKey, invocationKey, totalKey = `{"workflow_name":`, `,"invocation_id":`, `,"functions_total":`
 	shared := make([]byte, 0, len(nameKey)+len(p.name)+len(invocationKey)+len(p.invocation)+len(totalKey)+maxDigits)
 	shared = append(shared, nameKey...)
@@ -153,7 +153,8 @@ func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Eve
 	e.ID, e.Type, e.Subject = attributes[:idEnd], attributes[idEnd:typeEnd], attributes[typeEnd:]
 	e.Function = function
 	e.Status = e.Type[len(functionTypePrefix):]
-	e.Route = []string{routeOfWorkflow, e.Workflow, function, e.Status}
+	e.Outcome = outcomeOf(e.Status)
+	e.Route = []string{routeOfWorkflow, e.Application, function, e.Status}
 
 	const functionKey, statusKey = `,"function":`, `,"status":`
 	data := make([]byte, 0, len(i.dataHead)+len(functionKey)+len(functionLiteral)+len(statusKey)+len(statusLiteral)+len(i.dataTail)+1)
@@ -190,12 +191,12 @@ type summary struct {
 
 func newSummary(i *invocation) *summary { return &summary{invocation: i, sums: sha256.New()} }
 
-func (s *summary) add(sum [sha256.Size]byte, statusWord string) {
+func (s *summary) add(sum [sha256.Size]byte, outcome string) {
 	s.sums.Write(sum[:])
-	switch statusWord {
-	case "success", "successful", "succeeded", "completed":
+	switch outcome {
+	case outcomeSuccess:
 		s.succeeded++
-	case "failure", "failed":
+	case outcomeFailure:
 		s.failed++
 	}
 }
@@ -205,9 +206,9 @@ func (s *summary) add(sum [sha256.Size]byte, statusWord string) {
 func (s *summary) status() string {
 	switch {
 	case s.failed > 0:
-		return summaryAnyFailed
+		return outcomeFailure
 	case s.succeeded == s.invocation.workflow.total:
-		return summaryAllSucceeded
+		return outcomeSuccess
 	default:
 		return summaryUndecided
 	}
@@ -219,7 +220,9 @@ func (s *summary) event() bridge.Event {
 	e.ID = eventID(digest("invocation finished", string(i.sum[:]), string(s.sums.Sum(nil))))
 	e.Type = invocationType
 	e.Subject = i.subject
+	e.Origin.Index = i.workflow.total
 	e.Status = s.status()
+	e.Outcome = outcomeOf(e.Status)
 	e.Route = routeOfType(e.Type)
 
 	data := append([]byte(nil), i.dataHead...)

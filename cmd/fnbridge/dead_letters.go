@@ -32,16 +32,16 @@ FNBRIDGE_<SINK>_GIVE_UP_AFTER. It stays in the journal, whole and with the reaso
 
 // letterSelection is how a command is told which dead letters it is about.
 type letterSelection struct {
-	sink, kind, workflow string
-	times                timeRange
-	all                  bool
+	sink   string
+	events app.EventFilter
+	times  timeRange
+	all    bool
 }
 
 func (s *letterSelection) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&s.sink, "sink", "", "only those of this sink")
-	f.StringVar(&s.kind, "type", "", "only events of this type; one that ends in * stands for all that begin so")
-	f.StringVar(&s.workflow, "workflow", "", "only events of this workflow")
+	addEventFilter(cmd, &s.events)
 	s.times.add(cmd, "tried last")
 }
 
@@ -55,7 +55,7 @@ func (s *letterSelection) filter(args []string) (app.DeadLetterFilter, error) {
 	if err := s.times.check(); err != nil {
 		return app.DeadLetterFilter{}, err
 	}
-	f := app.DeadLetterFilter{Sink: s.sink, Type: s.kind, Workflow: s.workflow, Since: s.times.since.Time, Until: s.times.until.Time}
+	f := app.DeadLetterFilter{Sink: s.sink, EventFilter: s.events, Since: s.times.since.Time, Until: s.times.until.Time}
 	for _, arg := range args {
 		id, err := strconv.ParseInt(arg, 10, 64)
 		if err != nil || id < 1 {
@@ -68,7 +68,7 @@ func (s *letterSelection) filter(args []string) (app.DeadLetterFilter, error) {
 
 // selected tells whether the command line selects something rather than everything.
 func (s *letterSelection) selected(args []string) bool {
-	return len(args) > 0 || s.sink != "" || s.kind != "" || s.workflow != "" || !s.times.since.IsZero() || !s.times.until.IsZero()
+	return len(args) > 0 || s.sink != "" || !s.events.IsZero() || !s.times.since.IsZero() || !s.times.until.IsZero()
 }
 
 // mustSelect is filter for a command that changes something.
@@ -246,7 +246,8 @@ func showDeadLetter(c console, l app.DeadLetter) error {
 		{"subject", l.Subject},
 		{"time", moment(&l.Time, "")},
 		{"partition key", l.PartitionKey},
-		{"workflow", l.Workflow},
+		{"application", l.Application},
+		{"route", strings.Join(l.Route, ".")},
 		{"data", bytesText(int64(len(l.Data)))},
 	} {
 		if line[1] != "" {

@@ -26,12 +26,11 @@ func replayCommand(c console) *cobra.Command {
 		Use:   "replay",
 		Short: "Publish events again that a sink was sent before",
 		Long: `Has the running bridge publish again what its journal still holds, for as long as FNBRIDGE_RETENTION keeps it: the events of
-the webhooks that were received in a range of time, with the ids that they had. They go behind what the bridge receives meanwhile. What has
+the webhooks that were received in a range of time, with the ids that they had. They go behind what the bridge receives meanwhile. JetStream stores them again, also within its dedupe window. What has
 not reached the sink yet is on its way anyway, and left out.
 
 Ctrl-C ends the replay. --dry-run only counts, and works without a running bridge, too.
-
-JetStream drops an event whose id it has stored within its stream's dedupe window, 10 minutes unless configured otherwise.`,
+`,
 		Example: `  fnbridge replay --since 2h
   fnbridge replay --sink kafka --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z --workflow workflow_XXXX
   fnbridge replay --all --type 'tensorlake.workflow.function.*' --dry-run`,
@@ -42,8 +41,7 @@ JetStream drops an event whose id it has stored within its stream's dedupe windo
 	f.StringVar(&o.request.Sink, "sink", "", "name of the sink (may be left out when there is one)")
 	o.times.add(cmd, "received")
 	f.BoolVar(&o.all, "all", false, "everything that the journal holds, instead of --since and --until")
-	f.StringVar(&o.request.Workflow, "workflow", "", "only events of this workflow")
-	f.StringVar(&o.request.Type, "type", "", "only events of this type; one that ends in * stands for all that begin so")
+	addEventFilter(cmd, &o.request.EventFilter)
 	f.BoolVar(&o.dryRun, "dry-run", false, "only count what would be published")
 	jsonFlag(cmd, &o.json)
 	return cmd
@@ -149,8 +147,5 @@ func (v *replayView) end(p app.ReplayProgress) error {
 		}{p, true})
 	}
 	fmt.Fprintf(v.out, "%s, to sink %s, in %s.\n", replayed(p), p.Sink, time.Since(v.begun).Round(time.Millisecond))
-	if p.Kind == "nats" && p.Published > 0 {
-		fmt.Fprintln(v.out, "JetStream acknowledges events that it has stored within the stream's dedupe window, and drops them: these count as published, too.")
-	}
 	return nil
 }

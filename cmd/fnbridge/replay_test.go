@@ -52,7 +52,7 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 	require.JSONEq(t, `{"sink":"nats","webhooks":31,"events":31}`, s.mustRun("replay", "--all", "--type", "tensorlake.workflow.function.succ*", "--dry-run", "--json"))
 
 	out = s.mustRun("replay", "--since", "1h", "--workflow", "other")
-	require.Regexp(t, `^1 event published, from 31 of 31 webhooks, to sink nats, in \S+\.\nJetStream acknowledges`, out)
+	require.Regexp(t, `^1 event published, from 31 of 31 webhooks, to sink nats, in \S+\.\n$`, out)
 	m, err := seen.NextMsg(20 * time.Second)
 	require.NoError(t, err)
 	require.Equal(t, "tensorlake.workflow.other.fn_A.success", m.Subject)

@@ -22,6 +22,8 @@ type tailOptions struct {
 	since time.Duration
 	count int
 	json  bool
+
+	events app.EventFilter
 }
 
 func tailCommand(c console) *cobra.Command {
@@ -33,6 +35,7 @@ func tailCommand(c console) *cobra.Command {
 With --json each line is the event as a structured CloudEvent, with its address beside it.`,
 		Example: `  fnbridge tail
   fnbridge tail --since 1h
+  fnbridge tail --route 'application.*.request.failed,workflow.*.*.failure'
   fnbridge tail --sink kafka --all --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return tail(cmd.Context(), c, o) },
@@ -42,6 +45,7 @@ With --json each line is the event as a structured CloudEvent, with its address 
 	f.BoolVar(&o.all, "all", false, "begin with the oldest event that is stored")
 	f.DurationVar(&o.since, "since", 0, "begin with what was stored this long ago, such as 1h")
 	f.IntVar(&o.count, "count", 0, "end after this many events (default: go on until interrupted)")
+	addEventFilter(cmd, &o.events)
 	jsonFlag(cmd, &o.json)
 	return cmd
 }
@@ -72,7 +76,7 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 		fmt.Fprintf(c.err, "Waiting for events from sink %s. Ctrl-C ends.\n", sink.Name)
 	}
 	seen := 0
-	err = app.Tail(ctx, cfg, sink, start, slog.New(slog.NewTextHandler(c.err, nil)), func(r app.Received) error {
+	err = app.Tail(ctx, cfg, sink, start, o.events, slog.New(slog.NewTextHandler(c.err, nil)), func(r app.Received) error {
 		if err := printReceived(c, r, o.json); err != nil {
 			return err
 		}

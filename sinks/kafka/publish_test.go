@@ -171,7 +171,7 @@ func TestKeyTemplate(t *testing.T) {
 	require.NoError(t, err)
 	s := open(t, c.ListenAddrs(), func(o *Options) { o.Key = key })
 	e := event(1, "other")
-	e.Workflow, e.Function = "w", "f"
+	e.Application, e.Function = "w", "f"
 	requireStored(t, publish(t, s, []bridge.Event{e}))
 	require.Equal(t, "w/f", string(stored(t, c)[s.Partition(e)][0].Key))
 }

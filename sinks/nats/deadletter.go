@@ -74,14 +74,16 @@ func (s *Sink) letter(l bridge.DeadLetter, session *session, withData bool) (*na
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the dead letter: %w", err))
 	}
-	headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: s.letterID(l)})
+	if id := s.letterID(l); id != "" {
+		headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: id})
+	}
 	return sized(&natsgo.Msg{Subject: s.o.DeadLetter, Data: body, Header: newHeader(headers)}, headers, session)
 }
 
 // letterID returns the Nats-Msg-Id of a dead letter: the same when it is published again after a crash, another when
 // the event has been tried anew, and another than that of the event or of another sink's letter.
 func (s *Sink) letterID(l bridge.DeadLetter) string {
-	return letterPrefix + s.o.Name + ":" + strconv.Itoa(l.Attempts) + ":" + messageID(l.Event.ID)
+	return l.Event.Origin.DedupeID(s.o.DeadLetter + " " + s.o.Name + " " + strconv.Itoa(l.Attempts))
 }
 
 // CheckDeadLetters tells whether dead letters could be published now: nil also without a subject for them, or when the

@@ -265,12 +265,13 @@ func (s *Sink) message(e *bridge.Event, session *session, spare *spare) (*natsgo
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the message: %w", err))
 	}
-	if e.ID != "" {
-		headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: messageID(e.ID)})
+	subject := subjectOf(s.o.Subject, *e)
+	if id := e.Origin.DedupeID(subject); id != "" {
+		headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: id})
 	}
 	headers = append(headers, cloudevents.Header{Name: natsjs.ExpectedStreamHeader, Value: s.o.Stream})
 	spare.encoded = headers
-	return sized(&natsgo.Msg{Subject: subjectOf(s.o.Subject, *e), Data: body, Header: spare.header(headers)}, headers, session)
+	return sized(&natsgo.Msg{Subject: subject, Data: body, Header: spare.header(headers)}, headers, session)
 }
 
 // header returns headers as the library takes them.

@@ -280,16 +280,4 @@ func covers(a, b string) bool {
 }
 
 // overlap tells whether there is a subject that both stand for.
-func overlap(a, b string) bool {
-	as, bs := strings.Split(a, "."), strings.Split(b, ".")
-	for i := range min(len(as), len(bs)) {
-		x, y := as[i], bs[i]
-		if x == ">" || y == ">" {
-			return true
-		}
-		if x != "*" && y != "*" && x != y {
-			return false
-		}
-	}
-	return len(as) == len(bs)
-}
+func overlap(a, b string) bool { return bridge.Overlap(strings.Split(a, "."), strings.Split(b, ".")) }

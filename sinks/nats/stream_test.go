@@ -248,7 +248,7 @@ func TestMessage(t *testing.T) {
 			require.Len(t, messages, 1, "the stream drops what is sent again")
 			msg := messages[0]
 			require.Equal(t, format.String()+".workflow.message.fn_0.success", msg.Subject())
-			require.Equal(t, event.ID, msg.Headers().Get("Nats-Msg-Id"))
+			require.Equal(t, event.Origin.DedupeID(msg.Subject()), msg.Headers().Get("Nats-Msg-Id"))
 			require.Equal(t, o.Stream, msg.Headers().Get("Nats-Expected-Stream"))
 			if format == cloudevents.Plain {
 				require.Equal(t, event.Data, msg.Data())

@@ -1,29 +1,16 @@
 package nats
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
-// A server ends the connection of a client whose control line, which holds the subject, is longer than 4096 bytes.
-// These keep a subject well below, whatever the event.
-const (
-	maxSubject = 1024
-	// maxToken is how long a value may be, and maxShortToken how long when the subject would be too long otherwise.
-	maxToken      = 200
-	maxShortToken = 40
-	// maxRoute is how many tokens {route} makes at most.
-	maxRoute = 16
-	// digestLength is how many hex digits tell apart what was cut.
-	digestLength = 12
-)
+// maxSubject bounds a subject, whatever the event. A server ends the connection of a client whose control line, which
+// holds the subject, is longer than 4096 bytes.
+const maxSubject = 1024
 
 // ValidateSubject tells whether t makes subjects that can be published to, whatever the event. It has to begin with a
 // token of its own, such as "tensorlake.", which keeps what it publishes apart from everything else.
@@ -32,7 +19,7 @@ func ValidateSubject(t bridge.Template) error {
 	if text == "" {
 		return errors.New("a subject is needed, such as tensorlake.{route}")
 	}
-	if bad := strings.IndexFunc(text, func(r rune) bool { return !tokenRune(r) && r != '.' }); bad >= 0 {
+	if bad := strings.IndexFunc(text, func(r rune) bool { return !bridge.TokenRune(r) && r != '.' }); bad >= 0 {
 		return fmt.Errorf("%q holds a character that a subject cannot: no spaces, wildcards (*, >) or control characters", text)
 	}
 	tokens := strings.Split(outline(t), ".")
@@ -56,7 +43,7 @@ func ValidateSubject(t bridge.Template) error {
 		}
 	}
 	// The longest subject that there can be has every value cut short.
-	longest := t.Expand(bridge.Event{Route: make([]string, maxRoute)}, func(string) string { return strings.Repeat("x", maxShortToken) })
+	longest := t.Expand(bridge.Event{Route: make([]string, bridge.MaxRoute)}, func(string) string { return strings.Repeat("x", bridge.ShortToken) })
 	if len(longest) > maxSubject {
 		return fmt.Errorf("%q is too long: subjects made with it could have %d bytes, and %d are allowed", text, len(longest), maxSubject)
 	}
@@ -106,89 +93,10 @@ func streamSubject(t bridge.Template) string {
 // subjectOf returns the subject of e. Whatever e holds, each value makes exactly one token, and the subject can be
 // published to.
 func subjectOf(t bridge.Template, e bridge.Event) string {
-	switch {
-	case len(e.Route) == 0:
-		e.Route = []string{""}
-	case len(e.Route) > maxRoute:
-		rest := strings.Join(e.Route[maxRoute-1:], ".")
-		e.Route = append(append(make([]string, 0, maxRoute), e.Route[:maxRoute-1]...), rest)
-	}
-	subject := t.Expand(e, func(value string) string { return token(value, maxToken) })
+	e.Route = bridge.FoldRoute(e.Route)
+	subject := t.Expand(e, func(value string) string { return bridge.Token(value, bridge.MaxToken) })
 	if len(subject) > maxSubject {
-		subject = t.Expand(e, func(value string) string { return token(value, maxShortToken) })
+		subject = t.Expand(e, func(value string) string { return bridge.Token(value, bridge.ShortToken) })
 	}
 	return subject
-}
-
-// token makes a subject token of at most limit bytes out of any value.
-func token(value string, limit int) string {
-	if plain(value) && len(value) <= limit {
-		return value
-	}
-	var b strings.Builder
-	for i, r := range value {
-		if b.Len() > limit {
-			break
-		}
-		if (i == 0 && r == '$') || !tokenRune(r) {
-			r = '_'
-		}
-		b.WriteRune(r)
-	}
-	if b.Len() == 0 {
-		return "_"
-	}
-	text := b.String()
-	if len(text) <= limit {
-		return text
-	}
-	cut := limit - digestLength - 1
-	for !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	sum := sha256.Sum256([]byte(value))
-	return text[:cut] + "_" + hex.EncodeToString(sum[:])[:digestLength]
-}
-
-// plain tells that a value is a token as it is. It is the fast way for nearly all of them.
-func plain(value string) bool {
-	for i := range len(value) {
-		c := value[i]
-		if c <= ' ' || c > '~' || c == '.' || c == '*' || c == '>' {
-			return false
-		}
-	}
-	return value != "" && value[0] != '$'
-}
-
-// tokenRune tells whether a token may hold r. Of the characters that it may not, some break the protocol, some mean
-// something in a subject, and some cannot be seen. The replacement character stands for bytes that are not UTF-8; and
-// nats-server takes a stream's index with one in a subject for damaged, and reads the whole stream at each start instead.
-func tokenRune(r rune) bool {
-	return r != '.' && r != '*' && r != '>' && r != ' ' && r != utf8.RuneError && unicode.IsPrint(r)
-}
-
-// maxMessageID is how long an ID may be before a digest takes its place: servers keep them in memory.
-const maxMessageID = 256
-
-// digestPrefix begins the message IDs that are digests, and letterPrefix those of dead letters. An ID of an event that
-// begins with one of them is digested too, so that no two messages share an ID.
-const (
-	digestPrefix = "sha256:"
-	letterPrefix = "dead-letter:"
-)
-
-// messageID returns the Nats-Msg-Id for an event's ID: the ID itself if a header can hold it, else its digest.
-func messageID(id string) string {
-	fits := len(id) <= maxMessageID && !strings.HasPrefix(id, digestPrefix) && !strings.HasPrefix(id, letterPrefix)
-	for i := range len(id) {
-		if id[i] < ' ' || id[i] > '~' {
-			fits = false
-		}
-	}
-	if fits && strings.TrimSpace(id) == id {
-		return id
-	}
-	sum := sha256.Sum256([]byte(id))
-	return digestPrefix + hex.EncodeToString(sum[:])
 }

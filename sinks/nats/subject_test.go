@@ -94,26 +94,12 @@ func TestSubjectOf(t *testing.T) {
 		"replacement char": {"t.{function}", bridge.Event{Function: "a\ufffdb"}, "t.a_b"},
 		"unicode":          {"t.{function}", bridge.Event{Function: "Grüße漢字"}, "t.Grüße漢字"},
 		"invisible":        {"t.{function}", bridge.Event{Function: "a\u200bb\u00a0c\u2028"}, "t.a_b_c_"},
-		"longest as it is": {"t.{function}", bridge.Event{Function: long[:maxToken]}, "t." + long[:maxToken]},
+		"longest as it is": {"t.{function}", bridge.Event{Function: long[:bridge.MaxToken]}, "t." + long[:bridge.MaxToken]},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, tt.want, subjectOf(parse(t, tt.template), tt.event))
 		})
-	}
-}
-
-func TestLongValueIsCut(t *testing.T) {
-	for _, letter := range []string{"x", "é", "漢", "🚀"} {
-		value := strings.Repeat(letter, 300)
-		got := token(value, maxToken)
-		require.LessOrEqual(t, len(got), maxToken)
-		require.Greater(t, len(got), maxToken-utf8.UTFMax)
-		require.True(t, utf8.ValidString(got))
-		text, digest := got[:len(got)-digestLength-1], got[len(got)-digestLength:]
-		require.True(t, strings.HasPrefix(value, text))
-		require.Regexp(t, "^[0-9a-f]{12}$", digest)
-		require.NotEqual(t, got, token(value+"y", maxToken))
 	}
 }
 
@@ -124,7 +110,7 @@ func TestSubjectIsBounded(t *testing.T) {
 	}
 	subject := subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{Route: parts})
 	require.LessOrEqual(t, len(subject), maxSubject)
-	require.Len(t, strings.Split(subject, "."), 1+maxRoute)
+	require.Len(t, strings.Split(subject, "."), 1+bridge.MaxRoute)
 	parts[4999] = "other"
 	require.NotEqual(t, subject, subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{Route: parts}), "what is cut is told apart")
 }
@@ -140,7 +126,7 @@ func FuzzSubject(f *testing.F) {
 			return
 		}
 		event := bridge.Event{
-			Type: a, Workflow: b, Function: c, Status: d, Invocation: e, PartitionKey: a + b, Project: c + d,
+			Type: a, Application: b, Function: c, Status: d, Request: e, PartitionKey: a + b, Project: c + d,
 			Route: []string{a, b, c, d, e},
 		}
 		subject := subjectOf(template, event)
@@ -157,29 +143,6 @@ func FuzzSubject(f *testing.F) {
 		require.True(t, strings.HasPrefix(subject, prefix), "%q does not begin with %q", subject, prefix)
 		routes := strings.Count(text, "{route}")
 		require.Equal(t, strings.Count(text, ".")+4*routes, strings.Count(subject, "."), "%q of %q", subject, text)
-	})
-}
-
-func FuzzMessageID(f *testing.F) {
-	f.Add("a", "b")
-	f.Add("sha256:", "")
-	f.Add(" a", "a")
-	f.Add(strings.Repeat("a", 300), strings.Repeat("a", 301))
-	f.Add("a\r\nb", "a  b")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		id := messageID(a)
-		require.LessOrEqual(t, len(id), maxMessageID)
-		for i := range len(id) {
-			require.True(t, id[i] >= ' ' && id[i] <= '~', "%q", id)
-		}
-		require.Equal(t, strings.TrimSpace(id), id)
-		if a != b {
-			require.NotEqual(t, id, messageID(b))
-		}
-		require.NotEqual(t, id, messageID(id+"\n"))
-		if digest := messageID(a + "\n"); a != digest {
-			require.NotEqual(t, digest, messageID(digest), "a digest is not taken for the ID that it stands for")
-		}
 	})
 }
 

@@ -192,6 +192,7 @@ func TestTailOtherFormats(t *testing.T) {
 	for _, format := range []cloudevents.Format{cloudevents.Structured, cloudevents.Plain} {
 		o.Format = format
 		event.ID = format.String()
+		event.Origin.Index++
 		requireOne(t, open(t, o), event)
 	}
 	_, err := js.PublishMsg(t.Context(), &natsgo.Msg{

@@ -34,13 +34,16 @@ func Event(name string, i int, key string) bridge.Event {
 		Subject:      key + "/" + function,
 		Time:         time.Date(2026, 7, 1, 12, 0, 0, i*1000, time.UTC),
 		PartitionKey: key,
+		Sequence:     fmt.Sprintf("%020d.%010d", i, 0),
+		SourceID:     "src_" + name,
 		WebhookID:    "msg_" + name,
+		Origin:       bridge.Origin{Webhook: bridge.WebhookDigest("msg_"+name, nil), Index: i},
 		Data:         fmt.Appendf(nil, `{"workflow_name":%s,"invocation_id":%s,"function":%s,"big":12345678901234567890.10}`, quoted(name), quoted(key), quoted(function)),
 		Route:        []string{"workflow", name, function, "success"},
-		Workflow:     name,
+		Application:  name,
 		Function:     function,
 		Status:       "success",
-		Invocation:   key,
+		Request:      key,
 	}
 }
 
@@ -82,12 +85,14 @@ func HostileEvents() []bridge.Event {
 	events := make([]bridge.Event, 0, 2*len(names))
 	for i, name := range names {
 		e := Event("hostile", i, name)
-		e.Workflow, e.Function, e.Status, e.Invocation, e.Project = name, name, name, name, name
+		e.Application, e.Function, e.Status, e.Request, e.Project = name, name, name, name, name
 		e.Route = []string{"workflow", name, name, name}
 		e.WebhookID = name
+		e.Origin = bridge.Origin{Webhook: bridge.WebhookDigest("hostile", nil), Index: len(events)}
 		// Whoever makes events percent-encodes these two. Headers have a limit of 64 kB together, on some brokers.
 		e.Subject = "subject/" + url.PathEscape(name[:min(len(name), 1000)])
 		e.Source = "/source/" + url.PathEscape(name[:min(len(name), 1000)])
+		e.SourceID, e.Sequence = e.Subject, name[:min(len(name), 100)]
 		events = append(events, e)
 
 		// The same in the two attributes that must not be empty.
@@ -95,6 +100,7 @@ func HostileEvents() []bridge.Event {
 		e.Route = nil
 		e.ID = fmt.Sprintf("hostile id %d %s", i, name)
 		e.Type = fmt.Sprintf("hostile type %d %s", i, name)
+		e.Origin.Index++
 		events = append(events, e)
 	}
 	return events
@@ -173,6 +179,8 @@ func difference(want, got bridge.Event) string {
 		{"subject", want.Subject, got.Subject},
 		{"time", want.Time.UTC().String(), got.Time.UTC().String()},
 		{"partition key", want.PartitionKey, got.PartitionKey},
+		{"sequence", want.Sequence, got.Sequence},
+		{"source ID", want.SourceID, got.SourceID},
 		{"webhook ID", want.WebhookID, got.WebhookID},
 		{"data", string(want.Data), string(got.Data)},
 	} {
