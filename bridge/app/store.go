@@ -27,24 +27,24 @@ const answerTimeout = 12 * time.Second
 type store struct{ journal *journal.Journal }
 
 // Append implements ingest.Store.
-func (s store) Append(ctx context.Context, w bridge.Webhook) (duplicate bool, err error) {
-	duplicate, err = s.journal.Append(ctx, journal.Webhook{
+func (s store) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
+	accepted, err := s.journal.Append(ctx, journal.Webhook{
 		ID: w.ID, Timestamp: w.Timestamp, ReceivedAt: w.ReceivedAt, Body: w.Body,
 	})
 	switch {
 	case err == nil:
-		return duplicate, nil
+		return accepted, nil
 	case errors.Is(err, journal.ErrFull):
-		return false, &ingest.UnavailableError{
+		return 0, &ingest.UnavailableError{
 			RetryAfter: retryAfterFull, Err: err,
 			Detail: "The journal is full. Nothing was stored; send the webhook again later. The operator finds with \"fnbridge status\" what fills it.",
 		}
 	case errors.Is(err, journal.ErrClosed):
-		return false, &ingest.UnavailableError{
+		return 0, &ingest.UnavailableError{
 			RetryAfter: retryAfterFailure, Err: err, Detail: "fnbridge is shutting down. Send the webhook again.",
 		}
 	default:
-		return false, &ingest.UnavailableError{
+		return 0, &ingest.UnavailableError{
 			RetryAfter: retryAfterFailure, Err: err,
 			Detail: "The journal could not store the webhook. Send it again; the operator finds the cause in the log.",
 		}
@@ -59,19 +59,19 @@ type queueStore struct {
 }
 
 // Append implements ingest.Store.
-func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (duplicate bool, err error) {
+func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
 	if s.backlog != nil && !s.backlog.over.Load() {
-		return false, &ingest.UnavailableError{
+		return 0, &ingest.UnavailableError{
 			RetryAfter: retryAfterBacklog,
 			Detail:     "fnbridge first publishes webhooks that it stored before. Nothing was published of this one; send it again later.",
 		}
 	}
-	duplicate, err = s.queue.Submit(ctx, w)
+	accepted, err := s.queue.Submit(ctx, w)
 	if err == nil {
-		return duplicate, nil
+		return accepted, nil
 	}
 	if rejected, ok := errors.AsType[*delivery.RejectedError](err); ok {
-		return false, &ingest.NeverError{Err: err, Detail: fmt.Sprintf("%d of the events of this webhook can never be stored by the sink %s (the others were published): %s. "+
+		return 0, &ingest.NeverError{Err: err, Detail: fmt.Sprintf("%d of the events of this webhook can never be stored by the sink %s (the others were published): %s. "+
 			"The operator can set FNBRIDGE_%s_DEAD_LETTER to have such events published there.",
 			rejected.Events, rejected.Sink, rejected.Reason, strings.ToUpper(rejected.Sink))}
 	}
@@ -87,5 +87,5 @@ func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (duplicate boo
 	case errors.Is(err, delivery.ErrQueueClosed):
 		unavailable.Detail = "fnbridge is shutting down. Send the webhook again."
 	}
-	return false, unavailable
+	return 0, unavailable
 }

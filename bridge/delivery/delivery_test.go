@@ -242,11 +242,11 @@ func (f *fixture) acceptBody(body string) {
 	f.t.Helper()
 	f.n++
 	now := time.Now()
-	dup, err := f.journal.Append(f.t.Context(), journal.Webhook{
+	accepted, err := f.journal.Append(f.t.Context(), journal.Webhook{
 		ID: fmt.Sprintf("msg_%d", f.n), Timestamp: now, ReceivedAt: now, Body: []byte(body),
 	})
 	require.NoError(f.t, err)
-	require.False(f.t, dup)
+	require.Equal(f.t, bridge.Stored, accepted)
 }
 
 func (f *fixture) awaitCursor(seq int64) {

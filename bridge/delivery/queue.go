@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -69,7 +70,7 @@ type QueueOptions struct {
 	// on it any more, which can be later than its answer.
 	MaxWebhooks int
 	MaxBytes    int64
-	// Remembered is how many webhooks that were published are known by their ids when they come again (65,536).
+	// Remembered is how many webhooks that were published are known by their ids and bodies when they come again (65,536).
 	Remembered int
 	// Grace is how long an answer waits for optional sinks when the required ones have everything (500 ms).
 	Grace time.Duration
@@ -86,8 +87,9 @@ type Queue struct {
 
 	mu     sync.Mutex
 	feeds  []*feed
-	open   map[string]*entry // not answered, by webhook id
-	recent recentIDs
+	open   map[identity]*entry // not answered
+	recent recentWebhooks
+	bodies map[string]int // that are open or recent, by webhook id
 	seq    int64
 	held   int   // entries that a feed works on
 	bytes  int64 // of their bodies
@@ -105,7 +107,10 @@ func NewQueue(o QueueOptions) (*Queue, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue{o: o, open: make(map[string]*entry), recent: recentIDs{most: o.Remembered, known: make(map[string]struct{})}}
+	q := &Queue{
+		o: o, open: make(map[identity]*entry), bodies: make(map[string]int),
+		recent: recentWebhooks{most: o.Remembered, known: make(map[identity]struct{})},
+	}
 	if o.Registerer != nil {
 		for _, c := range []prometheus.Collector{
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -138,12 +143,26 @@ func (q *Queue) add(f *feed) {
 	q.feeds = append(q.feeds, f)
 }
 
+// identity tells a webhook from another. Its sender may give an id twice.
+type identity struct {
+	id   string
+	body [16]byte // the beginning of its SHA-256: nobody finds another body for it
+}
+
+func identify(w *bridge.Webhook) identity {
+	digest := sha256.Sum256(w.Body)
+	return identity{id: w.ID, body: [16]byte(digest[:])}
+}
+
 // entry is a webhook in a Queue. The Queue's mu guards what changes.
 type entry struct {
-	seq     int64
-	webhook bridge.Webhook
-	parse   func() (tensorlake.Payload, error)
-	parts   []*part
+	seq      int64
+	webhook  bridge.Webhook
+	identity identity
+	// reusedID tells that the id was known with another body when it came.
+	reusedID bool
+	parse    func() (tensorlake.Payload, error)
+	parts    []*part
 
 	required int // sinks that must finish it, and have not
 	optional int // others that have not
@@ -158,15 +177,19 @@ type entry struct {
 	err       error         // the answer
 }
 
-// Submit publishes w and returns when every required sink has stored, or buried, every event of it. It is a duplicate if this
-// Queue has published a webhook of its id before, or another Submit of the id was under way: the two share what comes of it.
+// Submit publishes w and returns when every required sink has stored, or buried, every event of it. It is a Duplicate if this
+// Queue has published a webhook of its id and body before, or another Submit of both was under way: the two share what comes
+// of it. One whose id is known with another body is published like any other.
 //
 // When ctx ends first the error is a *DownError, as it is at once when a sink is known to be down; a *RejectedError means
 // that the webhook can never be stored wholly. With any error, some events may be stored, and some still become so.
-func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (duplicate bool, err error) {
-	e, joined, err := q.enter(w)
-	if e == nil {
-		return err == nil, err
+func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
+	e, joined, err := q.enter(w, identify(&w))
+	switch {
+	case err != nil:
+		return 0, err
+	case e == nil:
+		return bridge.Duplicate, nil
 	}
 	select {
 	case <-e.done:
@@ -177,23 +200,31 @@ func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (duplicate bool, e
 	if e.waiters--; e.waiters == 0 && !e.answered {
 		q.answer(e, e.overdue())
 	}
-	if !e.answered { // others have more time
-		return false, e.overdue()
+	switch {
+	case !e.answered: // others have more time
+		return 0, e.overdue()
+	case e.err != nil:
+		return 0, e.err
+	case joined:
+		return bridge.Duplicate, nil
+	case e.reusedID:
+		return bridge.StoredReusedID, nil
+	default:
+		return bridge.Stored, nil
 	}
-	return joined && e.err == nil, e.err
 }
 
 // enter returns the entry to wait for, and whether it was there; or none if there is nothing to wait for.
-func (q *Queue) enter(w bridge.Webhook) (e *entry, joined bool, err error) {
+func (q *Queue) enter(w bridge.Webhook, of identity) (e *entry, joined bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
 	case q.closed:
 		return nil, false, ErrQueueClosed
-	case q.recent.has(w.ID):
+	case q.recent.has(of):
 		return nil, false, nil
 	}
-	if e = q.open[w.ID]; e != nil {
+	if e = q.open[of]; e != nil {
 		e.waiters++
 		return e, true, nil
 	}
@@ -207,7 +238,7 @@ func (q *Queue) enter(w bridge.Webhook) (e *entry, joined bool, err error) {
 		}
 	}
 	q.seq++
-	e = &entry{seq: q.seq, webhook: w, waiters: 1, done: make(chan struct{})}
+	e = &entry{seq: q.seq, webhook: w, identity: of, reusedID: q.bodies[w.ID] > 0, waiters: 1, done: make(chan struct{})}
 	e.parse = sync.OnceValues(func() (tensorlake.Payload, error) { return tensorlake.Parse(w.Body) })
 	for _, f := range q.feeds {
 		if !f.gate.admits() {
@@ -230,7 +261,8 @@ func (q *Queue) enter(w bridge.Webhook) (e *entry, joined bool, err error) {
 		f.pending = append(f.pending, p)
 		signal(f.came)
 	}
-	q.open[w.ID] = e
+	q.open[of] = e
+	q.bodies[w.ID]++
 	q.held++
 	q.bytes += size
 	q.settle(e)
@@ -295,9 +327,11 @@ func (q *Queue) answer(e *entry, err error) {
 	if e.grace != nil {
 		e.grace.Stop()
 	}
-	delete(q.open, e.webhook.ID)
-	if err == nil {
-		q.recent.add(e.webhook.ID)
+	delete(q.open, e.identity)
+	if err != nil {
+		q.forget(e.identity)
+	} else if oldest, full := q.recent.add(e.identity); full {
+		q.forget(oldest)
 	}
 	for _, f := range e.probes {
 		f.gate.probing = false
@@ -308,6 +342,13 @@ func (q *Queue) answer(e *entry, err error) {
 		}
 	}
 	close(e.done)
+}
+
+// forget takes one from the bodies that are known under an id. The caller holds mu.
+func (q *Queue) forget(of identity) {
+	if q.bodies[of.id]--; q.bodies[of.id] == 0 {
+		delete(q.bodies, of.id)
+	}
 }
 
 // Ready tells whether every required sink can be reached, as far as is known. The error names one that cannot.
@@ -335,31 +376,31 @@ func (q *Queue) Close() {
 	}
 }
 
-// recentIDs remembers the last ids that were added, up to a number of them.
-type recentIDs struct {
+// recentWebhooks remembers the last webhooks that were added, up to a number of them.
+type recentWebhooks struct {
 	most  int
-	known map[string]struct{}
-	ring  []string // in the order in which they came, from next on once it is full
+	known map[identity]struct{}
+	ring  []identity // in the order in which they came, from next on once it is full
 	next  int
 }
 
-func (r *recentIDs) has(id string) bool {
-	_, ok := r.known[id]
+func (r *recentWebhooks) has(w identity) bool {
+	_, ok := r.known[w]
 	return ok
 }
 
-func (r *recentIDs) add(id string) {
-	if r.has(id) {
-		return
-	}
-	r.known[id] = struct{}{}
+// add takes a webhook that it does not have. When it is full it forgets the oldest, and returns it.
+func (r *recentWebhooks) add(w identity) (oldest identity, full bool) {
+	r.known[w] = struct{}{}
 	if len(r.ring) < r.most {
-		r.ring = append(r.ring, id)
-		return
+		r.ring = append(r.ring, w)
+		return identity{}, false
 	}
-	delete(r.known, r.ring[r.next])
-	r.ring[r.next] = id
+	oldest = r.ring[r.next]
+	delete(r.known, oldest)
+	r.ring[r.next] = w
 	r.next = (r.next + 1) % r.most
+	return oldest, true
 }
 
 // signal wakes whoever waits on a channel of one place.

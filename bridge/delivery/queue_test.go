@@ -93,7 +93,7 @@ func startQueue(t *testing.T, o QueueOptions, change func(*Options), sinks ...si
 }
 
 // submit submits a workflow webhook, for at most 12 s.
-func (f *queued) submit(id, invocation string, functions ...string) (duplicate bool, err error) {
+func (f *queued) submit(id, invocation string, functions ...string) (bridge.Acceptance, error) {
 	status := make([]string, len(functions))
 	for i, fn := range functions {
 		status[i] = fmt.Sprintf("%q:%q", fn, "success")
@@ -154,9 +154,9 @@ func TestAWebhookIsAnsweredWhenEveryRequiredSinkHasEveryEvent(t *testing.T) {
 		close(two.release)
 		require.NoError(t, <-answer)
 		require.Equal(t, []string{"k1/a", "k1/b"}, subjects(two.stored))
-		duplicate, err := f.submit("msg_1", "k1", "a", "b")
+		accepted, err := f.submit("msg_1", "k1", "a", "b")
 		require.NoError(t, err)
-		require.True(t, duplicate)
+		require.Equal(t, bridge.Duplicate, accepted)
 		require.Len(t, one.stored, 2, "a webhook that was published is not published again")
 		f.empty()
 	})
@@ -191,8 +191,8 @@ func TestTheSameWebhookTwiceAtOnceIsPublishedOnce(t *testing.T) {
 		duplicates := make(chan bool, 3)
 		for range 3 {
 			go func() {
-				duplicate, err := f.submit("msg_1", "k1", "a")
-				duplicates <- duplicate && err == nil
+				accepted, err := f.submit("msg_1", "k1", "a")
+				duplicates <- accepted == bridge.Duplicate && err == nil
 			}()
 		}
 		synctest.Wait()
@@ -232,9 +232,9 @@ func TestAWebhookThatIsNotStoredInTimeLeavesNothingBehind(t *testing.T) {
 		f.empty()
 		// When it comes again, it is published: what was stored of it was not all.
 		sink.set(func() { sink.fail = nil })
-		duplicate, err := f.submit("msg_1", "k1", "a", "b")
+		accepted, err := f.submit("msg_1", "k1", "a", "b")
 		require.NoError(t, err)
-		require.False(t, duplicate)
+		require.Equal(t, bridge.Stored, accepted)
 		require.Equal(t, []string{"k2/a", "k1/a", "k1/b"}, subjects(sink.stored))
 		f.empty()
 	})
@@ -519,14 +519,62 @@ func TestAQueueIsBounded(t *testing.T) {
 	})
 }
 
-func TestRememberedIDsAreBounded(t *testing.T) {
-	r := recentIDs{most: 3, known: map[string]struct{}{}}
-	for i := range 10 {
-		r.add(fmt.Sprint(i))
-		r.add(fmt.Sprint(i))
-	}
-	require.Len(t, r.known, 3)
-	require.Equal(t, []bool{false, true, true, true}, []bool{r.has("6"), r.has("7"), r.has("8"), r.has("9")})
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		f := startQueue(t, QueueOptions{Remembered: 3}, nil, sinkOf{sink: newScriptedSink()})
+		defer f.end()
+		submit := func(i int) bridge.Acceptance {
+			accepted, err := f.submit(fmt.Sprintf("msg_%d", i/2), fmt.Sprintf("k%d", i), "a") // each id with two bodies
+			require.NoError(t, err)
+			return accepted
+		}
+		for i := range 10 {
+			require.Equal(t, []bridge.Acceptance{bridge.Stored, bridge.StoredReusedID}[i%2], submit(i))
+		}
+		for _, i := range []int{7, 8, 9} {
+			require.Equal(t, bridge.Duplicate, submit(i), "%d", i)
+		}
+		require.Equal(t, bridge.StoredReusedID, submit(6), "that one is forgotten, its id is not")
+		require.Len(t, f.queue.recent.known, 3)
+		require.Len(t, f.queue.recent.ring, 3)
+		require.Equal(t, map[string]int{"msg_3": 1, "msg_4": 2}, f.queue.bodies)
+	})
+}
+
+func TestOneIDWithEightBodiesAtOnceIsEightWebhooks(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sink := newScriptedSink()
+		sink.hang = func(bridge.Event) bool { return true }
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		defer f.end()
+		const bodies = 8
+		answers := make(chan bridge.Acceptance, 2*bodies)
+		var want []string
+		for i := range bodies {
+			want = append(want, fmt.Sprintf("k%d/a", i))
+			for range 2 {
+				go func() {
+					accepted, err := f.submit("msg_1", fmt.Sprintf("k%d", i), "a")
+					if err != nil {
+						t.Errorf("body %d: %v", i, err)
+					}
+					answers <- accepted
+				}()
+			}
+		}
+		synctest.Wait()
+		close(sink.release)
+		came := map[bridge.Acceptance]int{}
+		for range 2 * bodies {
+			came[<-answers]++
+		}
+		require.Equal(t, map[bridge.Acceptance]int{bridge.Stored: 1, bridge.StoredReusedID: bodies - 1, bridge.Duplicate: bodies}, came)
+		require.ElementsMatch(t, want, subjects(sink.stored))
+		for _, e := range sink.stored {
+			require.Equal(t, "msg_1", e.WebhookID)
+		}
+		f.empty()
+	})
 }
 
 func TestCloseAnswersWhoWaits(t *testing.T) {

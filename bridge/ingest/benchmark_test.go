@@ -19,7 +19,9 @@ import (
 // nowhere is a Store that is always done.
 type nowhere struct{}
 
-func (nowhere) Append(context.Context, bridge.Webhook) (bool, error) { return false, nil }
+func (nowhere) Append(context.Context, bridge.Webhook) (bridge.Acceptance, error) {
+	return bridge.Stored, nil
+}
 
 // discard is a response that nobody reads.
 type discard struct{ header http.Header }

@@ -86,6 +86,7 @@ type Handler struct {
 
 	refusalLines      [resultCount]lineLimit
 	unrecognizedLines lineLimit
+	reusedIDLines     lineLimit
 }
 
 // New makes the handler. It fails when an option has a value that cannot work, or a metric is registered already.
@@ -221,17 +222,20 @@ func (h *Handler) receive(c echo.Context) (err error) {
 		}
 	}
 
-	duplicate, err := h.append(r.Context(), webhook, h.now().Sub(start))
+	accepted, err := h.append(r.Context(), webhook, h.now().Sub(start))
 	h.metrics.observe(h.now().Sub(start))
 	if err != nil {
 		return notStored(err)
 	}
-	if duplicate {
+	if accepted == bridge.Duplicate {
 		h.metrics.count(resultDuplicate)
 		h.logStored(r.Context(), resultDuplicate, webhook, payload)
 		return answer(c, http.StatusOK, webhook.ID, `,"duplicate":true}`)
 	}
 	h.metrics.count(resultAccepted)
+	if accepted == bridge.StoredReusedID {
+		h.noteReusedID(r.Context(), webhook)
+	}
 	if payload.Reason() != "" {
 		h.noteUnrecognized(r.Context(), webhook, payload)
 	}
@@ -274,7 +278,7 @@ func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
 }
 
 // append stores w, whether or not its sender still waits. Its request arrived so long ago.
-func (h *Handler) append(ctx context.Context, w bridge.Webhook, ago time.Duration) (duplicate bool, err error) {
+func (h *Handler) append(ctx context.Context, w bridge.Webhook, ago time.Duration) (bridge.Acceptance, error) {
 	if h.answerWithin == 0 {
 		return h.store.Append(h.deadlines.context(), w) //nolint:contextcheck // it does not end with its sender
 	}
@@ -393,6 +397,14 @@ func (h *Handler) logStored(ctx context.Context, as result, w bridge.Webhook, pa
 	h.logger.LogAttrs(ctx, slog.LevelDebug, "webhook stored",
 		slog.String("result", as.String()), slog.String("webhook_id", w.ID), slog.String("shape", payload.Shape().String()),
 		slog.Int("events", payload.Len(h.events)), slog.Int("bytes", len(w.Body)))
+}
+
+func (h *Handler) noteReusedID(ctx context.Context, w bridge.Webhook) {
+	h.metrics.reusedIDs.Inc()
+	if suppressed, ok := h.reusedIDLines.pass(h.now()); ok {
+		h.logger.LogAttrs(ctx, slog.LevelWarn, "webhook accepted under an id that another body has",
+			slog.String("webhook_id", w.ID), slog.Int("bytes", len(w.Body)), suppressedAttr(suppressed))
+	}
 }
 
 func (h *Handler) noteUnrecognized(ctx context.Context, w bridge.Webhook, payload tensorlake.Payload) {

@@ -505,6 +505,25 @@ func TestUnrecognizedIsSaid(t *testing.T) {
 	require.Contains(t, lines[0], "job_id")
 }
 
+func TestAnIDThatAnotherBodyHasIsSaid(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	e := start(t, setup{options: ingest.Options{Now: clock.now}})
+	for i := range 8 {
+		r := signed(t, "Svix", "msg_1", fmt.Sprintf(`{"workflow_name":"w","invocation_id":"%d","fn_status":{"a":"success"}}`, i), clock.now())
+		first := e.do(t, r)
+		require.Equal(t, http.StatusAccepted, first.status)
+		require.JSONEq(t, `{"webhook_id":"msg_1","events":1}`, first.body)
+		require.JSONEq(t, `{"webhook_id":"msg_1","duplicate":true}`, e.do(t, r).body)
+	}
+	require.InDelta(t, 8, e.result(t, "accepted"), 0)
+	require.InDelta(t, 7, e.gathered(t, "fnbridge_webhook_id_reused_total", ""), 0, "neither the first nor the duplicates count")
+	lines := e.log.at(slog.LevelWarn)
+	require.Len(t, lines, 5)
+	require.Contains(t, lines[0], "webhook accepted under an id that another body has")
+	require.Contains(t, lines[0], "webhook_id=msg_1")
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	_, err := ingest.New(ingest.Options{MaxBody: -1, MaxInFlight: -1, StoreTimeout: -1})

@@ -39,26 +39,32 @@ const (
 	workflowPayload = `{"workflow_name":"w","invocation_id":"i","fn_status":{"a":"success","b":"failure"}}`
 )
 
-// memory is a Store that keeps webhooks by id. A test can put a function in its way.
+// memory is a Store that keeps webhooks by id and body. A test can put a function in its way.
 type memory struct {
 	mu       sync.Mutex
 	webhooks []bridge.Webhook
 	inTheWay func(ctx context.Context, w bridge.Webhook) error
 }
 
-func (m *memory) Append(ctx context.Context, w bridge.Webhook) (bool, error) {
+func (m *memory) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
 	if m.inTheWay != nil {
 		if err := m.inTheWay(ctx, w); err != nil {
-			return false, err
+			return 0, err
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if slices.ContainsFunc(m.webhooks, func(o bridge.Webhook) bool { return o.ID == w.ID }) {
-		return true, nil
+	accepted := bridge.Stored
+	for _, o := range m.webhooks {
+		switch {
+		case o.ID == w.ID && bytes.Equal(o.Body, w.Body):
+			return bridge.Duplicate, nil
+		case o.ID == w.ID:
+			accepted = bridge.StoredReusedID
+		}
 	}
 	m.webhooks = append(m.webhooks, w)
-	return false, nil
+	return accepted, nil
 }
 
 func (m *memory) stored() []bridge.Webhook {

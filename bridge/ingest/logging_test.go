@@ -126,11 +126,14 @@ fnbridge_webhooks_total{result="unsupported_media_type"} 0
 # HELP fnbridge_webhook_secret_matches_total Verified webhooks, by the place (from 1) that the secret which signed them has in the configured list.
 # TYPE fnbridge_webhook_secret_matches_total counter
 fnbridge_webhook_secret_matches_total{secret="1"} 0
+# HELP fnbridge_webhook_id_reused_total Accepted webhooks whose id was known with another body: a sender gives an id twice.
+# TYPE fnbridge_webhook_id_reused_total counter
+fnbridge_webhook_id_reused_total 0
 # HELP fnbridge_webhooks_unrecognized_total Accepted webhooks whose payload has none of the known shapes, or is an envelope that goes under other.
 # TYPE fnbridge_webhooks_unrecognized_total counter
 fnbridge_webhooks_unrecognized_total 0
 # HELP fnbridge_webhooks_in_flight Webhooks that are being read, checked or stored right now.
 # TYPE fnbridge_webhooks_in_flight gauge
 fnbridge_webhooks_in_flight 0
-`), "fnbridge_webhooks_total", "fnbridge_webhook_secret_matches_total", "fnbridge_webhooks_unrecognized_total", "fnbridge_webhooks_in_flight"))
+`), "fnbridge_webhooks_total", "fnbridge_webhook_secret_matches_total", "fnbridge_webhook_id_reused_total", "fnbridge_webhooks_unrecognized_total", "fnbridge_webhooks_in_flight"))
 }

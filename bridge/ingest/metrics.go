@@ -15,6 +15,7 @@ type metrics struct {
 	duration     prometheus.Histogram
 	secrets      *prometheus.CounterVec
 	unrecognized prometheus.Counter
+	reusedIDs    prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, secrets int, inFlight func() float64) (*metrics, error) {
@@ -37,6 +38,10 @@ func newMetrics(r prometheus.Registerer, secrets int, inFlight func() float64) (
 			Name: "fnbridge_webhooks_unrecognized_total",
 			Help: "Accepted webhooks whose payload has none of the known shapes, or is an envelope that goes under other.",
 		}),
+		reusedIDs: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fnbridge_webhook_id_reused_total",
+			Help: "Accepted webhooks whose id was known with another body: a sender gives an id twice.",
+		}),
 	}
 	for i := range m.byResult {
 		m.byResult[i] = webhooks.WithLabelValues(result(i).String())
@@ -52,7 +57,7 @@ func newMetrics(r prometheus.Registerer, secrets int, inFlight func() float64) (
 		Help: "Webhooks that are being read, checked or stored right now.",
 	}, inFlight)
 	var errs []error
-	for _, c := range []prometheus.Collector{webhooks, m.duration, m.secrets, m.unrecognized, gauge} {
+	for _, c := range []prometheus.Collector{webhooks, m.duration, m.secrets, m.unrecognized, m.reusedIDs, gauge} {
 		errs = append(errs, r.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -10,14 +10,14 @@ import (
 
 // Store makes a webhook durable.
 type Store interface {
-	// Append returns only once w is safe, or is known to be stored already (duplicate). A webhook is
-	// told by its ID. When the error is not nil the sender is asked to try again, so a webhook that
+	// Append returns only once w is safe, or is known to be stored already (a Duplicate). A webhook is
+	// told by its ID and its body. When the error is not nil the sender is asked to try again, so a webhook that
 	// was stored all the same is found to be a duplicate then.
 	//
 	// ctx ends after Options.StoreTimeout, or a fortieth of it later. It does not end when the sender disconnects: a webhook that
 	// has been received whole is worth storing, whether or not the sender hears of it.
 	// Append is called concurrently. It may keep w.Body, which nobody changes.
-	Append(ctx context.Context, w bridge.Webhook) (duplicate bool, err error)
+	Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error)
 }
 
 // UnavailableError is how a Store says that it cannot take a webhook now, such as when it is full.

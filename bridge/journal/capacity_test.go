@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // clock is a time that the test moves.
@@ -94,9 +96,9 @@ func TestAFullJournalRefusesAndRecoversByItself(t *testing.T) {
 			require.InDelta(t, limit, gauges(t, registry, "fnbridge_journal_max_bytes")[""], 0)
 			require.InDelta(t, stored, gauges(t, registry, "fnbridge_journal_webhooks")[""], 0)
 
-			duplicate, err := j.Append(t.Context(), heavy("first-0", size))
+			accepted, err := j.Append(t.Context(), heavy("first-0", size))
 			require.NoError(t, err, "one that is there needs no room")
-			require.True(t, duplicate)
+			require.Equal(t, bridge.Duplicate, accepted)
 
 			// What delivery needs still goes.
 			require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}))
@@ -268,9 +270,9 @@ func TestRetention(t *testing.T) {
 			sweep(t)
 			require.Equal(t, c.left, ids(readAll(t, j)))
 			for _, id := range c.left {
-				duplicate, err := j.Append(t.Context(), webhook(id))
+				accepted, err := j.Append(t.Context(), webhook(id))
 				require.NoError(t, err)
-				require.True(t, duplicate, "what is kept is deduped")
+				require.Equal(t, bridge.Duplicate, accepted, "what is kept is deduped")
 			}
 
 			// The numbers go on after a start, even from an empty table.

@@ -245,7 +245,7 @@ func TestANewerJournalIsRefused(t *testing.T) {
 	_, err = OpenReader(t.Context(), dir)
 	require.ErrorAs(t, err, &version)
 
-	edit("PRAGMA user_version = 2")(t, filepath.Join(dir, "journal.db"))
+	edit(fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))(t, filepath.Join(dir, "journal.db"))
 	require.Len(t, readAll(t, open(t, Options{Dir: dir})), 20, "the refusal kept no lock")
 }
 

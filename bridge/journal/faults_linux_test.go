@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 func TestAFullDiskRefusesAndRecovers(t *testing.T) {
@@ -91,9 +93,9 @@ func appendPastAFileSizeLimit(ctx context.Context, j *Journal) error {
 		failures := 0
 		for failures < 3 {
 			id := fmt.Sprint(n)
-			duplicate, err := j.Append(ctx, heavy(id, 10_000))
+			accepted, err := j.Append(ctx, heavy(id, 10_000))
 			switch {
-			case duplicate:
+			case accepted == bridge.Duplicate:
 				return fmt.Errorf("%s was reported as failed and is there", id)
 			case err == nil:
 				fmt.Println("ok", id)

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // Defaults of Options.
@@ -31,12 +33,20 @@ const (
 type Webhook struct {
 	// Seq is the webhook's place in the order of acceptance, from 1 on, without gaps. The journal gives it; Append ignores it.
 	Seq int64
-	// ID identifies the delivery; a second one with the same ID is a duplicate.
+	// ID identifies the delivery; a second one with the same ID and Body is a duplicate.
 	ID string
 	// Timestamp is when the sender signed it, ReceivedAt when it had arrived. Both are kept to the nanosecond, in UTC.
 	Timestamp, ReceivedAt time.Time
 	// Body is the request body, byte for byte.
 	Body []byte
+}
+
+// bodyColumn returns the body for a statement, in which nil would be NULL.
+func (w *Webhook) bodyColumn() []byte {
+	if w.Body == nil {
+		return []byte{}
+	}
+	return w.Body
 }
 
 // Options says where the journal is and how it behaves.
@@ -195,19 +205,22 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// Append stores w. When it returns nil, w is durable, or was already: duplicate tells. A duplicate's answer,
-// too, waits for the commit that makes the first one durable. The journal keeps w.Body: it must not change
-// any more.
+// Append stores w. When it returns no error, w is durable, or was already: one with the same ID and body is a Duplicate. One
+// with the same ID and another body is stored as well. A duplicate's answer, too, waits for the commit that makes the first
+// one durable. The journal keeps w.Body: it must not change any more.
 //
 // An error means that w may or may not be stored, and that appending it again is right: a duplicate is then
 // found. It is ErrFull, ErrClosed, ctx's error, or says what failed.
-func (j *Journal) Append(ctx context.Context, w Webhook) (duplicate bool, err error) {
-	if w.ID == "" {
-		return false, errors.New("a webhook without an ID cannot be stored")
+func (j *Journal) Append(ctx context.Context, w Webhook) (bridge.Acceptance, error) {
+	switch {
+	case w.ID == "":
+		return 0, errors.New("a webhook without an ID cannot be stored")
+	case originalID(w.ID) != w.ID:
+		return 0, fmt.Errorf("a webhook whose ID ends in%s and a digest cannot be stored: the journal itself makes such IDs", reusedMark)
 	}
 	cost := webhookCost(&w)
 	if full := j.space.reserve(cost); full != nil {
-		return j.appendToFull(ctx, w.ID, full)
+		return j.appendToFull(ctx, &w, full)
 	}
 	r, pooled := j.appends.Get().(*request)
 	if !pooled {
@@ -216,25 +229,25 @@ func (j *Journal) Append(ctx context.Context, w Webhook) (duplicate bool, err er
 	r.webhook, r.cost = w, cost
 	answered, err := j.await(ctx, r)
 	if !answered {
-		return false, err // the writer may still have it
+		return 0, err // the writer may still have it
 	}
-	duplicate = err == nil && r.duplicate
+	accepted := r.accepted
 	*r = request{kind: kindAppend, done: r.done}
 	j.appends.Put(r)
-	return duplicate, err
+	return accepted, err
 }
 
 // appendToFull answers for a webhook that has no room: one that is there already needs none.
-func (j *Journal) appendToFull(ctx context.Context, id string, full error) (duplicate bool, err error) {
+func (j *Journal) appendToFull(ctx context.Context, w *Webhook, full error) (bridge.Acceptance, error) {
 	if j.queue.isClosed() {
-		return false, ErrClosed
+		return 0, ErrClosed
 	}
 	// The writer may have delivered webhooks to delete.
 	j.queue.nudge()
-	if found, err := j.views.has(ctx, id); err == nil && found {
-		return true, nil
+	if found, err := j.views.has(ctx, w); err == nil && found {
+		return bridge.Duplicate, nil
 	}
-	return false, full
+	return 0, full
 }
 
 // submit gives r to the writer and waits for its answer.

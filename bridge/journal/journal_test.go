@@ -44,9 +44,9 @@ func open(t *testing.T, o Options) *Journal {
 
 func mustAppend(t *testing.T, j *Journal, w Webhook) {
 	t.Helper()
-	duplicate, err := j.Append(t.Context(), w)
+	accepted, err := j.Append(t.Context(), w)
 	require.NoError(t, err)
-	require.False(t, duplicate, "webhook %s", w.ID)
+	require.Equal(t, bridge.Stored, accepted, "webhook %s", w.ID)
 }
 
 func readAll(t *testing.T, j *Journal) []Webhook {
@@ -104,16 +104,16 @@ func TestADuplicateIsFoundAndUsesNoNumber(t *testing.T) {
 	j := open(t, Options{Dir: dir})
 	mustAppend(t, j, webhook("a"))
 	for range 3 {
-		duplicate, err := j.Append(t.Context(), webhook("a"))
+		accepted, err := j.Append(t.Context(), webhook("a"))
 		require.NoError(t, err)
-		require.True(t, duplicate)
+		require.Equal(t, bridge.Duplicate, accepted)
 	}
 	require.NoError(t, j.Close(t.Context()))
 	j = open(t, Options{Dir: dir})
 	require.Equal(t, int64(1), j.Head())
-	duplicate, err := j.Append(t.Context(), webhook("a"))
+	accepted, err := j.Append(t.Context(), webhook("a"))
 	require.NoError(t, err)
-	require.True(t, duplicate)
+	require.Equal(t, bridge.Duplicate, accepted)
 	mustAppend(t, j, webhook("b"))
 	require.Equal(t, int64(2), j.Head())
 }
@@ -124,15 +124,15 @@ func TestOfTwoIdenticalWebhooksAtOnceOneIsNew(t *testing.T) {
 	for round := range rounds {
 		id := fmt.Sprintf("msg_%d", round)
 		var (
-			start      = make(chan struct{})
-			wg         sync.WaitGroup
-			duplicates [callers]bool
-			failures   [callers]error
+			start    = make(chan struct{})
+			wg       sync.WaitGroup
+			accepted [callers]bridge.Acceptance
+			failures [callers]error
 		)
 		for i := range callers {
 			wg.Go(func() {
 				<-start
-				duplicates[i], failures[i] = j.Append(context.Background(), webhook(id))
+				accepted[i], failures[i] = j.Append(context.Background(), webhook(id))
 			})
 		}
 		close(start)
@@ -140,7 +140,7 @@ func TestOfTwoIdenticalWebhooksAtOnceOneIsNew(t *testing.T) {
 		fresh := 0
 		for i := range callers {
 			require.NoError(t, failures[i])
-			if !duplicates[i] {
+			if accepted[i] == bridge.Stored {
 				fresh++
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 const (
@@ -50,10 +52,10 @@ type request struct {
 	cost  int64
 	stage atomic.Int32
 
-	done      chan struct{}
-	duplicate bool
-	changed   int64
-	err       error
+	done     chan struct{}
+	accepted bridge.Acceptance
+	changed  int64
+	err      error
 }
 
 func newRequest(k kind) *request {

@@ -112,7 +112,7 @@ func openViews(ctx context.Context, path string) (_ *views, err error) {
 	if v.next, err = db.PrepareContext(ctx, `SELECT seq, id, signed_at, received_at, body FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?`); err != nil {
 		return nil, err
 	}
-	if v.find, err = db.PrepareContext(ctx, `SELECT EXISTS (SELECT 1 FROM webhooks WHERE id = ?)`); err != nil {
+	if v.find, err = db.PrepareContext(ctx, findKnown); err != nil {
 		return nil, err
 	}
 	return v, nil
@@ -130,8 +130,8 @@ func (v *views) webhooks(ctx context.Context, after int64, maxCount int, maxByte
 	return scanWebhooks(rows, maxBytes)
 }
 
-func (v *views) has(ctx context.Context, id string) (found bool, err error) {
-	err = v.find.QueryRowContext(ctx, id).Scan(&found)
+func (v *views) has(ctx context.Context, w *Webhook) (found bool, err error) {
+	err = v.find.QueryRowContext(ctx, w.ID, w.bodyColumn(), reusedID(w)).Scan(&found)
 	return found, err
 }
 

@@ -103,6 +103,7 @@ func scanWebhooks(rows *sql.Rows, maxBytes int64) (found []Webhook, err error) {
 		if err := rows.Scan(&w.Seq, &w.ID, &signed, &received, &body); err != nil {
 			return nil, err
 		}
+		w.ID = originalID(w.ID)
 		bytes += int64(len(body))
 		if len(found) > 0 && bytes > maxBytes {
 			break

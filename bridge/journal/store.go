@@ -32,6 +32,7 @@ type store struct {
 	begin, commit, rollback, save, restore, release *sql.Stmt
 
 	insertWebhook, advance, setState *sql.Stmt
+	findKnown                        *sql.Stmt
 	updateLetter, insertLetter       *sql.Stmt
 	publishedLetter                  *sql.Stmt
 	oldestWebhooks, deleteWebhooks   *sql.Stmt
@@ -174,6 +175,7 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.restore, "ROLLBACK TO request"},
 		{&s.release, "RELEASE request"},
 		{&s.insertWebhook, `INSERT INTO webhooks (seq, id, signed_at, received_at, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`},
+		{&s.findKnown, findKnown},
 		{&s.advance, `UPDATE sinks SET cursor = ?1 WHERE sink = ?2 AND cursor < ?1`},
 		{&s.setState, `UPDATE sinks SET state = ?, last_error = ?, last_error_at = ?, since = ? WHERE sink = ?`},
 		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, replay = ?, retry_at = 0, published_at = 0
@@ -271,13 +273,9 @@ func (s *store) noteLog() error {
 	return nil
 }
 
-// storeWebhook adds w as number seq, or finds that its ID is there already.
-func (s *store) storeWebhook(ctx context.Context, seq int64, w *Webhook) (stored bool, err error) {
-	body := w.Body
-	if body == nil {
-		body = []byte{} // nil would be NULL
-	}
-	result, err := s.insertWebhook.ExecContext(ctx, seq, w.ID, toNanos(w.Timestamp), toNanos(w.ReceivedAt), body)
+// storeWebhook adds w as number seq under an ID, or finds that the ID is there already.
+func (s *store) storeWebhook(ctx context.Context, seq int64, id string, w *Webhook) (stored bool, err error) {
+	result, err := s.insertWebhook.ExecContext(ctx, seq, id, toNanos(w.Timestamp), toNanos(w.ReceivedAt), w.bodyColumn())
 	if err != nil {
 		return false, err
 	}

@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 const (
@@ -327,7 +329,7 @@ func (w *writer) fail(ctx context.Context, batch []*request, err error) {
 	}
 	for _, r := range batch {
 		w.space.release(r.cost)
-		r.duplicate, r.changed, r.err = false, 0, err
+		r.accepted, r.changed, r.err = 0, 0, err
 		r.answer()
 	}
 }
@@ -366,12 +368,12 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 	switch r.kind {
 	case kindAppend:
 		seq := w.head.Load() + int64(len(e.appended)) + 1
-		stored, err := w.store.storeWebhook(ctx, seq, &r.webhook)
+		accepted, err := w.store.append(ctx, seq, &r.webhook)
 		if err != nil {
 			return err
 		}
-		r.duplicate = !stored
-		if stored {
+		r.accepted = accepted
+		if accepted != bridge.Duplicate {
 			e.appended = append(e.appended, asRead(seq, r.webhook))
 		}
 	case kindAdvance:
