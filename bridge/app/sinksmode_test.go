@@ -46,11 +46,11 @@ func (r *running) awaitReady(status int) (body string) {
 	return body
 }
 
-func subjectsIn(t *testing.T, url, stream string) map[string]int {
+func subjectsIn(t *testing.T, url string) map[string]int {
 	t.Helper()
 	nc := natsserver.Connect(t, url)
 	found := map[string]int{}
-	for _, m := range natsserver.Messages(t, nc, stream) {
+	for _, m := range natsserver.Messages(t, nc, "TENSORLAKE") {
 		found[m.Headers().Get("ce-subject")]++
 	}
 	return found
@@ -66,7 +66,7 @@ func TestWithoutAJournalAWebhookIsAnsweredWhenEverySinkHasIt(t *testing.T) {
 	for i := range 20 {
 		body := strings.ReplaceAll(workflow, "invocation_XXXX", fmt.Sprintf("invocation_%d", i))
 		require.JSONEq(t, fmt.Sprintf(`{"webhook_id":"msg_%d","events":2}`, i), r.mustPost(fmt.Sprintf("msg_%d", i), body, http.StatusOK))
-		require.Equal(t, 1, subjectsIn(t, broker.URL(), "TENSORLAKE")[fmt.Sprintf("invocation_%d/fn_B", i)], "it was answered, and the broker has not got it")
+		require.Equal(t, 1, subjectsIn(t, broker.URL())[fmt.Sprintf("invocation_%d/fn_B", i)], "it was answered, and the broker has not got it")
 	}
 	require.JSONEq(t, `{"webhook_id":"msg_3","duplicate":true}`, r.mustPost("msg_3", strings.ReplaceAll(workflow, "invocation_XXXX", "invocation_3"), http.StatusOK))
 	_, metrics := r.get("/metrics")
@@ -112,7 +112,7 @@ func TestAnEventThatNoBrokerStoresIsToldToTheSender(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(answer), &problem))
 	require.Contains(t, problem.Detail, "1 of the events of this webhook can never be stored by the sink nats (the others were published)")
 	require.Contains(t, problem.Detail, "FNBRIDGE_NATS_DEAD_LETTER")
-	require.Equal(t, map[string]int{"invocation_XXXX/fn_A": 1}, subjectsIn(t, broker.URL(), "TENSORLAKE"))
+	require.Equal(t, map[string]int{"invocation_XXXX/fn_A": 1}, subjectsIn(t, broker.URL()))
 	_, metrics := r.get("/metrics")
 	require.Contains(t, metrics, `fnbridge_webhooks_total{result="rejected"} 1`)
 	require.Contains(t, metrics, `fnbridge_events_total{result="rejected",sink="nats"} 1`)
@@ -250,7 +250,7 @@ func TestAStopWhileTheJournalFromBeforeIsPublishedKeepsTheRest(t *testing.T) {
 	broker.Start(t)
 	r = start(t, dir, overSinks(broker, nil))
 	r.awaitReady(http.StatusOK)
-	require.Len(t, subjectsIn(t, broker.URL(), "TENSORLAKE"), 2)
+	require.Len(t, subjectsIn(t, broker.URL()), 2)
 }
 
 func TestASinkThatIsNotRequiredHoldsUpNobody(t *testing.T) {

@@ -232,17 +232,18 @@ func (q *Queue) enter(w bridge.Webhook, of identity) (e *entry, joined bool, err
 	if q.held >= q.o.MaxWebhooks || (q.held > 0 && q.bytes+size > q.o.MaxBytes) {
 		return nil, false, ErrQueueFull
 	}
+	e = &entry{webhook: w, identity: of, reusedID: q.bodies[w.ID] > 0, waiters: 1, done: make(chan struct{})}
+	e.parse = sync.OnceValues(func() (tensorlake.Payload, error) { return tensorlake.Parse(w.Body) })
 	for _, f := range q.feeds {
-		if f.required && !f.gate.admits() {
+		if f.required && !f.gate.admits() && (f.o.Routes.IsZero() || e.wanted(f) > 0) {
 			return nil, false, &DownError{Sink: f.name, Err: f.gate.cause}
 		}
 	}
 	q.seq++
-	e = &entry{seq: q.seq, webhook: w, identity: of, reusedID: q.bodies[w.ID] > 0, waiters: 1, done: make(chan struct{})}
-	e.parse = sync.OnceValues(func() (tensorlake.Payload, error) { return tensorlake.Parse(w.Body) })
+	e.seq = q.seq
 	for _, f := range q.feeds {
 		if !f.gate.admits() {
-			f.miss(e.events(q.o.Events))
+			f.miss(e.wanted(f))
 			continue
 		}
 		if f.gate.down {
@@ -263,19 +264,26 @@ func (q *Queue) enter(w bridge.Webhook, of identity) (e *entry, joined bool, err
 	}
 	q.open[of] = e
 	q.bodies[w.ID]++
-	q.held++
-	q.bytes += size
+	if e.held > 0 {
+		q.held++
+		q.bytes += size
+	}
 	q.settle(e)
 	return e, false, nil
 }
 
-// events is how many events the webhook becomes.
-func (e *entry) events(o tensorlake.Options) int {
+// wanted is how many events of the webhook a sink wants.
+func (e *entry) wanted(f *feed) (n int) {
 	payload, err := e.parse()
 	if err != nil {
 		return 1
 	}
-	return payload.Len(o)
+	for event := range payload.Events(e.webhook, f.o.Events) {
+		if f.o.Routes.Match(&event) {
+			n++
+		}
+	}
+	return n
 }
 
 // overdue is the answer when nobody waits any longer. The caller holds mu.

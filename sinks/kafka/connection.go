@@ -14,6 +14,8 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/produce"
 	"github.com/segmentio/kafka-go/sasl"
 )
 
@@ -75,15 +77,46 @@ func (g *generation) retire() {
 	g.transport.CloseIdleConnections()
 }
 
-// RoundTrip sends the client's requests. One that begins just as the generation is retired has the library make
-// a new pool, which would ask for metadata for ever: it is retired too, once the request is through.
+// RoundTrip sends the client's requests, and checks what a broker acknowledges. One that begins just as the generation is
+// retired has the library make a new pool, which would ask for metadata for ever: it is retired too, once the request is
+// through.
 func (g *generation) RoundTrip(ctx context.Context, address net.Addr, req kafkago.Request) (kafkago.Response, error) {
 	defer func() {
 		if g.retired.Load() {
 			g.transport.CloseIdleConnections()
 		}
 	}()
-	return g.transport.RoundTrip(ctx, address, req)
+	res, err := g.transport.RoundTrip(ctx, address, req)
+	if asked, ok := req.(*produce.Request); ok {
+		err = checkAcknowledgement(asked, res, err)
+	}
+	return res, err
+}
+
+// checkAcknowledgement returns an error unless res acknowledges, or refuses, the one batch that was asked for. The library
+// hides what a broker answers for, and takes a batch without records for one that was stored.
+func checkAcknowledgement(asked *produce.Request, res kafkago.Response, err error) error {
+	if errors.Is(err, protocol.ErrNoRecord) {
+		return errors.New("nothing was sent, since there was no record to send")
+	}
+	if err != nil {
+		return err
+	}
+	answer, ok := res.(*produce.Response)
+	if !ok || len(answer.Topics) != 1 || len(answer.Topics[0].Partitions) != 1 {
+		return nil // the library says what is missing
+	}
+	topic, partition := asked.Topics[0], asked.Topics[0].Partitions[0]
+	got := answer.Topics[0].Partitions[0]
+	if answer.Topics[0].Topic != topic.Topic || got.Partition != partition.Partition {
+		return fmt.Errorf("not stored: the broker answers for topic %q partition %d, and was asked for topic %q partition %d; is it a broker of Kafka?",
+			answer.Topics[0].Topic, got.Partition, topic.Topic, partition.Partition)
+	}
+	if got.ErrorCode == 0 && got.BaseOffset < 0 {
+		return fmt.Errorf("not stored: the broker acknowledges a batch for topic %q partition %d without an offset; is it a broker of Kafka?",
+			topic.Topic, partition.Partition)
+	}
+	return nil
 }
 
 // abort closes the generation's connections whatever is under way.

@@ -441,6 +441,33 @@ func TestAConnectionCutInsteadOfAnAnswer(t *testing.T) {
 	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
 }
 
+func TestAnAcknowledgementOfSomethingElseIsNone(t *testing.T) {
+	for name, lie := range map[string]func(topic *kmsg.ProduceResponseTopic){
+		"another topic":     func(topic *kmsg.ProduceResponseTopic) { topic.Topic = "other" },
+		"another partition": func(topic *kmsg.ProduceResponseTopic) { topic.Partitions[0].Partition = 7 },
+		"no offset":         func(topic *kmsg.ProduceResponseTopic) { topic.Partitions[0].BaseOffset = -1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := seeded(t, 1)
+			s := open(t, c.ListenAddrs())
+			sent := one(t, s, 0, 0, 2)
+			c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+				res := r.ResponseKind().(*kmsg.ProduceResponse)
+				topic, partition := kmsg.NewProduceResponseTopic(), kmsg.NewProduceResponseTopicPartition()
+				topic.Topic, topic.Partitions = testTopic, append(topic.Partitions, partition)
+				lie(&topic)
+				res.Topics = append(res.Topics, topic)
+				return res, nil, true
+			})
+			results := publish(t, s, sent)
+			requireKind(t, bridge.FailureRetry, results)
+			require.ErrorContains(t, results[0], "not stored: the broker")
+			publishUntilStored(t, s, sent)
+			require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+		})
+	}
+}
+
 func TestABrokerThatNeverAnswers(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())

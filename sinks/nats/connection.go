@@ -41,7 +41,7 @@ type connection struct {
 	o   *Options
 	log *slog.Logger
 
-	acknowledged func(msg *natsgo.Msg)
+	acknowledged func(msg *natsgo.Msg, ack *natsjs.PubAck)
 	failed       func(msg *natsgo.Msg, err error)
 	// denied hears that the server refuses to take what is published to subject. lost hears of the end of a session.
 	denied func(s *session, subject string, err error)
@@ -75,7 +75,7 @@ type session struct {
 func newConnection(o *Options, log *slog.Logger) *connection {
 	return &connection{
 		o: o, log: log, changed: make(chan struct{}),
-		acknowledged: func(*natsgo.Msg) {},
+		acknowledged: func(*natsgo.Msg, *natsjs.PubAck) {},
 		failed:       func(*natsgo.Msg, error) {},
 		denied:       func(*session, string, error) {},
 		lost:         func(*session, error) {},
@@ -312,7 +312,7 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*s
 		natsjs.WithPublishAsyncTimeout(c.o.AckTimeout),
 		// The sink's own limit is lower. This one only bounds what calls have left behind that ended early.
 		natsjs.WithPublishAsyncMaxPending(16*maxInFlight),
-		natsjs.WithPublishAsyncAckHandler(func(_ natsjs.JetStream, msg *natsgo.Msg, _ *natsjs.PubAck) { c.acknowledged(msg) }),
+		natsjs.WithPublishAsyncAckHandler(func(_ natsjs.JetStream, msg *natsgo.Msg, ack *natsjs.PubAck) { c.acknowledged(msg, ack) }),
 		// The library calls this one with a lock held: it must not call back.
 		natsjs.WithPublishAsyncErrHandler(func(_ natsjs.JetStream, msg *natsgo.Msg, err error) { c.failed(msg, err) }),
 		natsjs.WithDefaultTimeout(c.o.AckTimeout),

@@ -91,6 +91,8 @@ func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, 
 		return false, bridge.Blocked(fmt.Errorf("the server is too old for message headers: %w", err))
 	case errors.Is(err, natsjs.ErrNoStreamResponse), errors.Is(err, natsgo.ErrNoResponders):
 		return false, s.noAnswer(subject)
+	case errors.Is(err, natsjs.ErrInvalidJSAck):
+		return false, s.somebodyElse(subject, "its answer is no acknowledgement of a stream")
 	case errors.Is(err, natsjs.ErrAsyncPublishTimeout):
 		return true, bridge.Retry(fmt.Errorf("%s has not acknowledged a message to %s within %s: %w",
 			s.streamOf(subject), subject, s.o.AckTimeout, err))
@@ -99,6 +101,27 @@ func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, 
 	default:
 		return true, bridge.Retry(fmt.Errorf("publish to %s: %w", subject, err))
 	}
+}
+
+// checkAcknowledgement returns an error unless ack is one of the stream that the message was for. Whoever may subscribe to
+// the subject can answer what looks like one. A dead letter may be taken by any stream. What the stream has stored before, it
+// acknowledges as a duplicate.
+func (s *Sink) checkAcknowledgement(subject string, ack *natsjs.PubAck) error {
+	switch letter := s.takesDeadLetters(subject); {
+	case ack.Sequence == 0:
+		return s.somebodyElse(subject, "it names no sequence")
+	case !letter && ack.Stream != s.o.Stream:
+		return s.somebodyElse(subject, fmt.Sprintf("it is one of stream %q", ack.Stream))
+	case !letter && ack.Duplicate:
+		s.duplicates.Add(1)
+	}
+	return nil
+}
+
+// somebodyElse is the error of an answer to a message that is not its stream's.
+func (s *Sink) somebodyElse(subject, why string) error {
+	return bridge.Blocked(fmt.Errorf("not stored: somebody else than %s answers messages to %s (%s); find who subscribes to it, or change the subject",
+		s.streamOf(subject), subject, why))
 }
 
 // classifyAnswer marks what the stream answered instead of an acknowledgement.

@@ -18,9 +18,11 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
@@ -90,6 +92,8 @@ type Sink struct {
 	stream *stream
 	slots  chan struct{} // a slot for each event in flight
 
+	duplicates atomic.Int64
+
 	mu      sync.Mutex
 	flights map[*natsgo.Msg]*flight
 	closed  bool
@@ -99,7 +103,13 @@ type Sink struct {
 	wg     sync.WaitGroup
 }
 
-var _ bridge.DeadLetterPublisher = (*Sink)(nil)
+var (
+	_ bridge.DeadLetterPublisher = (*Sink)(nil)
+	_ bridge.Deduper             = (*Sink)(nil)
+)
+
+// Duplicates implements bridge.Deduper.
+func (s *Sink) Duplicates() int64 { return s.duplicates.Load() }
 
 // errClosed is what a sink says after Close.
 var errClosed = errors.New("the sink is closed")
@@ -120,7 +130,7 @@ func New(o Options) (*Sink, error) {
 	}
 	s.stream = newStream(&s.o, s.filter, s.log)
 	s.conn = newConnection(&s.o, s.log)
-	s.conn.acknowledged = func(msg *natsgo.Msg) { s.land(msg, nil) }
+	s.conn.acknowledged = func(msg *natsgo.Msg, ack *natsjs.PubAck) { s.land(msg, s.checkAcknowledgement(msg.Subject, ack)) }
 	s.conn.failed = s.land
 	s.conn.denied = s.denied
 	s.conn.lost = s.lost

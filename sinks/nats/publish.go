@@ -111,11 +111,10 @@ func (s *Sink) publish(ctx context.Context, p publication) []error {
 	}
 	select {
 	case <-done:
-		return c.results
 	case <-ctx.Done():
 		// A connection that takes nothing can hold the call's goroutine up for a while; it ends by itself.
-		return c.abandoned(context.Cause(ctx))
 	}
+	return c.answers(context.Cause(ctx))
 }
 
 // prepare returns a session whose stream can be published to, and whose limit for the size of a message is to be
@@ -180,13 +179,13 @@ func newCall(s *Sink, session *session, p publication) *call {
 	return c
 }
 
-// run sends until every event has a result. When ctx ends it leaves the rest to abandoned.
+// run sends until every event has a result. When ctx ends it leaves the rest to answers.
 func (c *call) run(ctx context.Context) {
 	defer c.forget()
 	limit := callTimeouts * c.sink.o.AckTimeout
 	bound := time.NewTimer(limit)
 	defer bound.Stop()
-	for c.flying > 0 || len(c.ready) > 0 {
+	for ctx.Err() == nil && (c.flying > 0 || len(c.ready) > 0) {
 		if c.halted != nil && len(c.ready) > 0 {
 			i := c.pop()
 			c.settle(i, fmt.Errorf("not sent: %w", c.halted))
@@ -211,10 +210,6 @@ func (c *call) run(ctx context.Context) {
 		case <-bound.C:
 			c.halted = bridge.Retry(fmt.Errorf("%s is slow: it has not taken all of %d events within %s", c.stream(), len(c.events), limit))
 		case <-ctx.Done():
-			return
-		}
-		if ctx.Err() != nil {
-			return
 		}
 	}
 	if c.acks == 0 && c.halted != nil && errors.Is(c.halted, natsjs.ErrAsyncPublishTimeout) && !c.letters {
@@ -419,8 +414,8 @@ func (c *call) settle(i int, err error) {
 	}
 }
 
-// abandoned returns the results so far, with cause for what has none.
-func (c *call) abandoned(cause error) []error {
+// answers returns the results so far, with cause for what has none: nil is for what was acknowledged, and nothing else.
+func (c *call) answers(cause error) []error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	results := make([]error, len(c.results))
