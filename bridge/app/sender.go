@@ -40,6 +40,9 @@ type Answer struct {
 	RetryAfter time.Duration `json:"-"`
 	// Seconds is Took for programs.
 	Seconds float64 `json:"seconds"`
+	// SentAt and Body are of the webhook that was answered.
+	SentAt time.Time `json:"-"`
+	Body   []byte    `json:"-"`
 }
 
 // UnsendableError says that a webhook cannot be sent, by its id.
@@ -103,7 +106,8 @@ func (s *Sender) Post(ctx context.Context, id string, body []byte) (Answer, erro
 	if err := json.Unmarshal(text, &a); err != nil {
 		a.Detail = strings.TrimSpace(string(text))
 	}
-	a.WebhookID, a.Status, a.Took = id, resp.StatusCode, time.Since(start)
+	a.WebhookID, a.Status, a.SentAt, a.Body = id, resp.StatusCode, start, body
+	a.Took = time.Since(start)
 	a.Seconds = a.Took.Seconds()
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
 		a.RetryAfter = time.Duration(seconds) * time.Second

@@ -73,15 +73,37 @@ const clockSkew = time.Minute
 
 var errArrived = errors.New("arrived")
 
-// AwaitEvents returns once the sink's broker has stored so many different events of a webhook that was sent at the time sent, and
-// how many there are if ctx ends before. Repeats count once. A broker that is away is waited for, and log, which may be nil,
-// hears of it. cfg must have passed Validate.
-func AwaitEvents(ctx context.Context, cfg *config.Config, s config.Sink, webhookID string, events int, sent time.Time, log *slog.Logger) (arrived int, err error) {
+// AwaitEvents returns once the sink's broker has stored all events that it wants of the webhook that a bridge has answered with a, and
+// how many have arrived if ctx ends before. An id that the webhook has twice is wanted twice; what is repeated beyond that does not count. A broker that
+// is away is waited for, and log, which may be nil, hears of it. cfg must have passed Validate.
+func AwaitEvents(ctx context.Context, cfg *config.Config, s config.Sink, a Answer, log *slog.Logger) (arrived, wanted int, err error) {
 	if s.Format == cloudevents.Plain.String() {
-		return 0, errPlain
+		return 0, a.Events, errPlain
 	}
-	seen := make(map[string]bool)
-	err = Tail(ctx, cfg, s, TailStart{Since: sent.Add(-clockSkew)}, EventFilter{}, log, func(r Received) error {
+	payload, err := tensorlake.Parse(a.Body)
+	if err != nil {
+		return 0, a.Events, err
+	}
+	o := tensorlake.Options{SummaryEvents: cfg.SummaryEvents}
+	if n := payload.Len(o); n != a.Events {
+		return 0, a.Events, fmt.Errorf("the bridge makes %d events of this webhook, and this command %d: "+
+			"give both the same FNBRIDGE_SUMMARY_EVENTS and the same version of fnbridge", a.Events, n)
+	}
+	routes, err := ParseRoutes(s.Routes)
+	if err != nil {
+		return 0, a.Events, err
+	}
+	missing := make(map[string]int) // how often each id is still to come
+	for e := range payload.Events(bridge.Webhook{ID: a.WebhookID, Timestamp: a.SentAt, Body: a.Body}, o) {
+		if routes.Match(&e) {
+			missing[e.ID]++
+			wanted++
+		}
+	}
+	if wanted == 0 {
+		return 0, 0, nil
+	}
+	err = Tail(ctx, cfg, s, TailStart{Since: a.SentAt.Add(-clockSkew)}, EventFilter{}, log, func(r Received) error {
 		var e struct {
 			ID        string `json:"id"`
 			WebhookID string `json:"webhookid"`
@@ -92,20 +114,20 @@ func AwaitEvents(ctx context.Context, cfg *config.Config, s config.Sink, webhook
 		if err := json.Unmarshal(r.Event, &e); err != nil {
 			return fmt.Errorf("an event at %s: %w", r.Address, err)
 		}
-		if e.WebhookID == webhookID {
-			seen[e.ID] = true
+		if e.WebhookID != a.WebhookID || missing[e.ID] == 0 {
+			return nil
 		}
-		if len(seen) >= events {
+		missing[e.ID]--
+		if arrived++; arrived == wanted {
 			return errArrived
 		}
 		return nil
 	})
 	switch {
 	case errors.Is(err, errArrived):
-		return len(seen), nil
+		err = nil
 	case ctx.Err() != nil:
-		return len(seen), ctx.Err()
-	default:
-		return len(seen), err
+		err = ctx.Err()
 	}
+	return arrived, wanted, err
 }

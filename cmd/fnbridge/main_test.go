@@ -613,6 +613,31 @@ func TestSendWaitsForTheEventsAtEverySink(t *testing.T) {
 	require.Contains(t, out, "plain format")
 }
 
+func TestSendNamesTheSinkThatLacksEvents(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1)) // and no topic
+	require.NoError(t, err)
+	defer cluster.Close()
+	s := newShell(t, "FNBRIDGE_SINKS=kafka,nats", "FNBRIDGE_KAFKA_BROKERS="+cluster.ListenAddrs()[0])
+	s.serve()
+	out, _, exit := s.run("send", "--wait", "3s")
+	require.Equal(t, 1, exit)
+	require.Regexp(t, `^202 Accepted  msg_\w+  2 events
+sink kafka has 0 of 2 events: not there after 3s.*
+sink nats has 2 events after [0-9.]+ s
+$`, out)
+}
+
+func TestSendWaitsForBothEventsOfAFunctionThatIsThereTwice(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "tensorlake-events"))
+	require.NoError(t, err)
+	defer cluster.Close()
+	s := newShell(t, "FNBRIDGE_SINKS=kafka", "FNBRIDGE_KAFKA_BROKERS="+cluster.ListenAddrs()[0])
+	s.serve()
+	out, errs, exit := s.runWith(`{"workflow_name":"w","invocation_id":"i","fn_status":{"fn_A":"success","fn_A":"success"}}`, "send", "-", "--wait", "30s")
+	require.Equal(t, 0, exit, out+errs)
+	require.Contains(t, out, "sink kafka has 2 events after")
+}
+
 func TestSendTellsHowFarItCameWhenInterrupted(t *testing.T) {
 	s := newShell(t)
 	s.serve()

@@ -198,7 +198,6 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sam
 			case <-pace:
 			}
 		}
-		sent := time.Now()
 		a, err := s.Post(ctx, o.webhookID(), o.body(payload, sample))
 		if err != nil {
 			failure = s.interruption(ctx, err, i, o.count)
@@ -211,7 +210,7 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sam
 			}
 		}
 		if o.wait > 0 && a.OK() && !a.Duplicate {
-			if err := s.await(ctx, o.wait, a, sent); err != nil {
+			if err := s.await(ctx, o.wait, a); err != nil {
 				return err
 			}
 		}

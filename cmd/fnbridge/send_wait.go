@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge/app"
@@ -20,33 +21,43 @@ type arrival struct {
 	Error   string  `json:"error,omitempty"`
 }
 
-// await waits until the events of a webhook are at every sink, and says of each when they were, or that they are not.
-func (s *sender) await(ctx context.Context, limit time.Duration, a app.Answer, sent time.Time) error {
+// await waits until the events of a webhook are at every sink, at all of them at once, and says of each when they were, or that
+// they are not.
+func (s *sender) await(ctx context.Context, limit time.Duration, a app.Answer) error {
 	cfg, warnings, err := loadConfig(s.console)
 	if err != nil {
 		return err
 	}
 	printWarnings(s.err, warnings)
+	log := slog.New(slog.NewTextHandler(s.err, nil))
+	var waits sync.WaitGroup
+	defer waits.Wait()
 	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	log := slog.New(slog.NewTextHandler(s.err, nil))
+	arrivals := make([]chan arrival, len(cfg.Sinks))
+	for i, sink := range cfg.Sinks {
+		arrivals[i] = make(chan arrival, 1)
+		waits.Go(func() {
+			arrived, wanted, err := app.AwaitEvents(waiting, cfg, sink, a, log)
+			r := arrival{Sink: sink.Name, Events: arrived, Missing: wanted - arrived, Seconds: time.Since(a.SentAt).Seconds()}
+			switch {
+			case errors.Is(err, context.DeadlineExceeded):
+				r.Error = fmt.Sprintf("not there after %s. Was the same payload sent before? JetStream drops what it has; --fresh makes a new one. Else \"fnbridge status\" and \"fnbridge check\" say what is wrong", limit)
+			case err != nil:
+				r.Error = err.Error()
+			}
+			arrivals[i] <- r
+		})
+	}
 	failed := false
-	for _, sink := range cfg.Sinks {
-		arrived, err := app.AwaitEvents(waiting, cfg, sink, a.WebhookID, a.Events, sent, log)
+	for i, sink := range cfg.Sinks {
+		r := <-arrivals[i]
 		if ctx.Err() != nil {
 			return errors.New("interrupted while the events were waited for")
 		}
-		r := arrival{Sink: sink.Name, Events: arrived, Missing: a.Events - arrived, Seconds: time.Since(sent).Seconds()}
-		switch {
-		case errors.Is(err, context.DeadlineExceeded):
-			r.Error = fmt.Sprintf("not there after %s. Was the same payload sent before? JetStream drops what it has; --fresh makes a new one. "+
-				"Else \"fnbridge status\" and \"fnbridge check\" say what is wrong", limit)
-		case err != nil:
-			r.Error = err.Error()
-		}
 		mayMiss := cfg.AcksFromSinks() && !sink.Required
 		failed = failed || r.Error != "" && !mayMiss
-		if err := s.showArrival(r, a.Events); err != nil {
+		if err := s.showArrival(r); err != nil {
 			return err
 		}
 	}
@@ -56,13 +67,13 @@ func (s *sender) await(ctx context.Context, limit time.Duration, a app.Answer, s
 	return nil
 }
 
-func (s *sender) showArrival(r arrival, events int) error {
+func (s *sender) showArrival(r arrival) error {
 	if s.json {
 		return json.NewEncoder(s.out).Encode(r)
 	}
 	text := fmt.Sprintf("has %s after %.3f s", plural(r.Events, "event"), r.Seconds)
 	if r.Error != "" {
-		text = fmt.Sprintf("has %d of %s: %s", r.Events, plural(events, "event"), printable(r.Error))
+		text = fmt.Sprintf("has %d of %s: %s", r.Events, plural(r.Events+r.Missing, "event"), printable(r.Error))
 	}
 	_, err := fmt.Fprintf(s.out, "sink %s %s\n", r.Sink, text)
 	return err
