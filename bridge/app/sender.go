@@ -19,6 +19,12 @@ import (
 // senderTimeout is how long Tensorlake's sender waits for an answer.
 const senderTimeout = 15 * time.Second
 
+// Sample is a payload that can be sent by its name.
+type Sample = tensorlake.Sample
+
+// Samples returns the samples that there are. The first is the one to send when none is named.
+func Samples() []Sample { return tensorlake.Samples() }
+
 // Sender posts webhooks as Tensorlake does. It is safe for concurrent use.
 type Sender struct {
 	// URL is where it posts.

@@ -232,14 +232,15 @@ func TestSendShowsWhatTheBridgeAnswers(t *testing.T) {
 	_, errs, exit := s.run("send")
 	require.Equal(t, 1, exit)
 	require.Contains(t, errs, "FNBRIDGE_WEBHOOK_SECRETS", "before the first start there is no secret")
-	s.serve()
+	bridge := s.serve()
 
-	out, _, exit := s.run("send", "--id", "msg_again")
+	out, _, exit := s.run("send", "--repeat", "--id", "msg_again")
 	require.Equal(t, 0, exit)
-	require.Contains(t, out, "202 Accepted  msg_again  2 events")
-	out, _, exit = s.run("send", "--id", "msg_again")
+	require.Equal(t, "202 Accepted  msg_again  2 events\n"+
+		"200 OK  msg_again  was known already: a webhook of this id and body was accepted before, and nothing is published again\n", out)
+	out, _, exit = s.run("send", "--repeat", "--count", "20")
 	require.Equal(t, 0, exit)
-	require.Contains(t, out, "200 OK  msg_again  was known already")
+	require.Regexp(t, `^40 webhooks in .*: 20 accepted \(40 events\), 20 known already, 0 refused`, out)
 
 	out, _, exit = s.runWith(`{"job_id":"job_1","status":"successful"}`, "send", "-")
 	require.Equal(t, 0, exit)
@@ -255,12 +256,62 @@ func TestSendShowsWhatTheBridgeAnswers(t *testing.T) {
 	require.Equal(t, 0, exit, errs)
 	require.Regexp(t, `^25 webhooks in .*: 25 accepted \(50 events\), 0 known already, 0 refused`, out)
 
-	out, _, exit = s.run("send", "--json", "--fresh")
+	out, _, exit = s.run("send", "--json")
 	require.Equal(t, 0, exit)
 	var answer struct{ Status, Events int }
 	require.NoError(t, json.Unmarshal([]byte(out), &answer))
 	require.Equal(t, 202, answer.Status)
 	require.Equal(t, 2, answer.Events)
+
+	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+	_, errs, exit = s.run("send")
+	require.Equal(t, 1, exit)
+	require.Equal(t, "fnbridge: nothing listens at http://"+s.httpd+"/webhooks/tensorlake: "+
+		"start \"fnbridge serve\", or say with --url where the bridge is\n", errs)
+}
+
+func TestEverySampleIsSentWithIDsOfItsOwn(t *testing.T) {
+	s := newShell(t)
+	s.serve()
+	out, errs, exit := s.run("send", "--list", "--json")
+	require.Equal(t, 0, exit, errs)
+	var samples []struct {
+		Name  string
+		Types []string
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &samples))
+	lines, _, exit := s.run("send", "--list")
+	require.Equal(t, 0, exit)
+	var want []string
+	for _, sample := range samples {
+		require.Regexp(t, `(?m)^`+sample.Name+` .* `+sample.Types[0], lines)
+		for range 2 {
+			out, errs, exit := s.run("send", "--sample", sample.Name)
+			require.Equal(t, 0, exit, errs)
+			require.Contains(t, out, "202 Accepted")
+			want = append(want, sample.Types...)
+		}
+	}
+	require.Contains(t, want, "tensorlake.application.request.failed")
+
+	out, errs, exit = s.run("tail", "--all", "--json", "--count", strconv.Itoa(len(want)))
+	require.Equal(t, 0, exit, errs)
+	var types []string
+	ids := map[string]bool{}
+	for line := range strings.Lines(out) {
+		var received struct {
+			Event struct{ ID, Type string }
+		}
+		require.NoError(t, json.Unmarshal([]byte(line), &received))
+		types = append(types, received.Event.Type)
+		ids[received.Event.ID] = true
+	}
+	require.ElementsMatch(t, want, types)
+	require.Len(t, ids, len(want))
+
+	_, errs, exit = s.run("send", "--sample", "request-faild")
+	require.Equal(t, 2, exit)
+	require.Contains(t, errs, `no sample is called "request-faild"; "fnbridge send --list" lists them`)
 }
 
 func TestTailPrintsCloudEventsForPrograms(t *testing.T) {
@@ -304,6 +355,9 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"send", "--nope"},
 		{"send", "a", "b"},
 		{"send", "--count", "0"},
+		{"send", "--sample", "workflow", "payload.json"},
+		{"send", "--wait", "30s", "a", "b"},
+		{"send", "--wait=soon"},
 		{"tail", "--all", "--since", "1h"},
 		{"dead-letters", "lst"},
 		{"send", "--rate", "2e9"},
@@ -326,6 +380,8 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"journal", "export", "--after", "-1"},
 		{"send", "--from-export", "-", "payload.json"},
 		{"send", "--from-export", "-", "--id", "msg_1"},
+		{"send", "--from-export", "-", "--sample", "workflow"},
+		{"send", "--from-export", "-", "--wait", "30s"},
 		{"send", "--from-line", "3"},
 	} {
 		_, errs, exit := s.run(args...)
@@ -354,6 +410,9 @@ func TestCheckTellsWhyASinkCannotBePublishedTo(t *testing.T) {
 	require.Contains(t, out, "sink nats (nats)  cannot be published to, though that may pass by itself")
 	require.NotContains(t, out+errs, "hunter2")
 }
+
+// workflowPayload has the invocation left out.
+const workflowPayload = `{"workflow_name": "workflow_XXXX", "invocation_id": "%s", "fn_status": {"fn_A": "success", "fn_B": "failure"}}`
 
 // ledger is what the bridge has accepted.
 type ledger struct {
@@ -387,7 +446,7 @@ func (s *shell) load(ctx context.Context, secret, run string, wait int) (*ledger
 }
 
 func (s *shell) post(ctx context.Context, client *http.Client, secret, invocation string) (accepted bool) {
-	body := fmt.Appendf(nil, samplePayload, invocation)
+	body := fmt.Appendf(nil, workflowPayload, invocation)
 	header, err := tensorlake.Sign(secret, "msg_"+invocation, time.Now(), body)
 	if err != nil {
 		return false
@@ -495,7 +554,7 @@ func TestTailReadsFromKafka(t *testing.T) {
 	s.serve()
 	out, errs, exit := s.run("check")
 	require.Equal(t, 0, exit, out+errs)
-	_, errs, exit = s.run("send")
+	_, errs, exit = s.runWith(fmt.Sprintf(workflowPayload, "invocation_XXXX"), "send", "-")
 	require.Equal(t, 0, exit, errs)
 	out, errs, exit = s.run("tail", "--all", "--count", "2")
 	require.Equal(t, 0, exit, errs)
@@ -573,11 +632,13 @@ func TestCommandsWithoutAJournal(t *testing.T) {
 func TestSendWaitsForTheEventsAtEverySink(t *testing.T) {
 	s := newShell(t)
 	s.serve()
-	out, errs, exit := s.run("send", "--fresh", "--wait", "30s")
-	require.Equal(t, 0, exit, errs)
-	require.Regexp(t, `^202 Accepted  msg_\w+  2 events\nsink nats has 2 events after [0-9.]+ s\n$`, out)
+	for _, wait := range [][]string{{"--wait"}, {"--wait", "30s"}, {"--wait=30s"}} {
+		out, errs, exit := s.run(append([]string{"send"}, wait...)...)
+		require.Equal(t, 0, exit, errs)
+		require.Regexp(t, `^202 Accepted  msg_\w+  2 events\nsink nats has 2 events after [0-9.]+ s\n$`, out)
+	}
 
-	out, errs, exit = s.run("send", "--fresh", "--wait", "30s", "--json")
+	out, errs, exit := s.run("send", "--wait", "30s", "--json")
 	require.Equal(t, 0, exit, errs)
 	var arrived struct {
 		Sink            string
@@ -588,27 +649,27 @@ func TestSendWaitsForTheEventsAtEverySink(t *testing.T) {
 	require.Equal(t, 2, arrived.Events)
 	require.Zero(t, arrived.Missing)
 
-	// The same events under another webhook id: the stream has them already, and they say so of the first.
-	_, _, exit = s.run("send", "--wait", "30s")
-	require.Equal(t, 0, exit)
-	out, _, exit = s.run("send", "--wait", "300ms")
-	require.Equal(t, 1, exit)
-	require.Contains(t, out, "sink nats has 0 of 2 events: not there after 300ms.")
-	require.Contains(t, out, "--fresh")
+	out, errs, exit = s.runWith(`{"job_id":"job_1","status":"successful"}`, "send", "--wait", "30s", "-")
+	require.Equal(t, 0, exit, errs)
+	require.Contains(t, out, "sink nats has 1 event after")
 
-	// Known already, so nothing is published and nothing waited for.
-	_, _, exit = s.run("send", "--fresh", "--id", "msg_twice")
-	require.Equal(t, 0, exit)
-	out, _, exit = s.run("send", "--fresh", "--id", "msg_twice", "--wait", "30s")
-	require.Equal(t, 0, exit)
-	require.NotContains(t, out, "sink nats")
+	// Of what was known already nothing is published, and so nothing waited for.
+	out, errs, exit = s.run("send", "--repeat", "--wait", "30s")
+	require.Equal(t, 0, exit, errs)
+	require.Equal(t, 1, strings.Count(out, "sink nats"))
+	require.Contains(t, out, "was known already")
 
 	_, errs, exit = s.run("send", "--count", "2", "--wait", "1s")
 	require.Equal(t, 2, exit)
 	require.Contains(t, errs, "--wait goes with one webhook")
 
+	s.env = append(s.env, "FNBRIDGE_SUMMARY_EVENTS=true")
+	out, _, exit = s.run("send", "--wait")
+	require.Equal(t, 1, exit)
+	require.Contains(t, out, "sink nats has 0 of 2 events: the bridge makes 2 events of this webhook, and this command 3: give both the same FNBRIDGE_SUMMARY_EVENTS")
+
 	s.env = append(s.env, "FNBRIDGE_NATS_FORMAT=plain")
-	out, _, exit = s.run("send", "--fresh", "--wait", "30s")
+	out, _, exit = s.run("send", "--wait", "30s")
 	require.Equal(t, 1, exit)
 	require.Contains(t, out, "plain format")
 }
@@ -622,7 +683,7 @@ func TestSendNamesTheSinkThatLacksEvents(t *testing.T) {
 	out, _, exit := s.run("send", "--wait", "3s")
 	require.Equal(t, 1, exit)
 	require.Regexp(t, `^202 Accepted  msg_\w+  2 events
-sink kafka has 0 of 2 events: not there after 3s.*
+sink kafka has 0 of 2 events: not there after 3s\. "fnbridge status" and "fnbridge check" say what is wrong
 sink nats has 2 events after [0-9.]+ s
 $`, out)
 }
@@ -633,7 +694,7 @@ func TestSendWaitsForBothEventsOfAFunctionThatIsThereTwice(t *testing.T) {
 	defer cluster.Close()
 	s := newShell(t, "FNBRIDGE_SINKS=kafka", "FNBRIDGE_KAFKA_BROKERS="+cluster.ListenAddrs()[0])
 	s.serve()
-	out, errs, exit := s.runWith(`{"workflow_name":"w","invocation_id":"i","fn_status":{"fn_A":"success","fn_A":"success"}}`, "send", "-", "--wait", "30s")
+	out, errs, exit := s.runWith(`{"workflow_name":"w","invocation_id":"i","fn_status":{"fn_A":"success","fn_A":"success"}}`, "send", "-", "--wait")
 	require.Equal(t, 0, exit, out+errs)
 	require.Contains(t, out, "sink kafka has 2 events after")
 }

@@ -220,7 +220,7 @@ func noSecretShows(t *testing.T, ack string) {
 		hidden.requireHidden(t, "an answer to "+id, fmt.Sprint(response.Header)+string(answer))
 		return response.StatusCode
 	}
-	payload := fmt.Sprintf(samplePayload, "invocation")
+	payload := fmt.Sprintf(workflowPayload, "invocation")
 	valid := http.StatusAccepted
 	if ack == "sinks" {
 		valid = http.StatusServiceUnavailable

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,9 +19,6 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
 )
-
-// samplePayload is the webhook that Tensorlake's documentation shows.
-const samplePayload = `{"workflow_name": "workflow_XXXX", "invocation_id": "%s", "fn_status": {"fn_A": "success", "fn_B": "failure"}}`
 
 // The rates that --rate takes: a ticker's interval is a whole number of nanoseconds.
 const (
@@ -30,13 +28,15 @@ const (
 
 type sendOptions struct {
 	url      string
+	sample   string
+	list     bool
 	id       string
 	count    int
+	repeat   bool
 	rate     float64
-	fresh    bool
 	insecure bool
 	json     bool
-	wait     time.Duration // for the events at the sinks; 0: do not
+	wait     waitFlag // for the events at the sinks; 0: do not
 
 	export   string // a file of exported webhooks to send instead, - for standard input
 	fromLine int    // of that file
@@ -48,31 +48,45 @@ func sendCommand(c console) *cobra.Command {
 		Use:   "send [file | -]",
 		Short: "Sign and post a webhook as Tensorlake does",
 		Long: `Signs a payload with the bridge's webhook secret and posts it, as Tensorlake does.
-The payload is a file, "-" for standard input, or by default a sample workflow with two functions.
+The payload is a file, "-" for standard input, or a sample: a workflow with two functions, or the one that --sample names.
 
 The secret is the first of FNBRIDGE_WEBHOOK_SECRETS, else the one that "fnbridge serve" made in the data directory.
 
-The same payload always becomes events with the same ids, and JetStream drops what it has seen within its dedupe
-window (10 minutes). --fresh gives each sample an invocation of its own; --count does so too.
+A sample has new ids each time, so its events are new ones too. A file or standard input goes as it is. Each webhook has an id of its
+own, unless --id gives it one. With --repeat each is sent twice, with the same id and the same body, as Tensorlake does when it has not
+seen an answer: the second answer says that the webhook was known already, and nothing is published again.
 
-With --wait it then reads from every sink, as any consumer does, until the events of the webhook are there. Exit code 1: they are not, after
-that long.
+With --wait it then reads from every sink, as any consumer does, until the events of the webhook are there: for 10s, or as long as
+--wait 30s or --wait=30s says. (A file that is called 30s is ./30s.) Exit code 1: they are not, and the sinks that lack some are named.
 
 With --from-export it sends what "fnbridge journal export" wrote: each webhook under its own id, signed anew, and so with the time of
 this sending. The bridge recognises those that it has, and their events have the ids that they had. It goes on after a webhook
 that is refused, and says where to go on when it cannot.`,
 		Example: `  fnbridge send
+  fnbridge send --sample request-failed
+  fnbridge send --list
   fnbridge send --count 1000 --rate 200
-  fnbridge send --fresh --wait 30s
+  fnbridge send --repeat
+  fnbridge send --wait 30s
   fnbridge send payload.json
   echo '{"job_id":"job_1","status":"successful"}' | fnbridge send -
   fnbridge send --from-export webhooks.jsonl --rate 100 --url https://other.example.com/webhooks/tensorlake`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.export == "" && !cmd.Flags().Changed("from-line") {
+			if cmd.Flags().Changed("wait") {
+				args = o.wait.takeFrom(args)
+			}
+			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
+				return err
+			}
+			switch {
+			case o.list:
+				return listSamples(c, o.json)
+			case len(args) > 0 && cmd.Flags().Changed("sample"):
+				return usageError{errors.New("--sample says what to send: name no payload beside it")}
+			case o.export == "" && !cmd.Flags().Changed("from-line"):
 				return send(cmd.Context(), c, o, args)
 			}
-			for _, name := range []string{"id", "count", "fresh", "wait"} {
+			for _, name := range []string{"sample", "id", "count", "repeat", "wait"} {
 				if cmd.Flags().Changed(name) {
 					return usageError{fmt.Errorf("--%s does not go with --from-export", name)}
 				}
@@ -82,11 +96,13 @@ that is refused, and says where to go on when it cannot.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.url, "url", "", "where to post (default: the bridge that FNBRIDGE_LISTEN describes, on this machine)")
-	f.StringVar(&o.id, "id", "", "webhook id (default: a new one; give one twice to see it recognised)")
+	f.StringVar(&o.sample, "sample", app.Samples()[0].Name, "which sample to send")
+	f.BoolVar(&o.list, "list", false, "list the samples, and send nothing")
+	f.StringVar(&o.id, "id", "", "webhook id (default: a new one)")
 	f.IntVar(&o.count, "count", 1, "how many webhooks to send")
+	f.BoolVar(&o.repeat, "repeat", false, "send each webhook twice, to see it recognised")
 	f.Float64Var(&o.rate, "rate", 0, "webhooks a second (default: one after the other, as fast as they are answered)")
-	f.BoolVar(&o.fresh, "fresh", false, "give the sample a new invocation id")
-	f.DurationVar(&o.wait, "wait", 0, "wait for the events at every sink, at most this long, such as 30s")
+	f.VarPF(&o.wait, "wait", "", "wait for the events at every sink, at most this long").NoOptDefVal = defaultWait
 	f.StringVar(&o.export, "from-export", "", "send the webhooks of this file, which \"fnbridge journal export\" wrote; - is standard input")
 	f.IntVar(&o.fromLine, "from-line", 1, "begin with this line of the export")
 	f.BoolVar(&o.insecure, "insecure-tls", false, "accept any certificate")
@@ -107,19 +123,16 @@ func send(ctx context.Context, c console, o sendOptions, args []string) error {
 	if err := o.checkWait(); err != nil {
 		return err
 	}
-	payload, sample, err := readPayload(c, args)
+	payload, err := o.payload(c, args)
 	if err != nil {
 		return err
-	}
-	if o.fresh && !sample {
-		return usageError{errors.New("--fresh goes with the sample payload: it does not change a payload of yours")}
 	}
 	s, err := newSender(c, o)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	return s.sendAll(ctx, o, payload, sample)
+	return s.sendAll(ctx, o, payload)
 }
 
 func (o sendOptions) checkRate() error {
@@ -130,14 +143,10 @@ func (o sendOptions) checkRate() error {
 }
 
 func (o sendOptions) checkWait() error {
-	switch {
-	case o.wait < 0:
-		return usageError{errors.New("--wait must not be negative")}
-	case o.wait > 0 && o.count > 1:
+	if o.wait > 0 && o.count > 1 {
 		return usageError{errors.New("--wait goes with one webhook: drop --count")}
-	default:
-		return nil
 	}
+	return nil
 }
 
 // pace returns a channel that has a value whenever the next webhook may go, and what ends it. Without a rate it is nil.
@@ -161,20 +170,23 @@ func newSender(c console, o sendOptions) (*sender, error) {
 	return &sender{console: c, Sender: posts, json: o.json}, nil
 }
 
-// readPayload returns what to send, and whether it is the sample.
-func readPayload(c console, args []string) (payload []byte, sample bool, err error) {
+// payload returns what makes the bodies to send: those of a sample differ, and what was read goes as it is.
+func (o sendOptions) payload(c console, args []string) (func() []byte, error) {
+	var body []byte
+	var err error
 	switch {
 	case len(args) == 0:
-		return nil, true, nil
+		sample, err := findSample(o.sample)
+		return func() []byte { return sample.Payload(time.Now(), rand.Text) }, err
 	case args[0] == "-":
-		payload, err = io.ReadAll(c.in)
+		body, err = io.ReadAll(c.in)
 	default:
-		payload, err = os.ReadFile(args[0])
+		body, err = os.ReadFile(args[0])
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("the payload cannot be read: %w", err)
+		return nil, fmt.Errorf("the payload cannot be read: %w", err)
 	}
-	return payload, false, nil
+	return func() []byte { return body }, nil
 }
 
 // sender posts and prints.
@@ -184,23 +196,33 @@ type sender struct {
 	json bool
 }
 
-func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sample bool) error {
+func (s *sender) sendAll(ctx context.Context, o sendOptions, payload func() []byte) error {
 	pace, stop := o.pace()
 	defer stop()
-	verbose := o.count <= 10 || o.json
+	each := 1
+	if o.repeat {
+		each = 2
+	}
+	total := o.count * each
+	verbose := total <= 10 || o.json
 	var t tally
 	var failure error
+	var id string
+	var body []byte
 	start := time.Now()
-	for i := range o.count {
+	for i := range total {
 		if pace != nil && i > 0 {
 			select {
 			case <-ctx.Done():
 			case <-pace:
 			}
 		}
-		a, err := s.Post(ctx, o.webhookID(), o.body(payload, sample))
+		if i%each == 0 {
+			id, body = o.webhookID(), payload()
+		}
+		a, err := s.Post(ctx, id, body)
 		if err != nil {
-			failure = s.interruption(ctx, err, i, o.count)
+			failure = s.interruption(ctx, err, i, total)
 			break
 		}
 		t.add(a)
@@ -210,7 +232,7 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sam
 			}
 		}
 		if o.wait > 0 && a.OK() && !a.Duplicate {
-			if err := s.await(ctx, o.wait, a); err != nil {
+			if err := s.await(ctx, time.Duration(o.wait), a); err != nil {
 				return err
 			}
 		}
@@ -218,15 +240,10 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload []byte, sam
 	if o.count > 1 && !o.json && len(t.times) > 0 {
 		t.print(s.out, time.Since(start))
 	}
-	switch {
-	case failure != nil:
-		return failure
-	case t.refused > 0:
+	if failure == nil && t.refused > 0 {
 		return errReported
-	case sample && !o.fresh && o.count == 1 && s.terminal && !o.json:
-		fmt.Fprintln(s.out, "This sample has the same event ids each time, so brokers and consumers can dedupe; --fresh makes new ones.")
 	}
-	return nil
+	return failure
 }
 
 // interruption says why not all webhooks were sent.
@@ -249,7 +266,10 @@ func (s *sender) noAnswer(err error, progress string) error {
 	if inner, ok := errors.AsType[*url.Error](err); ok {
 		err = inner.Err // it would say the address once more
 	}
-	return fmt.Errorf("no answer from %s%s: %w\nIs \"fnbridge serve\" running, and is this its address?", s.URL, progress, err)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("nothing listens at %s%s: start \"fnbridge serve\", or say with --url where the bridge is", s.URL, progress)
+	}
+	return fmt.Errorf("no answer from %s%s: %w (is \"fnbridge serve\" running, and is this its address?)", s.URL, progress, err)
 }
 
 func (o sendOptions) webhookID() string {
@@ -259,17 +279,6 @@ func (o sendOptions) webhookID() string {
 	return "msg_" + rand.Text()
 }
 
-func (o sendOptions) body(payload []byte, sample bool) []byte {
-	if !sample {
-		return payload
-	}
-	invocation := "invocation_XXXX"
-	if o.fresh || o.count > 1 {
-		invocation = "invocation_" + rand.Text()
-	}
-	return fmt.Appendf(nil, samplePayload, invocation)
-}
-
 func (s *sender) show(a app.Answer) error {
 	if s.json {
 		return json.NewEncoder(s.out).Encode(a)
@@ -277,7 +286,7 @@ func (s *sender) show(a app.Answer) error {
 	var what string
 	switch {
 	case a.OK() && a.Duplicate:
-		what = "was known already: its events are not published again"
+		what = "was known already: a webhook of this id and body was accepted before, and nothing is published again"
 	case a.OK():
 		what = plural(a.Events, "event")
 	default:

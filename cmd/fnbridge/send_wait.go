@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,44 @@ type arrival struct {
 	Missing int     `json:"missing"`
 	Seconds float64 `json:"seconds"` // since the webhook was sent
 	Error   string  `json:"error,omitempty"`
+}
+
+// defaultWait is the limit of a --wait that has none.
+const defaultWait = "10s"
+
+// waitFlag is how long to wait: a duration that may be left out.
+type waitFlag time.Duration
+
+// Set implements pflag.Value.
+func (f *waitFlag) Set(s string) error {
+	d, err := parseAgo(s)
+	if err != nil {
+		return errors.New("give how long, such as 30s or 2m")
+	}
+	*f = waitFlag(d)
+	return nil
+}
+
+// String implements pflag.Value.
+func (f *waitFlag) String() string {
+	if *f == 0 {
+		return ""
+	}
+	return time.Duration(*f).String()
+}
+
+// Type implements pflag.Value.
+func (*waitFlag) Type() string { return "duration" }
+
+// takeFrom takes the duration that stands among the arguments and returns the others: pflag gives a flag whose value may be left
+// out only what is behind a "=", and "--wait 30s" is what people write.
+func (f *waitFlag) takeFrom(args []string) []string {
+	for i, arg := range args {
+		if f.Set(arg) == nil {
+			return slices.Delete(args, i, i+1)
+		}
+	}
+	return args
 }
 
 // await waits until the events of a webhook are at every sink, at all of them at once, and says of each when they were, or that
@@ -42,7 +81,7 @@ func (s *sender) await(ctx context.Context, limit time.Duration, a app.Answer) e
 			r := arrival{Sink: sink.Name, Events: arrived, Missing: wanted - arrived, Seconds: time.Since(a.SentAt).Seconds()}
 			switch {
 			case errors.Is(err, context.DeadlineExceeded):
-				r.Error = fmt.Sprintf("not there after %s. Was the same payload sent before? JetStream drops what it has; --fresh makes a new one. Else \"fnbridge status\" and \"fnbridge check\" say what is wrong", limit)
+				r.Error = fmt.Sprintf("not there after %s. \"fnbridge status\" and \"fnbridge check\" say what is wrong", limit)
 			case err != nil:
 				r.Error = err.Error()
 			}
