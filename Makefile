@@ -188,7 +188,7 @@ fmt: $(GOLANGCI_LINT) ## format the code
 	$(GOLANGCI_LINT) fmt
 
 .PHONY: generate
-generate: ## write the generated files anew: golden files, event and metric pages, README table
+generate: ## write the generated files anew: golden files, event and metric pages, schemas and AsyncAPI document, README table
 	$(GO) generate ./...
 
 .PHONY: image

@@ -52,6 +52,7 @@ func table() map[string]rules {
 		"bridge/delivery":    {allowed: []string{"bridge", "bridge/journal", "bridge/tensorlake"}},
 		"bridge/ops":         {allowed: []string{"bridge", "bridge/problem"}},
 		"bridge/app":         {allowed: []string{everything}, testsImportAnything: true},
+		"bridge/catalogue":   {testsImportAnything: true},
 		"bridge/app/bench":   {testsImportAnything: true},
 		"bridge/app/torture": {testsImportAnything: true},
 
