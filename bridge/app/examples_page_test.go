@@ -1,14 +1,15 @@
 package app_test
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,34 +34,27 @@ const (
 var shown = regexp.MustCompile("(?s)<!-- file: (\\S+) -->\n```(\\w*)\n(.*?)\n```\n")
 
 func TestExamplesPage(t *testing.T) {
-	language := map[string]string{".go": "go", ".py": "python", ".js": "js"}
-	for page, want := range map[string][]string{
-		examplesPage: exampleFiles(t, language),
-		"README.md": {
-			examples + "/go/nats/main.go", examples + "/node/nats_consumer.js", examples + "/python/nats_consumer.py",
-		},
-	} {
-		path := filepath.Join(root, page)
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		var files, stale []string
-		current := shown.ReplaceAllStringFunc(string(text), func(block string) string {
-			file := shown.FindStringSubmatch(block)[1]
-			files = append(files, file)
-			fresh := fmt.Sprintf("<!-- file: %s -->\n```%s\n%s```\n", file, language[filepath.Ext(file)], code(t, file))
-			if fresh != block {
-				stale = append(stale, file)
-			}
-			return fresh
-		})
-		slices.Sort(files)
-		require.Equal(t, want, files, "the files that %s shows", page)
-		if *update {
-			require.NoError(t, os.WriteFile(path, []byte(current), 0o600))
-			continue
+	language := map[string]string{".go": "go", ".py": "python", ".mjs": "js"}
+	path := filepath.Join(root, examplesPage)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var files, stale []string
+	current := shown.ReplaceAllStringFunc(string(text), func(block string) string {
+		file := shown.FindStringSubmatch(block)[1]
+		files = append(files, file)
+		fresh := fmt.Sprintf("<!-- file: %s -->\n```%s\n%s```\n", file, language[filepath.Ext(file)], code(t, file))
+		if fresh != block {
+			stale = append(stale, file)
 		}
-		require.Empty(t, stale, "%s shows other code than these files have; run: go generate ./bridge/app", page)
+		return fresh
+	})
+	slices.Sort(files)
+	require.Equal(t, exampleFiles(t, language), files, "the files that %s shows", examplesPage)
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(current), 0o600))
+		return
 	}
+	require.Empty(t, stale, "%s shows other code than these files have; run: go generate ./bridge/app", examplesPage)
 }
 
 // exampleFiles lists the programs in the folder of examples.
@@ -99,85 +93,354 @@ func code(t *testing.T, file string) string {
 // example is a program that a page shows.
 type example struct {
 	name    string
-	durable string // its consumer in JetStream; empty for those that read Kafka
-	group   string // its consumer group in Kafka; empty for those that read NATS
-	command []string
+	file    string
+	durable string                                   // its consumer in JetStream; empty for those that read Kafka
+	group   string                                   // its consumer group in Kafka; empty for those that read NATS
+	slow    []string                                 // what to replace in it for a handler that takes 100 ms, and what by; with an acknowledgement awaited for 3 s
+	command func(t *testing.T, text string) []string // makes what runs the program with that text
 }
 
-// TestExamples runs the programs that the pages show: those in Go always, those in other languages where
-// FNBRIDGE_TEST_EXAMPLES names a folder with their interpreters and packages, as .ci/examples makes it.
-func TestExamples(t *testing.T) {
-	programs := []example{
-		{"go-nats", "example-go", "", []string{build(t, "nats")}},
-		{"go-kafka", "", "example-go", []string{build(t, "kafka")}},
+// examplePrograms lists those in Go always, and those in other languages where FNBRIDGE_TEST_EXAMPLES names a folder with
+// their interpreters and packages, as .ci/examples makes it.
+func examplePrograms(t *testing.T) []example {
+	t.Helper()
+	run := func(interpreter, folder, name string) func(*testing.T, string) []string {
+		return func(t *testing.T, text string) []string {
+			t.Helper()
+			file := filepath.Join(temporary(t, folder), name)
+			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+			return []string{interpreter, file}
+		}
 	}
-	if installed := os.Getenv("FNBRIDGE_TEST_EXAMPLES"); installed != "" {
-		python, node := filepath.Join(installed, "venv/bin/python"), filepath.Join(installed, "node/node_modules/.bin/node")
-		sources := filepath.Join(root, examples, "python")
-		programs = append(programs,
-			example{"python-nats", "example-python", "", []string{python, filepath.Join(sources, "nats_consumer.py")}},
-			example{"python-kafka", "", "example-python", []string{python, filepath.Join(sources, "kafka_consumer.py")}},
-			example{"node-nats", "example-node", "", []string{node, filepath.Join(installed, "node/nats_consumer.js")}},
-			example{"node-kafka", "", "example-node", []string{node, filepath.Join(installed, "node/kafka_consumer.js")}},
-		)
-	} else {
+	programs := []example{{
+		name: "go-nats", file: examples + "/go/nats/main.go", durable: "example-go", command: build,
+		slow: []string{
+			"AckWait:        30 * time.Second", "AckWait: 3 * time.Second",
+			"_, err := fmt.Println(", "time.Sleep(100 * time.Millisecond); _, err := fmt.Println(",
+		},
+	}, {
+		name: "go-kafka", file: examples + "/go/kafka/main.go", group: "example-go", command: build,
+		slow: []string{"// Your work.", "time.Sleep(100 * time.Millisecond)"},
+	}}
+	installed := os.Getenv("FNBRIDGE_TEST_EXAMPLES")
+	if installed == "" {
 		t.Log("the examples in Python and Node are not run: .ci/examples installs what they need and runs them too")
+		return programs
 	}
+	python, node := filepath.Join(installed, "venv/bin/python"), filepath.Join(installed, "node/node_modules/.bin/node")
+	return append(programs, example{
+		name: "python-nats", file: examples + "/python/nats_consumer.py", durable: "example-python",
+		command: run(python, "", "nats_consumer.py"),
+		slow:    []string{"ack_wait=30", "ack_wait=3", "    print(", "    await asyncio.sleep(0.1)\n    print("},
+	}, example{
+		name: "python-kafka", file: examples + "/python/kafka_consumer.py", group: "example-python",
+		command: run(python, "", "kafka_consumer.py"),
+		slow:    []string{"# Your work.", "stop.wait(0.1)"},
+	}, example{
+		name: "node-nats", file: examples + "/node/nats_consumer.mjs", durable: "example-node",
+		command: run(node, filepath.Join(installed, "node"), "nats_consumer.mjs"),
+		slow:    []string{"nanos(30_000)", "nanos(3_000)", "  console.log(", "  await sleep(100);\n  console.log("},
+	}, example{
+		name: "node-kafka", file: examples + "/node/kafka_consumer.mjs", group: "example-node",
+		command: run(node, filepath.Join(installed, "node"), "kafka_consumer.mjs"),
+		slow:    []string{"// Your work.", "await sleep(100);"},
+	})
+}
+
+// temporary makes a folder within another, or within that of the system.
+func temporary(t *testing.T, within string) string {
+	t.Helper()
+	if within == "" {
+		return t.TempDir()
+	}
+	folder, err := os.MkdirTemp(within, "test-") //nolint:usetesting // Node looks for packages in the folders above
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(folder)) })
+	return folder
+}
+
+func build(t *testing.T, text string) []string {
+	t.Helper()
+	folder := t.TempDir()
+	binary, file := filepath.Join(folder, "example"), filepath.Join(folder, "main.go")
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, file).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return []string{binary}
+}
+
+// asShown makes what runs the program as the page shows it.
+func (e example) asShown(t *testing.T) []string {
+	t.Helper()
+	return e.command(t, e.text(t))
+}
+
+// slowed makes what runs the program with a handler that takes its time.
+func (e example) slowed(t *testing.T) []string {
+	t.Helper()
+	text := e.text(t)
+	for change := range slices.Chunk(e.slow, 2) {
+		require.Equal(t, 1, strings.Count(text, change[0]), "%q in %s", change[0], e.file)
+		text = strings.Replace(text, change[0], change[1], 1)
+	}
+	return e.command(t, text)
+}
+
+func (e example) text(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, e.file))
+	require.NoError(t, err)
+	return string(text)
+}
+
+// consumer is a program that runs.
+type consumer struct {
+	t         *testing.T
+	name      string
+	out, errs *logText
+	cmd       *exec.Cmd
+	ended     chan error
+}
+
+// start runs a command until stop is called or the test ends, with what it remembers in the folder memory.
+func (e example) start(t *testing.T, command, environment []string, memory string) *consumer {
+	t.Helper()
+	c := &consumer{t: t, name: e.name, out: &logText{}, errs: &logText{}, ended: make(chan error, 1)}
+	c.cmd = exec.CommandContext(t.Context(), command[0], command[1:]...)
+	c.cmd.Env = slices.Concat(os.Environ(), environment, []string{"HANDLED_DB=" + filepath.Join(memory, e.name+".db")})
+	c.cmd.Stdout, c.cmd.Stderr = c.out, c.errs
+	require.NoError(t, c.cmd.Start())
+	go func() { c.ended <- c.cmd.Wait(); close(c.ended) }()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill()
+		if err := <-c.ended; err != nil { // nil after stop
+			t.Logf("%s: %v", e.name, err)
+		}
+	})
+	return c
+}
+
+// printed finds the events of functions and of requests in what a program prints.
+var printed = regexp.MustCompile(`(?m)^tensorlake\.(?:workflow\.function|application\.request)\.\w+ (\S+) \{`)
+
+// events returns the subjects of those that were handled.
+func (c *consumer) events() []string {
+	var events []string
+	for _, m := range printed.FindAllStringSubmatch(c.out.String(), -1) {
+		events = append(events, m[1])
+	}
+	return events
+}
+
+// await waits until as many events were handled as are wanted, and checks that they are these.
+func (c *consumer) await(want ...string) {
+	c.t.Helper()
+	c.awaitThat(func() bool { return len(c.events()) >= len(want) }, "it has not handled the events")
+	require.Equal(c.t, want, c.events(), "%s: %s", c.name, c.errs)
+}
+
+func (c *consumer) awaitThat(done func() bool, otherwise string) {
+	c.t.Helper()
+	tick, timeout := time.NewTicker(10*time.Millisecond), time.After(time.Minute)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case err := <-c.ended:
+			require.Fail(c.t, c.name+" has ended", "%v\n%s%s", err, c.out, c.errs)
+		case <-timeout:
+			require.Fail(c.t, c.name+": "+otherwise, "%s%s", c.out, c.errs)
+		case <-tick.C:
+		}
+	}
+}
+
+// stop stops the program as Ctrl-C does.
+func (c *consumer) stop() {
+	c.t.Helper()
+	require.NoError(c.t, c.cmd.Process.Signal(os.Interrupt))
+	select {
+	case err := <-c.ended:
+		require.NoError(c.t, err, "%s: %s%s", c.name, c.out, c.errs)
+	case <-time.After(time.Minute):
+		require.Fail(c.t, c.name+" does not stop", "%s%s", c.out, c.errs)
+	}
+}
+
+// request is the event of a request to an application.
+func request(id string) string {
+	return fmt.Sprintf(`{"event_id":"evt_%s","event_type":"tensorlake.application.request.failed","event_version":1,
+ "occurred_at":"2026-08-04T12:00:00.125Z","project_id":"project_7","source_id":"invoices/req_1","source_revision":"7","source_ordinal":0,
+ "data":{"application":{"name":"invoices","version":"3"},"request":{"id":%q,"status":"failed","failure_reason":"function_timeout",
+ "created_at":"2026-08-04T11:59:00Z","finished_at":"2026-08-04T12:00:00Z"}}}`, id, id)
+}
+
+// TestExamples runs the programs that the pages show.
+func TestExamples(t *testing.T) {
+	programs := examplePrograms(t)
 	// One partition, so that what comes last is read last.
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "tensorlake-events"))
 	require.NoError(t, err)
 	defer cluster.Close()
 	brokers := strings.Join(cluster.ListenAddrs(), ",")
 	r := start(t, t.TempDir(), map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": brokers})
-	nc, err := nats.Connect(r.NATSURL())
-	require.NoError(t, err)
-	defer nc.Close()
-	js, err := natsjs.New(nc)
-	require.NoError(t, err)
-	environment := append(os.Environ(), "NATS_URL="+r.NATSURL(), "KAFKA_BROKERS="+brokers)
-	post := func(webhook, invocation string) {
+	js := jetStream(t, r.NATSURL())
+	environment := []string{"NATS_URL=" + r.NATSURL(), "KAFKA_BROKERS=" + brokers}
+	invocation := func(webhook, invocation string) {
 		r.mustPost(webhook, strings.ReplaceAll(workflow, "invocation_XXXX", invocation), 202)
 	}
 
-	post("msg_1", "first")
-	post("msg_2", "first") // the same facts again, with the same ids
-	post("msg_3", "second")
-	r.inStream(4)
+	invocation("msg_1", "first")
+	invocation("msg_2", "first") // the same facts again, with the same ids
+	r.mustPost("msg_3", request("req_1"), 202)
+	invocation("msg_4", "second")
+	awaitDelivered(r)
 	memory := t.TempDir()
+	first := []string{"first/fn_A", "first/fn_B", "invoices/req_1", "second/fn_A", "second/fn_B"}
 	for _, p := range programs {
 		t.Run(p.name+" handles every event once", func(t *testing.T) {
-			p.run(t, environment, memory, "first/fn_A", "first/fn_B", "second/fn_A", "second/fn_B")
+			if p.durable != "" { // with the filter of an earlier version of the program
+				_, err := js.CreateConsumer(t.Context(), "TENSORLAKE", natsjs.ConsumerConfig{
+					Durable: p.durable, AckPolicy: natsjs.AckExplicitPolicy, FilterSubject: "tensorlake.workflow.other.>",
+				})
+				require.NoError(t, err)
+			}
+			c := p.start(t, p.asShown(t), environment, memory)
+			c.await(first...)
+			c.stop()
 			if p.group != "" {
 				// With kfake the place is now and then earlier than the last event handled; with Apache Kafka it
 				// never was. The programs drop what comes again, so it does not show in what they print.
 				require.Positive(t, committed(t, cluster.ListenAddrs(), p.group), "events are not acknowledged")
 				return
 			}
-			consumer, err := js.Consumer(t.Context(), "TENSORLAKE", p.durable)
-			require.NoError(t, err)
-			require.Eventually(t, func() bool {
-				info, err := consumer.Info(t.Context())
-				return err == nil && info.NumAckPending == 0 && info.NumPending == 0
-			}, 10*time.Second, 10*time.Millisecond, "events are not acknowledged")
+			requireAllAcknowledged(t, js, p.durable)
 		})
 	}
-	post("msg_4", "third")
+	invocation("msg_5", "third")
 	for _, p := range programs {
 		t.Run(p.name+" goes on where it stopped", func(t *testing.T) {
-			p.run(t, environment, memory, "third/fn_A", "third/fn_B")
+			c := p.start(t, p.asShown(t), environment, memory)
+			c.await("third/fn_A", "third/fn_B")
+			c.stop()
 		})
 	}
 }
 
-func build(t *testing.T, name string) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), name)
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../"+examples+"/go/"+name).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return binary
+// TestExamplesWithASlowHandler gives them more events than they could handle while an acknowledgement is awaited.
+func TestExamplesWithASlowHandler(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "tensorlake-events"))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close) // after the programs, which run side by side
+	brokers := strings.Join(cluster.ListenAddrs(), ",")
+	r := start(t, t.TempDir(), map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": brokers})
+	js := jetStream(t, r.NATSURL())
+	var want []string
+	for i := range 30 {
+		invocation := fmt.Sprintf("invocation_%d", i)
+		r.mustPost("msg_"+invocation, strings.ReplaceAll(workflow, "invocation_XXXX", invocation), 202)
+		want = append(want, invocation+"/fn_A", invocation+"/fn_B")
+	}
+	awaitDelivered(r)
+	slices.Sort(want)
+	environment := []string{"NATS_URL=" + r.NATSURL(), "KAFKA_BROKERS=" + brokers}
+	for _, p := range examplePrograms(t) {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			command := p.slowed(t)
+			consumers := []*consumer{p.start(t, command, environment, t.TempDir())}
+			if p.durable != "" { // another that shares its consumer would get what waits too long for its acknowledgement
+				consumers = append(consumers, p.start(t, command, environment, t.TempDir()))
+			}
+			events := func() []string {
+				var events []string
+				for _, c := range consumers {
+					events = append(events, c.events()...)
+				}
+				slices.Sort(events)
+				return events
+			}
+			consumers[0].awaitThat(func() bool { return len(events()) >= len(want) }, "events are not handled")
+			for _, c := range consumers {
+				c.stop()
+			}
+			require.Equal(t, want, events())
+			if p.durable != "" {
+				require.EqualValues(t, len(want), requireAllAcknowledged(t, js, p.durable).Delivered.Consumer, "events are delivered again")
+			}
+		})
+	}
 }
 
-var printed = regexp.MustCompile(`(?m)^[0-9a-f]{32} tensorlake\.workflow\.function\.\w+ \{.*"invocation_id":"(\w+)","function":"(\w+)"`)
+// TestExamplesOutliveTheirStream starts the programs before there is anything to read, and takes that away again.
+func TestExamplesOutliveTheirStream(t *testing.T) {
+	address := freeAddress(t)
+	programs := slices.DeleteFunc(examplePrograms(t), func(p example) bool { return p.durable == "" })
+	var consumers []*consumer
+	for _, p := range programs {
+		consumers = append(consumers, p.start(t, p.asShown(t), []string{"NATS_URL=nats://" + address}, t.TempDir()))
+	}
+	var want []string
+	handle := func(r *running, invocation string) {
+		r.mustPost("msg_"+invocation, strings.ReplaceAll(workflow, "invocation_XXXX", invocation), 202)
+		want = append(want, invocation+"/fn_A", invocation+"/fn_B")
+		for _, c := range consumers {
+			c.await(want...)
+		}
+	}
+
+	empty := start(t, t.TempDir(), map[string]string{"EMBEDDED_NATS_LISTEN": address, "NATS_CREATE_STREAM": "false"})
+	for _, c := range consumers {
+		c.awaitThat(func() bool { return strings.Contains(c.errs.String(), "stream not found") }, "it does not say what it waits for")
+	}
+	require.NoError(t, empty.stop())
+
+	first := start(t, t.TempDir(), map[string]string{"EMBEDDED_NATS_LISTEN": address, "NATS_CREATE_STREAM": "true"})
+	handle(first, "first")
+	js := jetStream(t, first.NATSURL())
+	require.NoError(t, js.DeleteStream(t.Context(), "TENSORLAKE"))
+	handle(first, "stream_made_anew")
+	for _, p := range programs {
+		require.NoError(t, js.DeleteConsumer(t.Context(), "TENSORLAKE", p.durable))
+	}
+	handle(first, "consumer_deleted")
+	require.NoError(t, first.stop())
+
+	handle(start(t, t.TempDir(), map[string]string{"EMBEDDED_NATS_LISTEN": address}), "data_gone")
+	for _, c := range consumers {
+		c.stop()
+		require.Equal(t, want, c.events(), "%s: %s", c.name, c.errs)
+	}
+}
+
+// TestExamplesAwaitTheirTopic starts the programs before there is a Kafka, and before there is a topic.
+func TestExamplesAwaitTheirTopic(t *testing.T) {
+	address := freeAddress(t)
+	programs := slices.DeleteFunc(examplePrograms(t), func(p example) bool { return p.group == "" })
+	var consumers []*consumer
+	for _, p := range programs {
+		consumers = append(consumers, p.start(t, p.asShown(t), []string{"KAFKA_BROKERS=" + address}, t.TempDir()))
+	}
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	number, err := strconv.Atoi(port)
+	require.NoError(t, err)
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(number))
+	require.NoError(t, err)
+	defer cluster.Close()
+	for _, c := range consumers {
+		if c.name != "go-kafka" { // its client waits by itself
+			c.awaitThat(func() bool { return strings.Contains(c.errs.String(), "trying again") }, "it does not say that it waits")
+		}
+	}
+	r := start(t, t.TempDir(), map[string]string{
+		"SINKS": "kafka", "KAFKA_BROKERS": address, "KAFKA_CREATE_TOPIC": "true", "KAFKA_PARTITIONS": "1", "KAFKA_REPLICATION_FACTOR": "1",
+	})
+	r.mustPost("msg_1", workflow, 202)
+	for _, c := range consumers {
+		c.await("invocation_XXXX/fn_A", "invocation_XXXX/fn_B")
+		c.stop()
+	}
+}
 
 // committed returns the place in the topic's one partition from which a consumer group goes on, or -1 if there is none.
 func committed(t *testing.T, brokers []string, group string) int64 {
@@ -197,36 +460,44 @@ func committed(t *testing.T, brokers []string, group string) int64 {
 	return response.Groups[0].Topics[0].Partitions[0].Offset
 }
 
-// run starts the program, with what it remembers in the folder memory, waits until it has printed the events, stops it as Ctrl-C does, and
-// checks that it printed no others and ended well.
-func (e example) run(t *testing.T, environment []string, memory string, want ...string) {
+func jetStream(t *testing.T, url string) natsjs.JetStream {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, errs := &logText{}, &logText{}
-	cmd := exec.CommandContext(ctx, e.command[0], e.command[1:]...)
-	cmd.Env = append(slices.Clone(environment), "HANDLED_DB="+filepath.Join(memory, e.name+".db"))
-	cmd.Stdout, cmd.Stderr = out, errs
-	require.NoError(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	events := func() []string {
-		var events []string
-		for _, m := range printed.FindAllStringSubmatch(out.String(), -1) {
-			events = append(events, m[1]+"/"+m[2])
-		}
-		return events
-	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !slices.Contains(events(), want[len(want)-1]) {
-		select {
-		case err := <-ended:
-			require.Fail(t, "it ended before it had printed the events", "%v\n%s%s", err, out, errs)
-		case <-tick.C:
-		}
-	}
-	require.NoError(t, cmd.Process.Signal(os.Interrupt))
-	require.NoError(t, <-ended, "%s%s", out, errs)
-	require.Equal(t, want, events(), "%s", errs)
+	nc, err := nats.Connect(url)
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := natsjs.New(nc)
+	require.NoError(t, err)
+	return js
+}
+
+// requireAllAcknowledged waits until a consumer has nothing left, and returns what the server says of it.
+func requireAllAcknowledged(t *testing.T, js natsjs.JetStream, durable string) *natsjs.ConsumerInfo {
+	t.Helper()
+	consumer, err := js.Consumer(t.Context(), "TENSORLAKE", durable)
+	require.NoError(t, err)
+	var info *natsjs.ConsumerInfo
+	require.Eventually(t, func() bool {
+		info, err = consumer.Info(t.Context())
+		return err == nil && info.NumAckPending == 0 && info.NumPending == 0
+	}, 10*time.Second, 10*time.Millisecond, "events are not acknowledged")
+	return info
+}
+
+// awaitDelivered waits until nothing that was accepted is on its way.
+func awaitDelivered(r *running) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool {
+		_, metrics := r.get("/metrics")
+		return strings.Contains(metrics, `fnbridge_sink_backlog_webhooks{sink="nats"} 0`) &&
+			strings.Contains(metrics, `fnbridge_sink_backlog_webhooks{sink="kafka"} 0`)
+	}, 30*time.Second, 20*time.Millisecond)
+}
+
+// freeAddress is one that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
 }

@@ -7,13 +7,13 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"log"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	_ "modernc.org/sqlite" // or the driver of your database
@@ -21,22 +21,38 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := consume(ctx)
+	err := run(ctx)
 	stop()
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-func consume(ctx context.Context) error {
+func run(ctx context.Context) error {
 	db, err := sql.Open("sqlite", cmp.Or(os.Getenv("HANDLED_DB"), "handled.db"))
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS handled (id TEXT PRIMARY KEY)"); err != nil {
+	const table = "CREATE TABLE IF NOT EXISTS handled (source TEXT, id TEXT, PRIMARY KEY (source, id))"
+	if _, err := db.ExecContext(ctx, table); err != nil {
 		return err
 	}
+	for ctx.Err() == nil {
+		if err := consume(ctx, db); err != nil && ctx.Err() == nil {
+			log.Printf("trying again in a second: %v", err)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+		}
+	}
+	return nil
+}
+
+// consume ends with an error where the topic is not there yet, or was made anew, and where an event is not handled: it
+// comes again then.
+func consume(ctx context.Context, db *sql.DB) error {
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(strings.Split(cmp.Or(os.Getenv("KAFKA_BROKERS"), "127.0.0.1:9092"), ",")...),
 		kgo.ConsumerGroup("example-go"),
@@ -49,13 +65,13 @@ func consume(ctx context.Context) error {
 	}
 	defer client.CloseAllowingRebalance() // commits what is marked, and leaves the group
 	for {
-		fetches := client.PollRecords(ctx, 100)
+		fetches := client.PollRecords(ctx, 10)
 		if err := fetches.Err(); err != nil {
 			return err
 		}
 		for record := range fetches.RecordsAll() {
 			if err := handle(context.WithoutCancel(ctx), db, record); err != nil {
-				return err // the next start begins with it
+				return err
 			}
 			client.MarkCommitRecords(record)
 		}
@@ -63,22 +79,24 @@ func consume(ctx context.Context) error {
 	}
 }
 
-// handle does its work and notes the event's id in one transaction, so that an event that comes twice counts once.
+// handle does its work and notes the event in one transaction, so that an event that comes twice counts once.
 func handle(ctx context.Context, db *sql.DB, record *kgo.Record) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after a commit
-	id := attribute(record, "id")
-	noted, err := tx.ExecContext(ctx, "INSERT INTO handled (id) VALUES (?) ON CONFLICT DO NOTHING", id)
+	noted, err := tx.ExecContext(ctx, "INSERT INTO handled (source, id) VALUES (?, ?) ON CONFLICT DO NOTHING",
+		attribute(record, "source"), attribute(record, "id"))
 	if err != nil {
 		return err
 	}
 	if rows, err := noted.RowsAffected(); err != nil || rows == 0 {
 		return err // handled before
 	}
-	if _, err := fmt.Println(id, attribute(record, "type"), string(record.Value)); err != nil {
+	// Your work.
+	_, err = fmt.Println(attribute(record, "type"), attribute(record, "subject"), string(record.Value))
+	if err != nil {
 		return err
 	}
 	return tx.Commit()
