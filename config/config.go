@@ -92,7 +92,7 @@ type NATS struct {
 type Kafka struct {
 	Brokers           Addresses `envconfig:"BROKERS" desc:"Addresses (host:port) of brokers to start from, separated by commas; required."`
 	Topic             string    `envconfig:"TOPIC" default:"tensorlake-events" type:"topic" desc:"Topic that stores the events."`
-	Key               string    `envconfig:"KEY" default:"{partitionkey}" type:"template" desc:"Template of an event's key, which decides its partition as in the Java client; the same placeholders as in a NATS subject."`
+	Key               string    `envconfig:"KEY" default:"{partitionkey}" type:"template" desc:"Template of an event's key, which decides its partition as in the Java client; placeholders as in a NATS subject; an empty key becomes {partitionkey}."`
 	CreateTopic       bool      `envconfig:"CREATE_TOPIC" default:"false" desc:"Create the topic when it is not there; one that is there is used as it is."`
 	Partitions        int       `envconfig:"PARTITIONS" default:"12" min:"1" max:"100000" desc:"Partitions of a topic that is created, from 1 to 100000."`
 	ReplicationFactor int       `envconfig:"REPLICATION_FACTOR" default:"3" min:"1" max:"32767" desc:"Replicas of each partition of a topic that is created, from 1 to 32767; not more than there are brokers."`

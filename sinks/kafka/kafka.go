@@ -17,6 +17,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,13 +141,13 @@ func (s *Sink) Partition(e bridge.Event) int {
 	if t == nil {
 		return -1
 	}
-	return t.partitionOf(s.appendKey(nil, &e))
+	return t.partitionOf([]byte(s.key(&e)))
 }
 
-// appendKey appends the record key of e to dst. A record always has one: without, it would go to any partition, and with
-// an empty one it always goes to the same.
-func (s *Sink) appendKey(dst []byte, e *bridge.Event) []byte {
-	return append(dst, s.opts.Key.Expand(*e, nil)...)
+// key returns the record key of e. Where the template makes an empty one, it is the partition key: without a key a record
+// would go to any partition, and all with an empty one would go to the same.
+func (s *Sink) key(e *bridge.Event) string {
+	return cmp.Or(s.opts.Key.Expand(*e, nil), e.PartitionKey)
 }
 
 // Close ends the sink's connections and goroutines. Calls that are under way end with an error. It returns an

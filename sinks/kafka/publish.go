@@ -84,7 +84,7 @@ func (c *call) records(t *topology) map[int][]record {
 			c.results[i] = err
 			continue
 		}
-		key = c.appendKey(key[:0], c.event(i))
+		key = append(key[:0], c.key(c.event(i))...)
 		partition := t.partitionOf(key)
 		if byPartition[partition] == nil {
 			byPartition[partition] = make([]record, 0, len(c.results)-i) // most often there is one partition
@@ -102,7 +102,7 @@ func (c *call) record(i int) (record, error) {
 	}
 	e := c.event(i)
 	r := record{index: i, size: recordOverhead + headers*headerOverhead + bytes}
-	r.size += len(c.opts.Key.Expand(*e, nil))
+	r.size += len(c.key(e))
 	return r, c.checkSize(r)
 }
 

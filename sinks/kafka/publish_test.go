@@ -174,6 +174,14 @@ func TestKeyTemplate(t *testing.T) {
 	e.Application, e.Function = "w", "f"
 	requireStored(t, publish(t, s, []bridge.Event{e}))
 	require.Equal(t, "w/f", string(stored(t, c)[s.Partition(e)][0].Key))
+
+	key, err = bridge.ParseTemplate("{sandbox}")
+	require.NoError(t, err)
+	s = open(t, c.ListenAddrs(), func(o *Options) { o.Key = key })
+	without := event(2, "key of a partition")
+	requireStored(t, publish(t, s, []bridge.Event{without}))
+	records := stored(t, c)[s.Partition(without)]
+	require.Equal(t, "key of a partition", string(records[len(records)-1].Key), "an empty key is the partition key")
 }
 
 func TestAnEventThatCannotBeEncodedIsRejectedAlone(t *testing.T) {

@@ -101,7 +101,7 @@ func (r *recordReader) ReadRecord() (*kafkago.Record, error) {
 		return nil, err
 	}
 	r.encoded = headers
-	r.memory = r.call.appendKey(r.memory[:0], r.call.event(i))
+	r.memory = append(r.memory[:0], r.call.key(r.call.event(i))...)
 	key := len(r.memory)
 	for _, h := range headers {
 		r.memory = append(r.memory, h.Value...)
