@@ -104,7 +104,8 @@ func checkAcknowledgement(asked *produce.Request, res kafkago.Response, err erro
 	}
 	answer, ok := res.(*produce.Response)
 	if !ok || len(answer.Topics) != 1 || len(answer.Topics[0].Partitions) != 1 {
-		return nil // the library says what is missing
+		// Of several, the library would take the first.
+		return errors.New("not stored: the broker does not answer for one partition, and was asked for one; is it a broker of Kafka?")
 	}
 	topic, partition := asked.Topics[0], asked.Topics[0].Partitions[0]
 	got := answer.Topics[0].Partitions[0]

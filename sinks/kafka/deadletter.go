@@ -16,17 +16,14 @@ func (s *Sink) DeadLetterAddress() string { return s.opts.DeadLetter }
 //
 // A letter that is refused with its data is published without. It may then be stored behind later ones of its key.
 func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLetter) []error {
-	results := make([]error, len(letters))
 	if s.letters == nil {
-		for i := range results {
-			results[i] = bridge.Blocked(errors.New("no topic for dead letters is configured"))
-		}
-		return results
+		return same(len(letters), bridge.Blocked(errors.New("no topic for dead letters is configured")))
 	}
+	results := s.publishLetters(ctx, letters, true)
 	var refused []int
 	var again []bridge.DeadLetter
-	for i, err := range s.publishLetters(ctx, letters, true) {
-		if results[i] = err; bridge.KindOf(err) == bridge.FailureReject {
+	for i, err := range results {
+		if bridge.KindOf(err) == bridge.FailureReject {
 			refused, again = append(refused, i), append(again, letters[i])
 		}
 	}

@@ -34,6 +34,9 @@ type record struct {
 	size  int // estimate
 }
 
+// errUnanswered is the result of an event that has none of its own. Only a broker's answer makes it nil.
+var errUnanswered = bridge.Retry(errors.New("not stored"))
+
 // call is one call of Publish, or of PublishDeadLetters.
 type call struct {
 	*Sink
@@ -52,7 +55,7 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 
 // publish stores what content has.
 func (s *Sink) publish(ctx context.Context, content content) []error {
-	c := &call{Sink: s, content: content, results: make([]error, content.len())}
+	c := &call{Sink: s, content: content, results: same(content.len(), errUnanswered)}
 	if len(c.results) == 0 {
 		return c.results
 	}
@@ -61,10 +64,7 @@ func (s *Sink) publish(ctx context.Context, content content) []error {
 	defer cancel()
 	topology, err := s.awaitTopology(ctx)
 	if err != nil {
-		for i := range c.results {
-			c.results[i] = mark(bridge.KindOf(err), err)
-		}
-		return c.results
+		return same(len(c.results), mark(bridge.KindOf(err), err))
 	}
 	var wg sync.WaitGroup
 	for partition, records := range c.records(topology) {
@@ -72,6 +72,14 @@ func (s *Sink) publish(ctx context.Context, content content) []error {
 	}
 	wg.Wait()
 	return c.results
+}
+
+func same(n int, err error) []error {
+	results := make([]error, n)
+	for i := range results {
+		results[i] = err
+	}
+	return results
 }
 
 // records sorts what is to be stored by partition. What can never be stored gets its result at once.
@@ -135,7 +143,7 @@ func (c *call) batchSize(r record) (int64, error) {
 func (c *call) publishPartition(ctx context.Context, partition int, records []record) {
 	unlock, err := c.lanes.lock(ctx, partition, c.stopping)
 	if err != nil {
-		c.fail(records, bridge.Retry(fmt.Errorf("%s: not sent: %w", c.partition(partition), err)))
+		c.settle(records, bridge.Retry(fmt.Errorf("%s: not sent: %w", c.partition(partition), err)))
 		return
 	}
 	defer unlock()
@@ -171,6 +179,7 @@ func (c *call) send(ctx context.Context, partition int, batch []record) error {
 	err := c.produce(ctx, partition, batch)
 	switch {
 	case err == nil:
+		c.settle(batch, nil)
 		return nil
 	case isRecordFault(err) && len(batch) == 1:
 		c.results[batch[0].index] = c.rejected(partition, batch[0], err)
@@ -183,7 +192,7 @@ func (c *call) send(ctx context.Context, partition int, batch []record) error {
 		}
 		return c.send(ctx, partition, batch[half:])
 	}
-	c.fail(batch, err)
+	c.settle(batch, err)
 	return err
 }
 
@@ -282,7 +291,7 @@ func answer(res *kafkago.ProduceResponse) error {
 // partition names a partition in errors.
 func (s *Sink) partition(n int) string { return fmt.Sprintf("topic %q partition %d", s.opts.Topic, n) }
 
-func (c *call) fail(records []record, err error) {
+func (c *call) settle(records []record, err error) {
 	for _, r := range records {
 		c.results[r.index] = err
 	}
@@ -293,5 +302,5 @@ func (c *call) notSent(records []record, cause error) {
 	if len(records) == 0 {
 		return
 	}
-	c.fail(records, mark(bridge.KindOf(cause), fmt.Errorf("not sent: an earlier batch failed: %w", cause)))
+	c.settle(records, mark(bridge.KindOf(cause), fmt.Errorf("not sent: an earlier batch failed: %w", cause)))
 }

@@ -454,6 +454,14 @@ func TestAnAcknowledgementOfSomethingElseIsNone(t *testing.T) {
 		"another topic":     func(topic *kmsg.ProduceResponseTopic) { topic.Topic = "other" },
 		"another partition": func(topic *kmsg.ProduceResponseTopic) { topic.Partitions[0].Partition = 7 },
 		"no offset":         func(topic *kmsg.ProduceResponseTopic) { topic.Partitions[0].BaseOffset = -1 },
+		"no partition":      func(topic *kmsg.ProduceResponseTopic) { topic.Partitions = nil },
+		"two partitions": func(topic *kmsg.ProduceResponseTopic) {
+			topic.Partitions = append(topic.Partitions, topic.Partitions[0])
+			topic.Partitions[0].Partition = 7
+		},
+		"another partition's failure": func(topic *kmsg.ProduceResponseTopic) {
+			topic.Partitions[0].Partition, topic.Partitions[0].ErrorCode = 7, kerr.MessageTooLarge.Code
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := seeded(t, 1)
@@ -474,6 +482,19 @@ func TestAnAcknowledgementOfSomethingElseIsNone(t *testing.T) {
 			require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
 		})
 	}
+}
+
+func TestWhatWasNotSentIsNotStored(t *testing.T) {
+	c := seeded(t, 1)
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 2)
+	empty := &call{Sink: s, content: eventRecords{s.opts.Format, sent}}
+	require.ErrorContains(t, empty.produce(t.Context(), 0, nil), "no record to send")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	requireKind(t, bridge.FailureRetry, s.Publish(ctx, sent))
+	require.Empty(t, stored(t, c)[0])
 }
 
 func TestABrokerThatNeverAnswers(t *testing.T) {
