@@ -22,7 +22,7 @@ func TestWhatWasNeverSentIsNeverAcknowledged(t *testing.T) {
 	cause := errors.New("it stops")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	c := newCall(s, &session{}, publication{events: make([]bridge.Event, 8)})
+	c := newCall(s, &session{}, s.o.Stream, publication{events: make([]bridge.Event, 8)})
 	c.run(ctx)
 	for _, err := range c.answers(context.Cause(ctx)) {
 		require.ErrorIs(t, err, cause)

@@ -69,7 +69,9 @@ type session struct {
 	// blocked is what ends the session for a reason that a person has to mend.
 	blocked error
 	// watched are requests that end when the server denies a subject that begins so.
-	watched map[string]context.CancelCauseFunc
+	watched map[*string]context.CancelCauseFunc
+	// letterStream is the stream that takes the dead letters, once it has been asked for; empty if that may not be asked.
+	letterStream *string
 }
 
 func newConnection(o *Options, log *slog.Logger) *connection {
@@ -292,7 +294,7 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*s
 		name:    name,
 		began:   time.Now(),
 		closed:  make(chan struct{}),
-		watched: make(map[string]context.CancelCauseFunc),
+		watched: make(map[*string]context.CancelCauseFunc),
 	}
 	options = append(options,
 		natsgo.SetCustomDialer(s.wire),
@@ -406,7 +408,7 @@ func (c *connection) serverError(s *session, err error) {
 	}
 	s.mu.Lock()
 	for prefix, cancel := range s.watched {
-		if strings.HasPrefix(subject, prefix) {
+		if strings.HasPrefix(subject, *prefix) {
 			cancel(denied)
 		}
 	}
@@ -419,11 +421,11 @@ func (c *connection) serverError(s *session, err error) {
 func (s *session) watch(ctx context.Context, prefix string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.mu.Lock()
-	s.watched[prefix] = cancel
+	s.watched[&prefix] = cancel
 	s.mu.Unlock()
 	return ctx, func() {
 		s.mu.Lock()
-		delete(s.watched, prefix)
+		delete(s.watched, &prefix)
 		s.mu.Unlock()
 		cancel(nil)
 	}

@@ -18,8 +18,9 @@ import (
 func (s *Sink) DeadLetterAddress() string { return s.o.DeadLetter }
 
 // PublishDeadLetters implements bridge.DeadLetterPublisher. It acknowledges, bounds and classifies as Publish does, and
-// takes at most twice as long. Whichever stream takes the subject may store the letters. It drops one that is published
-// again, with as many attempts, within its window for duplicates.
+// takes at most twice as long. Whichever stream takes the subject may store the letters, and its acknowledgements count; those of
+// any stream, if the account may not ask which that is. It drops one that is published again, with as many attempts, within its
+// window for duplicates.
 //
 // A letter that is refused with its data is published without. It may then be stored behind later ones of its key.
 func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLetter) []error {
@@ -55,17 +56,41 @@ func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, 
 	})
 }
 
-// prepareLetters returns a session. That the events' stream is not right is no obstacle, since another may take the
-// letters; but if it takes them too, it may have to be created.
-func (s *Sink) prepareLetters(ctx context.Context) (*session, error) {
+// prepareLetters returns a session and the stream that takes the letters, if that may be asked. That the events' stream
+// is not right is no obstacle, since another may take the letters; but if it takes them too, it may have to be created.
+func (s *Sink) prepareLetters(ctx context.Context) (*session, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
 	defer cancel()
 	session, err := s.conn.session(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	_ = s.stream.inspect(ctx, session, false)
-	return session, nil
+	if s.stream.takes(s.o.DeadLetter) {
+		return session, s.o.Stream, nil
+	}
+	session.mu.Lock()
+	known := session.letterStream
+	session.mu.Unlock()
+	if known != nil {
+		return session, *known, nil
+	}
+	name, err := s.findLetterStream(ctx, session)
+	if err != nil {
+		return nil, "", err
+	}
+	session.mu.Lock()
+	session.letterStream = &name
+	session.mu.Unlock()
+	return session, name, nil
+}
+
+// forgetLetterStream has the next call look again which stream takes the dead letters: it may be another by now.
+func (s *Sink) forgetLetterStream(session *session) {
+	s.stream.tookUntilNow(s.o.DeadLetter)
+	session.mu.Lock()
+	session.letterStream = nil
+	session.mu.Unlock()
 }
 
 // letter makes the message for l. Its error is classified.
@@ -99,17 +124,26 @@ func (s *Sink) CheckDeadLetters(ctx context.Context) error {
 }
 
 func (s *Sink) inspectDeadLetters(ctx context.Context, session *session) error {
+	_, err := s.findLetterStream(ctx, session)
+	return err
+}
+
+// findLetterStream asks which stream takes the dead letters, and returns nothing when the account may not ask. Its error
+// is classified.
+func (s *Sink) findLetterStream(ctx context.Context, session *session) (string, error) {
 	ctx, done := session.watch(ctx, "$JS.API.STREAM.NAMES")
 	defer done()
-	_, err := session.js.StreamNameBySubject(ctx, s.o.DeadLetter)
+	name, err := session.js.StreamNameBySubject(ctx, s.o.DeadLetter)
 	cause := context.Cause(ctx)
 	switch {
-	case err == nil, cause != nil && bridge.KindOf(cause) == bridge.FailureBlocked: // it may not ask
-		return nil
+	case err == nil:
+		return name, nil
+	case cause != nil && bridge.KindOf(cause) == bridge.FailureBlocked: // it may not ask
+		return "", nil
 	case errors.Is(err, natsjs.ErrStreamNotFound):
-		return s.noStreamForLetters()
+		return "", s.noStreamForLetters()
 	default:
-		return classifyRequest(ctx, "look up the stream of "+s.o.DeadLetter, err)
+		return "", classifyRequest(ctx, "look up the stream of "+s.o.DeadLetter, err)
 	}
 }
 
@@ -156,9 +190,16 @@ func (s *Sink) noAnswer(subject string) error {
 // tookUntilNow tells whether the stream, when it was looked at last, took what is published to subject. If so it is
 // looked at again before anything else is published.
 func (m *stream) tookUntilNow(subject string) bool {
+	took := m.takes(subject)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	took := m.info != nil && slices.ContainsFunc(m.info.Config.Subjects, func(s string) bool { return covers(s, subject) })
 	m.ready = m.ready && !took
 	return took
+}
+
+// takes tells whether the stream, when it was looked at last, took what is published to subject.
+func (m *stream) takes(subject string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.info != nil && slices.ContainsFunc(m.info.Config.Subjects, func(s string) bool { return covers(s, subject) })
 }

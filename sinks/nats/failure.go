@@ -92,7 +92,7 @@ func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, 
 	case errors.Is(err, natsjs.ErrNoStreamResponse), errors.Is(err, natsgo.ErrNoResponders):
 		return false, s.noAnswer(subject)
 	case errors.Is(err, natsjs.ErrInvalidJSAck):
-		return false, s.somebodyElse(subject, "its answer is no acknowledgement of a stream")
+		return false, s.somebodyElse(subject, "the answer is no acknowledgement of a stream")
 	case errors.Is(err, natsjs.ErrAsyncPublishTimeout):
 		return true, bridge.Retry(fmt.Errorf("%s has not acknowledged a message to %s within %s: %w",
 			s.streamOf(subject), subject, s.o.AckTimeout, err))
@@ -104,18 +104,26 @@ func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, 
 }
 
 // checkAcknowledgement returns an error unless ack is one of the stream that the message was for. Whoever may subscribe to
-// the subject can answer what looks like one. A dead letter may be taken by any stream. What the stream has stored before, it
-// acknowledges as a duplicate.
-func (s *Sink) checkAcknowledgement(subject string, ack *natsjs.PubAck) error {
-	switch letter := s.takesDeadLetters(subject); {
+// the subject can answer what looks like one.
+func (c *call) checkAcknowledgement(subject string, ack *natsjs.PubAck) error {
+	s := c.sink
+	switch {
+	case c.from != "" && ack.Stream != c.from:
+		err := s.somebodyElse(subject, fmt.Sprintf("the acknowledgement is one of stream %.64q, not of %s", ack.Stream, c.from))
+		if c.letters {
+			// They may have another stream by now. The next call asks.
+			s.forgetLetterStream(c.session)
+			err = bridge.Retry(err)
+		}
+		return err
 	case ack.Sequence == 0:
-		return s.somebodyElse(subject, "it names no sequence")
-	case !letter && ack.Stream != s.o.Stream:
-		return s.somebodyElse(subject, fmt.Sprintf("it is one of stream %q", ack.Stream))
-	case !letter && ack.Duplicate:
-		s.duplicates.Add(1)
+		// Older servers answer so while they store a message of this ID, or when an interest stream drops a repeat.
+		// It passes with the window for duplicates.
+		return bridge.Retry(fmt.Errorf("not stored: an acknowledgement of stream %.64q for %s names no sequence; "+
+			"is a repeat of it being stored, or does somebody else answer?", ack.Stream, subject))
+	default:
+		return nil
 	}
-	return nil
 }
 
 // somebodyElse is the error of an answer to a message that is not its stream's.

@@ -130,8 +130,8 @@ func New(o Options) (*Sink, error) {
 	}
 	s.stream = newStream(&s.o, s.filter, s.log)
 	s.conn = newConnection(&s.o, s.log)
-	s.conn.acknowledged = func(msg *natsgo.Msg, ack *natsjs.PubAck) { s.land(msg, s.checkAcknowledgement(msg.Subject, ack)) }
-	s.conn.failed = s.land
+	s.conn.acknowledged = func(msg *natsgo.Msg, ack *natsjs.PubAck) { s.land(msg, ack, nil) }
+	s.conn.failed = func(msg *natsgo.Msg, err error) { s.land(msg, nil, err) }
 	s.conn.denied = s.denied
 	s.conn.lost = s.lost
 	s.wg.Go(func() { s.conn.run(ctx) })

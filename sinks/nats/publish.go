@@ -28,18 +28,19 @@ type flight struct {
 	session *session
 }
 
-// landing is the end of a flight.
+// landing is the end of a flight: what looks like an acknowledgement, or what came instead.
 type landing struct {
 	index int
+	ack   *natsjs.PubAck
 	err   error
 }
 
 // publication is what a call publishes: events, or dead letters of events.
 type publication struct {
 	events []bridge.Event
-	// prepare returns the session to publish in. Its error is classified, and so is that of message, which makes the
-	// message of the i-th event.
-	prepare func(ctx context.Context) (*session, error)
+	// prepare returns the session to publish in, and the stream whose acknowledgements count: those of any if it is empty.
+	// Its error is classified, and so is that of message, which makes the message of the i-th event.
+	prepare func(ctx context.Context) (*session, string, error)
 	message func(i int, session *session, spare *spare) (*natsgo.Msg, int, error)
 	// letters says that they are dead letters, which another stream than the events' may take.
 	letters bool
@@ -56,6 +57,7 @@ type spare struct {
 type call struct {
 	sink    *Sink
 	session *session
+	from    string // the stream whose acknowledgements count; empty: any
 	publication
 	// next is, for each event, the next one of its key, or -1.
 	next []int
@@ -78,8 +80,11 @@ type call struct {
 // not been sent by then, or not acknowledged in time, is marked to be tried again.
 func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 	return s.publish(ctx, publication{
-		events:  events,
-		prepare: func(ctx context.Context) (*session, error) { return s.prepare(ctx, events) },
+		events: events,
+		prepare: func(ctx context.Context) (*session, string, error) {
+			session, err := s.prepare(ctx, events)
+			return session, s.o.Stream, err
+		},
 		message: func(i int, session *session, spare *spare) (*natsgo.Msg, int, error) {
 			return s.message(&events[i], session, spare)
 		},
@@ -97,11 +102,11 @@ func (s *Sink) publish(ctx context.Context, p publication) []error {
 	if ctx.Err() != nil {
 		return same(len(p.events), bridge.Retry(fmt.Errorf("nothing was sent: %w", context.Cause(ctx))))
 	}
-	session, err := p.prepare(ctx)
+	session, from, err := p.prepare(ctx)
 	if err != nil {
 		return same(len(p.events), err)
 	}
-	c := newCall(s, session, p)
+	c := newCall(s, session, from, p)
 	done := make(chan struct{})
 	if !s.spawn(func() {
 		defer close(done)
@@ -155,10 +160,10 @@ func same(n int, err error) []error {
 	return results
 }
 
-func newCall(s *Sink, session *session, p publication) *call {
+func newCall(s *Sink, session *session, from string, p publication) *call {
 	events := p.events
 	c := &call{
-		sink: s, session: session, publication: p,
+		sink: s, session: session, from: from, publication: p,
 		next: make([]int, len(events)),
 		// With room for every flight that the sink can have, nobody waits to report a landing.
 		landings: make(chan landing, min(len(events), maxInFlight)),
@@ -250,7 +255,7 @@ func (c *call) send(i int) {
 		if errors.Is(err, natsgo.ErrMaxPayload) {
 			err = fmt.Errorf("%d bytes: %w", size, err)
 		}
-		s.land(msg, err)
+		s.land(msg, nil, err)
 	}
 }
 
@@ -332,15 +337,15 @@ func headerBytes(h natsgo.Header) int {
 	return size
 }
 
-// land ends the flight of msg, with nil for an acknowledgement. Only the first end counts. It never blocks, and is
-// called by the library with its lock held.
-func (s *Sink) land(msg *natsgo.Msg, err error) {
+// land ends the flight of msg, with what looks like an acknowledgement or with what came instead. Only the first end
+// counts. It never blocks, and is called by the library with its lock held.
+func (s *Sink) land(msg *natsgo.Msg, ack *natsjs.PubAck, err error) {
 	s.mu.Lock()
 	f := s.flights[msg]
 	delete(s.flights, msg)
 	s.mu.Unlock()
 	if f != nil {
-		f.call.landings <- landing{f.index, err}
+		f.call.landings <- landing{f.index, ack, err}
 	}
 }
 
@@ -367,7 +372,7 @@ func (s *Sink) landAll(which func(*natsgo.Msg, *flight) bool, err error) {
 	}
 	s.mu.Unlock()
 	for _, f := range landed {
-		f.call.landings <- landing{f.index, err}
+		f.call.landings <- landing{f.index, nil, err}
 	}
 }
 
@@ -378,13 +383,9 @@ func (c *call) landed(l landing) {
 	c.flying--
 	msg := c.messages[l.index]
 	c.messages[l.index] = nil
-	if l.err == nil {
-		c.acks++
+	if l.ack != nil {
 		c.spare.headers = append(c.spare.headers, msg.Header) // the library is done with it
-		if !c.letters {
-			s.stream.answered()
-		}
-		c.settle(l.index, nil)
+		c.settle(l.index, c.acknowledged(msg.Subject, l.ack))
 		return
 	}
 	halt, err := s.classifyPublish(msg.Subject, headerBytes(msg.Header)+len(msg.Data), l.err)
@@ -392,6 +393,22 @@ func (c *call) landed(l landing) {
 		c.halted = err
 	}
 	c.settle(l.index, err)
+}
+
+// acknowledged takes what looks like an acknowledgement, and returns why it is none.
+func (c *call) acknowledged(subject string, ack *natsjs.PubAck) error {
+	if err := c.checkAcknowledgement(subject, ack); err != nil {
+		return err
+	}
+	c.acks++
+	if c.letters {
+		return nil
+	}
+	c.sink.stream.answered()
+	if ack.Duplicate {
+		c.sink.duplicates.Add(1)
+	}
+	return nil
 }
 
 // settle gives event i its result. After an acknowledgement or a reject the next event of its key may be sent; after
