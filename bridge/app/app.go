@@ -199,7 +199,7 @@ func (a *App) openSinks(context.Context) error {
 		if a.queue != nil {
 			d.Queue, d.Optional = a.queue, !c.Required
 		} else {
-			d.Journal, d.Arriving = a.journal, func() int { return a.handler.Working() }
+			d.Journal = a.journal
 		}
 		dispatcher, err := delivery.New(d)
 		if err != nil {

@@ -84,7 +84,6 @@ type loop struct {
 	letters    letters
 	replay     *replay // under way, or nil
 	guests     Options // for batches that are not live
-	pacing     pacing
 
 	published   chan outcome
 	read        chan []parsed
@@ -168,7 +167,6 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		replayRead:  make(chan replayRead),
 		letters:     newLetters(),
 		guests:      guestOptions(d.o),
-		pacing:      pacing{limits: d.o},
 		rejections:  notice{message: d.words().rejected},
 		refusals:    notice{message: d.words().refused},
 		givings:     notice{message: "events that were given up are in the dead letters"},
@@ -394,15 +392,12 @@ func (l *loop) took(entries []parsed) {
 // startBatches sends what the partitions have, and returns when the next of them is due.
 func (l *loop) startBatches() time.Time {
 	now := time.Now()
-	room, limits, next := l.mayStart(now)
-	if room == 0 {
-		return next
-	}
+	var next time.Time
 	for _, p := range l.partitions {
 		if p.busy {
 			continue
 		}
-		c, batch, due := p.pick(now, limits, &l.guests)
+		c, batch, due := p.pick(now, &l.o, &l.guests)
 		if len(batch) == 0 {
 			next = earlier(next, due)
 			continue
@@ -410,9 +405,6 @@ func (l *loop) startBatches() time.Time {
 		p.busy = true
 		l.running++
 		go func() { l.published <- l.send(p, c, batch) }()
-		if room--; room == 0 {
-			return earlier(next, l.pacing.begun(now))
-		}
 	}
 	return next
 }
@@ -519,7 +511,6 @@ func (l *loop) settle(r outcome) {
 		ln.gaveUp(now, failed)
 		l.givings.say(l, r.letters)
 	} else {
-		l.pacing.settled(r.started, now)
 		ln.settle(now, failed, cause, result{done: done, retried: retried, lost: lost}, &l.o)
 		l.rejections.say(l, r.letters)
 		l.refusals.say(l, r.told)

@@ -51,10 +51,6 @@ type Options struct {
 	// Now is the clock for what is shown and stored. Waits are measured by the process's own clock, which nobody steps.
 	Now func() time.Time
 
-	// Arriving returns how many webhooks are being accepted at once just now, at most. While they are many, delivery leaves the
-	// processors to them. It is called often, and by several dispatchers at once. Nil: none are. It is for a Journal.
-	Arriving func() int
-
 	// GiveUpAfter is how long an event may fail, or be held behind one of its key that fails, until it becomes a dead
 	// letter (0: for ever).
 	GiveUpAfter time.Duration

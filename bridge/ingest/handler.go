@@ -156,9 +156,6 @@ func orDefault[T comparable](value, otherwise T) T {
 // ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.echo.ServeHTTP(w, r) }
 
-// Working returns how many webhooks had arrived and were being checked and stored at once, at most, in the last 10 ms or more.
-func (h *Handler) Working() int { return int(h.places.busiest(h.now())) }
-
 // secrets returns how many secrets a webhook may be signed with; none if it need not be signed.
 func (h *Handler) secrets() int {
 	if h.verifier == nil {
@@ -204,7 +201,7 @@ func (h *Handler) receive(c echo.Context) (err error) {
 		return f
 	}
 	body, f := readBody(r, h.maxBody, func(n int64) bool { return place.grow(h.now(), n) })
-	if !place.arrived(h.now()) {
+	if !place.arrived() {
 		return displaced(h.places.most)
 	}
 	if f != nil {

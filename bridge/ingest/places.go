@@ -10,9 +10,6 @@ import (
 // right behind them.
 const patience = time.Second
 
-// justNow is how long the most webhooks at once are remembered: behind every commit there are few for a moment.
-const justNow = 10 * time.Millisecond
-
 // places bounds how many webhooks are worked on at once, and how much memory their bodies have. When everything is taken,
 // the body that has been coming longest has to go, if it has had its second: bodies that come slowly on purpose cannot
 // keep out those that come at once. It is safe for concurrent use.
@@ -21,7 +18,6 @@ type places struct {
 
 	mu           sync.Mutex
 	taken, bytes int64
-	peaks        peaks     // of how many are worked on at once
 	reading      list.List // of *place: those whose body is still coming, oldest first
 }
 
@@ -40,12 +36,6 @@ func (p *places) inFlight() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.taken
-}
-
-// working counts the webhooks whose body is there. Those whose body is still coming need no processor, however many they are.
-// The caller holds mu.
-func (p *places) working() int64 {
-	return p.taken - int64(p.reading.Len())
 }
 
 // enter returns a place for a webhook whose body is going to be read, or nil if there is none.
@@ -107,7 +97,7 @@ func (one *place) grow(now time.Time, n int64) bool {
 }
 
 // arrived says that the body is there: from now on the place is safe. It returns false if it was taken away before.
-func (one *place) arrived(now time.Time) bool {
+func (one *place) arrived() bool {
 	p := one.places
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,32 +106,7 @@ func (one *place) arrived(now time.Time) bool {
 	}
 	p.reading.Remove(one.reads)
 	one.reads = nil
-	p.peaks.note(now, p.working())
 	return true
-}
-
-// busiest returns how many webhooks were worked on at once, at most, just now.
-func (p *places) busiest(now time.Time) int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.peaks.note(now, p.working())
-	return max(p.peaks.current, p.peaks.last)
-}
-
-// peaks remembers the highest of some numbers for as long as justNow, and no longer than twice that.
-type peaks struct {
-	since         time.Time // when current began
-	current, last int64
-}
-
-func (p *peaks) note(now time.Time, n int64) {
-	switch age := now.Sub(p.since); {
-	case age >= 2*justNow:
-		p.since, p.current, p.last = now, 0, 0
-	case age >= justNow:
-		p.since, p.current, p.last = now, 0, p.current
-	}
-	p.current = max(p.current, n)
 }
 
 // leave gives the place back. The webhook's body must not be needed any more.

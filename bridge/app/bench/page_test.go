@@ -216,8 +216,8 @@ func (r *results) writeAccept(w *writer) {
 	}
 	w.text("## Accepting")
 	w.text("Webhooks a second that were answered 202, which means verified, stored and fsynced, over %d connections, each of which sends when it has its answer. "+
-		"Each webhook has two functions and is signed. Delivery runs at the same time and may fall behind: while webhooks crowd in, accepting goes "+
-		"first until one has waited for ten seconds, and a round is shorter: the last column says what is left for delivery. What goes on for ever is [below](#delivering). The floor gets the same requests from the same senders, reads the body and answers 202.", r.Scale.Connections)
+		"Each webhook has two functions and is signed. Delivery runs at the same time and may fall behind: "+
+		"the last column says what is left for it. What goes on for ever is [below](#delivering). The floor gets the same requests from the same senders, reads the body and answers 202.", r.Scale.Connections)
 	rows := [][]string{{"", "webhooks/s", "÷ floor", "delivered meanwhile, webhooks/s"}, {"floor", spread(r.Floor, whole), "1", "–"}}
 	for _, a := range r.Accept {
 		rows = append(rows, []string{"delivering to " + brokerName(a.Sink), spread(a.Rates, whole), spread(a.Ratios, ratio), spread(a.Delivered, whole)})
