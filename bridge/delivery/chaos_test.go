@@ -31,17 +31,17 @@ func (s *movingSink) Partition(e bridge.Event) int {
 	return len(e.PartitionKey) * int(e.PartitionKey[len(e.PartitionKey)-1]) % int(n)
 }
 
-// buryingJournal remembers which events ever were dead letters.
-type buryingJournal struct {
+// deadLetterJournal remembers which events ever were dead letters.
+type deadLetterJournal struct {
 	*brokenLetters
-	mu     sync.Mutex
-	buried map[string]bool
+	mu           sync.Mutex
+	deadLettered map[string]bool
 }
 
-func (j *buryingJournal) AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error {
+func (j *deadLetterJournal) AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error {
 	j.mu.Lock()
 	for i := range letters {
-		j.buried[letters[i].Event.Subject] = true
+		j.deadLettered[letters[i].Event.Subject] = true
 	}
 	j.mu.Unlock()
 	return j.brokenLetters.AddDeadLetters(ctx, letters)
@@ -67,8 +67,8 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 				}
 				f.accept(key, functions...)
 			}
-			burying := &buryingJournal{
-				brokenLetters: &brokenLetters{Journal: f.journal, fail: 5}, buried: map[string]bool{},
+			recording := &deadLetterJournal{
+				brokenLetters: &brokenLetters{Journal: f.journal, fail: 5}, deadLettered: map[string]bool{},
 			}
 			// fail is called with the sink's lock held.
 			outage, mended := 0, false
@@ -95,7 +95,7 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 				return nil
 			}
 			options := func(o *Options) {
-				o.Journal, o.Sink = burying, sink
+				o.Journal, o.Sink = recording, sink
 				o.BatchEvents, o.ProbeEvents, o.WindowEvents, o.WindowWebhooks = 16, 4, 64, 40
 				o.MinBackoff, o.MaxBackoff, o.BlockedBackoff = time.Microsecond, 2*time.Millisecond, time.Millisecond
 				o.GiveUpAfter = 30 * time.Millisecond
@@ -150,7 +150,7 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 			}
 			require.NotEmpty(t, dead)
 			never := func(subjects []string) map[string][]string {
-				return byKey(slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return burying.buried[s] }))
+				return byKey(slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return recording.deadLettered[s] }))
 			}
 			require.NotEmpty(t, never(want))
 			require.Equal(t, never(want), never(first))

@@ -34,11 +34,11 @@ type Dispatcher struct {
 	o       Options
 	name    string
 	metrics *metrics
-	supply  supply
-	feed    *feed // of the Queue; nil on a journal
+	origin  origin
 
 	// For the gauges, which are read at any time; written by the loop alone.
 	cursor atomic.Int64
+	state  atomic.Pointer[journal.SinkState]
 	oldest atomic.Int64 // Unix nanoseconds at which the oldest unfinished webhook was received; 0: none
 	up     atomic.Bool
 
@@ -52,20 +52,19 @@ func New(o Options) (*Dispatcher, error) {
 	o.setDefaults()
 	d := &Dispatcher{o: o, name: o.Sink.Name(), replays: make(chan *replay), ended: make(chan struct{})}
 	if o.Queue == nil {
-		d.supply = fromJournal{d}
+		d.origin = fromJournal{d}
 	} else {
 		if o.GiveUpAfter > 0 {
 			return nil, fmt.Errorf("sink %s: a Queue gives up with its webhooks, and GiveUpAfter is for a journal", d.name)
 		}
-		d.feed = newFeed(d)
-		d.supply = d.feed
+		var err error
+		if d.origin, err = o.Queue.addSink(d); err != nil {
+			return nil, fmt.Errorf("metrics of sink %s: %w", d.name, err)
+		}
 	}
 	var err error
 	if d.metrics, err = newMetrics(d); err != nil {
 		return nil, fmt.Errorf("metrics of sink %s: %w", d.name, err)
-	}
-	if d.feed != nil {
-		o.Queue.add(d.feed)
 	}
 	return d, nil
 }
@@ -76,14 +75,14 @@ type loop struct {
 	*Dispatcher
 	publish context.Context //nolint:containedctx // lives as long as the loop: what Publish and journal writes may use up after Run's own context has ended
 
-	window     window
-	partitions map[int]*partition
-	keys       map[string]*keyLane
-	sources    sources
-	health     health
-	letters    letters
-	replay     *replay // under way, or nil
-	guests     Options // for batches that are not live
+	window       window
+	partitions   map[int]*partition
+	keys         map[string]*keyLane
+	openWebhooks openWebhooks
+	health       health
+	letters      letters
+	replay       *replay // under way, or nil
+	guests       Options // for batches that are not live
 
 	published   chan outcome
 	read        chan []parsed
@@ -100,8 +99,7 @@ type loop struct {
 	nextCheck time.Time
 	nextWrite time.Time
 
-	savedCursor int64
-	savedState  journal.SinkState
+	saved       progress
 	writeFailed bool
 
 	rejections, refusals, givings notice
@@ -118,21 +116,20 @@ type parsed struct {
 
 // outcome is what became of a batch.
 type outcome struct {
-	partition *partition
-	class     class
-	batch     []*item
-	started   time.Time
-	errs      []error              // nil: the sink is done with it
-	buried    []bool               // which are in the dead letters; nil: none
-	letters   []journal.DeadLetter // of those
-	told      []journal.DeadLetter // of what there are no dead letters, because senders are told instead
-	givenUp   bool                 // it was not tried; what has no error is in the dead letters
+	partition    *partition
+	class        class
+	batch        []*item
+	started      time.Time
+	errs         []error              // nil: the sink is done with it
+	deadLettered []bool               // which are in the dead letters; nil: none
+	letters      []journal.DeadLetter // of those
+	told         []journal.DeadLetter // of what there are no dead letters, because senders are told instead
+	givenUp      bool                 // it was not tried; what has no error is in the dead letters
 }
 
 type writeResult struct {
-	cursor int64
-	state  journal.SinkState
-	err    error
+	progress
+	err error
 }
 
 // checkResult is what a check of the idle sink found.
@@ -147,7 +144,7 @@ type checkResult struct {
 // once.
 func (d *Dispatcher) Run(ctx, publish context.Context) error {
 	defer close(d.ended)
-	cursor, err := d.supply.begin(ctx)
+	cursor, err := d.origin.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -167,15 +164,12 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 		replayRead:  make(chan replayRead),
 		letters:     newLetters(),
 		guests:      guestOptions(d.o),
-		rejections:  notice{message: d.words().rejected},
-		refusals:    notice{message: d.words().refused},
+		rejections:  notice{message: d.origin.words().rejected},
+		refusals:    notice{message: d.origin.words().refused},
 		givings:     notice{message: "events that were given up are in the dead letters"},
-		savedCursor: cursor,
+		saved:       progress{cursor: cursor},
 	}
 	d.cursor.Store(cursor)
-	if d.feed != nil {
-		return l.run(ctx)
-	}
 	forwarded := make(chan struct{})
 	go func() {
 		defer close(forwarded)
@@ -193,10 +187,8 @@ func (l *loop) run(ctx context.Context) error {
 		l.fillLetters()
 		more := l.fillReplay()
 		l.startRead(ctx)
-		if l.feed == nil {
-			l.startLetterRead(ctx)
-			l.startReplayRead(ctx)
-		}
+		l.startLetterRead(ctx)
+		l.startReplayRead(ctx)
 		next := l.startGivingUp()
 		next = earlier(next, l.startBatches())
 		next = earlier(next, l.startWrite())
@@ -227,7 +219,7 @@ func (l *loop) run(ctx context.Context) error {
 			l.lettersRemoved(r)
 		case r := <-l.replayRead:
 			l.tookReplay(r)
-		case <-l.withdrawn():
+		case <-l.origin.withdrawals():
 			l.letGoOfWithdrawn()
 		case r := <-l.replays:
 			l.beginReplay(r)
@@ -259,7 +251,7 @@ func (l *loop) stop() error {
 			l.tookReplay(r)
 		}
 	}
-	for _, s := range l.sources.list {
+	for _, s := range l.openWebhooks.list {
 		s.stop()
 	}
 	l.rejections.sayRest(l)
@@ -273,20 +265,19 @@ func (l *loop) stop() error {
 
 // advanceLast writes the cursor at a stop.
 func (l *loop) advanceLast(ctx context.Context) error {
-	if l.feed != nil || l.window.cursor == l.savedCursor {
-		return nil
-	}
-	if err := l.o.Journal.Advance(ctx, l.name, l.window.cursor); err != nil {
+	now := l.saved
+	now.cursor = l.window.cursor
+	if err := l.origin.save(ctx, now, l.saved); err != nil {
 		return fmt.Errorf("sink %s: cursor %d could not be written, so events after %d will be sent again: %w",
-			l.name, l.window.cursor, l.savedCursor, err)
+			l.name, now.cursor, l.saved.cursor, err)
 	}
 	return nil
 }
 
 // fill takes events from the webhooks that have been read into the lanes, as far as the window has room.
 func (l *loop) fill() {
-	for l.sources.len() > 0 && l.window.room(&l.o) {
-		s := l.sources.next()
+	for l.openWebhooks.len() > 0 && l.window.room(&l.o) {
+		s := l.openWebhooks.next()
 		var e *bridge.Event
 		if s.webhook.withdrawn() {
 			s.letGo()
@@ -297,10 +288,10 @@ func (l *loop) fill() {
 			s.webhook.exhausted = true
 			s.stop()
 			l.tellDone(s.webhook)
-			l.sources.remove()
+			l.openWebhooks.remove()
 			continue
 		}
-		if l.refusesBehindProbe(e, s.webhook) {
+		if l.origin.refuses(l, e, s.webhook) {
 			s.webhook.lost++
 			continue
 		}
@@ -314,13 +305,13 @@ func (l *loop) fill() {
 
 // startRead reads on when little is left of what has been read. The goroutine waits for webhooks to come if there are none.
 func (l *loop) startRead(ctx context.Context) {
-	if l.reading || l.sources.len() > readAhead || !l.window.room(&l.o) || l.window.span() >= int64(l.o.WindowWebhooks) {
+	if l.reading || l.openWebhooks.len() > readAhead || !l.window.room(&l.o) || l.window.span() >= int64(l.o.WindowWebhooks) {
 		return
 	}
 	l.reading = true
 	l.running++
 	after := l.window.read
-	go func() { l.read <- l.supply.read(ctx, after) }()
+	go func() { l.read <- l.origin.read(ctx, after) }()
 }
 
 // insist calls read until it succeeds, and tells whether it did before ctx ended.
@@ -384,7 +375,7 @@ func (l *loop) took(entries []parsed) {
 		}
 		s := l.sourceOf(p)
 		l.window.add(s.webhook)
-		l.sources.add(s)
+		l.openWebhooks.add(s)
 	}
 	l.noteOldest()
 }
@@ -419,13 +410,13 @@ func (l *loop) send(p *partition, c class, batch []*item) outcome {
 	errs := l.o.Sink.Publish(l.publish, events)
 	l.metrics.publish.Observe(time.Since(start).Seconds())
 	r := outcome{partition: p, class: c, batch: batch, started: start, errs: answers(errs, len(batch))}
-	l.bury(&r)
+	l.deadLetter(&r)
 	return r
 }
 
-// bury has the rejected events stored as dead letters, or their senders told. Their error becomes nil if that succeeds;
+// deadLetter has the rejected events stored as dead letters, or their senders told. Their error becomes nil if that succeeds;
 // otherwise they are tried again.
-func (l *loop) bury(r *outcome) {
+func (l *loop) deadLetter(r *outcome) {
 	var letters []journal.DeadLetter
 	var rejected []*item
 	var places []int
@@ -446,12 +437,12 @@ func (l *loop) bury(r *outcome) {
 	if len(letters) == 0 {
 		return
 	}
-	r.buried = make([]bool, len(r.batch))
-	for k, err := range l.supply.bury(l.publish, rejected, letters) {
+	r.deadLettered = make([]bool, len(r.batch))
+	for k, err := range l.origin.deadLetter(l.publish, rejected, letters) {
 		i := places[k]
 		switch {
 		case err == nil:
-			r.errs[i], r.buried[i] = nil, true
+			r.errs[i], r.deadLettered[i] = nil, true
 			r.letters = append(r.letters, letters[k])
 			l.metrics.deadLettered.Inc()
 		case errors.Is(err, errSenderTold):
@@ -485,7 +476,7 @@ func (l *loop) settle(r outcome) {
 			if it.attempts > 0 {
 				retried++
 			}
-			l.finish(it, r.givenUp || (r.buried != nil && r.buried[i]))
+			l.finish(it, r.givenUp || (r.deadLettered != nil && r.deadLettered[i]))
 			continue
 		}
 		if it.replay != nil && it.replay.over {
@@ -526,7 +517,7 @@ func (l *loop) settle(r outcome) {
 		l.moveCursor()
 		if !r.givenUp { // which says nothing of how the sink is
 			l.health.delivering(l)
-			l.judge(r.partition, r.started, done, cause)
+			l.origin.settled(l, r.partition, r.started, done, cause)
 		}
 	}
 }
@@ -560,34 +551,32 @@ func (n *notice) sayRest(l *loop) {
 	}
 }
 
-// finish takes an event out of the loop's state that is acknowledged or, if it is buried, a dead letter.
-func (l *loop) finish(it *item, buried bool) {
+// finish takes an event out of the loop's state that is acknowledged or, if it is deadLettered, a dead letter.
+func (l *loop) finish(it *item, deadLettered bool) {
 	l.leave(it)
 	switch it.class {
 	case classRetried:
-		l.finishLetter(it, buried)
+		l.finishLetter(it, deadLettered)
 	case classReplayed:
-		l.finishReplayed(it, buried)
+		l.finishReplayed(it, deadLettered)
 	default:
 		l.window.finish(it)
 		l.tellDone(it.webhook)
 	}
 }
 
-// tellDone tells the supply of a webhook that is through.
+// tellDone tells the origin of a webhook that is through.
 func (l *loop) tellDone(w *webhook) {
 	if w.done() && !w.told {
 		w.told = true
 		l.window.unfinished--
-		l.supply.done(w, w.lost)
+		l.origin.done(w, w.lost)
 	}
 }
 
 func (l *loop) moveCursor() {
 	l.window.advance()
-	if l.feed != nil {
-		l.window.compact()
-	}
+	l.window.compact()
 	l.cursor.Store(l.window.cursor)
 	l.noteOldest()
 }
@@ -603,12 +592,9 @@ func (l *loop) noteOldest() {
 // startWrite writes the cursor and the sink's state behind the deliveries, whatever has gathered in one go, and
 // returns when to try again after a failure.
 func (l *loop) startWrite() time.Time {
-	state := l.health.state(l.name)
-	if l.feed != nil {
-		l.feed.state.Store(&state)
-		return time.Time{}
-	}
-	if l.writing || (l.window.cursor == l.savedCursor && state == l.savedState) {
+	now := progress{cursor: l.window.cursor, state: l.health.state(l.name)}
+	l.state.Store(&now.state)
+	if l.writing || now == l.saved {
 		return time.Time{}
 	}
 	if time.Now().Before(l.nextWrite) {
@@ -616,17 +602,8 @@ func (l *loop) startWrite() time.Time {
 	}
 	l.writing = true
 	l.running++
-	cursor, saved, savedState := l.window.cursor, l.savedCursor, l.savedState
-	go func() {
-		var err error
-		if cursor != saved {
-			err = l.o.Journal.Advance(l.publish, l.name, cursor)
-		}
-		if state != savedState {
-			err = errors.Join(err, l.o.Journal.SetSinkState(l.publish, state))
-		}
-		l.wrote <- writeResult{cursor: cursor, state: state, err: err}
-	}()
+	before := l.saved
+	go func() { l.wrote <- writeResult{progress: now, err: l.origin.save(l.publish, now, before)} }()
 	return time.Time{}
 }
 
@@ -643,7 +620,7 @@ func (l *loop) written(r writeResult) {
 		return
 	}
 	l.writeFailed = false
-	l.savedCursor, l.savedState = r.cursor, r.state
+	l.saved = r.progress
 }
 
 // startCheck asks an idle sink now and then whether it could publish, so that trouble shows before events come.
@@ -657,7 +634,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 	}
 	if l.window.events > 0 {
 		// Publishing shows how the sink is.
-		l.nextCheck = now.Add(l.checkInterval())
+		l.nextCheck = now.Add(l.origin.checkInterval())
 		return l.nextCheck
 	}
 	l.checking = true
@@ -674,10 +651,10 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 func (l *loop) checkedIdle(r checkResult) {
 	l.running--
 	l.checking = false
-	if l.window.events == 0 && !r.cut && l.judgeIdle(r.err) {
+	if l.window.events == 0 && !r.cut && l.origin.checked(l, r.err) {
 		l.health.idle(r.err)
 	}
-	l.nextCheck = time.Now().Add(l.checkInterval())
+	l.nextCheck = time.Now().Add(l.origin.checkInterval())
 }
 
 // earlier returns the earlier of two times, of which a zero one means never.

@@ -84,14 +84,14 @@ func (l *loop) startGivingUp() time.Time {
 			}
 			p.busy = true
 			l.running++
-			go func() { l.published <- l.buryOverdue(p, c, batch, now) }()
+			go func() { l.published <- l.deadLetterOverdue(p, c, batch, now) }()
 		}
 	}
 	return next
 }
 
-// buryOverdue stores what is given up as dead letters.
-func (l *loop) buryOverdue(p *partition, c class, batch []*item, now time.Time) outcome {
+// deadLetterOverdue stores what is given up as dead letters.
+func (l *loop) deadLetterOverdue(p *partition, c class, batch []*item, now time.Time) outcome {
 	r := outcome{partition: p, class: c, batch: batch, errs: make([]error, len(batch)), givenUp: true}
 	at := l.o.Now()
 	letters := make([]journal.DeadLetter, len(batch))

@@ -124,7 +124,7 @@ func (h *health) set(next string, cause error, at time.Time, say bool) {
 		h.now, h.since, h.started = next, now, true
 		h.d.up.Store(next == stateUp)
 	}
-	h.waited = max(h.waited, h.d.supply.backlog())
+	h.waited = max(h.waited, h.d.origin.backlog())
 	if next == stateUp {
 		if len(h.told) > 0 {
 			h.log(next, nil, now)
@@ -143,47 +143,19 @@ func (h *health) set(next string, cause error, at time.Time, say bool) {
 }
 
 func (h *health) log(state string, cause error, now time.Time) {
-	log := h.d.o.Logger.With(slog.String("sink", h.d.name), slog.Int64("backlog_webhooks", h.d.supply.backlog()))
+	log := h.d.o.Logger.With(slog.String("sink", h.d.name), slog.Int64("backlog_webhooks", h.d.origin.backlog()))
 	switch state {
 	case stateUp:
 		log.Info("sink is back", "down_for", now.Sub(h.troubleAt).Round(time.Millisecond).String(),
 			"waited_webhooks", h.waited)
 	case stateDegraded:
-		log.Warn(h.d.words().degraded, "error", cause) //nolint:sloglint // one of the words that a mode has
+		log.Warn(h.d.origin.words().degraded, "error", cause) //nolint:sloglint // one of the words that a mode has
 	case stateBlocked:
-		log.Error(h.d.words().blocked, "error", cause) //nolint:sloglint // as above
+		log.Error(h.d.origin.words().blocked, "error", cause) //nolint:sloglint // as above
 	default:
-		log.Warn(h.d.words().down, "error", cause) //nolint:sloglint // as above
+		log.Warn(h.d.origin.words().down, "error", cause) //nolint:sloglint // as above
 	}
 }
 
 // words are what the log says of a sink, and of its events meanwhile.
 type words struct{ degraded, blocked, down, rejected, refused string }
-
-func (d *Dispatcher) words() words {
-	switch {
-	case d.feed == nil:
-		return words{
-			degraded: "sink takes only part of the events; the others wait in the journal",
-			blocked:  "sink is blocked until its cause is mended; events wait in the journal, nothing is lost",
-			down:     "sink is down; events wait in the journal and are sent when it is back",
-			rejected: "events rejected by the sink's broker are in the dead letters",
-		}
-	case d.feed.required:
-		return words{
-			degraded: "sink takes only part of the events; webhooks with others are answered 503, and their senders try again",
-			blocked:  "sink is blocked until its cause is mended; webhooks are answered 503, and their senders try again",
-			down:     "sink is down; webhooks are answered 503, and their senders try again",
-			rejected: "events rejected by the sink's broker were published to its dead-letter address",
-			refused:  "events rejected by the sink's broker could not become dead letters: their webhooks are refused",
-		}
-	default:
-		return words{
-			degraded: "sink takes only part of the events; it misses the others, as it is not required",
-			blocked:  "sink is blocked until its cause is mended; it misses events meanwhile, as it is not required",
-			down:     "sink is down; it misses events meanwhile, as it is not required",
-			rejected: "events rejected by the sink's broker were published to its dead-letter address",
-			refused:  "events rejected by the sink's broker could not become dead letters: the sink misses them, as it is not required",
-		}
-	}
-}

@@ -17,7 +17,7 @@ type metrics struct {
 	publish      prometheus.Observer
 
 	givenUp, replayed                                 prometheus.Counter
-	retriedAcknowledged, retriedBuried                prometheus.Counter
+	retriedAcknowledged, retriedDeadLettered          prometheus.Counter
 	lettersPublished, lettersRetried, lettersRejected prometheus.Counter
 }
 
@@ -64,7 +64,7 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 			}),
 		gauge("fnbridge_sink_backlog_webhooks",
 			"Accepted webhooks that have not wholly reached the sink.",
-			func() float64 { return float64(d.supply.backlog()) }),
+			func() float64 { return float64(d.origin.backlog()) }),
 		gauge("fnbridge_sink_oldest_webhook_age_seconds",
 			"Age of the oldest accepted webhook that has not wholly reached the sink; 0 when there is none.",
 			func() float64 { return d.oldestAge().Seconds() }),
@@ -81,15 +81,6 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 			return nil, err
 		}
 	}
-	if d.feed != nil && !d.feed.required {
-		d.feed.missed = prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fnbridge_sink_missed_events_total", ConstLabels: sink,
-			Help: "Events that a sink which is not required did not store in time, or not at all (FNBRIDGE_ACK=sinks).",
-		})
-		if err := d.o.Registerer.Register(d.feed.missed); err != nil {
-			return nil, err
-		}
-	}
 	return &metrics{
 		acknowledged: events.WithLabelValues("acknowledged"),
 		retried:      events.WithLabelValues("retried"),
@@ -99,26 +90,23 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 
 		givenUp: givenUp, replayed: replayed,
 		retriedAcknowledged: retriedLetters.WithLabelValues("acknowledged"),
-		retriedBuried:       retriedLetters.WithLabelValues("dead_lettered"),
+		retriedDeadLettered: retriedLetters.WithLabelValues("dead_lettered"),
 		lettersPublished:    letters.WithLabelValues("published"),
 		lettersRetried:      letters.WithLabelValues("retried"),
 		lettersRejected:     letters.WithLabelValues("rejected"),
 	}, nil
 }
 
-// State is how the sink is, with a Queue. It is zero until that is known; with a journal it is in there.
+// State is how the sink is, and zero until that is known.
 func (d *Dispatcher) State() journal.SinkState {
-	if d.feed == nil {
-		return journal.SinkState{}
-	}
-	if s := d.feed.state.Load(); s != nil {
+	if s := d.state.Load(); s != nil {
 		return *s
 	}
 	return journal.SinkState{}
 }
 
 // Backlog counts the webhooks that have not wholly reached the sink.
-func (d *Dispatcher) Backlog() int64 { return d.supply.backlog() }
+func (d *Dispatcher) Backlog() int64 { return d.origin.backlog() }
 
 func (d *Dispatcher) oldestAge() time.Duration {
 	nanos := d.oldest.Load()

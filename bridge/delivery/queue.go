@@ -86,12 +86,12 @@ type Queue struct {
 	o QueueOptions
 
 	mu     sync.Mutex
-	feeds  []*feed
+	sinks  []*queueOrigin
 	open   map[identity]*entry // not answered
 	recent recentWebhooks
 	bodies map[string]int // that are open or recent, by webhook id
 	seq    int64
-	held   int   // entries that a feed works on
+	held   int   // entries that a sink works on
 	bytes  int64 // of their bodies
 	closed bool
 }
@@ -137,10 +137,24 @@ func (q *Queue) Size() (webhooks int, bytes int64) {
 	return q.held, q.bytes
 }
 
-func (q *Queue) add(f *feed) {
+// addSink makes a Dispatcher's sink one of the Queue's, and registers its metrics.
+func (q *Queue) addSink(d *Dispatcher) (*queueOrigin, error) {
+	f := &queueOrigin{
+		d: d, queue: q, required: !d.o.Optional, came: make(chan struct{}, 1), withdrawn: make(chan struct{}, 1),
+	}
+	if !f.required {
+		f.missed = prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fnbridge_sink_missed_events_total", ConstLabels: prometheus.Labels{"sink": d.name},
+			Help: "Events that a sink which is not required did not store in time, or not at all (FNBRIDGE_ACK=sinks).",
+		})
+		if err := d.o.Registerer.Register(f.missed); err != nil {
+			return nil, err
+		}
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.feeds = append(q.feeds, f)
+	q.sinks = append(q.sinks, f)
+	return f, nil
 }
 
 // identity tells a webhook from another. Its sender may give an id twice.
@@ -168,7 +182,7 @@ type entry struct {
 	optional int // others that have not
 	held     int // sinks that have not let go of it
 	waiters  int // calls of Submit
-	probes   []*feed
+	probes   []*queueOrigin
 
 	rejection *RejectedError
 	grace     *time.Timer
@@ -177,7 +191,7 @@ type entry struct {
 	err       error         // the answer
 }
 
-// Submit publishes w and returns when every required sink has stored, or buried, every event of it. It is a Duplicate if this
+// Submit publishes w and returns when every required sink has stored, or deadLettered, every event of it. It is a Duplicate if this
 // Queue has published a webhook of its id and body before, or another Submit of both was under way: the two share what comes
 // of it. One whose id is known with another body is published like any other.
 //
@@ -234,23 +248,23 @@ func (q *Queue) enter(w bridge.Webhook, of identity) (e *entry, joined bool, err
 	}
 	e = &entry{webhook: w, identity: of, reusedID: q.bodies[w.ID] > 0, waiters: 1, done: make(chan struct{})}
 	e.parse = sync.OnceValues(func() (tensorlake.Payload, error) { return tensorlake.Parse(w.Body) })
-	for _, f := range q.feeds {
-		if f.required && !f.gate.admits() && (f.o.Routes.IsZero() || e.wanted(f) > 0) {
-			return nil, false, &DownError{Sink: f.name, Err: f.gate.cause}
+	for _, f := range q.sinks {
+		if f.required && !f.breaker.admits() && (f.d.o.Routes.IsZero() || e.wanted(f) > 0) {
+			return nil, false, &DownError{Sink: f.d.name, Err: f.breaker.cause}
 		}
 	}
 	q.seq++
 	e.seq = q.seq
-	for _, f := range q.feeds {
-		if !f.gate.admits() {
+	for _, f := range q.sinks {
+		if !f.breaker.admits() {
 			f.miss(e.wanted(f))
 			continue
 		}
-		if f.gate.down {
-			f.gate.probing = true
+		if f.breaker.open {
+			f.breaker.probing = true
 			e.probes = append(e.probes, f)
 		}
-		p := &part{entry: e, feed: f}
+		p := &part{entry: e, origin: f}
 		e.parts = append(e.parts, p)
 		e.held++
 		if f.required {
@@ -273,13 +287,13 @@ func (q *Queue) enter(w bridge.Webhook, of identity) (e *entry, joined bool, err
 }
 
 // wanted is how many events of the webhook a sink wants.
-func (e *entry) wanted(f *feed) (n int) {
+func (e *entry) wanted(f *queueOrigin) (n int) {
 	payload, err := e.parse()
 	if err != nil {
 		return 1
 	}
-	for event := range payload.Events(e.webhook, f.o.Events) {
-		if f.o.Routes.Match(&event) {
+	for event := range payload.Events(e.webhook, f.d.o.Events) {
+		if f.d.o.Routes.Match(&event) {
 			n++
 		}
 	}
@@ -294,11 +308,11 @@ func (e *entry) overdue() error {
 	var names []string
 	var cause error
 	for _, p := range e.parts {
-		if !p.feed.required || p.finished {
+		if !p.origin.required || p.finished {
 			continue
 		}
-		names = append(names, p.feed.name)
-		if s := p.feed.state.Load(); cause == nil && s != nil && s.State != stateUp && s.LastError != "" {
+		names = append(names, p.origin.d.name)
+		if s := p.origin.d.State(); cause == nil && s.State != stateUp && s.LastError != "" {
 			cause = errors.New(s.LastError)
 		}
 	}
@@ -342,7 +356,7 @@ func (q *Queue) answer(e *entry, err error) {
 		q.forget(oldest)
 	}
 	for _, f := range e.probes {
-		f.gate.probing = false
+		f.breaker.probing = false
 	}
 	for _, p := range e.parts {
 		if !p.finished {
@@ -363,12 +377,12 @@ func (q *Queue) forget(of identity) {
 func (q *Queue) Ready() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, f := range q.feeds {
+	for _, f := range q.sinks {
 		if !f.required {
 			continue
 		}
-		if err := f.gate.ready(time.Now()); err != nil {
-			return fmt.Errorf("sink %s %w", f.name, err)
+		if err := f.breaker.ready(time.Now()); err != nil {
+			return fmt.Errorf("sink %s %w", f.d.name, err)
 		}
 	}
 	return nil

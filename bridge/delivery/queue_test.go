@@ -26,20 +26,20 @@ type namedSink struct {
 
 func (s namedSink) Name() string { return s.name }
 
-// buryingSink also has a dead-letter address.
-type buryingSink struct {
+// deadLetterSink also has a dead-letter address.
+type deadLetterSink struct {
 	namedSink
-	buried  *[]bridge.DeadLetter
-	failure *error
+	deadLettered *[]bridge.DeadLetter
+	failure      *error
 }
 
-func (buryingSink) DeadLetterAddress() string { return "dead" }
+func (deadLetterSink) DeadLetterAddress() string { return "dead" }
 
-func (s buryingSink) PublishDeadLetters(_ context.Context, letters []bridge.DeadLetter) []error {
+func (s deadLetterSink) PublishDeadLetters(_ context.Context, letters []bridge.DeadLetter) []error {
 	errs := make([]error, len(letters))
 	for i := range errs {
 		if errs[i] = *s.failure; errs[i] == nil {
-			*s.buried = append(*s.buried, letters[i])
+			*s.deadLettered = append(*s.deadLettered, letters[i])
 		}
 	}
 	return errs
@@ -267,15 +267,15 @@ func TestARejectedEventIsToldToTheSenderAndTheRestIsStored(t *testing.T) {
 func TestADeadLetterAtTheSinksAddressCountsAsHandled(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var failure error
-		sink := buryingSink{namedSink{newScriptedSink(), "one"}, new([]bridge.DeadLetter), &failure}
+		sink := deadLetterSink{namedSink{newScriptedSink(), "one"}, new([]bridge.DeadLetter), &failure}
 		sink.set(func() { sink.fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large")) } })
 		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		_, err := f.submit("msg_1", "k1", "a")
 		require.NoError(t, err)
-		require.Len(t, *sink.buried, 1)
-		require.Equal(t, "too large", (*sink.buried)[0].Reason)
-		require.Equal(t, 1, (*sink.buried)[0].Attempts)
+		require.Len(t, *sink.deadLettered, 1)
+		require.Equal(t, "too large", (*sink.deadLettered)[0].Reason)
+		require.Equal(t, 1, (*sink.deadLettered)[0].Attempts)
 
 		failure = errDown()
 		start := time.Now()
@@ -294,7 +294,7 @@ func TestADeadLetterAtTheSinksAddressCountsAsHandled(t *testing.T) {
 		var rejected *RejectedError
 		require.ErrorAs(t, err, &rejected)
 		require.Contains(t, err.Error(), "not even that")
-		require.Len(t, *sink.buried, 1)
+		require.Len(t, *sink.deadLettered, 1)
 		f.empty()
 	})
 }
@@ -385,7 +385,7 @@ func TestRecoveryIsFoundWithoutAnyWebhook(t *testing.T) {
 		<-time.After(4 * time.Second)
 		require.Error(t, f.queue.Ready())
 		failAll(sink, nil)
-		<-time.After(2 * leastHold)
+		<-time.After(2 * leastCoolDown)
 		require.NoError(t, f.queue.Ready())
 		_, err := f.submit("msg_1", "k1", "a")
 		require.NoError(t, err)

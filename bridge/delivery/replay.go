@@ -93,18 +93,18 @@ func CountReplay(ctx context.Context, j Selector, cursor int64, req ReplayReques
 
 // replay is a replay under way. The loop owns it; the counters are also read by who asked for it.
 type replay struct {
-	ctx     context.Context //nolint:containedctx // lives as long as the replay: its end calls the replay off
-	request ReplayRequest
-	number  int64 // tells it from other replays: when it began
-	filter  journal.WebhookFilter
-	counted bool
-	all     bool // everything in the range has been read
-	err     error
-	over    bool // called off: nothing more is taken, and what fails is let go
-	reading bool
-	sources []*source
-	share   share
-	done    chan struct{} // closed when err and the counters are final
+	ctx          context.Context //nolint:containedctx // lives as long as the replay: its end calls the replay off
+	request      ReplayRequest
+	number       int64 // tells it from other replays: when it began
+	filter       journal.WebhookFilter
+	counted      bool
+	all          bool // everything in the range has been read
+	err          error
+	over         bool // called off: nothing more is taken, and what fails is let go
+	reading      bool
+	openWebhooks []*source
+	share        share
+	done         chan struct{} // closed when err and the counters are final
 
 	webhooks, read, events, acknowledged, deadLettered atomic.Int64
 }
@@ -133,7 +133,7 @@ type replayRead struct {
 // end, from its own goroutine; progress may be nil. One replay runs at a time; a second one gets ErrReplayRunning.
 // Before Run has begun, Replay waits for it.
 func (d *Dispatcher) Replay(ctx context.Context, req ReplayRequest, progress func(ReplayProgress)) (ReplayProgress, error) {
-	if d.feed != nil {
+	if d.o.Journal == nil {
 		return ReplayProgress{}, errNoJournal
 	}
 	if err := req.check(); err != nil {
@@ -191,7 +191,7 @@ func (l *loop) calledOff() <-chan struct{} {
 // startReplayRead reads the next page of a replay when the one before has been taken.
 func (l *loop) startReplayRead(ctx context.Context) {
 	r := l.replay
-	if r == nil || r.over || r.all || r.reading || len(r.sources) > 0 || !l.liveIdle() {
+	if r == nil || r.over || r.all || r.reading || len(r.openWebhooks) > 0 || !l.liveIdle() {
 		return
 	}
 	r.reading = true
@@ -232,7 +232,7 @@ func (l *loop) tookReplay(p replayRead) {
 		r.all = len(p.page) == 0
 		for _, entry := range p.page {
 			r.filter.After = entry.entry.Seq
-			r.sources = append(r.sources, l.sourceOf(&entry))
+			r.openWebhooks = append(r.openWebhooks, l.sourceOf(&entry))
 		}
 	}
 	l.endReplay()
@@ -241,7 +241,7 @@ func (l *loop) tookReplay(p replayRead) {
 // liveIdle tells whether live events have no room in the lanes, or are all there but for what the next read brings.
 func (l *loop) liveIdle() bool {
 	return !l.window.room(&l.o) || l.window.span() >= int64(l.o.WindowWebhooks) ||
-		(l.sources.len() == 0 && l.o.Journal.Head()-l.window.read < readWebhooks)
+		(l.openWebhooks.len() == 0 && l.o.Journal.Head()-l.window.read < readWebhooks)
 }
 
 // fillReplay takes a portion of a replay's events into the lanes, and tells whether there is more to take at once.
@@ -251,16 +251,16 @@ func (l *loop) fillReplay() (more bool) {
 		return false
 	}
 	for range replayPortion {
-		if len(r.sources) == 0 || !r.share.room(&l.o) || !l.liveIdle() {
+		if len(r.openWebhooks) == 0 || !r.share.room(&l.o) || !l.liveIdle() {
 			l.endReplay()
 			return false
 		}
-		s := r.sources[0]
+		s := r.openWebhooks[0]
 		e := s.next()
 		if e == nil {
 			s.stop()
-			r.sources[0] = nil
-			r.sources = r.sources[1:]
+			r.openWebhooks[0] = nil
+			r.openWebhooks = r.openWebhooks[1:]
 			r.read.Add(1)
 			continue
 		}
@@ -277,9 +277,9 @@ func (l *loop) fillReplay() (more bool) {
 }
 
 // finishReplayed notes what became of an event of a replay.
-func (l *loop) finishReplayed(it *item, buried bool) {
+func (l *loop) finishReplayed(it *item, deadLettered bool) {
 	it.replay.share.leave(it)
-	if buried {
+	if deadLettered {
 		it.replay.deadLettered.Add(1)
 		return
 	}
@@ -294,10 +294,10 @@ func (l *loop) callOffReplay(err error) {
 		return
 	}
 	r.over, r.err = true, err
-	for _, s := range r.sources {
+	for _, s := range r.openWebhooks {
 		s.stop()
 	}
-	r.sources = nil
+	r.openWebhooks = nil
 	for _, p := range l.partitions {
 		for _, it := range p.remove(classReplayed, func(*item) bool { return true }) {
 			l.letGo(it)
@@ -318,7 +318,7 @@ func (l *loop) letGo(it *item) {
 // endReplay ends a replay of which nothing is left.
 func (l *loop) endReplay() {
 	r := l.replay
-	if r == nil || r.reading || r.share.events > 0 || len(r.sources) > 0 || (!r.all && !r.over) {
+	if r == nil || r.reading || r.share.events > 0 || len(r.openWebhooks) > 0 || (!r.all && !r.over) {
 		return
 	}
 	l.replay = nil

@@ -12,7 +12,7 @@ type webhook struct {
 	id         string
 	open       int  // events taken from it and not finished
 	exhausted  bool // all its events have been taken
-	told       bool // the supply knows that it is done
+	told       bool // the origin knows that it is done
 
 	part *part // that the sink has in it, if it is from a Queue
 	lost int   // events that were let go because nobody waits for it
@@ -59,17 +59,20 @@ func (w *window) finish(it *item) {
 	w.bytes -= it.size()
 }
 
-// advance moves the cursor past the finished webhooks at the front.
+// advance moves the cursor past the finished webhooks at the front. Numbers have no gaps, so it ends before the first one
+// that is not finished.
 func (w *window) advance() {
 	for len(w.webhooks) > 0 && w.webhooks[0].done() {
-		w.cursor = w.webhooks[0].seq
 		w.webhooks[0] = nil
 		w.webhooks = w.webhooks[1:]
 	}
+	w.cursor = w.read
+	if len(w.webhooks) > 0 {
+		w.cursor = w.webhooks[0].seq - 1
+	}
 }
 
-// compact forgets finished webhooks that are not at the front either, when they are the most of those remembered: nothing
-// depends on their order if there is no cursor to store.
+// compact forgets finished webhooks that are not at the front either, when they are the most of those remembered.
 func (w *window) compact() {
 	if len(w.webhooks) < 2*w.unfinished+64 {
 		return

@@ -84,22 +84,22 @@ func (s *source) peek() *bridge.Event {
 	return s.ahead
 }
 
-// sources are the webhooks that have been read and have events left to take, oldest first. Those of many events take
+// openWebhooks are the webhooks that have been read and have events left to take, oldest first. Those of many events take
 // turns: one with very many does not hold up the others, and a sink that stores the events of a key one after the other
 // has many keys at once. Webhooks of one key do not: each begins when the one before has ended.
-type sources struct {
+type openWebhooks struct {
 	list   []*source
 	turn   int // the index of the one whose turn it is
 	taken  int // how many events it was asked for in it
 	served int // turns in this round
 }
 
-func (s *sources) add(source *source) { s.list = append(s.list, source) }
+func (s *openWebhooks) add(source *source) { s.list = append(s.list, source) }
 
-func (s *sources) len() int { return len(s.list) }
+func (s *openWebhooks) len() int { return len(s.list) }
 
 // next returns the source to take one event from, and nil when there is none. One that has ended is to be removed.
-func (s *sources) next() *source {
+func (s *openWebhooks) next() *source {
 	if len(s.list) == 0 {
 		return nil
 	}
@@ -114,16 +114,16 @@ func (s *sources) next() *source {
 }
 
 // remove takes out the source that next returned last.
-func (s *sources) remove() {
+func (s *openWebhooks) remove() {
 	copy(s.list[1:s.turn+1], s.list[:s.turn])
 	s.list[0] = nil
 	s.list = s.list[1:]
 	s.pass(0)
 }
 
-// pass gives the turn to the source that is so many places on. A round has an end even if sources are removed all the
+// pass gives the turn to the source that is so many places on. A round has an end even if openWebhooks are removed all the
 // while, so that those at the front have their turn again.
-func (s *sources) pass(places int) {
+func (s *openWebhooks) pass(places int) {
 	s.taken = 0
 	s.turn += places
 	if s.served++; s.served >= openSources || s.turn >= min(len(s.list), openSources) {
@@ -132,7 +132,7 @@ func (s *sources) pass(places int) {
 }
 
 // waits tells whether a source before the i-th has events of the same key, and that one has not begun.
-func (s *sources) waits(i int) bool {
+func (s *openWebhooks) waits(i int) bool {
 	if s.list[i].taken > 0 {
 		return false
 	}

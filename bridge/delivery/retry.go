@@ -77,7 +77,7 @@ type removal struct {
 // be more.
 func (l *loop) startLetterRead(ctx context.Context) {
 	s := &l.letters
-	if s.reading || len(s.page) > 0 {
+	if s.reading || len(s.page) > 0 || l.o.Journal == nil {
 		return
 	}
 	s.reading, s.scans = true, true
@@ -183,11 +183,11 @@ func retriedItem(d *journal.DeadLetter) *item {
 }
 
 // finishLetter notes what became of a retried dead letter: it reached its sink, or it is a dead letter again.
-func (l *loop) finishLetter(it *item, buried bool) {
+func (l *loop) finishLetter(it *item, deadLettered bool) {
 	s := &l.letters
 	s.leave(it)
-	if buried {
-		l.metrics.retriedBuried.Inc()
+	if deadLettered {
+		l.metrics.retriedDeadLettered.Inc()
 		s.end(it.letter)
 		return
 	}

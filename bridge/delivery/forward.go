@@ -32,10 +32,11 @@ type forwarder struct {
 	refused map[int64]time.Time
 }
 
-// forward publishes dead letters until ctx ends. It does nothing for a sink without an address for them.
+// forward publishes dead letters until ctx ends. It does nothing for a sink without an address for them, or without a
+// journal that has some.
 func (d *Dispatcher) forward(ctx, publish context.Context) {
 	sink, ok := d.o.Sink.(bridge.DeadLetterPublisher)
-	if !ok || sink.DeadLetterAddress() == "" {
+	if !ok || sink.DeadLetterAddress() == "" || d.o.Journal == nil {
 		return
 	}
 	f := &forwarder{Dispatcher: d, sink: sink, publish: publish, refused: make(map[int64]time.Time)}
