@@ -37,6 +37,8 @@ type Event struct {
 	WebhookID string
 	// Origin tells the event from every other one that a webhook has become, for brokers that drop repeats.
 	Origin Origin
+	// Concludes says that the event sums up those of its webhook, and so comes after them.
+	Concludes bool
 	// Data is the event's payload, always JSON (application/json).
 	Data []byte
 

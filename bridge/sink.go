@@ -12,9 +12,10 @@ type Sink interface {
 	// acknowledged it, else an error that says what to do (Retry, Reject, Blocked).
 	// An event may have been stored although its result is an error.
 	//
-	// Order: when an event ends in Retry or Blocked, later events of the same call with the same
-	// PartitionKey are not stored ahead of it: they end in Retry or Blocked too. A rejected event
-	// holds back no other.
+	// Order: what one webhook has for a PartitionKey is a share (see SameShare). Its events may go without
+	// waiting for one another's acknowledgement, in their order. When one of them ends in Retry or Blocked,
+	// later shares of the key in the same call are not stored ahead of it: they end in Retry or Blocked too.
+	// A rejected event holds back no other.
 	//
 	// Publish returns soon after ctx ends, and within a bound of its own when ctx has none. The
 	// events, and the bytes they hold, may be read after it has returned.
@@ -23,6 +24,12 @@ type Sink interface {
 	Check(ctx context.Context) error
 	// Close ends every connection and goroutine of the sink. What was acknowledged stays stored.
 	Close(ctx context.Context) error
+}
+
+// SameShare tells whether b, which comes right behind a among the events of their PartitionKey, is of the same share: of the
+// same webhook, whose events are reported at once and mean no order. An event that concludes the others begins a share.
+func SameShare(a, b *Event) bool {
+	return a.Origin.Webhook == b.Origin.Webhook && a.Origin.Replay == b.Origin.Replay && a.Origin.Webhook != (Digest{}) && !b.Concludes
 }
 
 // Partitioned is a Sink whose broker stores events in partitions that can fail one by one. Delivery

@@ -151,7 +151,7 @@ func TestDescribeFindsWhatAMessageDoesNotCarry(t *testing.T) {
 						}
 						require.Equal(t, want.Route, got.Route)
 						want.ID, want.Origin, want.Source, want.Subject, want.Time, want.PartitionKey = "", bridge.Origin{}, "", "", time.Time{}, ""
-						want.Sequence, want.SourceID, want.WebhookID, want.Type = "", "", "", eventType
+						want.Sequence, want.SourceID, want.WebhookID, want.Type, want.Concludes = "", "", "", eventType, false
 						require.Equal(t, want, got)
 						want = func() bridge.Event {
 							for e := range p.Events(goldenWebhook(body), c.options) {

@@ -220,7 +220,7 @@ func (s *summary) event() bridge.Event {
 	e.ID = eventID(digest("invocation finished", string(i.sum[:]), string(s.sums.Sum(nil))))
 	e.Type = invocationType
 	e.Subject = i.subject
-	e.Origin.Index = i.workflow.total
+	e.Origin.Index, e.Concludes = i.workflow.total, true
 	e.Status = s.status()
 	e.Outcome = outcomeOf(e.Status)
 	e.Route = routeOfType(e.Type)

@@ -59,9 +59,9 @@ type call struct {
 	session *session
 	from    string // the stream whose acknowledgements count; empty: any
 	publication
-	// next is, for each event, the next one of its key, or -1.
-	next []int
-	// ready are the events that may be sent, since nothing of their key is before them.
+	// shares has the share of each event. What one webhook has for a key goes together, one webhook after the other.
+	shares []*share
+	// ready are the events that may be sent, since the shares of their key before theirs are done with.
 	ready    []int
 	flying   int
 	landings chan landing
@@ -164,24 +164,41 @@ func newCall(s *Sink, session *session, from string, p publication) *call {
 	events := p.events
 	c := &call{
 		sink: s, session: session, from: from, publication: p,
-		next: make([]int, len(events)),
+		shares: make([]*share, len(events)),
 		// With room for every flight that the sink can have, nobody waits to report a landing.
 		landings: make(chan landing, min(len(events), maxInFlight)),
 		messages: make([]*natsgo.Msg, len(events)),
 		results:  make([]error, len(events)),
 		finished: make([]bool, len(events)),
 	}
-	last := make(map[string]int, len(events))
+	last := make(map[string]*share, len(events))
 	for i := range events {
-		c.next[i] = -1
-		if before, ok := last[events[i].PartitionKey]; ok {
-			c.next[before] = i
-		} else {
+		before := last[events[i].PartitionKey]
+		if before == nil || !bridge.SameShare(&events[before.events[len(before.events)-1]], &events[i]) {
+			next := &share{}
+			if before != nil {
+				before.next = next
+			}
+			next.first = before == nil
+			last[events[i].PartitionKey], before = next, next
+		}
+		before.events = append(before.events, i)
+		before.open++
+		c.shares[i] = before
+		if before.first {
 			c.ready = append(c.ready, i)
 		}
-		last[events[i].PartitionKey] = i
 	}
 	return c
+}
+
+// share is what one webhook has for a key.
+type share struct {
+	events []int
+	open   int    // events without a result
+	first  bool   // nothing of its key is before it
+	next   *share // of the key, or nil
+	failed error  // of the first event of it that is to be tried again
 }
 
 // run sends until every event has a result. When ctx ends it leaves the rest to answers.
@@ -411,23 +428,28 @@ func (c *call) acknowledged(subject string, ack *natsjs.PubAck) error {
 	return nil
 }
 
-// settle gives event i its result. After an acknowledgement or a reject the next event of its key may be sent; after
-// any other failure the rest of its key ends with it, so that nothing overtakes.
+// settle gives event i its result. When all of its share have theirs, the next share of the key may be sent; unless one is
+// to be tried again: then the rest of the key ends with it, so that nothing overtakes.
 func (c *call) settle(i int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.results[i], c.finished[i] = err, true
-	next := c.next[i]
-	if next < 0 {
+	s := c.shares[i]
+	if err != nil && bridge.KindOf(err) != bridge.FailureReject && s.failed == nil {
+		s.failed = err
+	}
+	if s.open--; s.open > 0 || s.next == nil {
 		return
 	}
-	if err == nil || bridge.KindOf(err) == bridge.FailureReject {
-		c.ready = append(c.ready, next)
+	if s.failed == nil {
+		c.ready = append(c.ready, s.next.events...)
 		return
 	}
-	behind := fmt.Errorf("not sent, since an earlier event of its partition key failed: %w", err)
-	for ; next >= 0; next = c.next[next] {
-		c.results[next], c.finished[next] = behind, true
+	behind := fmt.Errorf("not sent, since an earlier event of its partition key failed: %w", s.failed)
+	for s = s.next; s != nil; s = s.next {
+		for _, i := range s.events {
+			c.results[i], c.finished[i] = behind, true
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func Event(name string, i int, key string) bridge.Event {
 		Sequence:     fmt.Sprintf("%020d.%010d", i, 0),
 		SourceID:     "src_" + name,
 		WebhookID:    "msg_" + name,
-		Origin:       bridge.Origin{Webhook: bridge.WebhookDigest("msg_"+name, nil), Index: i},
+		Origin:       bridge.Origin{Webhook: bridge.WebhookDigest("msg_"+name, []byte(function))},
 		Data:         fmt.Appendf(nil, `{"workflow_name":%s,"invocation_id":%s,"function":%s,"big":12345678901234567890.10}`, quoted(name), quoted(key), quoted(function)),
 		Route:        []string{"workflow", name, function, "success"},
 		Application:  name,
@@ -88,7 +88,7 @@ func HostileEvents() []bridge.Event {
 		e.Application, e.Function, e.Status, e.Request, e.Project = name, name, name, name, name
 		e.Route = []string{"workflow", name, name, name}
 		e.WebhookID = name
-		e.Origin = bridge.Origin{Webhook: bridge.WebhookDigest("hostile", nil), Index: len(events)}
+		e.Origin = bridge.Origin{Webhook: bridge.WebhookDigest("hostile", []byte(e.ID)), Index: len(events)}
 		// Whoever makes events percent-encodes these two. Headers have a limit of 64 kB together, on some brokers.
 		e.Subject = "subject/" + url.PathEscape(name[:min(len(name), 1000)])
 		e.Source = "/source/" + url.PathEscape(name[:min(len(name), 1000)])

@@ -35,8 +35,6 @@ const maxViolations = 50
 type ledger struct {
 	seed  maphash.Seed
 	sinks []string
-	// dropsRepeats says of each sink that its broker drops an event with an id that it has, whatever its webhook.
-	dropsRepeats []bool
 
 	mu       sync.Mutex
 	webhooks map[string]*sentWebhook
@@ -74,7 +72,7 @@ type sentWebhook struct {
 type expectedEvent struct {
 	dataHash   uint64
 	sequence   *sequence
-	position   int     // among the facts of its key
+	share      int     // of its key
 	seen       sinkSet // where it has arrived
 	counted    bool    // as expected, once a webhook with it has been accepted
 	deliveries []*eventDelivery
@@ -89,27 +87,23 @@ type eventDelivery struct {
 	seen      sinkSet
 }
 
-// sequence is a partition key: how many facts it has, and which comes first at each sink next.
+// sequence is a partition key: the shares that webhooks have in it, one after the other, and how far each sink has come. The
+// facts of one share have no order.
 type sequence struct {
-	facts int
-	next  []int
+	newest string // the webhook of the last share
+	facts  []int  // of each share
+	at     []place
 }
 
-// ledgerSink names a sink of a ledger.
-type ledgerSink struct {
-	name         string
-	dropsRepeats bool
-}
+// place is the share whose facts a sink gets for the first time, and how many of them it has.
+type place struct{ share, facts int }
 
-func newLedger(sinks ...ledgerSink) *ledger {
+func newLedger(sinks ...string) *ledger {
 	l := &ledger{
 		seed: maphash.MakeSeed(), webhooks: make(map[string]*sentWebhook), events: make(map[uint64]*expectedEvent),
 		keys: make(map[uint64]*sequence), missing: make(map[int][]int),
 	}
-	for _, s := range sinks {
-		l.sinks = append(l.sinks, s.name)
-		l.dropsRepeats = append(l.dropsRepeats, s.dropsRepeats)
-	}
+	l.sinks = sinks
 	l.counts.received, l.counts.distinct = make([]int, len(sinks)), make([]int, len(sinks))
 	return l
 }
@@ -151,13 +145,15 @@ func (l *ledger) event(e bridge.Event) *expectedEvent {
 	key := maphash.String(l.seed, e.PartitionKey)
 	s := l.keys[key]
 	if s == nil {
-		s = &sequence{next: make([]int, len(l.sinks))}
+		s = &sequence{at: make([]place, len(l.sinks))}
 		l.keys[key] = s
 	}
-	event := &expectedEvent{
-		dataHash: maphash.Bytes(l.seed, e.Data), sequence: s, position: s.facts,
+	if s.newest != e.WebhookID {
+		s.newest, s.facts = e.WebhookID, append(s.facts, 0)
 	}
-	s.facts++
+	last := len(s.facts) - 1
+	event := &expectedEvent{dataHash: maphash.Bytes(l.seed, e.Data), sequence: s, share: last}
+	s.facts[last]++
 	l.events[id] = event
 	return event
 }
@@ -178,16 +174,11 @@ func (l *ledger) accept(id string) {
 			l.counts.expected++
 		}
 		for sink := range l.sinks {
-			if !l.arrived(d, sink) {
+			if !d.seen.has(sink) {
 				l.miss(w.generation, sink, 1)
 			}
 		}
 	}
-}
-
-// arrived tells whether what the sink owes of d is there.
-func (l *ledger) arrived(d *eventDelivery, sink int) bool {
-	return d.seen.has(sink) || l.dropsRepeats[sink] && d.event.seen.has(sink)
 }
 
 func (l *ledger) miss(generation, sink, n int) {
@@ -230,7 +221,7 @@ func (l *ledger) received(sinkName string, r record) {
 	}
 	d := event.deliveries[at]
 	if !d.seen.has(sink) {
-		if d.webhook.accepted && !l.arrived(d, sink) {
+		if d.webhook.accepted {
 			l.miss(d.webhook.generation, sink, -1)
 		}
 		d.seen.add(sink)
@@ -239,20 +230,18 @@ func (l *ledger) received(sinkName string, r record) {
 
 // first notes the first appearance of a fact at a sink.
 func (l *ledger) first(event *expectedEvent, sink int, r record) {
-	if l.dropsRepeats[sink] {
-		for _, d := range event.deliveries {
-			if d.webhook.accepted && !d.seen.has(sink) {
-				l.miss(d.webhook.generation, sink, -1)
-			}
-		}
-	}
 	event.seen.add(sink)
 	l.counts.distinct[sink]++
-	if expected := event.sequence.next[sink]; event.position != expected {
-		l.violate("%s: wrong order in key %.100q: event %s of webhook %s, number %d of its key, first appears when number %d was to come (%s)",
-			l.sinks[sink], r.key, r.id, r.webhookID, event.position+1, expected+1, r.address)
+	at := &event.sequence.at[sink]
+	if at.facts == event.sequence.facts[at.share] && event.share > at.share {
+		*at = place{share: at.share + 1}
 	}
-	event.sequence.next[sink] = max(event.sequence.next[sink], event.position+1)
+	if event.share != at.share {
+		l.violate("%s: wrong order in key %.100q: event %s of webhook %s, the key's number %d, first appears when one of number %d was to come (%s)",
+			l.sinks[sink], r.key, r.id, r.webhookID, event.share+1, at.share+1, r.address)
+		*at = place{share: max(at.share, event.share)}
+	}
+	at.facts++
 }
 
 // violate notes that something happened that must not. The lock is held.
@@ -346,7 +335,7 @@ func (l *ledger) lost() (examples []string, total int) {
 		}
 		for i, d := range w.deliveries {
 			for sink, name := range l.sinks {
-				if l.arrived(d, sink) {
+				if d.seen.has(sink) {
 					continue
 				}
 				total++
@@ -386,10 +375,10 @@ func recordsOf(t *testing.T, id, body string) []record {
 	return records
 }
 
-// sentLedger has two webhooks of one key, both accepted, and two sinks of which the first drops repeats.
+// sentLedger has two webhooks of one key, both accepted, and two sinks.
 func sentLedger(t *testing.T) *ledger {
 	t.Helper()
-	l := newLedger(ledgerSink{"drops", true}, ledgerSink{"keeps", false})
+	l := newLedger("first", "second")
 	for _, webhook := range [][2]string{{"msg_1", firstBody}, {"msg_2", secondBody}} {
 		require.NoError(t, l.sending(webhook[0], []byte(webhook[1])))
 		l.accept(webhook[0])
@@ -430,15 +419,15 @@ func TestLedgerIsContentWhenEverythingArrives(t *testing.T) {
 func TestLedgerFindsALoss(t *testing.T) {
 	l := sentLedger(t)
 	deliver(l, recordsOf(t, "msg_1", firstBody)...)
-	l.received("drops", recordsOf(t, "msg_2", secondBody)[0])
+	l.received("first", recordsOf(t, "msg_2", secondBody)[0])
 	examples, total := l.lost()
 	require.Equal(t, 1, total)
-	require.Equal(t, []string{"keeps: event 1 of 1 of webhook msg_2 is lost"}, examples)
+	require.Equal(t, []string{"second: event 1 of 1 of webhook msg_2 is lost"}, examples)
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("enough"))
-	require.NoError(t, l.awaitDelivered(ctx, "drops"))
-	require.ErrorContains(t, l.awaitDelivered(ctx), "keeps lacks 1 events")
+	require.NoError(t, l.awaitDelivered(ctx, "first"))
+	require.ErrorContains(t, l.awaitDelivered(ctx), "second lacks 1 events")
 }
 
 func TestLedgerWaitsAsLongAsSomethingArrives(t *testing.T) {
@@ -453,7 +442,7 @@ func TestLedgerWaitsAsLongAsSomethingArrives(t *testing.T) {
 			}
 		})
 		err := l.awaitDelivered(t.Context())
-		require.ErrorContains(t, err, "keeps lacks 1 events")
+		require.ErrorContains(t, err, "second lacks 1 events")
 		require.ErrorContains(t, err, "nothing has arrived for 1m30s")
 		arriving.Wait()
 	})
@@ -466,12 +455,9 @@ func TestLedgerFindsALossWhereAnotherWebhookToldTheSame(t *testing.T) {
 	deliver(l, recordsOf(t, "msg_1", firstBody)...)
 	deliver(l, recordsOf(t, "msg_2", secondBody)...)
 	examples, total := l.lost()
-	require.Equal(t, 2, total, "the broker that keeps repeats has to have them: %v", examples)
-	require.Contains(t, examples[0], "keeps: event")
+	require.Equal(t, 4, total, "each webhook's events have to be there: %v", examples)
 
-	for _, r := range recordsOf(t, "msg_again", firstBody) {
-		l.received("keeps", r)
-	}
+	deliver(l, recordsOf(t, "msg_again", firstBody)...)
 	require.NoError(t, l.awaitDelivered(t.Context()))
 	_, total = l.takeViolations()
 	require.Zero(t, total, "a repeat is no disorder")
@@ -479,7 +465,7 @@ func TestLedgerFindsALossWhereAnotherWebhookToldTheSame(t *testing.T) {
 
 func TestLedgerKnowsThatSomeKeysAreTheWebhooks(t *testing.T) {
 	const unrecognized = `{"something":"else"}`
-	l := newLedger(ledgerSink{"keeps", false})
+	l := newLedger("second")
 	for _, id := range []string{"msg_1", "msg_2"} {
 		require.NoError(t, l.sending(id, []byte(unrecognized)))
 		l.accept(id)
@@ -497,7 +483,7 @@ func TestLedgerOwesNothingOfAWebhookWithoutAnAnswer(t *testing.T) {
 	unanswered := strings.ReplaceAll(firstBody, `"i"`, `"other"`)
 	require.NoError(t, l.sending("msg_3", []byte(unanswered)))
 	require.NoError(t, l.awaitDelivered(t.Context()))
-	l.received("drops", recordsOf(t, "msg_3", unanswered)[0])
+	l.received("first", recordsOf(t, "msg_3", unanswered)[0])
 	_, total := l.takeViolations()
 	require.Zero(t, total, "it may have been stored all the same")
 	l.accept("msg_3")
@@ -512,14 +498,14 @@ func TestLedgerFindsDisorder(t *testing.T) {
 	first := recordsOf(t, "msg_1", firstBody)
 	deliver(l, first[0])
 	deliver(l, recordsOf(t, "msg_2", secondBody)...)
-	requireViolation(t, l, `drops: wrong order in key "i"`)
+	requireViolation(t, l, `first: wrong order in key "i"`)
 }
 
 func TestLedgerFindsAnEventThatNobodySent(t *testing.T) {
 	l := sentLedger(t)
-	l.received("keeps", recordsOf(t, "msg_9", strings.ReplaceAll(firstBody, `"i"`, `"nobody's"`))[0])
-	requireViolation(t, l, "keeps: an event that nobody sent")
-	l.received("keeps", recordsOf(t, "msg_2", firstBody)[0])
+	l.received("second", recordsOf(t, "msg_9", strings.ReplaceAll(firstBody, `"i"`, `"nobody's"`))[0])
+	requireViolation(t, l, "second: an event that nobody sent")
+	l.received("second", recordsOf(t, "msg_2", firstBody)[0])
 	requireViolation(t, l, "claims to come from webhook msg_2, which has no such event")
 }
 
@@ -527,10 +513,10 @@ func TestLedgerFindsAnEventThatWasChanged(t *testing.T) {
 	l := sentLedger(t)
 	r := recordsOf(t, "msg_1", firstBody)[0]
 	r.data = append([]byte(" "), r.data...)
-	l.received("keeps", r)
+	l.received("second", r)
 	requireViolation(t, l, "has other data than its payload says")
 	r = recordsOf(t, "msg_1", firstBody)[1]
 	r.key = "j"
-	l.received("keeps", r)
+	l.received("second", r)
 	requireViolation(t, l, "has the wrong key")
 }

@@ -179,7 +179,7 @@ func TestTortureReplicas(t *testing.T) {
 	r.logf("seed %d; building, and starting NATS and Kafka for %d replicas that store nothing", seed, replicaCount)
 	binary := buildBridge(t, option[bool]("torture.race"))
 	r.nats, r.kafka = startNATS(t), startKafka(t)
-	r.ledger = newLedger(ledgerSink{"nats", true}, ledgerSink{"kafka", false})
+	r.ledger = newLedger("nats", "kafka")
 	env := append([]string{"SINKS=nats,kafka"}, append(r.nats.env(), r.kafka.env()...)...)
 	r.replicas = startReplicas(t, directory, binary, env, r.failf)
 	other := buildOtherVersion(t, option[bool]("torture.race"))

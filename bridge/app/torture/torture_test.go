@@ -71,7 +71,7 @@ func TestTorture(t *testing.T) {
 	local := &streamReader{name: "local", stream: stream, connect: func() (*natsgo.Conn, error) {
 		return natsgo.Connect("nats://"+embedded, natsgo.RetryOnFailedConnect(true), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(100*time.Millisecond))
 	}}
-	r.ledger = newLedger(ledgerSink{"nats", true}, ledgerSink{"kafka", false}, ledgerSink{"local", true})
+	r.ledger = newLedger("nats", "kafka", "local")
 	env := []string{
 		"WEBHOOK_SECRETS=" + secret, fmt.Sprintf("MAX_BODY=%d", maxBody), "SINKS=nats,kafka,local=nats",
 		"EMBEDDED_NATS_LISTEN=" + embedded, "LOG_FORMAT=text",
