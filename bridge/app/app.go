@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/delivery"
 	"github.com/fnbridge/fnbridge/bridge/ingest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
@@ -61,9 +60,7 @@ type App struct {
 
 	journal     *journal.Journal // nil with FNBRIDGE_ACK=sinks
 	queue       *delivery.Queue  // nil with FNBRIDGE_ACK=journal
-	backlog     *backlog         // of a journal that such a bridge found; nil: none
 	embedded    *embeddednats.Server
-	sinks       []bridge.Sink
 	dispatchers []*delivery.Dispatcher
 
 	handler  *ingest.Handler
@@ -103,7 +100,7 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 	}
 	steps := []func(context.Context) error{a.openJournal, a.startEmbedded, a.openSinks, a.openPublic, a.openOps, a.openControl}
 	if a.cfg.AcksFromSinks() {
-		steps = []func(context.Context) error{a.openBacklog, a.openQueue, a.startEmbedded, a.openSinks, a.openPublic, a.openOps}
+		steps = []func(context.Context) error{a.openQueue, a.startEmbedded, a.openSinks, a.openPublic, a.openOps}
 	}
 	for _, open := range steps {
 		if err := open(ctx); err != nil {
@@ -148,7 +145,10 @@ func (a *App) openJournal(ctx context.Context) error {
 	return nil
 }
 
-func (a *App) openQueue(context.Context) (err error) {
+func (a *App) openQueue(ctx context.Context) (err error) {
+	if err := refuseJournal(ctx, a.cfg, a.log); err != nil {
+		return err
+	}
 	a.queue, err = delivery.NewQueue(delivery.QueueOptions{
 		Events: a.events(), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: ingest.BodyMemory(int64(a.cfg.MaxBody)),
 		Logger: a.log, Registerer: a.metrics,
@@ -161,7 +161,7 @@ func (a *App) startEmbedded(ctx context.Context) error {
 	if !usesEmbedded(a.cfg) {
 		return nil
 	}
-	if a.journal == nil && a.backlog == nil {
+	if a.journal == nil {
 		if err := a.lockDataDir(); err != nil {
 			return err
 		}
@@ -187,7 +187,6 @@ func (a *App) openSinks(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("sink %s: %w", c.Name, err)
 		}
-		a.sinks = append(a.sinks, sink)
 		a.undoLater("sink "+c.Name, sink.Close)
 		routes, err := ParseRoutes(c.Routes)
 		if err != nil {
@@ -207,7 +206,7 @@ func (a *App) openSinks(context.Context) error {
 		}
 		a.dispatchers = append(a.dispatchers, dispatcher)
 	}
-	return a.deliverBacklog()
+	return nil
 }
 
 // lockDataDir keeps other bridges out of the data directory while there is no journal to do so.
@@ -235,7 +234,7 @@ func (a *App) openPublic(ctx context.Context) error {
 		Logger: a.log, Registerer: a.metrics, Now: a.now,
 	}
 	if a.queue != nil {
-		o.Store, o.StoredStatus = queueStore{a.queue, a.backlog}, http.StatusOK
+		o.Store, o.StoredStatus = queueStore{a.queue}, http.StatusOK
 		o.StoreTimeout, o.AnswerTimeout = answerTimeout, answerTimeout
 	}
 	a.handler, err = ingest.New(o)
@@ -302,8 +301,6 @@ func (a *App) ready() error {
 		return errors.New("fnbridge is shutting down")
 	case a.queue == nil:
 		return nil
-	case a.backlog != nil && !a.backlog.over.Load():
-		return fmt.Errorf("fnbridge first publishes what its journal holds from before FNBRIDGE_ACK=sinks: %d webhooks are left", a.backlog.left.Load())
 	default:
 		return a.queue.Ready()
 	}
@@ -318,7 +315,7 @@ func (a *App) Run(ctx context.Context) error {
 	publish, abandonPublish := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandonPublish()
 
-	failed := make(chan error, len(a.dispatchers)+3)
+	failed := make(chan error, len(a.dispatchers)+2)
 	var serving, delivering sync.WaitGroup
 	serving.Go(func() { failed <- serve(a.public, a.publicAt, a.servesTLS()) })
 	serving.Go(func() { failed <- serve(a.ops, a.opsAt, false) })
@@ -326,18 +323,7 @@ func (a *App) Run(ctx context.Context) error {
 		serving.Go(a.control.serve)
 	}
 	a.sayReady()
-	if a.backlog != nil {
-		delivering.Go(func() {
-			if err := a.publishBacklog(deliver, publish); err != nil {
-				failed <- err
-			}
-			if !a.unpublished() {
-				a.runDispatchers(deliver, publish, &delivering, failed)
-			}
-		})
-	} else {
-		a.runDispatchers(deliver, publish, &delivering, failed)
-	}
+	a.runDispatchers(deliver, publish, &delivering, failed)
 
 	var err error
 	select {
@@ -356,7 +342,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 
 	stopDelivery()
-	if a.queue != nil && !a.unpublished() {
+	if a.queue != nil {
 		abandonPublish()
 	}
 	timer := time.AfterFunc(time.Until(deadline), abandonPublish)
@@ -371,16 +357,13 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	switch {
 	case err != nil:
-	case a.queue == nil || a.unpublished():
+	case a.queue == nil:
 		a.log.Info("stopped; what has not reached a sink waits in the data directory")
 	default:
 		a.log.Info("stopped; every webhook that was taken has been answered, and nothing waits here")
 	}
 	return err
 }
-
-// unpublished tells whether a journal's backlog was left in it.
-func (a *App) unpublished() bool { return a.backlog != nil && !a.backlog.over.Load() }
 
 func (a *App) sayReady() {
 	log := a.log.With("webhooks", a.publicURL(), "operations", "http://"+a.OpsAddr().String(), "sinks", sinkNames(a.cfg))

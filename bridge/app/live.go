@@ -25,8 +25,6 @@ type LiveStatus struct {
 	Ready bool   `json:"ready"`
 	// NotReady is why it is not ready.
 	NotReady string `json:"not_ready,omitempty"`
-	// JournalBacklog is how many webhooks of a journal from before are still to be published, before others are taken.
-	JournalBacklog int64 `json:"journal_backlog_webhooks"`
 	// Webhooks are being published right now, and their bodies have Bytes.
 	Webhooks int              `json:"webhooks"`
 	Bytes    int64            `json:"bytes"`
@@ -85,9 +83,6 @@ func (a *App) liveStatus() func() any {
 			s.NotReady = err.Error()
 		} else {
 			s.Ready = true
-		}
-		if a.backlog != nil {
-			s.JournalBacklog = a.backlog.left.Load()
 		}
 		s.Webhooks, s.Bytes = a.queue.Size()
 		for i, d := range a.dispatchers {

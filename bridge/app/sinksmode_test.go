@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -17,7 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
 )
 
@@ -195,62 +198,42 @@ func TestAStopFinishesWhatIsUnderWay(t *testing.T) {
 	require.GreaterOrEqual(t, int64(len(natsserver.Messages(t, nc, "TENSORLAKE"))), stored.Load())
 }
 
-func TestAJournalFromBeforeIsPublishedFirst(t *testing.T) {
-	broker := natsserver.Single(t)
-	dir := t.TempDir()
-	outer := overSinks(broker, map[string]string{"ACK": "journal"})
-	r := start(t, dir, outer)
-	r.awaitLog("fnbridge is ready")
-	broker.Stop(t)
-	const webhooks = 50
-	for i := range webhooks {
-		r.mustPost(fmt.Sprintf("msg_%d", i), strings.ReplaceAll(workflow, "fn_A", fmt.Sprintf("fn_%d", i)), http.StatusAccepted)
-	}
-	require.NoError(t, r.stop())
-
-	r = start(t, dir, overSinks(broker, nil))
-	require.Contains(t, r.awaitReady(http.StatusServiceUnavailable), "50 webhooks are left")
-	answer := r.mustPost("msg_new", workflow, http.StatusServiceUnavailable)
-	require.Contains(t, answer, "first publishes webhooks that it stored before")
-	broker.Start(t)
-	r.awaitReady(http.StatusOK)
-	r.mustPost("msg_new", strings.ReplaceAll(workflow, "fn_A", "fn_new"), http.StatusOK)
-	r.awaitLog("everything that the journal held has been published")
-	nc := natsserver.Connect(t, broker.URL())
-	var order []string
-	for _, m := range natsserver.Messages(t, nc, "TENSORLAKE") {
-		if f := strings.TrimPrefix(m.Headers().Get("ce-subject"), "invocation_XXXX/fn_"); f != "B" {
-			order = append(order, f)
-		}
-	}
-	require.Len(t, order, webhooks+1)
-	for i := range webhooks {
-		require.Equal(t, fmt.Sprint(i), order[i])
-	}
-	require.Equal(t, "new", order[webhooks])
-	require.NoError(t, r.stop())
-
-	// The next start finds nothing to do, and opens no journal.
-	r = start(t, dir, overSinks(broker, nil))
-	r.awaitReady(http.StatusOK)
-	require.NotContains(t, r.log.String(), "journal in the data directory holds webhooks")
-}
-
-func TestAStopWhileTheJournalFromBeforeIsPublishedKeepsTheRest(t *testing.T) {
+func TestAJournalThatStillOwesEventsIsRefused(t *testing.T) {
 	broker := natsserver.Single(t)
 	dir := t.TempDir()
 	r := start(t, dir, overSinks(broker, map[string]string{"ACK": "journal"}))
 	broker.Stop(t)
-	r.mustPost("msg_1", workflow, http.StatusAccepted)
+	for i := range 3 {
+		r.mustPost(fmt.Sprintf("msg_%d", i), workflow, http.StatusAccepted)
+	}
 	require.NoError(t, r.stop())
-	r = start(t, dir, overSinks(broker, nil))
-	r.awaitReady(http.StatusServiceUnavailable)
-	require.NoError(t, r.stop())
-	require.Contains(t, r.log.String(), "waits in the data directory")
+	environment(t, dir, overSinks(broker, nil))
+	_, err := app.New(t.Context(), app.Options{Config: load(t)})
+	require.ErrorContains(t, err, "still owes to sinks: 3 to nats")
+	require.ErrorContains(t, err, "Start once with FNBRIDGE_ACK=journal")
+
 	broker.Start(t)
+	r = start(t, dir, overSinks(broker, map[string]string{"ACK": "journal"}))
+	require.Eventually(t, func() bool {
+		s, err := app.ReadStatus(t.Context(), load(t))
+		return err == nil && s.Sinks[0].BacklogWebhooks == 0
+	}, 30*time.Second, 20*time.Millisecond)
+	require.NoError(t, r.stop())
 	r = start(t, dir, overSinks(broker, nil))
 	r.awaitReady(http.StatusOK)
 	require.Len(t, subjectsIn(t, broker.URL()), 2)
+}
+
+func TestDeadLettersOfAJournalFromBeforeAreSaid(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{"nats"}})
+	require.NoError(t, err)
+	require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{Sink: "nats", WebhookSeq: 1, Event: bridge.Event{Data: []byte("{}")}}}))
+	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
+	r := start(t, dir, overSinks(natsserver.Single(t), nil))
+	r.awaitReady(http.StatusOK)
+	require.Contains(t, r.log.String(), "has dead letters, which stay there")
+	require.Contains(t, r.log.String(), "dead_letters=1")
 }
 
 func TestASinkThatIsNotRequiredHoldsUpNobody(t *testing.T) {

@@ -17,7 +17,6 @@ import (
 const (
 	retryAfterFull    = 30 * time.Second
 	retryAfterFailure = 5 * time.Second
-	retryAfterBacklog = 10 * time.Second
 )
 
 // answerTimeout is how long after its arrival a webhook is answered that waits for the sinks. Its sender gives up after 15 s.
@@ -53,19 +52,10 @@ func (s store) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance,
 
 // queueStore publishes webhooks, and says for people what keeps it from doing so. What a sink said of that is for the log
 // only, but for the reason why it can never store an event: that has to be seen where the webhook comes from.
-type queueStore struct {
-	queue   *delivery.Queue
-	backlog *backlog // nil: there was none
-}
+type queueStore struct{ queue *delivery.Queue }
 
 // Append implements ingest.Store.
 func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
-	if s.backlog != nil && !s.backlog.over.Load() {
-		return 0, &ingest.UnavailableError{
-			RetryAfter: retryAfterBacklog,
-			Detail:     "fnbridge first publishes webhooks that it stored before. Nothing was published of this one; send it again later.",
-		}
-	}
 	accepted, err := s.queue.Submit(ctx, w)
 	if err == nil {
 		return accepted, nil

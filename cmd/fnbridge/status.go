@@ -92,9 +92,6 @@ func liveStatus(ctx context.Context, c console, cfg *config.Config, asJSON bool)
 		ready = "not ready: " + printable(s.NotReady)
 	}
 	fmt.Fprintf(c.out, "bridge   running (%s), %s\n", cfg.OpsListen, ready)
-	if s.JournalBacklog > 0 {
-		fmt.Fprintf(c.out, "journal  %s from before are published first\n", plural(int(s.JournalBacklog), "webhook"))
-	}
 	fmt.Fprintf(c.out, "queue    %s, %s, not stored here: a webhook is answered when its sinks have it\n\n", plural(s.Webhooks, "webhook"), bytesText(s.Bytes))
 	now := time.Now()
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
