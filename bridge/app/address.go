@@ -1,6 +1,11 @@
 package app
 
-import "net"
+import (
+	"net"
+
+	"github.com/fnbridge/fnbridge/bridge/ingest"
+	"github.com/fnbridge/fnbridge/config"
+)
 
 // LocalAddress is where something that listens on the address listen (host:port) is reached from this machine: an
 // address that stands for all of the machine's is replaced by its loopback address.
@@ -16,4 +21,15 @@ func LocalAddress(listen string) string {
 		host = "::1"
 	}
 	return net.JoinHostPort(host, port)
+}
+
+// WebhookURL is where a bridge with this configuration takes webhooks, as it is reached from this machine.
+func WebhookURL(cfg *config.Config) string { return webhookURL(cfg, LocalAddress(cfg.Listen)) }
+
+func webhookURL(cfg *config.Config, address string) string {
+	scheme := "http"
+	if servesTLS(cfg) {
+		scheme = "https"
+	}
+	return scheme + "://" + address + ingest.Path
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/delivery"
 	"github.com/fnbridge/fnbridge/bridge/ingest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
@@ -33,8 +34,8 @@ const (
 	leastCloseTimeout = 250 * time.Millisecond
 )
 
-// More connections than webhooks in flight may be open, since most wait for their next webhook; beyond the limit those that
-// wait are closed for new ones, so that they cannot use up the process's file descriptors.
+// More connections than webhooks in flight may be open, since most wait for their next webhook; beyond the limit those
+// that wait are closed for new ones, so that they cannot use up the process's file descriptors.
 const (
 	connectionsPerWebhook = 4
 	minConnections        = 256
@@ -58,17 +59,17 @@ type App struct {
 	metrics *prometheus.Registry
 	now     func() time.Time
 
-	journal     *journal.Journal // nil with FNBRIDGE_ACK=sinks
-	queue       *delivery.Queue  // nil with FNBRIDGE_ACK=journal
-	embedded    *embeddednats.Server
-	dispatchers []*delivery.Dispatcher
+	journal  *journal.Journal // nil with FNBRIDGE_ACK=sinks
+	queue    *delivery.Queue  // nil with FNBRIDGE_ACK=journal
+	embedded *embeddednats.Server
+	sinks    []admin.RunningSink
 
 	handler  *ingest.Handler
 	public   *http.Server
 	publicAt net.Listener
 	ops      *http.Server
 	opsAt    net.Listener
-	control  *control // nil if it could not be opened
+	control  *admin.Control // nil without a journal, or if it could not be made
 
 	stopping atomic.Bool
 	teardown []step
@@ -98,11 +99,20 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 	if err := ops.RegisterBuildInfo(a.metrics, o.Version, o.Revision); err != nil {
 		return a, err
 	}
-	steps := []func(context.Context) error{a.openJournal, a.startEmbedded, a.openSinks, a.openPublic, a.openOps, a.openControl}
-	if a.cfg.AcksFromSinks() {
-		steps = []func(context.Context) error{a.openQueue, a.startEmbedded, a.openSinks, a.openPublic, a.openOps}
-	}
-	for _, open := range steps {
+	for _, open := range []func(context.Context) error{
+		// What holds accepted webhooks comes first: it also keeps other bridges out of the data directory, which
+		// all that follows writes to, and as the first it is closed last.
+		a.openStorage,
+		// The embedded server comes before the sinks that publish to it.
+		a.startEmbedded,
+		// Sinks and their dispatchers come before the listener: no webhook is taken that nobody delivers.
+		a.openSinks,
+		// Binding the listeners proves their addresses free. Nothing is answered there before Run.
+		a.openPublic,
+		a.openOps,
+		// Commands come last: what they ask for is all there.
+		a.openControl,
+	} {
 		if err := open(ctx); err != nil {
 			return a, err
 		}
@@ -128,43 +138,41 @@ func (a *App) undoLater(name string, undo func(context.Context) error) {
 	a.teardown = append(a.teardown, step{name, undo})
 }
 
-func (a *App) openJournal(ctx context.Context) error {
-	names := make([]string, 0, len(a.cfg.Sinks))
-	for _, s := range a.cfg.Sinks {
-		names = append(names, s.Name)
-	}
-	j, err := journal.Open(ctx, journal.Options{
-		Dir: a.cfg.DataDir, MaxBytes: int64(a.cfg.JournalMaxBytes), Retention: a.cfg.Retention, Sinks: names,
-		Logger: a.log, Registerer: a.metrics, Now: a.now,
-	})
-	if err != nil {
+// openStorage opens the journal, or the queue that takes its place.
+func (a *App) openStorage(ctx context.Context) (err error) {
+	if !a.cfg.AcksFromSinks() {
+		a.journal, err = journal.Open(ctx, journal.Options{
+			Dir: a.cfg.DataDir, MaxBytes: int64(a.cfg.JournalMaxBytes), Retention: a.cfg.Retention, Sinks: sinkNames(a.cfg),
+			Logger: a.log, Registerer: a.metrics, Now: a.now,
+		})
+		if err == nil {
+			a.undoLater("journal", a.journal.Close)
+		}
 		return err
 	}
-	a.journal = j
-	a.undoLater("journal", j.Close)
-	return nil
-}
-
-func (a *App) openQueue(ctx context.Context) (err error) {
 	if err := refuseJournal(ctx, a.cfg, a.log); err != nil {
 		return err
 	}
+	if usesEmbedded(a.cfg) { // else nothing is written, and bridges may share what they do not use
+		lock, err := journal.LockDirectory(a.cfg.DataDir)
+		if err != nil {
+			return err
+		}
+		a.undoLater("data directory", func(context.Context) error { return lock.Close() })
+	}
 	a.queue, err = delivery.NewQueue(delivery.QueueOptions{
-		Events: a.events(), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: ingest.BodyMemory(int64(a.cfg.MaxBody)),
+		Events: EventOptions(a.cfg), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: ingest.BodyMemory(int64(a.cfg.MaxBody)),
 		Logger: a.log, Registerer: a.metrics,
 	})
-	a.undoLater("queue", func(context.Context) error { a.queue.Close(); return nil })
+	if err == nil {
+		a.undoLater("queue", func(context.Context) error { a.queue.Close(); return nil })
+	}
 	return err
 }
 
 func (a *App) startEmbedded(ctx context.Context) error {
 	if !usesEmbedded(a.cfg) {
 		return nil
-	}
-	if a.journal == nil {
-		if err := a.lockDataDir(); err != nil {
-			return err
-		}
 	}
 	server, err := embeddednats.Start(ctx, embeddednats.Options{
 		Listen: a.cfg.EmbeddedNATSListen, Dir: embeddedDir(a.cfg), Logger: a.log,
@@ -193,7 +201,8 @@ func (a *App) openSinks(context.Context) error {
 			return fmt.Errorf("sink %s: ROUTES: %w", c.Name, err)
 		}
 		d := delivery.Options{
-			Sink: sink, Events: a.events(), Routes: routes, GiveUpAfter: c.GiveUpAfter, Logger: a.log, Registerer: a.metrics, Now: a.now,
+			Sink: sink, Events: EventOptions(a.cfg), Routes: routes, GiveUpAfter: c.GiveUpAfter,
+			Logger: a.log, Registerer: a.metrics, Now: a.now,
 		}
 		if a.queue != nil {
 			d.Queue, d.Optional = a.queue, !c.Required
@@ -204,23 +213,14 @@ func (a *App) openSinks(context.Context) error {
 		if err != nil {
 			return err
 		}
-		a.dispatchers = append(a.dispatchers, dispatcher)
+		a.sinks = append(a.sinks, admin.RunningSink{Name: c.Name, Kind: c.Kind, Required: c.Required, Dispatcher: dispatcher})
 	}
 	return nil
 }
 
-// lockDataDir keeps other bridges out of the data directory while there is no journal to do so.
-func (a *App) lockDataDir() error {
-	lock, err := journal.LockDirectory(a.cfg.DataDir)
-	if err != nil {
-		return err
-	}
-	a.undoLater("data directory", func(context.Context) error { return lock.Close() })
-	return nil
-}
-
-func (a *App) events() tensorlake.Options {
-	return tensorlake.Options{SummaryEvents: a.cfg.SummaryEvents}
+// EventOptions say how a bridge with this configuration makes events of a webhook.
+func EventOptions(cfg *config.Config) tensorlake.Options {
+	return tensorlake.Options{SummaryEvents: cfg.SummaryEvents}
 }
 
 func (a *App) openPublic(ctx context.Context) error {
@@ -229,7 +229,7 @@ func (a *App) openPublic(ctx context.Context) error {
 		return err
 	}
 	o := ingest.Options{
-		Verifier: verifier, Events: a.events(), Store: store{a.journal},
+		Verifier: verifier, Events: EventOptions(a.cfg), Store: store{a.journal},
 		MaxBody: int64(a.cfg.MaxBody), MaxInFlight: a.cfg.MaxInFlight,
 		Logger: a.log, Registerer: a.metrics, Now: a.now,
 	}
@@ -242,7 +242,7 @@ func (a *App) openPublic(ctx context.Context) error {
 		return err
 	}
 	a.public = ingest.NewServer(a.handler, a.log)
-	if a.servesTLS() {
+	if servesTLS(a.cfg) {
 		certificates, err := ingest.NewCertificates(a.cfg.TLSCertFile, a.cfg.TLSKeyFile, a.log)
 		if err != nil {
 			return fmt.Errorf("FNBRIDGE_TLS_CERT_FILE and FNBRIDGE_TLS_KEY_FILE: %w", err)
@@ -258,13 +258,40 @@ func (a *App) openPublic(ctx context.Context) error {
 }
 
 func (a *App) openOps(ctx context.Context) error {
-	a.ops = ops.NewServer(ops.New(ops.Options{Registry: a.metrics, Ready: func(context.Context) error { return a.ready() }, Status: a.liveStatus(), Logger: a.log}), a.log)
+	o := ops.Options{Registry: a.metrics, Ready: func(context.Context) error { return a.ready() }, Logger: a.log}
+	if a.queue != nil { // with a journal, the status stands on the disk
+		o.Status = func() any { return a.adminParts().LiveStatus() }
+	}
+	a.ops = ops.NewServer(ops.New(o), a.log)
 	l, err := a.listen(ctx, "FNBRIDGE_OPS_LISTEN", a.cfg.OpsListen)
 	if err != nil {
 		return err
 	}
 	a.opsAt = ingest.LimitConnections(l, opsConnections, a.ops, a.log)
 	return nil
+}
+
+// openControl makes the control socket. The bridge does its work without one, so a failure is only said.
+func (a *App) openControl(ctx context.Context) error {
+	if a.journal == nil {
+		return nil // there is nothing that commands could change
+	}
+	control, err := admin.NewControl(ctx, a.adminParts())
+	if err != nil {
+		a.log.Warn("the control socket could not be made: \"fnbridge replay\" does not work, "+
+			"and \"fnbridge dead-letters retry\" and \"drop\" only while this bridge is stopped",
+			"data_dir", a.cfg.DataDir, "error", err)
+		return nil
+	}
+	a.control = control
+	a.undoLater("control socket", control.Close)
+	return nil
+}
+
+func (a *App) adminParts() admin.Parts {
+	return admin.Parts{
+		DataDir: a.cfg.DataDir, Journal: a.journal, Queue: a.queue, Sinks: a.sinks, Ready: a.ready, Logger: a.log,
+	}
 }
 
 // publicConnections is how many connections the public listener holds. They take at most half of the file descriptors
@@ -292,9 +319,9 @@ func (a *App) listen(ctx context.Context, variable, address string) (net.Listene
 	return l, nil
 }
 
-// ready tells whether webhooks should be sent here. With a journal, a sink that is down does not matter: its events wait.
-// Nor does a full journal: a 503 with Retry-After tells the sender more than an endpoint that has gone. Without one,
-// another process may reach the sinks that this one does not.
+// ready tells whether webhooks should be sent here. With a journal, a sink that is down does not matter: its events
+// wait. Nor does a full journal: a 503 with Retry-After tells the sender more than an endpoint that has gone. Without
+// one, another process may reach the sinks that this one does not.
 func (a *App) ready() error {
 	switch {
 	case a.stopping.Load():
@@ -315,15 +342,21 @@ func (a *App) Run(ctx context.Context) error {
 	publish, abandonPublish := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandonPublish()
 
-	failed := make(chan error, len(a.dispatchers)+2)
+	failed := make(chan error, len(a.sinks)+2)
 	var serving, delivering sync.WaitGroup
-	serving.Go(func() { failed <- serve(a.public, a.publicAt, a.servesTLS()) })
+	for _, s := range a.sinks {
+		delivering.Go(func() {
+			if err := s.Dispatcher.Run(deliver, publish); err != nil {
+				failed <- err
+			}
+		})
+	}
+	serving.Go(func() { failed <- serve(a.public, a.publicAt, servesTLS(a.cfg)) })
 	serving.Go(func() { failed <- serve(a.ops, a.opsAt, false) })
 	if a.control != nil {
-		serving.Go(a.control.serve)
+		serving.Go(a.control.Serve)
 	}
 	a.sayReady()
-	a.runDispatchers(deliver, publish, &delivering, failed)
 
 	var err error
 	select {
@@ -331,16 +364,20 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Info("stopping", "within", a.cfg.ShutdownTimeout.String())
 	case err = <-failed:
 	}
+
+	// Not ready from here on, so that load balancers turn away while requests drain.
 	a.stopping.Store(true)
 	deadline := time.Now().Add(a.cfg.ShutdownTimeout)
+	// Commands first: a replay must not take the time that delivery has left.
 	if a.control != nil {
-		a.control.stop(ctx) // a replay must not take the time that delivery has left
+		a.control.Stop(ctx)
 	}
+	// Then requests, while delivery still runs: without a journal it is what answers them.
 	err = errors.Join(err, a.drain(ctx, deadline))
+	// Then delivery, which finishes its batches. Without a journal nobody is left who waits for them.
 	if a.queue != nil {
-		a.queue.Close() // answers what drain has cut; nothing that is under way from here on has anybody who waits for it
+		a.queue.Close() // answers what drain has cut
 	}
-
 	stopDelivery()
 	if a.queue != nil {
 		abandonPublish()
@@ -348,7 +385,7 @@ func (a *App) Run(ctx context.Context) error {
 	timer := time.AfterFunc(time.Until(deadline), abandonPublish)
 	delivering.Wait()
 	timer.Stop()
-
+	// Last what they used: sinks, the embedded server, the journal.
 	err = errors.Join(err, a.Close(ctx))
 	serving.Wait()
 	close(failed)
@@ -366,7 +403,8 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 func (a *App) sayReady() {
-	log := a.log.With("webhooks", a.publicURL(), "operations", "http://"+a.OpsAddr().String(), "sinks", sinkNames(a.cfg))
+	log := a.log.With("webhooks", webhookURL(a.cfg, a.Addr().String()), "operations", "http://"+a.OpsAddr().String(),
+		"sinks", sinkNames(a.cfg))
 	if a.queue == nil || usesEmbedded(a.cfg) {
 		log = log.With("data_dir", a.cfg.DataDir)
 	}
@@ -379,19 +417,9 @@ func (a *App) sayReady() {
 	log.Info("fnbridge is ready")
 }
 
-// runDispatchers starts delivery. It ends with deliver; a failure to end properly goes to failed.
-func (a *App) runDispatchers(deliver, publish context.Context, running *sync.WaitGroup, failed chan<- error) {
-	for _, d := range a.dispatchers {
-		running.Go(func() {
-			if err := d.Run(deliver, publish); err != nil {
-				failed <- err
-			}
-		})
-	}
-}
-
-// servesTLS tells whether the public listener speaks TLS. That the server has a TLSConfig does not: net/http sets one by itself.
-func (a *App) servesTLS() bool { return a.cfg.TLSCertFile != "" }
+// servesTLS tells whether the public listener speaks TLS. That the server has a TLSConfig does not: net/http sets one
+// by itself.
+func servesTLS(cfg *config.Config) bool { return cfg.TLSCertFile != "" }
 
 func serve(s *http.Server, l net.Listener, withTLS bool) error {
 	var err error
@@ -440,12 +468,4 @@ func (a *App) Close(ctx context.Context) error {
 		cancel()
 	}
 	return err
-}
-
-func (a *App) publicURL() string {
-	scheme := "http"
-	if a.servesTLS() {
-		scheme = "https"
-	}
-	return scheme + "://" + a.Addr().String() + ingest.Path
 }

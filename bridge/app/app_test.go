@@ -374,6 +374,16 @@ func TestASecondBridgeOnTheSameDataIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, fmt.Sprint(os.Getpid()))
 }
 
+func TestABridgeThatNeverRunsLeavesNoSocket(t *testing.T) {
+	dir := t.TempDir()
+	environment(t, dir, nil)
+	a, err := app.New(t.Context(), app.Options{Config: load(t)})
+	require.NoError(t, err)
+	require.FileExists(t, filepath.Join(dir, "fnbridge.sock"))
+	require.NoError(t, a.Close(context.WithoutCancel(t.Context())))
+	require.NoFileExists(t, filepath.Join(dir, "fnbridge.sock"))
+}
+
 func TestAnAddressInUseIsToldWithItsVariable(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/admin"
 )
 
 // twoBodies are two webhooks that one id may come with.
@@ -45,7 +45,7 @@ func TestOneIDWithTwoBodiesIsTwoWebhooks(t *testing.T) {
 		require.JSONEq(t, duplicate, r.mustPost("msg_1", first, http.StatusOK))
 		require.JSONEq(t, duplicate, r.mustPost("msg_1", second, http.StatusOK))
 		var bodies []string
-		require.NoError(t, app.Export(t.Context(), load(t), app.ExportRequest{}, func(w app.ExportedWebhook) error {
+		require.NoError(t, admin.Export(t.Context(), dir, admin.ExportRequest{}, func(w admin.ExportedWebhook) error {
 			require.Equal(t, "msg_1", w.WebhookID)
 			bodies = append(bodies, *w.Body)
 			return nil

@@ -10,6 +10,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
@@ -60,7 +61,8 @@ func TestCheckWarnsOfADeadLetterSubjectThatNoStreamTakes(t *testing.T) {
 	require.NoError(t, err)
 	environment(t, t.TempDir(), map[string]string{"NATS_URL": srv.URL(), "NATS_DEAD_LETTER": deadLetters})
 	cfg := load(t)
-	found := app.CheckSink(t.Context(), cfg, cfg.Sinks[0])
+	sink := admin.Sink{Options: app.SinkOptions(cfg, cfg.Sinks[0], nil)}
+	found := admin.CheckSink(t.Context(), sink)
 	require.True(t, found.OK, "events can be published")
 	require.Empty(t, found.Error)
 	require.Contains(t, found.Warning, "no stream takes the dead-letter subject "+deadLetters)
@@ -68,7 +70,7 @@ func TestCheckWarnsOfADeadLetterSubjectThatNoStreamTakes(t *testing.T) {
 	stream.Subjects = append(stream.Subjects, deadLetters)
 	_, err = js.UpdateStream(t.Context(), stream)
 	require.NoError(t, err)
-	require.Empty(t, app.CheckSink(t.Context(), cfg, cfg.Sinks[0]).Warning)
+	require.Empty(t, admin.CheckSink(t.Context(), sink).Warning)
 }
 
 func TestDeadLetterSubjectsStayApartFromEvents(t *testing.T) {

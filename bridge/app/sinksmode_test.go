@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
@@ -78,7 +79,7 @@ func TestWithoutAJournalAWebhookIsAnsweredWhenEverySinkHasIt(t *testing.T) {
 	require.Contains(t, metrics, `fnbridge_queue_webhooks 0`)
 	status, body := r.get("/status")
 	require.Equal(t, http.StatusOK, status)
-	var live app.LiveStatus
+	var live admin.LiveStatus
 	require.NoError(t, json.Unmarshal([]byte(body), &live))
 	require.True(t, live.Ready)
 	require.Len(t, live.Sinks, 2)
@@ -215,7 +216,7 @@ func TestAJournalThatStillOwesEventsIsRefused(t *testing.T) {
 	broker.Start(t)
 	r = start(t, dir, overSinks(broker, map[string]string{"ACK": "journal"}))
 	require.Eventually(t, func() bool {
-		s, err := app.ReadStatus(t.Context(), load(t))
+		s, err := admin.ReadStatus(t.Context(), dir)
 		return err == nil && s.Sinks[0].BacklogWebhooks == 0
 	}, 30*time.Second, 20*time.Millisecond)
 	require.NoError(t, r.stop())

@@ -19,7 +19,8 @@ const (
 	retryAfterFailure = 5 * time.Second
 )
 
-// answerTimeout is how long after its arrival a webhook is answered that waits for the sinks. Its sender gives up after 15 s.
+// answerTimeout is how long after its arrival a webhook is answered that waits for the sinks. Its sender gives up after
+// 15 s.
 const answerTimeout = 12 * time.Second
 
 // store puts webhooks into the journal, and says for people what keeps it from doing so.
@@ -50,8 +51,8 @@ func (s store) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance,
 	}
 }
 
-// queueStore publishes webhooks, and says for people what keeps it from doing so. What a sink said of that is for the log
-// only, but for the reason why it can never store an event: that has to be seen where the webhook comes from.
+// queueStore publishes webhooks, and says for people what keeps it from doing so. What a sink said of that is for the
+// log only, but for the reason why it can never store an event: that has to be seen where the webhook comes from.
 type queueStore struct{ queue *delivery.Queue }
 
 // Append implements ingest.Store.

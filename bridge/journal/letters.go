@@ -20,24 +20,26 @@ const (
 )
 
 // DeadLetterFilter selects dead letters: those to which every field that is set applies. The zero filter selects all.
+// As JSON it is what a command asks of a running bridge.
 type DeadLetterFilter struct {
-	// Sink is the sink's name.
-	Sink string
-	// Events selects by the event.
-	Events bridge.Filter
 	// IDs are those of the letters; nil means all, and an empty list none.
-	IDs []int64
+	IDs []int64 `json:"ids,omitzero"`
+	// Sink is the sink's name.
+	Sink string `json:"sink,omitempty"`
+	// Filter selects by the event.
+	bridge.Filter
 	// Since and Until bound LastAt: at or after Since, before Until.
-	Since, Until time.Time
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
 	// Retrying selects only letters that are marked for another try.
-	Retrying bool
+	Retrying bool `json:"-"`
 	// Unpublished selects only letters that were not published to their sink's dead-letter address.
-	Unpublished bool
+	Unpublished bool `json:"-"`
 	// AfterID leaves out those up to this ID: the last ID of one page gives the next page.
-	AfterID int64
+	AfterID int64 `json:"-"`
 	// Limit is the most to select, those with the lowest IDs. 0 or less means 1000 where letters are returned, and all
 	// where they are counted or changed.
-	Limit int
+	Limit int `json:"-"`
 
 	// throughID leaves out those that came later, unmarked those that are marked for another try already.
 	throughID int64
@@ -63,8 +65,8 @@ func (f *DeadLetterFilter) statement(version int, before, after string) (query s
 	if f.Sink != "" {
 		add("sink = ?", f.Sink)
 	}
-	if !f.Events.IsZero() {
-		text, err := json.Marshal(f.Events)
+	if events := f.Filter; !events.IsZero() {
+		text, err := json.Marshal(events)
 		if err != nil {
 			return "", nil, err
 		}

@@ -25,10 +25,11 @@ const (
 // Verification is what Verify found.
 type Verification struct {
 	// Webhooks and DeadLetters count what was read, Bytes those of the webhooks' bodies and the dead letters' data.
-	Webhooks, DeadLetters int64
-	Bytes                 int64
-	// Findings say what is not as it must be, for people. Empty: all is well.
-	Findings []string
+	Webhooks    int64 `json:"webhooks"`
+	DeadLetters int64 `json:"dead_letters"`
+	Bytes       int64 `json:"bytes"`
+	// Findings say what is not as it must be, for people. Empty, and never nil: all is well.
+	Findings []string `json:"findings"`
 }
 
 // verifier reads a whole journal, in short reads, and notes what SQLite cannot know to be wrong.
@@ -55,7 +56,7 @@ func (v *views) verify(ctx context.Context, now time.Time, progress func(done, t
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	r := &verifier{views: v, progress: progress, now: now}
+	r := &verifier{views: v, progress: progress, report: Verification{Findings: []string{}}, now: now}
 	if err := r.begin(ctx); err != nil {
 		return Verification{}, err
 	}

@@ -56,7 +56,7 @@ func TestVerifyReports(t *testing.T) {
 			var steps [][2]int64
 			report, err := r.Verify(t.Context(), func(done, total int64) { steps = append(steps, [2]int64{done, total}) })
 			require.NoError(t, err)
-			require.Equal(t, c.findings, report.Findings)
+			require.Equal(t, append([]string{}, c.findings...), report.Findings)
 			require.Zero(t, steps[0][0])
 			if c.findings == nil {
 				last := steps[len(steps)-1]

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
 )
@@ -60,13 +61,13 @@ func check(ctx context.Context, c console, timeout time.Duration, asJSON bool) e
 	return failed
 }
 
-func checkSink(ctx context.Context, cfg *config.Config, s config.Sink, timeout time.Duration) app.SinkCheck {
+func checkSink(ctx context.Context, cfg *config.Config, s config.Sink, timeout time.Duration) admin.SinkCheck {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return app.CheckSink(ctx, cfg, s)
+	return admin.CheckSink(ctx, sinkOf(cfg, s, nil))
 }
 
-func printCheck(c console, r app.SinkCheck, asJSON bool) error {
+func printCheck(c console, r admin.SinkCheck, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(c.out).Encode(r)
 	}
@@ -94,5 +95,5 @@ func checkLive(ctx context.Context) error {
 	if cfg == nil {
 		return err
 	}
-	return app.CheckLive(ctx, cfg)
+	return admin.CheckLive(ctx, app.LocalAddress(cfg.OpsListen))
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/config"
 )
 
@@ -33,7 +33,7 @@ FNBRIDGE_<SINK>_GIVE_UP_AFTER. It stays in the journal, whole and with the reaso
 // letterSelection is how a command is told which dead letters it is about.
 type letterSelection struct {
 	sink   string
-	events app.EventFilter
+	events admin.EventFilter
 	times  timeRange
 	all    bool
 }
@@ -51,11 +51,11 @@ func (s *letterSelection) addAll(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&s.all, "all", false, "every dead letter")
 }
 
-func (s *letterSelection) filter(args []string) (app.DeadLetterFilter, error) {
+func (s *letterSelection) filter(args []string) (admin.DeadLetterFilter, error) {
 	if err := s.times.check(); err != nil {
-		return app.DeadLetterFilter{}, err
+		return admin.DeadLetterFilter{}, err
 	}
-	f := app.DeadLetterFilter{Sink: s.sink, EventFilter: s.events, Since: s.times.since.Time, Until: s.times.until.Time}
+	f := admin.DeadLetterFilter{Sink: s.sink, Filter: s.events, Since: s.times.since.Time, Until: s.times.until.Time}
 	for _, arg := range args {
 		id, err := strconv.ParseInt(arg, 10, 64)
 		if err != nil || id < 1 {
@@ -72,12 +72,12 @@ func (s *letterSelection) selected(args []string) bool {
 }
 
 // mustSelect is filter for a command that changes something.
-func (s *letterSelection) mustSelect(args []string) (app.DeadLetterFilter, error) {
+func (s *letterSelection) mustSelect(args []string) (admin.DeadLetterFilter, error) {
 	switch selected := s.selected(args); {
 	case !selected && !s.all:
-		return app.DeadLetterFilter{}, usageError{errors.New("say which dead letters: give their ids, a filter such as --sink, or --all")}
+		return admin.DeadLetterFilter{}, usageError{errors.New("say which dead letters: give their ids, a filter such as --sink, or --all")}
 	case selected && s.all:
-		return app.DeadLetterFilter{}, usageError{errors.New("--all means every dead letter: leave it out, or the ids and filters")}
+		return admin.DeadLetterFilter{}, usageError{errors.New("--all means every dead letter: leave it out, or the ids and filters")}
 	default:
 		return s.filter(args)
 	}
@@ -103,10 +103,10 @@ func deadLettersListCommand(c console) *cobra.Command {
 			}
 			if asJSON {
 				e := json.NewEncoder(c.out)
-				return readDeadLetters(cmd.Context(), f, limit, func(l app.DeadLetter) error { return e.Encode(l) })
+				return readDeadLetters(cmd.Context(), f, limit, func(l admin.DeadLetter) error { return e.Encode(l) })
 			}
-			var letters []app.DeadLetter
-			err = readDeadLetters(cmd.Context(), f, limit+1, func(l app.DeadLetter) error { // one more tells that there are more
+			var letters []admin.DeadLetter
+			err = readDeadLetters(cmd.Context(), f, limit+1, func(l admin.DeadLetter) error { // one more tells that there are more
 				l.Data = nil // which may be large, and is not shown
 				letters = append(letters, l)
 				return nil
@@ -128,18 +128,18 @@ func deadLettersListCommand(c console) *cobra.Command {
 	return cmd
 }
 
-func readDeadLetters(ctx context.Context, f app.DeadLetterFilter, limit int, each func(app.DeadLetter) error) error {
+func readDeadLetters(ctx context.Context, f admin.DeadLetterFilter, limit int, each func(admin.DeadLetter) error) error {
 	cfg, err := journalDirectory()
 	if err != nil {
 		return err
 	}
-	if err := app.ReadDeadLetters(ctx, cfg, f, limit, each); err != nil {
+	if err := admin.ReadDeadLetters(ctx, cfg.DataDir, f, limit, each); err != nil {
 		return noJournal(err, cfg)
 	}
 	return nil
 }
 
-func printDeadLetters(c console, letters []app.DeadLetter, limit int, now time.Time) error {
+func printDeadLetters(c console, letters []admin.DeadLetter, limit int, now time.Time) error {
 	more := len(letters) > limit
 	letters = letters[:min(len(letters), limit)]
 	if len(letters) == 0 {
@@ -186,7 +186,7 @@ func deadLettersShowCommand(c console) *cobra.Command {
 			var failed error
 			for i, id := range f.IDs { // one by one: each may be large
 				found := false
-				err := readDeadLetters(cmd.Context(), app.DeadLetterFilter{IDs: []int64{id}}, 1, func(l app.DeadLetter) error {
+				err := readDeadLetters(cmd.Context(), admin.DeadLetterFilter{IDs: []int64{id}}, 1, func(l admin.DeadLetter) error {
 					found = true
 					if asJSON {
 						return json.NewEncoder(c.out).Encode(l)
@@ -222,7 +222,7 @@ func noSuchLetters(ids []int64) string {
 // maxShownData is how much of an event's data a terminal gets: many dead letters are here because they are large.
 const maxShownData = 16 << 10
 
-func showDeadLetter(c console, l app.DeadLetter) error {
+func showDeadLetter(c console, l admin.DeadLetter) error {
 	moment := func(t *time.Time, none string) string {
 		if t == nil {
 			return none
@@ -312,14 +312,14 @@ starts. One that reaches its sink is deleted. One that fails again stays, with t
 	return cmd
 }
 
-func retryDeadLetters(ctx context.Context, c console, f app.DeadLetterFilter, asJSON bool) error {
+func retryDeadLetters(ctx context.Context, c console, f admin.DeadLetterFilter, asJSON bool) error {
 	cfg, all, _, err := countDeadLetters(ctx, f)
 	if err != nil {
 		return err
 	}
-	var change app.Change
+	var change admin.Change
 	if all.Letters > 0 {
-		if change, err = app.RetryDeadLetters(ctx, cfg, f); err != nil {
+		if change, err = admin.RetryDeadLetters(ctx, cfg.DataDir, f); err != nil {
 			return err
 		}
 	}
@@ -340,11 +340,11 @@ func retryDeadLetters(ctx context.Context, c console, f app.DeadLetterFilter, as
 }
 
 // countDeadLetters counts what f selects. An id that is not there is an error.
-func countDeadLetters(ctx context.Context, f app.DeadLetterFilter) (cfg *config.Config, all app.DeadLetterCount, sinks []app.DeadLetterCount, err error) {
+func countDeadLetters(ctx context.Context, f admin.DeadLetterFilter) (cfg *config.Config, all admin.DeadLetterCount, sinks []admin.DeadLetterCount, err error) {
 	if cfg, err = journalDirectory(); err != nil {
 		return nil, all, nil, err
 	}
-	all, sinks, missing, err := app.CountDeadLetters(ctx, cfg, f)
+	all, sinks, missing, err := admin.CountDeadLetters(ctx, cfg.DataDir, f)
 	if err != nil {
 		return nil, all, nil, noJournal(err, cfg)
 	}
@@ -382,7 +382,7 @@ terminal it needs --yes.`,
 	return cmd
 }
 
-func dropDeadLetters(ctx context.Context, c console, f app.DeadLetterFilter, yes, asJSON bool) error {
+func dropDeadLetters(ctx context.Context, c console, f admin.DeadLetterFilter, yes, asJSON bool) error {
 	cfg, all, sinks, err := countDeadLetters(ctx, f)
 	if err != nil {
 		return err
@@ -400,9 +400,9 @@ func dropDeadLetters(ctx context.Context, c console, f app.DeadLetterFilter, yes
 			return errReported
 		}
 	}
-	var change app.Change
+	var change admin.Change
 	if all.Letters > 0 {
-		if change, err = app.DropDeadLetters(ctx, cfg, f); err != nil {
+		if change, err = admin.DropDeadLetters(ctx, cfg.DataDir, f); err != nil {
 			if change.Letters > 0 {
 				err = fmt.Errorf("%w; %s had been dropped before", err, plural(int(change.Letters), "dead letter"))
 			}
@@ -422,7 +422,7 @@ func dropDeadLetters(ctx context.Context, c console, f app.DeadLetterFilter, yes
 
 // asCounted narrows f to what was counted, so that an answer does not drop what becomes a dead letter while somebody
 // thinks about it. Letters whose time lies in the future, since a clock was wrong, are left as they are.
-func asCounted(ctx context.Context, f app.DeadLetterFilter, counted app.DeadLetterCount) (app.DeadLetterFilter, error) {
+func asCounted(ctx context.Context, f admin.DeadLetterFilter, counted admin.DeadLetterCount) (admin.DeadLetterFilter, error) {
 	now := time.Now()
 	if !f.Until.IsZero() && f.Until.Before(now) {
 		return f, nil
@@ -437,7 +437,7 @@ func asCounted(ctx context.Context, f app.DeadLetterFilter, counted app.DeadLett
 }
 
 // dropQuestion says what would be gone.
-func dropQuestion(all app.DeadLetterCount, sinks []app.DeadLetterCount) string {
+func dropQuestion(all admin.DeadLetterCount, sinks []admin.DeadLetterCount) string {
 	parts := make([]string, 0, len(sinks))
 	for _, s := range sinks {
 		parts = append(parts, fmt.Sprintf("%d of sink %s", s.Letters, s.Sink))

@@ -3,11 +3,12 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 )
 
 // addEventFilter adds the flags by which commands select events.
-func addEventFilter(cmd *cobra.Command, filter *app.EventFilter) {
+func addEventFilter(cmd *cobra.Command, filter *admin.EventFilter) {
 	f := cmd.Flags()
 	f.Var(routesFlag{filter}, "route", "only events whose {route} matches one of these patterns, such as 'application.*.request.failed'")
 	f.StringVar(&filter.Application, "application", "", "only events of this application, or workflow")
@@ -16,7 +17,7 @@ func addEventFilter(cmd *cobra.Command, filter *app.EventFilter) {
 }
 
 // routesFlag is a flag with patterns of routes.
-type routesFlag struct{ filter *app.EventFilter }
+type routesFlag struct{ filter *admin.EventFilter }
 
 func (f routesFlag) String() string {
 	if f.filter == nil {

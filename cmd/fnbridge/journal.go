@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/admin"
 )
 
 func journalCommand(c console) *cobra.Command {
@@ -52,7 +52,7 @@ func journalVerify(ctx context.Context, c console, asJSON bool) error {
 	if c.errTerminal {
 		p.show("checking the structure of the file")
 	}
-	v, err := app.Verify(ctx, cfg, func(done, total int64) {
+	v, err := admin.Verify(ctx, cfg.DataDir, func(done, total int64) {
 		p.show(fmt.Sprintf("%d of %d webhooks and dead letters read", done, total))
 	})
 	p.clear()
@@ -73,7 +73,7 @@ func journalVerify(ctx context.Context, c console, asJSON bool) error {
 	return err
 }
 
-func printVerification(w io.Writer, v app.Verification) error {
+func printVerification(w io.Writer, v admin.Verification) error {
 	for _, finding := range v.Findings {
 		fmt.Fprintln(w, printable(finding))
 	}
@@ -131,9 +131,9 @@ func journalExport(ctx context.Context, c console, o exportOptions) error {
 	p := newProgress(c)
 	var count, last int64
 	var unwritten error
-	err = app.Export(ctx, cfg, app.ExportRequest{
+	err = admin.Export(ctx, cfg.DataDir, admin.ExportRequest{
 		Since: o.times.since.Time, Until: o.times.until.Time, After: o.after, Undelivered: o.undelivered,
-	}, func(w app.ExportedWebhook) error {
+	}, func(w admin.ExportedWebhook) error {
 		if unwritten = out.write(w); unwritten != nil {
 			return unwritten
 		}
@@ -194,7 +194,7 @@ func (o *exportOutput) open() error {
 	return nil
 }
 
-func (o *exportOutput) write(w app.ExportedWebhook) error {
+func (o *exportOutput) write(w admin.ExportedWebhook) error {
 	if err := o.open(); err != nil {
 		return err
 	}

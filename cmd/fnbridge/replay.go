@@ -9,11 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 )
 
 type replayOptions struct {
-	request app.ReplayRequest
+	request admin.ReplayRequest
 	times   timeRange
 	all     bool
 	dryRun  bool
@@ -64,7 +65,11 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 		return err
 	}
 	if o.dryRun {
-		p, err := app.CountReplay(ctx, cfg, o.request)
+		routes := make(map[string]string, len(cfg.Sinks))
+		for _, s := range cfg.Sinks {
+			routes[s.Name] = s.Routes
+		}
+		p, err := admin.CountReplay(ctx, cfg.DataDir, o.request, app.EventOptions(cfg), routes)
 		if err != nil {
 			return noJournal(err, cfg)
 		}
@@ -72,12 +77,12 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 	}
 	v := &replayView{console: c, json: o.json, progress: newProgress(c), begun: time.Now()}
 	v.waiting()
-	p, err := app.Replay(ctx, cfg, o.request, v.update)
+	p, err := admin.Replay(ctx, cfg.DataDir, o.request, v.update)
 	v.progress.clear()
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return fmt.Errorf("interrupted: %s", replayed(p))
-	case errors.Is(err, app.ErrNotRunning):
+	case errors.Is(err, admin.ErrNotRunning):
 		return fmt.Errorf("%w\nA replay goes through the running bridge: start \"fnbridge serve\" on %s, or count with --dry-run", err, cfg.DataDir)
 	case err != nil && p.Events > 0:
 		return fmt.Errorf("%w\nUntil then: %s", err, replayed(p))
@@ -87,7 +92,7 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 	return v.end(p)
 }
 
-func printReplayCount(c console, p app.ReplayProgress, asJSON bool) error {
+func printReplayCount(c console, p admin.ReplayProgress, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(c.out).Encode(struct {
 			Sink     string `json:"sink"`
@@ -100,7 +105,7 @@ func printReplayCount(c console, p app.ReplayProgress, asJSON bool) error {
 }
 
 // replayed says how far a replay came.
-func replayed(p app.ReplayProgress) string {
+func replayed(p admin.ReplayProgress) string {
 	text := fmt.Sprintf("%s published, from %d of %s", plural(int(p.Published), "event"), p.WebhooksRead, plural(int(p.Webhooks), "webhook"))
 	if p.DeadLetters > 0 {
 		text += fmt.Sprintf("; %s (\"fnbridge dead-letters list\")", plural(int(p.DeadLetters), "dead letter"))
@@ -122,7 +127,7 @@ func (v *replayView) waiting() {
 	}
 }
 
-func (v *replayView) update(p app.ReplayProgress) {
+func (v *replayView) update(p admin.ReplayProgress) {
 	if v.json {
 		_ = json.NewEncoder(v.out).Encode(p) // the last line tells whether it can be written
 		return
@@ -139,10 +144,10 @@ func (v *replayView) update(p app.ReplayProgress) {
 	v.progress.show(text)
 }
 
-func (v *replayView) end(p app.ReplayProgress) error {
+func (v *replayView) end(p admin.ReplayProgress) error {
 	if v.json {
 		return json.NewEncoder(v.out).Encode(struct {
-			app.ReplayProgress
+			admin.ReplayProgress
 			Done bool `json:"done"`
 		}{p, true})
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
 )
@@ -96,7 +97,7 @@ that is refused, and says where to go on when it cannot.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.url, "url", "", "where to post (default: the bridge that FNBRIDGE_LISTEN describes, on this machine)")
-	f.StringVar(&o.sample, "sample", app.Samples()[0].Name, "which sample to send")
+	f.StringVar(&o.sample, "sample", admin.Samples()[0].Name, "which sample to send")
 	f.BoolVar(&o.list, "list", false, "list the samples, and send nothing")
 	f.StringVar(&o.id, "id", "", "webhook id (default: a new one)")
 	f.IntVar(&o.count, "count", 1, "how many webhooks to send")
@@ -163,11 +164,14 @@ func newSender(c console, o sendOptions) (*sender, error) {
 	if cfg == nil {
 		return nil, err
 	}
-	posts, err := app.NewSender(cfg, o.url, o.insecure)
+	secret, err := app.SendingSecret(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &sender{console: c, Sender: posts, json: o.json}, nil
+	if o.url == "" {
+		o.url = app.WebhookURL(cfg)
+	}
+	return &sender{console: c, Sender: admin.NewSender(o.url, secret, o.insecure), json: o.json}, nil
 }
 
 // payload returns what makes the bodies to send: those of a sample differ, and what was read goes as it is.
@@ -192,7 +196,7 @@ func (o sendOptions) payload(c console, args []string) (func() []byte, error) {
 // sender posts and prints.
 type sender struct {
 	console
-	*app.Sender
+	*admin.Sender
 	json bool
 }
 
@@ -260,7 +264,7 @@ func (s *sender) interruption(ctx context.Context, err error, sent, count int) e
 
 // noAnswer says that the bridge could not be asked; progress is what had been sent, and may be empty.
 func (s *sender) noAnswer(err error, progress string) error {
-	if _, ok := errors.AsType[*app.UnsendableError](err); ok {
+	if _, ok := errors.AsType[*admin.UnsendableError](err); ok {
 		return err
 	}
 	if inner, ok := errors.AsType[*url.Error](err); ok {
@@ -279,7 +283,7 @@ func (o sendOptions) webhookID() string {
 	return "msg_" + rand.Text()
 }
 
-func (s *sender) show(a app.Answer) error {
+func (s *sender) show(a admin.Answer) error {
 	if s.json {
 		return json.NewEncoder(s.out).Encode(a)
 	}
@@ -302,7 +306,7 @@ type tally struct {
 	times                                []time.Duration
 }
 
-func (t *tally) add(a app.Answer) {
+func (t *tally) add(a admin.Answer) {
 	t.times = append(t.times, a.Took)
 	switch {
 	case !a.OK():

@@ -12,7 +12,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/admin"
 )
 
 // How long a webhook is tried again that the bridge has no room for now.
@@ -109,22 +109,22 @@ func (e *exportSender) sendFrom(ctx context.Context, o sendOptions) error {
 
 // sendLine sends one webhook and counts what became of it. An error means that the ones after it would fare no better.
 func (e *exportSender) sendLine(ctx context.Context, text []byte) error {
-	var w app.ExportedWebhook
+	var w admin.ExportedWebhook
 	err := json.Unmarshal(text, &w)
 	body, hasBody := w.Bytes()
 	if err == nil && !hasBody {
 		err = errors.New("it has no body")
 	}
 	if err != nil {
-		return e.count(app.Answer{WebhookID: w.WebhookID, Detail: fmt.Sprintf("not an exported webhook: %v", err)})
+		return e.count(admin.Answer{WebhookID: w.WebhookID, Detail: fmt.Sprintf("not an exported webhook: %v", err)})
 	}
 	a, err := e.post(ctx, w.WebhookID, body)
-	unsendable, ok := errors.AsType[*app.UnsendableError](err)
+	unsendable, ok := errors.AsType[*admin.UnsendableError](err)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	case ok:
-		return e.count(app.Answer{WebhookID: w.WebhookID, Detail: unsendable.Error()})
+		return e.count(admin.Answer{WebhookID: w.WebhookID, Detail: unsendable.Error()})
 	case err != nil:
 		return e.noAnswer(err, "")
 	}
@@ -139,12 +139,12 @@ func (e *exportSender) sendLine(ctx context.Context, text []byte) error {
 }
 
 // notNow tells whether the bridge may take the webhook later.
-func notNow(a app.Answer) bool {
+func notNow(a admin.Answer) bool {
 	return a.Status >= 500 || a.Status == http.StatusTooManyRequests
 }
 
 // post sends a webhook until the bridge has judged it, or long enough.
-func (e *exportSender) post(ctx context.Context, id string, body []byte) (a app.Answer, err error) {
+func (e *exportSender) post(ctx context.Context, id string, body []byte) (a admin.Answer, err error) {
 	for range exportTries {
 		a, err = e.Post(ctx, id, body)
 		if err != nil || !notNow(a) {
@@ -163,7 +163,7 @@ func (e *exportSender) post(ctx context.Context, id string, body []byte) (a app.
 	return a, nil
 }
 
-func (e *exportSender) count(a app.Answer) error {
+func (e *exportSender) count(a admin.Answer) error {
 	e.add(a)
 	switch {
 	case e.json:

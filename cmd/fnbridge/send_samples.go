@@ -7,20 +7,20 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/admin"
 )
 
-func findSample(name string) (app.Sample, error) {
-	samples := app.Samples()
-	i := slices.IndexFunc(samples, func(s app.Sample) bool { return s.Name == name })
+func findSample(name string) (admin.Sample, error) {
+	samples := admin.Samples()
+	i := slices.IndexFunc(samples, func(s admin.Sample) bool { return s.Name == name })
 	if i < 0 {
-		return app.Sample{}, usageError{fmt.Errorf("no sample is called %q; \"fnbridge send --list\" lists them", name)}
+		return admin.Sample{}, usageError{fmt.Errorf("no sample is called %q; \"fnbridge send --list\" lists them", name)}
 	}
 	return samples[i], nil
 }
 
 func listSamples(c console, asJSON bool) error {
-	samples := app.Samples()
+	samples := admin.Samples()
 	if asJSON {
 		e := json.NewEncoder(c.out)
 		e.SetIndent("", "  ")

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 )
 
@@ -62,7 +63,7 @@ func (f *waitFlag) takeFrom(args []string) []string {
 
 // await waits until the events of a webhook are at every sink, at all of them at once, and says of each when they were, or that
 // they are not.
-func (s *sender) await(ctx context.Context, limit time.Duration, a app.Answer) error {
+func (s *sender) await(ctx context.Context, limit time.Duration, a admin.Answer) error {
 	cfg, warnings, err := loadConfig(s.console)
 	if err != nil {
 		return err
@@ -77,7 +78,7 @@ func (s *sender) await(ctx context.Context, limit time.Duration, a app.Answer) e
 	for i, sink := range cfg.Sinks {
 		arrivals[i] = make(chan arrival, 1)
 		waits.Go(func() {
-			arrived, wanted, err := app.AwaitEvents(waiting, cfg, sink, a, log)
+			arrived, wanted, err := admin.AwaitEvents(waiting, sinkOf(cfg, sink, log), app.EventOptions(cfg), a)
 			r := arrival{Sink: sink.Name, Events: arrived, Missing: wanted - arrived, Seconds: time.Since(a.SentAt).Seconds()}
 			switch {
 			case errors.Is(err, context.DeadlineExceeded):

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
 )
@@ -34,17 +35,17 @@ or blocked (somebody has to mend what its last error says).`,
 			if cfg.AcksFromSinks() {
 				return liveStatus(cmd.Context(), c, cfg, asJSON)
 			}
-			s, err := app.ReadStatus(cmd.Context(), cfg)
+			s, err := admin.ReadStatus(cmd.Context(), cfg.DataDir)
 			if err != nil {
 				return noJournal(err, cfg)
 			}
-			notLive := app.CheckLive(cmd.Context(), cfg)
+			notLive := admin.CheckLive(cmd.Context(), app.LocalAddress(cfg.OpsListen))
 			if asJSON {
 				e := json.NewEncoder(c.out)
 				e.SetIndent("", "  ")
 				return e.Encode(struct {
 					Live bool `json:"live"`
-					app.Status
+					admin.Status
 				}{notLive == nil, s})
 			}
 			if notLive == nil {
@@ -69,18 +70,21 @@ func dataDirectory() (*config.Config, error) {
 	return cfg, nil
 }
 
+var errNoJournal = errors.New("with FNBRIDGE_ACK=sinks there is no journal: webhooks are published before they are answered, and what a sink can never store " +
+	"goes to FNBRIDGE_<SINK>_DEAD_LETTER or is answered 422. To look at a journal from before, run this command with FNBRIDGE_ACK=journal")
+
 // journalDirectory is dataDirectory for a command that needs a journal.
 func journalDirectory() (*config.Config, error) {
 	cfg, err := dataDirectory()
 	if err == nil && cfg.AcksFromSinks() {
-		return nil, app.ErrNoJournal
+		return nil, errNoJournal
 	}
 	return cfg, err
 }
 
 // liveStatus shows the status of a bridge that stores nothing.
 func liveStatus(ctx context.Context, c console, cfg *config.Config, asJSON bool) error {
-	s, err := app.ReadLiveStatus(ctx, cfg)
+	s, err := admin.ReadLiveStatus(ctx, app.LocalAddress(cfg.OpsListen))
 	if err != nil {
 		return err
 	}
@@ -120,7 +124,7 @@ func noJournal(err error, cfg *config.Config) error {
 	return fmt.Errorf("there is no journal in %s: set FNBRIDGE_DATA_DIR to the directory that \"fnbridge serve\" uses, or start it there first", cfg.DataDir)
 }
 
-func printStatus(c console, s app.Status, now time.Time) error {
+func printStatus(c console, s admin.Status, now time.Time) error {
 	fmt.Fprintf(c.out, "journal  %s of %s, %s, newest is number %d\n\n",
 		bytesText(s.JournalBytes), bytesText(s.JournalMaxBytes), plural(int(s.Webhooks), "webhook"), s.Head)
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
@@ -137,7 +141,7 @@ func printStatus(c console, s app.Status, now time.Time) error {
 }
 
 // stateText is a sink's state for people.
-func stateText(s app.SinkStatus) string {
+func stateText(s admin.SinkStatus) string {
 	switch {
 	case !s.Configured:
 		return "not configured"

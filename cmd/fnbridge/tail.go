@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
 )
@@ -23,7 +24,7 @@ type tailOptions struct {
 	count int
 	json  bool
 
-	events app.EventFilter
+	events admin.EventFilter
 }
 
 func tailCommand(c console) *cobra.Command {
@@ -68,7 +69,7 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 	if err != nil {
 		return err
 	}
-	start := app.TailStart{All: o.all}
+	start := admin.TailStart{All: o.all}
 	if o.since > 0 {
 		start.Since = time.Now().Add(-o.since)
 	}
@@ -76,7 +77,8 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 		fmt.Fprintf(c.err, "Waiting for events from sink %s. Ctrl-C ends.\n", sink.Name)
 	}
 	seen := 0
-	err = app.Tail(ctx, cfg, sink, start, o.events, slog.New(slog.NewTextHandler(c.err, nil)), func(r app.Received) error {
+	log := slog.New(slog.NewTextHandler(c.err, nil))
+	err = admin.Tail(ctx, sinkOf(cfg, sink, log), start, o.events, func(r admin.Received) error {
 		if err := printReceived(c, r, o.json); err != nil {
 			return err
 		}
@@ -103,6 +105,15 @@ func pickSink(cfg *config.Config, name string) (config.Sink, error) {
 	return config.Sink{}, usageError{fmt.Errorf("no sink is called %q; FNBRIDGE_SINKS has %s", name, sinkNames(cfg))}
 }
 
+// sinkOf is a configured sink as commands go to its broker. log, which may be nil, hears of a broker that is away. cfg must
+// have passed Validate.
+func sinkOf(cfg *config.Config, s config.Sink, log *slog.Logger) admin.Sink {
+	return admin.Sink{
+		Name: s.Name, Kind: s.Kind, Options: app.SinkOptions(cfg, s, log), Format: s.Format, Routes: s.Routes,
+		Embedded: s.NATS != nil && len(s.NATS.URL) == 0,
+	}
+}
+
 func sinkNames(cfg *config.Config) string {
 	names := make([]string, 0, len(cfg.Sinks))
 	for _, s := range cfg.Sinks {
@@ -111,11 +122,11 @@ func sinkNames(cfg *config.Config) string {
 	return strings.Join(names, ", ")
 }
 
-func printReceived(c console, r app.Received, asJSON bool) error {
+func printReceived(c console, r admin.Received, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(c.out).Encode(r)
 	}
-	_, err := fmt.Fprintf(c.out, "%s  %s  %s\n", r.StoredAt.Local().Format("15:04:05.000"), printable(r.Address), printable(oneLine(r.Data)))
+	_, err := fmt.Fprintf(c.out, "%s  %s  %s\n", r.StoredAt.Local().Format("15:04:05.000"), printable(r.Address), printable(oneLine(r.Event.Data)))
 	return err
 }
 

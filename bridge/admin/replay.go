@@ -1,4 +1,4 @@
-package app
+package admin
 
 import (
 	"context"
@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/delivery"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
-	"github.com/fnbridge/fnbridge/config"
 )
 
 // replayPath is where the control socket takes replays. The answer is a stream of replayLines.
@@ -46,9 +47,9 @@ type ReplayProgress struct {
 	DeadLetters int64 `json:"dead_letters"`
 }
 
-func replayProgress(sink config.Sink, p delivery.ReplayProgress) ReplayProgress {
+func replayProgress(sink, kind string, p delivery.ReplayProgress) ReplayProgress {
 	return ReplayProgress{
-		Sink: sink.Name, Kind: sink.Kind, Webhooks: p.Webhooks, WebhooksRead: p.Read,
+		Sink: sink, Kind: kind, Webhooks: p.Webhooks, WebhooksRead: p.Read,
 		Events: p.Events, Published: p.Acknowledged, DeadLetters: p.DeadLettered,
 	}
 }
@@ -60,11 +61,14 @@ type replayLine struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Replay has the bridge that runs on the data directory publish again what its journal still holds, behind what it has to
-// do anyway, until all of it has reached the sink or is a dead letter. It calls progress now and then, and returns how
-// far the replay came, also with an error. The end of ctx ends the replay. Without a bridge the error is ErrNotRunning.
-func Replay(ctx context.Context, cfg *config.Config, r ReplayRequest, progress func(ReplayProgress)) (last ReplayProgress, err error) {
-	body, err := ask(ctx, cfg, replayPath, r)
+// Replay has the bridge that runs on the data directory publish again what its journal still holds, behind what it has
+// to do anyway, until all of it has reached the sink or is a dead letter. It calls progress now and then, and returns
+// how far the replay came, also with an error. The end of ctx ends the replay. Without a bridge the error is
+// ErrNotRunning.
+func Replay(ctx context.Context, dir string, r ReplayRequest, progress func(ReplayProgress)) (
+	last ReplayProgress, err error,
+) {
+	body, err := ask(ctx, dir, replayPath, r)
 	if err != nil {
 		return last, err
 	}
@@ -92,9 +96,12 @@ func Replay(ctx context.Context, cfg *config.Config, r ReplayRequest, progress f
 	}
 }
 
-// CountReplay counts what a Replay would publish, from the data directory. It works beside a running bridge and writes nothing.
-func CountReplay(ctx context.Context, cfg *config.Config, r ReplayRequest) (ReplayProgress, error) {
-	reader, err := journal.OpenReader(ctx, cfg.DataDir)
+// CountReplay counts what a Replay would publish, from the journal in dir, of a bridge that makes events so. routes
+// has, by the sink's name, the patterns of what it gets. It works beside a running bridge and writes nothing.
+func CountReplay(ctx context.Context, dir string, r ReplayRequest, events tensorlake.Options,
+	routes map[string]string,
+) (ReplayProgress, error) {
+	reader, err := journal.OpenReader(ctx, dir)
 	if err != nil {
 		return ReplayProgress{}, err
 	}
@@ -117,12 +124,12 @@ func CountReplay(ctx context.Context, cfg *config.Config, r ReplayRequest) (Repl
 	if err != nil {
 		return ReplayProgress{}, err
 	}
-	routes, err := routesOf(cfg, sink)
+	wanted, err := bridge.ParseRoutes(routes[sink])
 	if err != nil {
 		return ReplayProgress{}, err
 	}
-	p, err := delivery.CountReplay(ctx, reader, cursor, r.delivery(), tensorlake.Options{SummaryEvents: cfg.SummaryEvents}, routes)
-	return replayProgress(config.Sink{Name: sink}, p), err
+	p, err := delivery.CountReplay(ctx, reader, cursor, r.delivery(), events, wanted)
+	return replayProgress(sink, "", p), err
 }
 
 // pickReplaySink returns the sink that is meant, of those that a bridge delivers to.
@@ -142,51 +149,47 @@ func pickReplaySink(asked string, names []string) (string, error) {
 }
 
 // replays answers a request to replay, until the replay is over or whoever asked goes away.
-func (a *App) replays(w http.ResponseWriter, r *http.Request) {
+func (p Parts) replays(w http.ResponseWriter, r *http.Request) {
 	var request ReplayRequest
 	if !readRequest(w, r, &request) {
 		return
 	}
-	name, err := pickReplaySink(request.Sink, sinkNames(a.cfg))
+	names := make([]string, 0, len(p.Sinks))
+	for _, s := range p.Sinks {
+		names = append(names, s.Name)
+	}
+	name, err := pickReplaySink(request.Sink, names)
 	if err != nil {
 		refuse(w, http.StatusUnprocessableEntity, err)
 		return
 	}
-	sink, dispatcher := a.sinkCalled(name)
+	sink := p.Sinks[slices.Index(names, name)]
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	lines := &lineWriter{ResponseWriter: w, gone: cancel}
-	log := a.log.With("sink", name)
+	log := p.Logger.With("sink", name)
 	log.Info("a command asked for a replay", "request", asText(request))
-	p, err := dispatcher.Replay(ctx, request.delivery(), func(p delivery.ReplayProgress) {
-		lines.write(replayLine{ReplayProgress: replayProgress(sink, p)})
+	came, err := sink.Dispatcher.Replay(ctx, request.delivery(), func(far delivery.ReplayProgress) {
+		lines.write(replayLine{ReplayProgress: replayProgress(name, sink.Kind, far)})
 	})
 	if errors.Is(context.Cause(r.Context()), errStopping) {
 		err = delivery.ErrReplayStopped
 	}
-	last := replayLine{ReplayProgress: replayProgress(sink, p), Done: err == nil}
+	last := replayLine{ReplayProgress: replayProgress(name, sink.Kind, came), Done: err == nil}
 	switch {
 	case err == nil:
-		log.Info("the replay is through", "events", p.Events, "published", p.Acknowledged, "dead_letters", p.DeadLettered)
+		log.Info("the replay is through",
+			"events", came.Events, "published", came.Acknowledged, "dead_letters", came.DeadLettered)
 	case !lines.begun && ctx.Err() == nil:
 		log.Warn("the replay was refused", "error", err)
 		refuse(w, http.StatusConflict, err)
 		return
 	default:
-		log.Info("the replay ended early", "cause", err, "events", p.Events, "published", p.Acknowledged, "dead_letters", p.DeadLettered)
+		log.Info("the replay ended early", "cause", err,
+			"events", came.Events, "published", came.Acknowledged, "dead_letters", came.DeadLettered)
 		last.Error = err.Error()
 	}
 	lines.write(last)
-}
-
-// sinkCalled returns the configuration and the dispatcher of a sink that is there.
-func (a *App) sinkCalled(name string) (config.Sink, *delivery.Dispatcher) {
-	for i, s := range a.cfg.Sinks {
-		if s.Name == name {
-			return s, a.dispatchers[i]
-		}
-	}
-	panic("app: no sink is called " + name)
 }
 
 // lineWriter writes JSON lines as they come.

@@ -1,4 +1,4 @@
-package app
+package admin
 
 import (
 	"context"
@@ -37,8 +37,8 @@ const (
 // errStopping ends what the control socket's requests have begun.
 var errStopping = errors.New("fnbridge is shutting down")
 
-// control serves the control socket.
-type control struct {
+// Control serves the control socket.
+type Control struct {
 	path     string
 	listener net.Listener
 	server   *http.Server
@@ -46,27 +46,24 @@ type control struct {
 	end      context.CancelCauseFunc
 }
 
-// openControl makes the control socket. The bridge does its work without one, so a failure is only said.
-func (a *App) openControl(ctx context.Context) error {
-	path := filepath.Join(a.cfg.DataDir, controlName)
-	l, err := listenControl(ctx, a.cfg.DataDir)
+// NewControl makes the control socket of a bridge with a journal. Whoever calls it holds the lock of the data
+// directory, and calls Close.
+func NewControl(ctx context.Context, p Parts) (*Control, error) {
+	path := filepath.Join(p.DataDir, controlName)
+	l, err := listenControl(ctx, p.DataDir)
 	if err != nil {
-		a.log.Warn("the control socket could not be made: \"fnbridge replay\" does not work, and \"fnbridge dead-letters retry\" "+
-			"and \"drop\" only while this bridge is stopped", "path", path, "error", err)
-		return nil
+		return nil, err
 	}
 	base, end := context.WithCancelCause(context.WithoutCancel(ctx))
-	a.control = &control{path: path, listener: l, log: a.log, end: end, server: &http.Server{
-		Handler:                      a.controlHandler(),
+	return &Control{path: path, listener: l, log: p.Logger, end: end, server: &http.Server{
+		Handler:                      p.controlHandler(),
 		BaseContext:                  func(net.Listener) context.Context { return base },
 		DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout:            controlPatience,
 		IdleTimeout:                  controlPatience,
 		MaxHeaderBytes:               16 << 10,
-		ErrorLog:                     slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
-	}}
-	a.undoLater("control socket", a.control.close)
-	return nil
+		ErrorLog:                     slog.NewLogLogger(p.Logger.Handler(), slog.LevelWarn),
+	}}, nil
 }
 
 // listenControl listens on the socket in dir. The caller holds the lock of dir, so a socket that is there already was
@@ -95,7 +92,7 @@ func listenControl(ctx context.Context, dir string) (net.Listener, error) {
 		return nil, err
 	}
 	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // the address may be a short-lived name of the directory; close removes the path
+		u.SetUnlinkOnClose(false) // the address may be a short-lived name of the directory; Close removes the path
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, l.Close(), os.Remove(path))
@@ -103,15 +100,16 @@ func listenControl(ctx context.Context, dir string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve takes requests until stop or close.
-func (c *control) serve() {
+// Serve takes requests until Stop or Close.
+func (c *Control) Serve() {
 	if err := c.server.Serve(c.listener); !errors.Is(err, http.ErrServerClosed) {
-		c.log.Warn("the control socket failed: commands do not reach this bridge until it is started again", "path", c.path, "error", err)
+		c.log.Warn("the control socket failed: commands do not reach this bridge until it is started again",
+			"path", c.path, "error", err)
 	}
 }
 
-// stop ends the requests that run, and waits a moment for them to say so.
-func (c *control) stop(ctx context.Context) {
+// Stop ends the requests that run, and waits a moment for them to say so.
+func (c *Control) Stop(ctx context.Context) {
 	c.end(errStopping)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), controlStop)
 	defer cancel()
@@ -120,8 +118,8 @@ func (c *control) stop(ctx context.Context) {
 	}
 }
 
-// close ends everything and removes the socket.
-func (c *control) close(context.Context) error {
+// Close ends everything and removes the socket.
+func (c *Control) Close(context.Context) error {
 	c.end(errStopping)
 	err := c.server.Close()
 	if e := c.listener.Close(); !errors.Is(e, net.ErrClosed) {
@@ -133,11 +131,11 @@ func (c *control) close(context.Context) error {
 	return err
 }
 
-func (a *App) controlHandler() http.Handler {
+func (p Parts) controlHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+retryPath, a.changesLetters("marked for another try", (*journal.Journal).RetryDeadLetters))
-	mux.HandleFunc("POST "+dropPath, a.changesLetters("dropped", (*journal.Journal).DropDeadLetters))
-	mux.HandleFunc("POST "+replayPath, a.replays)
+	mux.HandleFunc("POST "+retryPath, p.changesLetters("marked for another try", (*journal.Journal).RetryDeadLetters))
+	mux.HandleFunc("POST "+dropPath, p.changesLetters("dropped", (*journal.Journal).DropDeadLetters))
+	mux.HandleFunc("POST "+replayPath, p.replays)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Errorf("this fnbridge does not know %s %s", r.Method, r.URL.Path))
 	})

@@ -1,4 +1,4 @@
-package app
+package admin
 
 import (
 	"bytes"
@@ -11,19 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fnbridge/fnbridge/bridge/ingest"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
-	"github.com/fnbridge/fnbridge/config"
 )
 
 // senderTimeout is how long Tensorlake's sender waits for an answer.
 const senderTimeout = 15 * time.Second
-
-// Sample is a payload that can be sent by its name.
-type Sample = tensorlake.Sample
-
-// Samples returns the samples that there are. The first is the one to send when none is named.
-func Samples() []Sample { return tensorlake.Samples() }
 
 // Sender posts webhooks as Tensorlake does. It is safe for concurrent use.
 type Sender struct {
@@ -60,23 +52,12 @@ func (e *UnsendableError) Unwrap() error { return e.error }
 // OK tells whether the webhook was taken.
 func (a Answer) OK() bool { return a.Status >= 200 && a.Status < 300 }
 
-// NewSender makes a Sender for the bridge that cfg describes: on this machine, unless url names another place, and
-// signing with SendingSecret. With insecureTLS it takes any certificate.
-func NewSender(cfg *config.Config, url string, insecureTLS bool) (*Sender, error) {
-	secret, err := SendingSecret(cfg)
-	if err != nil {
-		return nil, err
-	}
-	if url == "" {
-		scheme := "http"
-		if cfg.TLSCertFile != "" {
-			scheme = "https"
-		}
-		url = scheme + "://" + LocalAddress(cfg.Listen) + ingest.Path
-	}
+// NewSender makes a Sender that posts to url and signs with secret, unless that is empty. With insecureTLS it takes any
+// certificate.
+func NewSender(url, secret string, insecureTLS bool) *Sender {
 	return &Sender{URL: url, secret: secret, client: &http.Client{Timeout: senderTimeout, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: insecureTLS}, //nolint:gosec // asked for by whoever tries things out
-	}}}, nil
+	}}}
 }
 
 // Close lets go of its connections.

@@ -1,4 +1,4 @@
-package app_test
+package admin_test
 
 import (
 	"context"
@@ -10,9 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
-	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/journal"
-	"github.com/fnbridge/fnbridge/config"
 )
 
 func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
@@ -34,8 +33,7 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 	}
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
 
-	cfg := &config.Config{DataDir: dir}
-	letters := lettersIn(t, cfg, app.DeadLetterFilter{Sink: "nats"}, 10)
+	letters := lettersIn(t, dir, admin.DeadLetterFilter{Sink: "nats"}, 10)
 	require.Len(t, letters, len(want))
 	for i, l := range letters {
 		require.Equal(t, want[i], string(l.Data))
@@ -44,12 +42,12 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 		_, err := json.Marshal(l)
 		require.NoError(t, err)
 	}
-	require.Empty(t, lettersIn(t, cfg, app.DeadLetterFilter{Sink: "kafka"}, 10))
+	require.Empty(t, lettersIn(t, dir, admin.DeadLetterFilter{Sink: "kafka"}, 10))
 }
 
-func lettersIn(t *testing.T, cfg *config.Config, f app.DeadLetterFilter, limit int) (letters []app.DeadLetter) {
+func lettersIn(t *testing.T, dir string, f admin.DeadLetterFilter, limit int) (letters []admin.DeadLetter) {
 	t.Helper()
-	require.NoError(t, app.ReadDeadLetters(t.Context(), cfg, f, limit, func(l app.DeadLetter) error {
+	require.NoError(t, admin.ReadDeadLetters(t.Context(), dir, f, limit, func(l admin.DeadLetter) error {
 		letters = append(letters, l)
 		return nil
 	}))
@@ -66,9 +64,8 @@ func TestDeadLettersAreReadAFewAtATime(t *testing.T) {
 	}
 	require.NoError(t, j.AddDeadLetters(t.Context(), letters))
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
-	cfg := &config.Config{DataDir: dir}
 	for limit, want := range map[int]int{1: 1, 16: 16, 17: 17, 50: 50, 1000: 50} {
-		found := lettersIn(t, cfg, app.DeadLetterFilter{}, limit)
+		found := lettersIn(t, dir, admin.DeadLetterFilter{}, limit)
 		require.Len(t, found, want)
 		for i := range found {
 			require.Equal(t, i, found[i].EventIndex)
@@ -76,7 +73,7 @@ func TestDeadLettersAreReadAFewAtATime(t *testing.T) {
 	}
 	enough := errors.New("enough")
 	seen := 0
-	require.ErrorIs(t, app.ReadDeadLetters(t.Context(), cfg, app.DeadLetterFilter{}, 50, func(app.DeadLetter) error {
+	require.ErrorIs(t, admin.ReadDeadLetters(t.Context(), dir, admin.DeadLetterFilter{}, 50, func(admin.DeadLetter) error {
 		seen++
 		return enough
 	}), enough)

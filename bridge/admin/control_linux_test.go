@@ -1,4 +1,4 @@
-package app_test
+package admin_test
 
 import (
 	"path/filepath"
@@ -7,17 +7,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/admin"
 )
 
 func TestADataDirectoryMayHaveALongerPathThanASocket(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("deep/", 20), strings.Repeat("long", 25))
 	withLetters(t, dir, 2)
-	r := start(t, dir, nil)
+	stop := serveControl(t, dir)
 	require.FileExists(t, filepath.Join(dir, "fnbridge.sock"))
-	change, err := app.DropDeadLetters(t.Context(), load(t), app.DeadLetterFilter{})
+	change, err := admin.DropDeadLetters(t.Context(), dir, admin.DeadLetterFilter{})
 	require.NoError(t, err)
-	require.Equal(t, app.Change{Letters: 2, Running: true}, change)
-	require.NoError(t, r.stop())
+	require.Equal(t, admin.Change{Letters: 2, Running: true}, change)
+	stop()
 	require.NoFileExists(t, filepath.Join(dir, "fnbridge.sock"))
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package app
+package admin
 
 import (
 	"fmt"
@@ -18,11 +18,12 @@ func socketAddress(dir string) (address string, release func(), err error) {
 		return "", nil, err
 	}
 	if len(path) > maxSocketPath {
-		return "", nil, fmt.Errorf("the path %s has %d bytes, and this system takes at most %d for a socket: set FNBRIDGE_DATA_DIR to a shorter path",
-			path, len(path), maxSocketPath)
+		return "", nil, fmt.Errorf("the path %s has %d bytes, and this system takes at most %d for a socket: "+
+			"set FNBRIDGE_DATA_DIR to a shorter path", path, len(path), maxSocketPath)
 	}
 	return path, func() {}, nil
 }
 
-// ownersSocket does nothing here: the socket is made private once it has its name, in a directory that is private as a rule.
+// ownersSocket does nothing here: the socket is made private once it has its name, in a directory that is private as a
+// rule.
 func ownersSocket(string, string, syscall.RawConn) error { return nil }

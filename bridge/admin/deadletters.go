@@ -1,4 +1,4 @@
-package app
+package admin
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge/journal"
-	"github.com/fnbridge/fnbridge/config"
 )
 
 // DeadLetter is an event that a sink could not store, with why. Times that are not there are nil.
@@ -39,40 +38,25 @@ type DeadLetter struct {
 	Data json.RawMessage `json:"data"`
 }
 
-// DeadLetterFilter selects the dead letters to which every field that is set applies; the zero filter selects all.
-type DeadLetterFilter struct {
-	// IDs are those of the letters; none means all.
-	IDs  []int64 `json:"ids,omitempty"`
-	Sink string  `json:"sink,omitempty"`
-	EventFilter
-	// Since and Until bound when it was tried last: at or after Since, before Until.
-	Since time.Time `json:"since,omitzero"`
-	Until time.Time `json:"until,omitzero"`
-}
-
-func (f DeadLetterFilter) journal() journal.DeadLetterFilter {
-	out := journal.DeadLetterFilter{Sink: f.Sink, Events: f.EventFilter, Since: f.Since, Until: f.Until}
-	if len(f.IDs) > 0 {
-		out.IDs = f.IDs
-	}
-	return out
-}
+// DeadLetterFilter selects dead letters: those to which every field that is set applies. The zero filter selects all.
+type DeadLetterFilter = journal.DeadLetterFilter
 
 // letterPage is how many dead letters one read takes. Each may be as large as a webhook.
 const letterPage = 16
 
-// ReadDeadLetters calls each with what f selects from the data directory, oldest first and at most limit, until each returns
-// an error, which it returns. It works beside a running bridge and writes nothing.
-func ReadDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter, limit int, each func(DeadLetter) error) error {
-	r, err := journal.OpenReader(ctx, cfg.DataDir)
+// ReadDeadLetters calls each with what f selects from the journal in dir, oldest first and at most limit, until each
+// returns an error, which it returns. It works beside a running bridge and writes nothing.
+func ReadDeadLetters(
+	ctx context.Context, dir string, f DeadLetterFilter, limit int, each func(DeadLetter) error,
+) error {
+	r, err := journal.OpenReader(ctx, dir)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	query := f.journal()
-	for left := limit; left > 0; left -= query.Limit {
-		query.Limit = min(left, letterPage)
-		letters, err := r.DeadLetters(ctx, query)
+	for left := limit; left > 0; left -= f.Limit {
+		f.Limit = min(left, letterPage)
+		letters, err := r.DeadLetters(ctx, f)
 		if err != nil || len(letters) == 0 {
 			return err
 		}
@@ -81,7 +65,7 @@ func ReadDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter
 				return err
 			}
 		}
-		query.AfterID = letters[len(letters)-1].ID
+		f.AfterID = letters[len(letters)-1].ID
 	}
 	return nil
 }
@@ -96,7 +80,8 @@ func shownLetter(l *journal.DeadLetter) DeadLetter {
 		ID: l.ID, Sink: l.Sink, Reason: l.Reason, Attempts: l.Attempts, FirstAt: l.FirstAt, LastAt: l.LastAt,
 		RetryAt: optional(l.RetryAt), PublishedAt: optional(l.PublishedAt),
 		WebhookID: e.WebhookID, EventIndex: e.Origin.Index, EventID: e.ID, Type: e.Type, Source: e.Source,
-		Subject: e.Subject, Time: e.Time, PartitionKey: e.PartitionKey, Application: e.Application, Route: e.Route, Data: data,
+		Subject: e.Subject, Time: e.Time, PartitionKey: e.PartitionKey, Application: e.Application, Route: e.Route,
+		Data: data,
 	}
 }
 
@@ -109,8 +94,10 @@ type DeadLetterCount struct {
 
 // CountDeadLetters counts what f selects: altogether, and of each sink that has some. Of IDs that are not there, it
 // returns those, too. It works beside a running bridge and writes nothing.
-func CountDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter) (all DeadLetterCount, sinks []DeadLetterCount, missing []int64, err error) {
-	r, err := journal.OpenReader(ctx, cfg.DataDir)
+func CountDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (
+	all DeadLetterCount, sinks []DeadLetterCount, missing []int64, err error,
+) {
+	r, err := journal.OpenReader(ctx, dir)
 	if err != nil {
 		return all, nil, nil, err
 	}
@@ -123,7 +110,7 @@ func CountDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilte
 		if f.Sink != "" && f.Sink != sink.Sink {
 			continue
 		}
-		query := f.journal()
+		query := f
 		query.Sink = sink.Sink
 		c := DeadLetterCount{Sink: sink.Sink}
 		if c.Letters, c.Bytes, err = r.CountDeadLetters(ctx, query); err != nil {
@@ -167,47 +154,50 @@ type Change struct {
 	Running bool `json:"running"`
 }
 
-// RetryDeadLetters has what f selects sent again: by the bridge that runs on the data directory or, if there is none, by
-// the next one. After an error some may have been marked, and asking again is right.
-func RetryDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter) (Change, error) {
-	return changeDeadLetters(ctx, cfg, retryPath, f, (*journal.Journal).RetryDeadLetters)
+// RetryDeadLetters has what f selects sent again: by the bridge that runs on the data directory or, if there is none,
+// by the next one. After an error some may have been marked, and asking again is right.
+func RetryDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Change, error) {
+	return changeDeadLetters(ctx, dir, retryPath, f, (*journal.Journal).RetryDeadLetters)
 }
 
 // DropDeadLetters deletes what f selects for good. After an error some may be gone; Change then counts them as far as
 // that is known.
-func DropDeadLetters(ctx context.Context, cfg *config.Config, f DeadLetterFilter) (Change, error) {
-	return changeDeadLetters(ctx, cfg, dropPath, f, (*journal.Journal).DropDeadLetters)
+func DropDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Change, error) {
+	return changeDeadLetters(ctx, dir, dropPath, f, (*journal.Journal).DropDeadLetters)
 }
 
 // letterChange is a change that the journal makes to dead letters.
 type letterChange func(j *journal.Journal, ctx context.Context, f journal.DeadLetterFilter) (int64, error)
 
-func changeDeadLetters(ctx context.Context, cfg *config.Config, path string, f DeadLetterFilter, change letterChange) (c Change, err error) {
-	err = askOnce(ctx, cfg, path, f, &c)
+func changeDeadLetters(ctx context.Context, dir, path string, f DeadLetterFilter, change letterChange) (
+	c Change, err error,
+) {
+	err = askOnce(ctx, dir, path, f, &c)
 	if !errors.Is(err, ErrNotRunning) {
 		c.Running = true
 		return c, err
 	}
-	j, err := journal.Open(ctx, journal.Options{Dir: cfg.DataDir, KeepSinks: true})
+	j, err := journal.Open(ctx, journal.Options{Dir: dir, KeepSinks: true})
 	if locked, ok := errors.AsType[*journal.LockedError](err); ok {
-		return c, fmt.Errorf("the process with pid %d uses the data directory %s, and no bridge answers at its control socket: try again if it is "+
-			"just starting; else its log says why it has none, and this command works while it is stopped", locked.PID, locked.Dir)
+		return c, fmt.Errorf("the process with pid %d uses the data directory %s, and no bridge answers at its control "+
+			"socket: try again if it is just starting; else its log says why it has none, and this command works while "+
+			"it is stopped", locked.PID, locked.Dir)
 	}
 	if err != nil {
 		return c, err
 	}
-	c.Letters, err = change(j, ctx, f.journal())
+	c.Letters, err = change(j, ctx, f)
 	return c, errors.Join(err, j.Close(context.WithoutCancel(ctx)))
 }
 
 // changesLetters answers requests to change dead letters.
-func (a *App) changesLetters(verb string, change letterChange) http.HandlerFunc {
+func (p Parts) changesLetters(verb string, change letterChange) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var f DeadLetterFilter
 		if !readRequest(w, r, &f) {
 			return
 		}
-		n, err := change(a.journal, r.Context(), f.journal())
+		n, err := change(p.Journal, r.Context(), f)
 		if err != nil {
 			if errors.Is(context.Cause(r.Context()), errStopping) {
 				err = errStopping
@@ -218,7 +208,7 @@ func (a *App) changesLetters(verb string, change letterChange) http.HandlerFunc 
 			refuse(w, http.StatusServiceUnavailable, err)
 			return
 		}
-		a.log.Info("a command changed dead letters", "change", verb, "count", n, "filter", asText(f))
+		p.Logger.Info("a command changed dead letters", "change", verb, "count", n, "filter", asText(f))
 		answer(w, Change{Letters: n, Running: true})
 	}
 }

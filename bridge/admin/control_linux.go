@@ -1,4 +1,4 @@
-package app
+package admin
 
 import (
 	"fmt"
@@ -28,7 +28,8 @@ func socketAddress(dir string) (address string, release func(), err error) {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", fd, controlName), func() { _ = unix.Close(fd) }, nil
 }
 
-// ownersSocket makes a socket its owner's alone before it gets its name, so that there is no moment at which others can connect.
+// ownersSocket makes a socket its owner's alone before it gets its name, so that there is no moment at which others can
+// connect.
 func ownersSocket(_, _ string, conn syscall.RawConn) error {
 	var failed error
 	if err := conn.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), 0o600) }); err != nil {

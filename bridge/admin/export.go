@@ -1,4 +1,4 @@
-package app
+package admin
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/fnbridge/fnbridge/bridge/journal"
-	"github.com/fnbridge/fnbridge/config"
 )
 
 // What one read of an export takes at most, so that its memory does not grow with the journal.
@@ -46,10 +45,10 @@ type ExportRequest struct {
 	Undelivered string
 }
 
-// Export calls f with what r selects of the webhooks that are in the journal now, oldest first, until f returns an error,
-// which it returns. It works beside a running bridge and writes nothing.
-func Export(ctx context.Context, cfg *config.Config, r ExportRequest, f func(ExportedWebhook) error) error {
-	reader, err := journal.OpenReader(ctx, cfg.DataDir)
+// Export calls f with what r selects of the webhooks that are in the journal now, oldest first, until f returns an
+// error, which it returns. It works beside a running bridge and writes nothing.
+func Export(ctx context.Context, dir string, r ExportRequest, f func(ExportedWebhook) error) error {
+	reader, err := journal.OpenReader(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -106,25 +105,15 @@ func cursorOf(s journal.Status, sink string) (int64, error) {
 }
 
 // Verification is what a check of the whole journal found.
-type Verification struct {
-	Webhooks    int64 `json:"webhooks"`
-	DeadLetters int64 `json:"dead_letters"`
-	Bytes       int64 `json:"bytes"` // of bodies and data
-	// Findings say what is not as it must be, for people.
-	Findings []string `json:"findings"`
-}
+type Verification = journal.Verification
 
 // Verify reads the whole journal and compares it with what must hold, calling progress with how much is done of what.
 // Damage to the file itself is an error. It works beside a running bridge and writes nothing.
-func Verify(ctx context.Context, cfg *config.Config, progress func(done, total int64)) (Verification, error) {
-	r, err := journal.OpenReader(ctx, cfg.DataDir)
+func Verify(ctx context.Context, dir string, progress func(done, total int64)) (Verification, error) {
+	r, err := journal.OpenReader(ctx, dir)
 	if err != nil {
 		return Verification{}, err
 	}
 	defer r.Close()
-	v, err := r.Verify(ctx, progress)
-	if err != nil {
-		return Verification{}, err
-	}
-	return Verification{Webhooks: v.Webhooks, DeadLetters: v.DeadLetters, Bytes: v.Bytes, Findings: append([]string{}, v.Findings...)}, nil
+	return r.Verify(ctx, progress)
 }

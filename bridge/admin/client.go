@@ -1,4 +1,4 @@
-package app
+package admin
 
 import (
 	"bytes"
@@ -14,8 +14,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"github.com/fnbridge/fnbridge/config"
 )
 
 // ErrNotRunning is in the chain of an error when no bridge answers at the data directory's control socket.
@@ -26,7 +24,7 @@ const controlDial = 5 * time.Second
 
 // ask posts a request to the bridge that runs on the data directory and returns the answer's body, which the caller
 // closes together with the connection. An answer that is no 200 is an error that says what the bridge said.
-func ask(ctx context.Context, cfg *config.Config, path string, request any) (io.ReadCloser, error) {
+func ask(ctx context.Context, dir, path string, request any) (io.ReadCloser, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
@@ -38,11 +36,11 @@ func ask(ctx context.Context, cfg *config.Config, path string, request any) (io.
 	req.Header.Set("Content-Type", "application/json")
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, cfg.DataDir) },
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, dir) },
 	}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, unreachable(err, cfg.DataDir)
+		return nil, unreachable(err, dir)
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, nil
@@ -62,8 +60,8 @@ func ask(ctx context.Context, cfg *config.Config, path string, request any) (io.
 }
 
 // askOnce is ask for an answer that is one small JSON value.
-func askOnce(ctx context.Context, cfg *config.Config, path string, request, response any) error {
-	body, err := ask(ctx, cfg, path, request)
+func askOnce(ctx context.Context, dir, path string, request, response any) error {
+	body, err := ask(ctx, dir, path, request)
 	if err != nil {
 		return err
 	}
@@ -96,7 +94,8 @@ func unreachable(err error, dir string) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nothing answers at %s", ErrNotRunning, path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the control socket %s is for the user that runs the bridge: run this command as that user: %w", path, err)
+		return fmt.Errorf("the control socket %s is for the user that runs the bridge: run this command as that user: %w",
+			path, err)
 	default:
 		return fmt.Errorf("the running bridge cannot be asked at %s: %w", path, err)
 	}

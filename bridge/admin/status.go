@@ -1,11 +1,10 @@
-package app
+package admin
 
 import (
 	"context"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge/journal"
-	"github.com/fnbridge/fnbridge/config"
 )
 
 // Status is how a bridge is, as its data directory tells. Times that are not there are nil.
@@ -34,9 +33,9 @@ type SinkStatus struct {
 	Cursor            int64      `json:"cursor"`
 }
 
-// ReadStatus reads the data directory, beside a running bridge or without one. It writes nothing.
-func ReadStatus(ctx context.Context, cfg *config.Config) (Status, error) {
-	r, err := journal.OpenReader(ctx, cfg.DataDir)
+// ReadStatus reads the journal in dir, beside a running bridge or without one. It writes nothing.
+func ReadStatus(ctx context.Context, dir string) (Status, error) {
+	r, err := journal.OpenReader(ctx, dir)
 	if err != nil {
 		return Status{}, err
 	}
@@ -57,11 +56,4 @@ func ReadStatus(ctx context.Context, cfg *config.Config) (Status, error) {
 		})
 	}
 	return out, nil
-}
-
-func optional(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }

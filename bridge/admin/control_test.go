@@ -1,26 +1,74 @@
 //go:build !windows
 
-package app_test
+package admin_test
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/fnbridge/fnbridge/bridge"
-	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/admin"
+	"github.com/fnbridge/fnbridge/bridge/delivery"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// discard is a sink whose broker takes everything.
+type discard struct{}
+
+func (discard) Name() string { return "nats" }
+
+func (discard) Publish(_ context.Context, events []bridge.Event) []error {
+	return make([]error, len(events))
+}
+
+func (discard) Check(context.Context) error { return nil }
+
+func (discard) Close(context.Context) error { return nil }
+
+// serveControl serves the control socket of a bridge on dir, until the test ends or stop is called.
+func serveControl(t *testing.T, dir string) (stop func()) {
+	t.Helper()
+	metrics, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
+	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{"nats"}, Logger: log, Registerer: metrics})
+	require.NoError(t, err)
+	d, err := delivery.New(delivery.Options{Sink: discard{}, Journal: j, Logger: log, Registerer: metrics})
+	require.NoError(t, err)
+	c, err := admin.NewControl(t.Context(), admin.Parts{
+		DataDir: dir, Journal: j, Sinks: []admin.RunningSink{{Name: "nats", Kind: "nats", Dispatcher: d}}, Logger: log,
+	})
+	require.NoError(t, err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.Serve()
+	}()
+	stop = sync.OnceFunc(func() {
+		ctx := context.WithoutCancel(t.Context())
+		c.Stop(ctx)
+		require.NoError(t, c.Close(ctx))
+		require.NoError(t, j.Close(ctx))
+		<-ended
+	})
+	t.Cleanup(stop)
+	return stop
+}
 
 // control posts a request to the control socket in dir, and returns the answer.
 func control(t *testing.T, dir, path, body string) (status int, answer string) {
@@ -65,12 +113,12 @@ func TestTheControlSocketIsItsOwnersAlone(t *testing.T) {
 	before := syscall.Umask(0)
 	t.Cleanup(func() { syscall.Umask(before) })
 	dir := filepath.Join(t.TempDir(), "data")
-	r := start(t, dir, nil)
+	stop := serveControl(t, dir)
 	path := filepath.Join(dir, "fnbridge.sock")
 	info, err := os.Lstat(path)
 	require.NoError(t, err)
 	require.Equal(t, os.ModeSocket|0o600, info.Mode())
-	require.NoError(t, r.stop())
+	stop()
 	require.NoFileExists(t, path)
 }
 
@@ -81,21 +129,20 @@ func TestTheSocketThatAKilledBridgeLeftIsReplaced(t *testing.T) {
 	require.NoError(t, err)
 	l.SetUnlinkOnClose(false)
 	require.NoError(t, l.Close())
-	environment(t, dir, nil)
-	change, err := app.DropDeadLetters(t.Context(), load(t), app.DeadLetterFilter{Sink: "other"})
+	change, err := admin.DropDeadLetters(t.Context(), dir, admin.DeadLetterFilter{Sink: "other"})
 	require.NoError(t, err)
 	require.False(t, change.Running, "nobody listens on what is left of a socket")
 
-	start(t, dir, nil)
-	change, err = app.DropDeadLetters(t.Context(), load(t), app.DeadLetterFilter{})
+	serveControl(t, dir)
+	change, err = admin.DropDeadLetters(t.Context(), dir, admin.DeadLetterFilter{})
 	require.NoError(t, err)
-	require.Equal(t, app.Change{Letters: 1, Running: true}, change)
+	require.Equal(t, admin.Change{Letters: 1, Running: true}, change)
 }
 
 func TestTheControlSocketRefusesWhatItDoesNotKnow(t *testing.T) {
 	dir := t.TempDir()
 	withLetters(t, dir, 3)
-	start(t, dir, nil)
+	serveControl(t, dir)
 	for name, tt := range map[string]struct {
 		path, body string
 		status     int
@@ -117,40 +164,39 @@ func TestTheControlSocketRefusesWhatItDoesNotKnow(t *testing.T) {
 			require.Contains(t, answer, tt.detail)
 		})
 	}
-	require.Len(t, lettersIn(t, load(t), app.DeadLetterFilter{}, 10), 3)
+	require.Len(t, lettersIn(t, dir, admin.DeadLetterFilter{}, 10), 3)
 }
 
 func TestAConnectionThatSaysNothingHoldsUpNoStop(t *testing.T) {
 	dir := t.TempDir()
-	r := start(t, dir, nil)
+	stop := serveControl(t, dir)
 	conn, err := net.Dial("unix", filepath.Join(dir, "fnbridge.sock"))
 	require.NoError(t, err)
 	defer conn.Close()
 	// The server has taken the connection before the one that is answered.
 	status, _ := control(t, dir, "/", "")
 	require.Equal(t, http.StatusNotFound, status)
-	require.NoError(t, r.stop())
+	stop()
 	_, err = conn.Read(make([]byte, 1))
 	require.Error(t, err, "the connection is closed")
-}
-
-func TestABridgeThatNeverRunsLeavesNoSocket(t *testing.T) {
-	dir := t.TempDir()
-	environment(t, dir, nil)
-	a, err := app.New(t.Context(), app.Options{Config: load(t)})
-	require.NoError(t, err)
-	require.FileExists(t, filepath.Join(dir, "fnbridge.sock"))
-	require.NoError(t, a.Close(context.WithoutCancel(t.Context())))
-	require.NoFileExists(t, filepath.Join(dir, "fnbridge.sock"))
 }
 
 func TestMissingDeadLettersAreNamed(t *testing.T) {
 	dir := t.TempDir()
 	withLetters(t, dir, 3)
-	environment(t, dir, nil)
-	all, sinks, missing, err := app.CountDeadLetters(t.Context(), load(t), app.DeadLetterFilter{IDs: []int64{2, 9, 2, 8, 9}})
+	all, sinks, missing, err := admin.CountDeadLetters(t.Context(), dir, admin.DeadLetterFilter{IDs: []int64{2, 9, 2, 8, 9}})
 	require.NoError(t, err)
-	require.Equal(t, app.DeadLetterCount{Letters: 1, Bytes: 2}, all)
-	require.Equal(t, []app.DeadLetterCount{{Sink: "nats", Letters: 1, Bytes: 2}}, sinks)
+	require.Equal(t, admin.DeadLetterCount{Letters: 1, Bytes: 2}, all)
+	require.Equal(t, []admin.DeadLetterCount{{Sink: "nats", Letters: 1, Bytes: 2}}, sinks)
 	require.Equal(t, []int64{9, 8}, missing)
+}
+
+func TestAnEmptyListOfIDsDropsNothing(t *testing.T) {
+	dir := t.TempDir()
+	withLetters(t, dir, 2)
+	serveControl(t, dir)
+	change, err := admin.DropDeadLetters(t.Context(), dir, admin.DeadLetterFilter{IDs: []int64{}})
+	require.NoError(t, err)
+	require.Equal(t, admin.Change{Running: true}, change)
+	require.Len(t, lettersIn(t, dir, admin.DeadLetterFilter{}, 10), 2)
 }

@@ -1,20 +1,12 @@
-package app
+package admin
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
-	"github.com/fnbridge/fnbridge/config"
 	"github.com/fnbridge/fnbridge/sinks"
 )
-
-// liveTimeout bounds CheckLive: a health check that takes longer has failed.
-const liveTimeout = 3 * time.Second
 
 // SinkCheck is what a check found of one sink.
 type SinkCheck struct {
@@ -34,10 +26,10 @@ type deadLetterChecker interface {
 	CheckDeadLetters(ctx context.Context) error
 }
 
-// CheckSink asks a sink's broker whether events could be published now, until ctx ends. cfg must have passed Validate.
-func CheckSink(ctx context.Context, cfg *config.Config, s config.Sink) SinkCheck {
+// CheckSink asks a sink's broker whether events could be published now, until ctx ends.
+func CheckSink(ctx context.Context, s Sink) SinkCheck {
 	r := SinkCheck{Sink: s.Name, Kind: s.Kind}
-	sink, err := sinks.New(SinkOptions(cfg, s, nil)) //nolint:contextcheck // Close ends what it starts
+	sink, err := sinks.New(s.Options) //nolint:contextcheck // Close ends what it starts
 	if err != nil {
 		err = bridge.Blocked(err) // one of the settings, or a file that they name
 	} else {
@@ -55,29 +47,8 @@ func CheckSink(ctx context.Context, cfg *config.Config, s config.Sink) SinkCheck
 	}
 	r.Error = err.Error()
 	r.Cause = bridge.KindOf(err).String()
-	if s.NATS != nil && len(s.NATS.URL) == 0 && bridge.KindOf(err) == bridge.FailureRetry {
+	if s.Embedded && bridge.KindOf(err) == bridge.FailureRetry {
 		r.Error += "\nThis sink uses the embedded server, which runs while \"fnbridge serve\" does."
 	}
 	return r
-}
-
-// CheckLive asks the operations listener of the bridge that cfg describes whether its process lives.
-func CheckLive(ctx context.Context, cfg *config.Config) error {
-	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+LocalAddress(cfg.OpsListen)+"/livez", http.NoBody)
-	if err != nil {
-		return err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("the bridge does not answer: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return fmt.Errorf("the bridge answers %s: %q", resp.Status, text)
-	}
-	return nil
 }
