@@ -302,9 +302,6 @@ func (e *entry) wanted(f *queueOrigin) (n int) {
 
 // overdue is the answer when nobody waits any longer. The caller holds mu.
 func (e *entry) overdue() error {
-	if e.rejection != nil {
-		return e.rejection
-	}
 	var names []string
 	var cause error
 	for _, p := range e.parts {

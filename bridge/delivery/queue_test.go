@@ -264,6 +264,28 @@ func TestARejectedEventIsToldToTheSenderAndTheRestIsStored(t *testing.T) {
 	})
 }
 
+// A refusal is final to the sender. While a required sink has not stored the rest, nothing is.
+func TestARejectedEventIsNoAnswerWhileAnotherSinkHasNotStoredTheRest(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		rejects, hangs := newScriptedSink(), newScriptedSink()
+		rejects.fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large")) }
+		hangs.fail = func(bridge.Event) error { return errDown() }
+		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: namedSink{rejects, "rejects"}}, sinkOf{sink: namedSink{hangs, "hangs"}})
+		defer f.end()
+		_, err := f.submit("msg_1", "k1", "a")
+		var down *DownError
+		require.ErrorAs(t, err, &down, "the sender must come again")
+		require.Equal(t, "hangs", down.Sink)
+		hangs.set(func() { hangs.fail = nil })
+		require.Eventually(t, func() bool {
+			_, err = f.submit("msg_1", "k1", "a")
+			_, rejected := errors.AsType[*RejectedError](err)
+			return rejected
+		}, time.Minute, time.Second, "and is refused for good when the rest is stored: %v", err)
+		f.empty()
+	})
+}
+
 func TestADeadLetterAtTheSinksAddressCountsAsHandled(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var failure error

@@ -24,7 +24,7 @@ const (
 )
 
 func main() {
-	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	// A second signal ends the process at once: whoever sends it does not want to wait.
 	context.AfterFunc(ctx, restore)
 	isTerminal := func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

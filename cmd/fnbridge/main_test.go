@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -492,6 +493,7 @@ func TestWhateverEndsTheProcessLosesNothing(t *testing.T) {
 		exit   int
 	}{
 		"SIGTERM": {syscall.SIGTERM, 0},
+		"SIGHUP":  {syscall.SIGHUP, 0},
 		"SIGKILL": {syscall.SIGKILL, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -706,4 +708,17 @@ func TestSendTellsHowFarItCameWhenInterrupted(t *testing.T) {
 	p.line(`^1 webhook in .*: 1 accepted \(2 events\)`)
 	p.line("interrupted after 1 of 5 webhooks")
 	require.Equal(t, 1, p.wait(t))
+}
+
+// Whoever has a signed request can have it taken, so it goes to nobody but the one that was asked.
+func TestSendFollowsNoRedirect(t *testing.T) {
+	followed := false
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed = true }))
+	defer elsewhere.Close()
+	asked := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	defer asked.Close()
+	out, _, exit := newShell(t, "FNBRIDGE_WEBHOOK_SECRETS=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").run("send", "--url", asked.URL)
+	require.Equal(t, 1, exit)
+	require.Contains(t, out, "307 Temporary Redirect")
+	require.False(t, followed)
 }

@@ -7,8 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +23,7 @@ func serveCommand(c console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the bridge",
-		Long: `Runs the bridge until SIGINT or SIGTERM. Then it stops taking webhooks, finishes what is under way within
+		Long: `Runs the bridge until SIGINT, SIGTERM or SIGHUP. Then it stops taking webhooks, finishes what is under way within
 FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0. Events that have not reached a sink by then wait in the data directory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), c) },
@@ -39,7 +42,19 @@ func serve(ctx context.Context, c console) error {
 	if err != nil {
 		return err
 	}
+	// A process whose log nobody reads any more goes on.
+	signal.Ignore(syscall.SIGPIPE)
+	lines := newLogWriter(c.out)
+	c.out = lines
 	logger := newLogger(c, cfg)
+	stop := make(chan struct{})
+	var saying sync.WaitGroup
+	saying.Go(func() { lines.sayLeftOut(logger, stop) })
+	defer func() {
+		close(stop)
+		saying.Wait()
+		_ = lines.Close() // nor is there anybody to tell
+	}()
 	for _, w := range warnings {
 		logger.Warn("configuration", "variable", w.Variable, "warning", w.Message)
 	}

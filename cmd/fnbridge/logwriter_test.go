@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bufio"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Whoever reads the log may end, or stand still with a pipe that is full. The bridge does neither.
+func TestALogThatNobodyReadsHoldsNothingUp(t *testing.T) {
+	for name, stop := range map[string]func(reader *os.File) error{
+		"its reader ends":         (*os.File).Close,
+		"its reader stands still": func(*os.File) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShell(t, "FNBRIDGE_LOG_LEVEL=debug", "FNBRIDGE_LOG_FORMAT=text")
+			reader, writer, err := os.Pipe()
+			require.NoError(t, err)
+			defer reader.Close()
+			cmd := s.command("serve")
+			cmd.Stdout, cmd.Stderr = writer, writer
+			require.NoError(t, cmd.Start())
+			require.NoError(t, writer.Close())
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			ready := regexp.MustCompile(`fnbridge is ready.* webhooks=(http://\S+)`)
+			lines := bufio.NewReaderSize(reader, 16)
+			var url string
+			for url == "" {
+				line, err := lines.ReadString('\n')
+				require.NoError(t, err)
+				if found := ready.FindStringSubmatch(line); found != nil {
+					url = found[1]
+				}
+			}
+			require.NoError(t, stop(reader))
+
+			const webhooks = 5000 // each has a line of some hundred bytes, and a pipe holds 64 KiB
+			out, errs, exit := s.run("send", "--url", url, "--count", strconv.Itoa(webhooks))
+			require.Equal(t, 0, exit, errs)
+			require.Contains(t, out, "5000 accepted (10000 events)")
+
+			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			select {
+			case err := <-ended:
+				require.NoError(t, err)
+			case <-time.After(20 * time.Second):
+				require.FailNow(t, "it does not stop")
+			}
+		})
+	}
+}
+
+func TestLogLinesThatDoNotFitAreCounted(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	l := newLogWriter(writer)
+	const sent = waitingLines + 1000
+	for range sent {
+		_, err := l.Write([]byte(strings.Repeat("x", 1023) + "\n"))
+		require.NoError(t, err)
+	}
+	require.Zero(t, l.takeLeftOut(), "it is said once there is room to say it")
+	read := make(chan int)
+	go func() {
+		lines := 0
+		for scanner := bufio.NewScanner(reader); scanner.Scan(); lines++ {
+		}
+		read <- lines
+	}()
+	require.Eventually(t, func() bool { return len(l.lines) == 0 }, 20*time.Second, time.Millisecond)
+	left := l.takeLeftOut()
+	require.Positive(t, left)
+	require.Zero(t, l.takeLeftOut(), "and once")
+	require.NoError(t, l.Close())
+	require.NoError(t, writer.Close())
+	require.Equal(t, sent, left+<-read, "the others are written")
+}
