@@ -10,7 +10,7 @@ func SetClock(c *Certificates, now func() time.Time) {
 
 // BodyBytes returns how much memory the bodies of all webhooks in flight have.
 func (h *Handler) BodyBytes() int64 {
-	h.places.mu.Lock()
-	defer h.places.mu.Unlock()
-	return h.places.bytes
+	h.admission.mu.Lock()
+	defer h.admission.mu.Unlock()
+	return h.admission.bytes
 }

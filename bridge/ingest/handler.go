@@ -49,9 +49,9 @@ type Options struct {
 	Store Store
 	// MaxBody is the largest body that is taken, in bytes. 0 is 1 MiB.
 	MaxBody int64
-	// MaxInFlight is how many webhooks are read, checked and stored at once. 0 is 1024. A further one gets the place of one
-	// whose body has been coming for more than a second, or is answered 503. So it is when the bodies take more than
-	// 64 MiB, or four times MaxBody if that is more.
+	// MaxInFlight is how many webhooks are read, checked and stored at once. 0 is 1024. A further one displaces one whose
+	// body has been coming for more than a second. If there is none, it is answered 503. The same holds when the bodies
+	// take more than 64 MiB, or four times MaxBody if that is more.
 	MaxInFlight int
 	// StoreTimeout bounds one Append, to a fortieth. 0 is 10 s.
 	StoreTimeout time.Duration
@@ -74,7 +74,7 @@ type Handler struct {
 	events       tensorlake.Options
 	store        Store
 	maxBody      int64
-	places       places
+	admission    admission
 	deadlines    deadlines // of storing
 	answerWithin time.Duration
 	storedStatus int
@@ -121,8 +121,8 @@ func New(o Options) (*Handler, error) {
 		logger:       o.Logger,
 		now:          o.Now,
 	}
-	h.places.most = int64(orDefault(o.MaxInFlight, defaultMaxInFlight))
-	h.places.mostBytes = BodyMemory(h.maxBody)
+	h.admission.maxWebhooks = int64(orDefault(o.MaxInFlight, defaultMaxInFlight))
+	h.admission.maxBytes = BodyMemory(h.maxBody)
 	if h.logger == nil {
 		h.logger = slog.New(slog.DiscardHandler)
 	}
@@ -130,7 +130,7 @@ func New(o Options) (*Handler, error) {
 		h.now = time.Now
 	}
 	var err error
-	h.metrics, err = newMetrics(o.Registerer, h.secrets(), func() float64 { return float64(h.places.inFlight()) })
+	h.metrics, err = newMetrics(o.Registerer, h.secrets(), func() float64 { return float64(h.admission.inFlight()) })
 	if err != nil {
 		return nil, err
 	}
@@ -182,27 +182,27 @@ func (h *Handler) receive(c echo.Context) (err error) {
 		}
 	}
 	start := h.now()
-	place := h.places.enter(start, func() {
+	slot := h.admission.admit(start, func() {
 		// A deadline that has passed ends a Read that waits. If that cannot be, the server's own timeout does.
 		_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Unix(1, 0))
 	})
-	if place == nil {
+	if slot == nil {
 		return &refusal{
 			result: resultOverloaded, status: http.StatusServiceUnavailable,
 			detail: fmt.Sprintf("%d webhooks are being taken right now, and no more at once; send this one again, or raise "+
-				"FNBRIDGE_MAX_IN_FLIGHT.", h.places.most),
+				"FNBRIDGE_MAX_IN_FLIGHT.", h.admission.maxWebhooks),
 			retryAfter: retryOverloaded,
 		}
 	}
-	defer place.leave()
+	defer slot.release()
 
 	r := c.Request()
 	if f := checkContentType(r.Header); f != nil {
 		return f
 	}
-	body, f := readBody(r, h.maxBody, func(n int64) bool { return place.grow(h.now(), n) })
-	if !place.arrived() {
-		return displaced(h.places.most)
+	body, f := readBody(r, h.maxBody, func(n int64) bool { return slot.grow(h.now(), n) })
+	if !slot.arrived() {
+		return displaced(h.admission.maxWebhooks)
 	}
 	if f != nil {
 		return f
