@@ -56,34 +56,30 @@ func readBody(r *http.Request, limit int64, grow func(n int64) bool) ([]byte, *r
 
 func tooLarge(what string, limit int64) *refusal {
 	return &refusal{
-		result: resultTooLarge, status: http.StatusRequestEntityTooLarge,
+		kind:   kindTooLarge, // which closes rather than reading what is left
 		detail: fmt.Sprintf("%s; at most %d bytes are taken. Send less, or raise FNBRIDGE_MAX_BODY.", what, limit),
-		closes: true, // rather than reading what is left
 	}
 }
 
 func noMemory() *refusal {
 	return &refusal{
-		result: resultOverloaded, status: http.StatusServiceUnavailable,
+		kind:   kindOverloadedMidway,
 		detail: "The webhooks that are being taken right now fill the memory there is for them; send this one again.",
-		reason: "memory", retryAfter: retryOverloaded, closes: true,
+		reason: "memory",
 	}
 }
 
 func brokenOff(err error, got int, declared int64) *refusal {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return &refusal{
-			result: resultIncomplete, status: http.StatusRequestTimeout,
+			kind:   kindTooSlow,
 			detail: fmt.Sprintf("The body did not come in time: %d bytes were read. Send it faster.", got),
-			reason: "timeout", cause: err, closes: true,
+			reason: "timeout", cause: err,
 		}
 	}
 	detail := fmt.Sprintf("The body broke off after %d of %d bytes; send as many as Content-Length says.", got, declared)
 	if declared < 0 {
 		detail = fmt.Sprintf("The body broke off after %d bytes; send whole chunks, and the empty one at the end.", got)
 	}
-	return &refusal{
-		result: resultIncomplete, status: http.StatusBadRequest, detail: detail,
-		reason: "broken_off", cause: err, closes: true,
-	}
+	return &refusal{kind: kindBrokenOff, detail: detail, reason: "broken_off", cause: err}
 }

@@ -32,11 +32,6 @@ const (
 	// How much memory bodies may have in all: that of so many of the largest, and at least so many bytes.
 	bodiesInMemory  = 4
 	leastBodyMemory = 64 << 20
-
-	// When the sender should try again.
-	retryOverloaded  = time.Second
-	retryUnavailable = 10 * time.Second
-	retryDraining    = 10 * time.Second // by then another process listens, or this one does again
 )
 
 // Options are the parts and limits of the endpoint.
@@ -176,10 +171,7 @@ func (h *Handler) receive(c echo.Context) (err error) {
 		}
 	}()
 	if h.draining.Load() {
-		return &refusal{
-			result: resultDraining, status: http.StatusServiceUnavailable,
-			detail: "This server is shutting down; send the webhook again.", retryAfter: retryDraining, closes: true,
-		}
+		return &refusal{kind: kindDraining, detail: "This server is shutting down; send the webhook again."}
 	}
 	start := h.now()
 	slot := h.admission.admit(start, func() {
@@ -188,10 +180,9 @@ func (h *Handler) receive(c echo.Context) (err error) {
 	})
 	if slot == nil {
 		return &refusal{
-			result: resultOverloaded, status: http.StatusServiceUnavailable,
+			kind: kindOverloaded,
 			detail: fmt.Sprintf("%d webhooks are being taken right now, and no more at once; send this one again, or raise "+
 				"FNBRIDGE_MAX_IN_FLIGHT.", h.admission.maxWebhooks),
-			retryAfter: retryOverloaded,
 		}
 	}
 	defer slot.release()
@@ -214,8 +205,7 @@ func (h *Handler) receive(c echo.Context) (err error) {
 	payload, err := tensorlake.Parse(body)
 	if err != nil {
 		return &refusal{
-			result: resultInvalid, status: http.StatusBadRequest, reason: "payload",
-			detail: fmt.Sprintf("Send one JSON object: %v.", err),
+			kind: kindInvalid, detail: fmt.Sprintf("Send one JSON object: %v.", err), reason: "payload",
 		}
 	}
 
@@ -242,10 +232,10 @@ func (h *Handler) receive(c echo.Context) (err error) {
 
 func displaced(most int64) *refusal {
 	return &refusal{
-		result: resultOverloaded, status: http.StatusServiceUnavailable,
-		detail: fmt.Sprintf("The body came so slowly that its place was given to another webhook: %d are taken at once, and memory is "+
-			"bounded. Send it again, faster.", most),
-		reason: "displaced", retryAfter: retryOverloaded, closes: true,
+		kind: kindOverloadedMidway,
+		detail: fmt.Sprintf("The body came so slowly that its place was given to another webhook: %d are taken at once, "+
+			"and memory is bounded. Send it again, faster.", most),
+		reason: "displaced",
 	}
 }
 
@@ -253,8 +243,9 @@ func displaced(most int64) *refusal {
 func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
 	if name := repeatedHeader(header); name != "" {
 		return &refusal{
-			result: resultUnauthorized, status: http.StatusUnauthorized, reason: "repeated_header",
+			kind:   kindUnauthorized,
 			detail: fmt.Sprintf("The header %s is there more than once; send it once.", name),
+			reason: "repeated_header",
 		}
 	}
 	if h.verifier == nil {
@@ -303,7 +294,7 @@ func answer(c echo.Context, status int, id, rest string) error {
 
 func unauthorized(err error, length int) *refusal {
 	f := &refusal{
-		result: resultUnauthorized, status: http.StatusUnauthorized, cause: err,
+		kind: kindUnauthorized, cause: err,
 		detail: "The signature could not be checked; sign the request with this endpoint's secret.",
 	}
 	if refused, ok := errors.AsType[*tensorlake.SignatureError](err); ok {
@@ -318,16 +309,14 @@ func unauthorized(err error, length int) *refusal {
 // notStored is the answer when the store did not take a webhook.
 func notStored(err error) *refusal {
 	if never, ok := errors.AsType[*NeverError](err); ok {
-		return &refusal{result: resultRejected, status: http.StatusUnprocessableEntity, cause: never.Err, detail: never.Detail}
+		return &refusal{kind: kindRejected, detail: never.Detail, cause: never.Err}
 	}
 	f := &refusal{
-		result: resultUnavailable, status: http.StatusServiceUnavailable, cause: err, retryAfter: retryUnavailable,
+		kind: kindUnavailable, cause: err,
 		detail: "The webhook could not be stored; send it again. The log of this server says why.",
 	}
 	if refused, ok := errors.AsType[*UnavailableError](err); ok {
-		if refused.RetryAfter > 0 {
-			f.retryAfter = refused.RetryAfter
-		}
+		f.retryAfter = refused.RetryAfter
 		if refused.Detail != "" {
 			f.detail = refused.Detail
 		}
@@ -339,7 +328,7 @@ func notStored(err error) *refusal {
 
 func refuseMethod(c echo.Context) error {
 	return &refusal{
-		result: resultMethodNotAllowed, status: http.StatusMethodNotAllowed,
+		kind:   kindMethodNotAllowed,
 		detail: fmt.Sprintf("The method %s is not taken here; send webhooks with POST.", quote(c.Request().Method)),
 	}
 }
@@ -354,9 +343,9 @@ func panicked(p any) *refusal {
 		err = fmt.Errorf("%v", p)
 	}
 	return &refusal{
-		result: resultInternalError, status: http.StatusInternalServerError,
+		kind:   kindPanic,
 		detail: "The webhook met a fault of this server; send it again. The log of this server says more.",
-		reason: "panic", cause: err, stack: debug.Stack(), closes: true,
+		reason: "panic", cause: err, stack: debug.Stack(),
 	}
 }
 
@@ -366,7 +355,7 @@ func (h *Handler) refuse(err error, c echo.Context) {
 	if !ok {
 		f = fromEcho(err)
 	}
-	h.metrics.count(f.result)
+	h.metrics.count(f.kind.terms().result)
 	h.logRefused(c.Request(), f)
 	if !c.Response().Committed {
 		f.write(c.Response())
@@ -376,13 +365,10 @@ func (h *Handler) refuse(err error, c echo.Context) {
 // fromEcho makes a refusal of an error that came from echo itself: there is no such path.
 func fromEcho(err error) *refusal {
 	if e, ok := errors.AsType[*echo.HTTPError](err); ok && e.Code == http.StatusNotFound {
-		return &refusal{
-			result: resultNotFound, status: http.StatusNotFound,
-			detail: "There is nothing at this path; send webhooks to " + Path + ".",
-		}
+		return &refusal{kind: kindNotFound, detail: "There is nothing at this path; send webhooks to " + Path + "."}
 	}
 	return &refusal{
-		result: resultInternalError, status: http.StatusInternalServerError,
+		kind:   kindInternalError,
 		detail: "The request met a fault of this server. The log of this server says more.", cause: err,
 	}
 }
@@ -407,31 +393,26 @@ func (h *Handler) noteReusedID(ctx context.Context, w bridge.Webhook) {
 func (h *Handler) noteUnrecognized(ctx context.Context, w bridge.Webhook, payload tensorlake.Payload) {
 	h.metrics.unrecognized.Inc()
 	if suppressed, ok := h.unrecognizedLines.pass(h.now()); ok {
-		h.logger.LogAttrs(ctx, slog.LevelWarn, "webhook accepted that is not recognized: its event goes under unrecognized, or other",
-			slog.String("webhook_id", w.ID), slog.String("shape", payload.Shape().String()), slog.String("reason", payload.Reason()), slog.Int("bytes", len(w.Body)),
-			suppressedAttr(suppressed))
+		h.logger.LogAttrs(ctx, slog.LevelWarn,
+			"webhook accepted that is not recognized: its event goes under unrecognized, or other",
+			slog.String("webhook_id", w.ID), slog.String("shape", payload.Shape().String()),
+			slog.String("reason", payload.Reason()), slog.Int("bytes", len(w.Body)), suppressedAttr(suppressed))
 	}
 }
 
 func (h *Handler) logRefused(r *http.Request, f *refusal) {
-	level := slog.LevelWarn
-	switch f.result {
-	case resultNotFound, resultMethodNotAllowed, resultIncomplete, resultDraining:
-		level = slog.LevelDebug // passing scanners, lost connections, and what a stop brings with it
-	case resultInternalError:
-		level = slog.LevelError
-	default:
-	}
-	if !h.logger.Enabled(r.Context(), level) {
+	t := f.kind.terms()
+	if !h.logger.Enabled(r.Context(), t.level) {
 		return
 	}
-	suppressed, ok := h.refusalLines[f.result].pass(h.now())
+	suppressed, ok := h.refusalLines[t.result].pass(h.now())
 	if !ok {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("result", f.result.String()), slog.Int("status", f.status), slog.String("detail", f.detail),
-		slog.String("remote_addr", r.RemoteAddr), slog.String("method", shorten(r.Method)), slog.String("path", shorten(r.URL.Path)),
+		slog.String("result", t.result.String()), slog.Int("status", t.status), slog.String("detail", f.detail),
+		slog.String("remote_addr", r.RemoteAddr),
+		slog.String("method", shorten(r.Method)), slog.String("path", shorten(r.URL.Path)),
 	}
 	if id := claimedID(r.Header); id != "" {
 		attrs = append(attrs, slog.String("webhook_id", shorten(id)))
@@ -448,5 +429,5 @@ func (h *Handler) logRefused(r *http.Request, f *refusal) {
 	if suppressed > 0 {
 		attrs = append(attrs, suppressedAttr(suppressed))
 	}
-	h.logger.LogAttrs(r.Context(), level, "webhook refused", attrs...)
+	h.logger.LogAttrs(r.Context(), t.level, "webhook refused", attrs...)
 }

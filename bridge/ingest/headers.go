@@ -56,7 +56,7 @@ func checkMediaType(value string) *refusal {
 }
 
 func unsupported(detail string) *refusal {
-	return &refusal{result: resultUnsupportedMediaType, status: http.StatusUnsupportedMediaType, detail: detail}
+	return &refusal{kind: kindUnsupportedMediaType, detail: detail}
 }
 
 // repeatedHeader returns the name of a header that the signature depends on and that is there more than once, or "".
@@ -87,8 +87,9 @@ func claimedID(h http.Header) string {
 func checkWebhookID(id string) *refusal {
 	invalid := func(what string) *refusal {
 		return &refusal{
-			result: resultInvalid, status: http.StatusBadRequest,
-			detail: fmt.Sprintf("The webhook id in svix-id (or webhook-id) %s; send 1 to %d visible ASCII characters.", what, maxWebhookID),
+			kind: kindInvalid,
+			detail: fmt.Sprintf("The webhook id in svix-id (or webhook-id) %s; send 1 to %d visible ASCII characters.",
+				what, maxWebhookID),
 			reason: "webhook_id",
 		}
 	}
