@@ -48,7 +48,7 @@ type Options struct {
 	// body has been coming for more than a second. If there is none, it is answered 503. The same holds when the bodies
 	// take more than 64 MiB, or four times MaxBody if that is more.
 	MaxInFlight int
-	// StoreTimeout bounds one Append, to a fortieth. 0 is 10 s.
+	// StoreTimeout bounds one Append. 0 is 10 s.
 	StoreTimeout time.Duration
 	// AnswerTimeout, if it is more than 0, ends an Append so long after the headers of its request arrived, too.
 	AnswerTimeout time.Duration
@@ -70,7 +70,7 @@ type Handler struct {
 	store        Store
 	maxBody      int64
 	admission    admission
-	deadlines    deadlines // of storing
+	storeTimeout time.Duration
 	answerWithin time.Duration
 	storedStatus int
 	logger       *slog.Logger
@@ -110,7 +110,7 @@ func New(o Options) (*Handler, error) {
 		events:       o.Events,
 		store:        o.Store,
 		maxBody:      orDefault(o.MaxBody, defaultMaxBody),
-		deadlines:    deadlines{within: orDefault(o.StoreTimeout, defaultStoreTimeout)},
+		storeTimeout: orDefault(o.StoreTimeout, defaultStoreTimeout),
 		answerWithin: o.AnswerTimeout,
 		storedStatus: orDefault(o.StoredStatus, http.StatusAccepted),
 		logger:       o.Logger,
@@ -267,10 +267,11 @@ func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
 
 // append stores w, whether or not its sender still waits. Its request arrived so long ago.
 func (h *Handler) append(ctx context.Context, w bridge.Webhook, ago time.Duration) (bridge.Acceptance, error) {
-	if h.answerWithin == 0 {
-		return h.store.Append(h.deadlines.context(), w) //nolint:contextcheck // it does not end with its sender
+	timeout := h.storeTimeout
+	if h.answerWithin > 0 {
+		timeout = min(timeout, h.answerWithin-ago)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(h.deadlines.within, h.answerWithin-ago))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	return h.store.Append(ctx, w)
 }

@@ -14,8 +14,8 @@ type Store interface {
 	// told by its ID and its body. When the error is not nil the sender is asked to try again, so a webhook that
 	// was stored all the same is found to be a duplicate then.
 	//
-	// ctx ends after Options.StoreTimeout, or a fortieth of it later. It does not end when the sender disconnects: a webhook that
-	// has been received whole is worth storing, whether or not the sender hears of it.
+	// ctx ends after Options.StoreTimeout. It does not end when the sender disconnects: a webhook that has been received
+	// whole is worth storing, whether or not the sender hears of it.
 	// Append is called concurrently. It may keep w.Body, which nobody changes.
 	Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error)
 }
