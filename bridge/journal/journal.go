@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -88,8 +87,6 @@ type Journal struct {
 	space   space
 	changed broadcast
 	tail    tail
-	// appends has requests to use again, each with the writer's answer taken.
-	appends sync.Pool
 	// lettersChanged tells of dead letters that delivery has something to do with.
 	lettersChanged broadcast
 
@@ -222,19 +219,12 @@ func (j *Journal) Append(ctx context.Context, w Webhook) (bridge.Acceptance, err
 	if full := j.space.reserve(cost); full != nil {
 		return j.appendToFull(ctx, &w, full)
 	}
-	r, pooled := j.appends.Get().(*request)
-	if !pooled {
-		r = newRequest(kindAppend)
-	}
+	r := newRequest(kindAppend)
 	r.webhook, r.cost = w, cost
-	answered, err := j.await(ctx, r)
-	if !answered {
-		return 0, err // the writer may still have it
+	if err := j.submit(ctx, r); err != nil {
+		return 0, err
 	}
-	accepted := r.accepted
-	*r = request{kind: kindAppend, done: r.done}
-	j.appends.Put(r)
-	return accepted, err
+	return r.accepted, nil
 }
 
 // appendToFull answers for a webhook that has no room: one that is there already needs none.
@@ -252,30 +242,24 @@ func (j *Journal) appendToFull(ctx context.Context, w *Webhook, full error) (bri
 
 // submit gives r to the writer and waits for its answer.
 func (j *Journal) submit(ctx context.Context, r *request) error {
-	_, err := j.await(ctx, r)
-	return err
-}
-
-// await is submit, and tells whether the writer has answered, and so is done with r.
-func (j *Journal) await(ctx context.Context, r *request) (answered bool, err error) {
 	if err := ctx.Err(); err != nil {
 		j.space.release(r.cost)
-		return false, err
+		return err
 	}
 	if !j.queue.put(r) {
 		j.space.release(r.cost)
-		return false, ErrClosed
+		return ErrClosed
 	}
 	select {
 	case <-r.done:
-		return true, r.err
+		return r.err
 	case <-ctx.Done():
 		if r.stage.CompareAndSwap(queued, abandoned) {
 			j.queue.remove(r)
 			j.space.release(r.cost)
-			return false, ctx.Err()
+			return ctx.Err()
 		}
-		return false, fmt.Errorf("gave up waiting for the journal, which may still store it: %w", ctx.Err())
+		return fmt.Errorf("gave up waiting for the journal, which may still store it: %w", ctx.Err())
 	}
 }
 

@@ -36,8 +36,8 @@ const (
 	abandoned
 )
 
-// request is one thing for the writer to commit. Fields after done are the writer's answer, and may be read
-// once done has delivered.
+// request is one thing for the writer to commit. Fields after done are the writer's answer, and may be read once done
+// is closed.
 type request struct {
 	kind    kind
 	webhook Webhook
@@ -59,7 +59,7 @@ type request struct {
 }
 
 func newRequest(k kind) *request {
-	return &request{kind: k, done: make(chan struct{}, 1)}
+	return &request{kind: k, done: make(chan struct{})}
 }
 
 // size is what the request counts for in a batch's bytes.
@@ -77,8 +77,8 @@ func (r *request) size() int {
 	return n
 }
 
-// answer lets the caller go on. The caller owns the request from then on.
-func (r *request) answer() { r.done <- struct{}{} }
+// answer lets the caller go on.
+func (r *request) answer() { close(r.done) }
 
 // queue holds the requests that wait for the writer, in the order in which they came.
 type queue struct {
