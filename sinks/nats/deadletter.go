@@ -49,7 +49,7 @@ func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, 
 	return s.publish(ctx, publication{
 		events:  events,
 		prepare: s.prepareLetters,
-		message: func(i int, session *session, _ *spare) (*natsgo.Msg, int, error) {
+		message: func(i int, session *session) (*natsgo.Msg, int, error) {
 			return s.letter(letters[i], session, withData)
 		},
 		letters: true,

@@ -41,16 +41,9 @@ type publication struct {
 	// prepare returns the session to publish in, and the stream whose acknowledgements count: those of any if it is empty.
 	// Its error is classified, and so is that of message, which makes the message of the i-th event.
 	prepare func(ctx context.Context) (*session, string, error)
-	message func(i int, session *session, spare *spare) (*natsgo.Msg, int, error)
+	message func(i int, session *session) (*natsgo.Msg, int, error)
 	// letters says that they are dead letters, which another stream than the events' may take.
 	letters bool
-}
-
-// spare is what messages that have been acknowledged leave to those that are still to be made: the headers of one take a
-// good part of its memory. The zero spare is ready to use.
-type spare struct {
-	encoded []cloudevents.Header
-	headers []natsgo.Header
 }
 
 // call is one call of Publish. Its own goroutine sends and takes the landings.
@@ -68,7 +61,6 @@ type call struct {
 	messages []*natsgo.Msg // in flight, by index of the event; nil otherwise
 	// halted is why nothing more is sent.
 	halted error
-	spare  spare
 
 	mu       sync.Mutex
 	results  []error
@@ -85,8 +77,8 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 			session, err := s.prepare(ctx, events)
 			return session, s.o.Stream, err
 		},
-		message: func(i int, session *session, spare *spare) (*natsgo.Msg, int, error) {
-			return s.message(&events[i], session, spare)
+		message: func(i int, session *session) (*natsgo.Msg, int, error) {
+			return s.message(events[i], session)
 		},
 	})
 }
@@ -147,7 +139,7 @@ func (s *Sink) anyTooLarge(events []bridge.Event, session *session) bool {
 		if int64(len(e.Data)) < limit/2 {
 			return false // to spare the work, since what is beside the data is small
 		}
-		_, _, err := s.message(&e, session, &spare{})
+		_, _, err := s.message(e, session)
 		return errors.Is(err, errTooLarge)
 	})
 }
@@ -256,7 +248,7 @@ func (c *call) pop() int {
 // send sends one event, for which the call holds a slot.
 func (c *call) send(i int) {
 	s := c.sink
-	msg, size, err := c.message(i, c.session, &c.spare)
+	msg, size, err := c.message(i, c.session)
 	if err != nil {
 		<-s.slots
 		c.settle(i, err)
@@ -277,40 +269,21 @@ func (c *call) send(i int) {
 }
 
 // message makes the message for e. Its error is classified.
-func (s *Sink) message(e *bridge.Event, session *session, spare *spare) (*natsgo.Msg, int, error) {
-	headers, body, err := s.o.Format.AppendEncode(spare.encoded[:0], e, cloudevents.NATSPrefix)
+func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, error) {
+	const room = 16 // for every header
+	headers, body, err := s.o.Format.AppendEncode(make([]cloudevents.Header, 0, room), &e, cloudevents.NATSPrefix)
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the message: %w", err))
 	}
-	subject := subjectOf(s.o.Subject, *e)
+	subject := subjectOf(s.o.Subject, e)
 	if id := e.Origin.DedupeID(subject); id != "" {
 		headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: id})
 	}
 	headers = append(headers, cloudevents.Header{Name: natsjs.ExpectedStreamHeader, Value: s.o.Stream})
-	spare.encoded = headers
-	return sized(&natsgo.Msg{Subject: subject, Data: body, Header: spare.header(headers)}, headers, session)
+	return sized(&natsgo.Msg{Subject: subject, Data: body, Header: newHeader(headers)}, headers, session)
 }
 
-// header returns headers as the library takes them.
-func (s *spare) header(headers []cloudevents.Header) natsgo.Header {
-	if last := len(s.headers) - 1; last >= 0 {
-		used := s.headers[last]
-		s.headers = s.headers[:last]
-		for _, h := range headers {
-			values, ok := used[h.Name]
-			if !ok {
-				values = make([]string, 1)
-				used[h.Name] = values
-			}
-			values[0] = h.Value
-		}
-		if len(used) == len(headers) { // nothing is left of the message before
-			return used
-		}
-	}
-	return newHeader(headers)
-}
-
+// newHeader returns headers as the library takes them.
 func newHeader(headers []cloudevents.Header) natsgo.Header {
 	header := make(natsgo.Header, len(headers))
 	values := make([]string, len(headers)) // one allocation for all
@@ -401,7 +374,6 @@ func (c *call) landed(l landing) {
 	msg := c.messages[l.index]
 	c.messages[l.index] = nil
 	if l.ack != nil {
-		c.spare.headers = append(c.spare.headers, msg.Header) // the library is done with it
 		c.settle(l.index, c.acknowledged(msg.Subject, l.ack))
 		return
 	}
