@@ -10,8 +10,6 @@ const (
 	// One step deletes this much at most, so that requests do not wait long behind it.
 	maxDeletedWebhooks = 500
 	maxDeletedBytes    = 8 << 20
-	// maxScannedWebhooks is how many are looked at in one step, past those whose time lies in the future.
-	maxScannedWebhooks = 10_000
 )
 
 // cleaning says why the writer deletes.
@@ -20,10 +18,6 @@ type cleaning struct {
 	sweep bool
 	// pressed is set while the journal is nearly full.
 	pressed bool
-	// future is a number up to which all webhooks were found to lie in the future, so that the search can go on behind it.
-	future int64
-	// due is a number up to which all go that are still there, since that one is old enough.
-	due int64
 }
 
 // sweepInterval is how often the writer looks for webhooks past their retention.
@@ -62,7 +56,7 @@ func (w *writer) clean(ctx context.Context) (again bool) {
 	if !w.cleaning.sweep && needed == 0 {
 		return false
 	}
-	through, more, err := w.deleteDelivered(ctx, delivered, needed)
+	through, err := w.deleteDelivered(ctx, delivered, needed)
 	if err != nil {
 		if leavesDoubt(err) {
 			w.inDoubt = err
@@ -72,8 +66,8 @@ func (w *writer) clean(ctx context.Context) (again bool) {
 		return false
 	}
 	if through == 0 {
-		w.cleaning.sweep = w.cleaning.sweep && more
-		return more
+		w.cleaning.sweep = false
+		return false
 	}
 	w.upkeepFailing = false
 	w.oldest.Store(through + 1)
@@ -99,79 +93,41 @@ func (w *writer) notePressure(ctx context.Context, delivered int64) {
 	}
 }
 
-// deleteDelivered deletes webhooks up to delivered, oldest first: until needed bytes are free, and those past
-// their retention. It returns the number of the last one deleted, 0 for none, and then whether the search goes on.
-func (w *writer) deleteDelivered(ctx context.Context, delivered, needed int64) (through int64, more bool, err error) {
-	if through, more, err = w.chooseDeletions(ctx, delivered, needed); err != nil || through == 0 {
-		return 0, more, err
+// deleteDelivered deletes webhooks up to delivered, oldest first: until needed bytes are free, and those past their
+// retention. It returns the number of the last one deleted, 0 for none.
+func (w *writer) deleteDelivered(ctx context.Context, delivered, needed int64) (through int64, err error) {
+	if through, err = w.lastToDelete(ctx, delivered, needed); err != nil || through == 0 {
+		return 0, err
 	}
 	err = w.store.inTransaction(ctx, func() error {
 		_, err := w.store.deleteWebhooks.ExecContext(ctx, through)
 		return err
 	})
 	w.countFrames()
-	return through, false, err
+	return through, err
 }
 
-// chooseDeletions finds the last webhook that one step deletes, or tells that the search goes on. The order of acceptance
-// is the truth about age: one that seems to come from the future, because the clock was wrong, is as old as what came
-// after it. Very many of them take several steps.
-func (w *writer) chooseDeletions(ctx context.Context, delivered, needed int64) (through int64, more bool, err error) {
-	c := &w.cleaning
-	deleted := w.oldest.Load() - 1
-	skipped := max(deleted, c.future)
-	if needed > 0 || c.due > deleted {
-		skipped = deleted
-	}
-	last, through, err := w.scanDeletions(ctx, skipped, delivered, needed)
-	switch {
-	case err != nil:
-		return 0, false, err
-	case through > 0 && skipped > deleted:
-		c.due = through
-		return 0, true, nil
-	case through > 0:
-		return through, false, nil
-	case last-skipped >= maxScannedWebhooks:
-		c.future = last
-		return 0, true, nil
-	case last == delivered: // all of them: their time comes, or another's
-		c.future = 0
-	}
-	return 0, false, nil
-}
-
-// scanDeletions looks at the webhooks behind the number after. It returns the last one looked at that may go with a later
-// one, and the last one that goes now, 0 for none.
-func (w *writer) scanDeletions(ctx context.Context, after, delivered, needed int64) (last, through int64, err error) {
+// lastToDelete returns the number of the last webhook that one step deletes, 0 for none. One that is to come in more than
+// a retention is old as well: a clock was wrong, and it must not keep those behind it for years.
+func (w *writer) lastToDelete(ctx context.Context, delivered, needed int64) (through int64, err error) {
 	now := w.now()
-	cutoff := toNanos(now.Add(-w.retention))
-	rows, err := w.store.oldestWebhooks.QueryContext(ctx, after, delivered, maxScannedWebhooks)
+	from, to := toNanos(now.Add(-w.retention)), toNanos(now.Add(w.retention))
+	rows, err := w.store.oldestWebhooks.QueryContext(ctx, w.oldest.Load()-1, delivered, maxDeletedWebhooks)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	last = after
-	var count, freed int64
-	for rows.Next() {
+	var freed int64
+	for freed < maxDeletedBytes && rows.Next() {
 		var seq, received, size int64
 		if err := rows.Scan(&seq, &received, &size); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
-		switch {
-		case freed < needed, received < cutoff, seq <= w.cleaning.due:
-			through = seq
-		case received > toNanos(now):
-			// It goes with the next one that is old enough.
-		default:
-			return last, through, nil
+		if freed >= needed && from <= received && received <= to {
+			break
 		}
-		last = seq
-		count++
+		through = seq
 		freed += size
-		if through == seq && (count >= maxDeletedWebhooks || freed >= maxDeletedBytes) {
-			return last, through, nil
-		}
 	}
-	return last, through, rows.Err()
+	return through, rows.Err()
 }
