@@ -12,8 +12,8 @@ import (
 // declared costs the sender nothing.
 const firstBuffer = 64 << 10
 
-// readBody reads the body of r, which has at most limit bytes. grow is asked for each number of bytes that the body
-// takes in memory, before it does; if it returns false, the body is refused as overload.
+// readBody reads the body of r, which has at most limit bytes. Before the body takes n bytes of memory more, grow is
+// asked for them. If it returns false, the body is refused as overload.
 func readBody(r *http.Request, limit int64, grow func(n int64) bool) ([]byte, *refusal) {
 	declared := r.ContentLength // -1 when it comes in chunks
 	if declared > limit {

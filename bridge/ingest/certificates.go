@@ -15,9 +15,9 @@ import (
 // checkEvery is how long a look at the files is good for.
 const checkEvery = time.Second
 
-// Certificates is a certificate and its key in two files, which are read again when they change. There is no
-// goroutine: the files are looked at when a client connects, at most once a second. A file that is replaced, written
-// again, or reached through a symbolic link that now points elsewhere (as Kubernetes mounts secrets) has changed.
+// Certificates is a certificate and its key in two files. They are read again when they change. There is no goroutine:
+// the files are looked at when a client connects, at most once a second. A file has changed when it is replaced, is
+// written again, or is reached through a symbolic link that now points elsewhere, as Kubernetes mounts secrets.
 // It is safe for concurrent use.
 type Certificates struct {
 	certFile, keyFile string
@@ -33,8 +33,8 @@ type Certificates struct {
 	broken string // the error that was logged last, "" when the files were fine since
 }
 
-// NewCertificates reads a certificate chain and its private key, both in PEM. The error names the file and what
-// is wrong with it. The logger, which may be nil, gets one line for each new pair and for each new reason not to take one.
+// NewCertificates reads a certificate chain and its private key, both in PEM. The error names the file and what is
+// wrong with it. The logger, which may be nil, gets a line for each new pair, and for each new reason not to take one.
 func NewCertificates(certFile, keyFile string, logger *slog.Logger) (*Certificates, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -86,7 +86,8 @@ func (c *Certificates) refresh() {
 	if err != nil {
 		if c.broken != err.Error() {
 			c.broken = err.Error()
-			c.logger.Error("the TLS certificate cannot be read again; the one read before stays in use until the files are mended",
+			c.logger.Error(
+				"the TLS certificate cannot be read again; the one read before stays in use until the files are mended",
 				slog.Any("error", err))
 		}
 		return

@@ -15,9 +15,10 @@ const fullLineEvery = time.Minute
 // LimitConnections returns a listener for server that has at most most connections open at once; most must be more
 // than 0. Without it a stranger's connections can use up the file descriptors of the process.
 //
-// When all are in use, a new connection takes the place of the one that has waited longest: for its first request, for
-// the rest of a request's headers, or for the next request. So connections that are opened and left cannot keep out a
-// sender. A new one waits only while every connection has a request that is being answered, which Server's timeouts bound.
+// When all are in use, the connection that has waited longest is closed for a new one. What it waits for may be its
+// first request, the rest of a request's headers, or its next request. So connections that are opened and left cannot
+// keep out a sender. A new one waits only while every connection has a request that is being answered. The server's
+// timeouts bound that.
 //
 // It sets server.ConnState, so it is called before server starts, and l must be served by server alone. logger, which
 // may be nil, gets a line a minute while connections are closed for others.
@@ -55,7 +56,7 @@ type limitedConn struct {
 	gone     bool          // it is not counted any more
 }
 
-// Accept waits for a connection, and then for a place for it.
+// Accept waits for a connection, and then until it is among the most that are allowed.
 func (l *limitedListener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
 	if err != nil {

@@ -29,7 +29,7 @@ const (
 	defaultMaxInFlight  = 1024
 	defaultStoreTimeout = 10 * time.Second // the sender gives up after 15
 
-	// How much memory bodies may have in all: that of so many of the largest, and at least so many bytes.
+	// All bodies together may have the memory of bodiesInMemory of the largest, and at least leastBodyMemory bytes.
 	bodiesInMemory  = 4
 	leastBodyMemory = 64 << 20
 )
@@ -50,7 +50,7 @@ type Options struct {
 	MaxInFlight int
 	// StoreTimeout bounds one Append. 0 is 10 s.
 	StoreTimeout time.Duration
-	// AnswerTimeout, if it is more than 0, ends an Append so long after the headers of its request arrived, too.
+	// AnswerTimeout bounds an Append too, from when the headers of its request arrived. 0: it does not.
 	AnswerTimeout time.Duration
 	// StoredStatus is the status of the answer for a webhook that was stored. 0 is 202.
 	StoredStatus int
@@ -159,8 +159,8 @@ func (h *Handler) secrets() int {
 	return h.verifier.Secrets()
 }
 
-// Drain makes every webhook from now on be answered 503, and its connection be closed. Webhooks that have
-// been let in already are finished: wait for them with http.Server's Shutdown.
+// Drain has every further webhook answered 503, and its connection closed. Those that have been admitted are finished:
+// wait for them with http.Server's Shutdown.
 func (h *Handler) Drain() { h.draining.Store(true) }
 
 // receive takes one POST to the endpoint. The error that it returns is answered by refuse.
@@ -265,7 +265,7 @@ func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
 	return checkWebhookID(w.ID)
 }
 
-// append stores w, whether or not its sender still waits. Its request arrived so long ago.
+// append stores w, whether or not its sender still waits. The headers of its request arrived ago before now.
 func (h *Handler) append(ctx context.Context, w bridge.Webhook, ago time.Duration) (bridge.Acceptance, error) {
 	timeout := h.storeTimeout
 	if h.answerWithin > 0 {
@@ -276,8 +276,8 @@ func (h *Handler) append(ctx context.Context, w bridge.Webhook, ago time.Duratio
 	return h.store.Append(ctx, w)
 }
 
-// answer tells the sender that its webhook is stored. An error while writing is no failure: the webhook is safe,
-// and a sender that did not hear so tries again and is told of the duplicate.
+// answer tells the sender that its webhook is stored. An error while writing is no failure: the webhook is safe. A
+// sender that did not hear so tries again, and is told of the duplicate.
 func answer(c echo.Context, status int, id, rest string) error {
 	body := make([]byte, 0, len(`{"webhook_id":""`)+len(id)+len(rest)+8)
 	body = append(body, `{"webhook_id":"`...)

@@ -10,7 +10,7 @@ import (
 
 const (
 	mediaType = "application/json"
-	// maxWebhookID bounds a webhook's id, in bytes: it is kept for every webhook, and goes out with every event.
+	// maxWebhookID bounds a webhook's id, in bytes. It is kept for every webhook, and goes out with every event.
 	maxWebhookID = 256
 )
 
@@ -28,7 +28,8 @@ func checkContentType(h http.Header) *refusal {
 	}
 	for _, encoding := range h["Content-Encoding"] {
 		if encoding != "" && !strings.EqualFold(strings.TrimSpace(encoding), "identity") {
-			return unsupported(fmt.Sprintf("The Content-Encoding %s is not taken; send the body as it is, not compressed.", quote(encoding)))
+			return unsupported(fmt.Sprintf("The Content-Encoding %s is not taken; send the body as it is, not compressed.",
+				quote(encoding)))
 		}
 	}
 	return nil
@@ -51,7 +52,8 @@ func checkMediaType(value string) *refusal {
 	case "", "utf-8", "utf8", "us-ascii", "ascii":
 		return nil
 	default:
-		return unsupported(fmt.Sprintf("The charset %s is not taken: JSON is exchanged in UTF-8 (RFC 8259, section 8.1).", quote(charset)))
+		return unsupported(fmt.Sprintf("The charset %s is not taken: JSON is exchanged in UTF-8 (RFC 8259, section 8.1).",
+			quote(charset)))
 	}
 }
 
@@ -59,8 +61,8 @@ func unsupported(detail string) *refusal {
 	return &refusal{kind: kindUnsupportedMediaType, detail: detail}
 }
 
-// repeatedHeader returns the name of a header that the signature depends on and that is there more than once, or "".
-// Two readers could take a different one of its values.
+// repeatedHeader returns the name of a header that is there more than once, or "". It looks at those that the signature
+// depends on: two readers could take a different one of the values.
 func repeatedHeader(h http.Header) string {
 	for _, name := range [...]string{
 		"Svix-Id", "Svix-Timestamp", "Svix-Signature",

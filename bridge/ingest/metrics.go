@@ -26,7 +26,8 @@ func newMetrics(r prometheus.Registerer, secrets int, inFlight func() float64) (
 	m := &metrics{
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "fnbridge_webhook_duration_seconds",
-			Help: "Time from the headers of a request to its answer, for webhooks that passed every check and went to the store.",
+			Help: "Time from the headers of a request to its answer, for webhooks that passed every check and went to " +
+				"the store.",
 			// From a write without fsync on a fast disk up to the 15 s after which the sender gives up.
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15},
 		}),

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// MaxOpenFiles is how many file descriptors this process may have, 0 if there is no such limit. Go raises the limit at the
+// MaxOpenFiles is how many file descriptors this process may have. 0: there is no such limit. Go raises the limit at the
 // start as far as the system lets it.
 func MaxOpenFiles() int {
 	var limit syscall.Rlimit

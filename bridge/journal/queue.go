@@ -85,7 +85,7 @@ type queue struct {
 	mu      sync.Mutex
 	waiting []*request
 	closed  bool
-	// enough is how many requests have the writer woken that waits for more of them; 0: none does.
+	// enough is how many waiting requests wake a writer that gathers. 0: it does not gather.
 	enough int
 	// wake has a token when the writer has something to look at.
 	wake chan struct{}
@@ -109,7 +109,7 @@ func (q *queue) put(r *request) bool {
 	return true
 }
 
-// gather waits until there are so many requests, but no longer than d.
+// gather returns once enough requests wait, or after d.
 func (q *queue) gather(enough int, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -123,7 +123,7 @@ func (q *queue) gather(enough int, d time.Duration) {
 	}
 }
 
-// waitFor tells whether there are so many requests or the queue is closed, and else has the writer woken once there are.
+// waitFor tells whether enough requests wait, or the queue is closed. If not, put wakes the writer once they do.
 func (q *queue) waitFor(enough int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -135,7 +135,7 @@ func (q *queue) waitFor(enough int) bool {
 	return false
 }
 
-// remove takes r out, if it is still there. While the disk hangs nobody else does, and callers that come and give up
+// remove takes r out, if it is still there. While the disk hangs the writer takes none. Callers that come and give up
 // would leave their webhooks in memory without a bound.
 func (q *queue) remove(r *request) {
 	q.mu.Lock()
@@ -153,8 +153,8 @@ func (q *queue) nudge() {
 	}
 }
 
-// take appends the next batch to batch, leaving out requests that their callers have given up. It also tells
-// whether the queue is closed with nothing left in it.
+// take appends the next batch to batch, without requests that their callers have abandoned. It also tells whether the
+// queue is closed with nothing left in it.
 func (q *queue) take(batch []*request) (_ []*request, finished bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
