@@ -134,7 +134,6 @@ func TestProblems(t *testing.T) {
 		"stream":                {"NATS_STREAM=my.stream", []string{`NATS_STREAM: "my.stream" is not a name of a stream`}},
 		"subject":               {"NATS_SUBJECT=a b", []string{`NATS_SUBJECT: "a b" is not a subject`}},
 		"one stream twice":      {"SINKS=nats,b=nats", []string{`B_STREAM: the sink nats writes to the stream TENSORLAKE of the same server`}},
-		"one subject twice":     {"SINKS=a=nats,b=nats\nB_STREAM=B\nA_URL=nats://x,nats://y\nB_URL=nats://y, nats://x", []string{`B_SUBJECT: the sink a publishes on tensorlake.{route} of the same server, and a subject belongs to one stream: give each sink a subject of its own, such as b.{route}`}},
 
 		"no brokers":             {"SINKS=kafka", []string{`KAFKA_BROKERS: is not set: give host:port`}},
 		"empty brokers":          {"SINKS=kafka\nKAFKA_BROKERS=,", []string{`KAFKA_BROKERS: there is no address in it`}},

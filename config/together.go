@@ -240,9 +240,6 @@ func (l *loader) checkPair(a, b Sink) {
 		if a.NATS.Stream == b.NATS.Stream {
 			l.problem(l.config.Variable(b.Name, "STREAM"), "the sink %s writes to the stream %s of the same server: give each sink a stream and a subject of its own",
 				a.Name, a.NATS.Stream)
-		} else if a.NATS.Subject == b.NATS.Subject {
-			l.problem(l.config.Variable(b.Name, "SUBJECT"), "the sink %s publishes on %s of the same server, and a subject belongs to one stream: give each sink a subject of its own, such as %s.{route}",
-				a.Name, a.NATS.Subject, b.Name)
 		}
 	case a.Kafka != nil && b.Kafka != nil && len(a.Kafka.Brokers) > 0 && sameSet(a.Kafka.Brokers, b.Kafka.Brokers):
 		if a.Kafka.Topic == b.Kafka.Topic {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -59,6 +60,9 @@ func Validate(cfg *config.Config) config.Errors {
 			if err == nil {
 				err = nats.ValidateSubject(subject)
 			}
+			if err == nil {
+				err = validateSubjectApart(cfg, s, subject)
+			}
 			check(s, "SUBJECT", err)
 			if err == nil && s.DeadLetter != "" {
 				check(s, "DEAD_LETTER", validateDeadLetter(cfg, s))
@@ -72,12 +76,37 @@ func Validate(cfg *config.Config) config.Errors {
 	return problems
 }
 
+// validateSubjectApart tells whether the streams of a nats sink and of those before it can be made beside each other.
+func validateSubjectApart(cfg *config.Config, of config.Sink, subject bridge.Template) error {
+	for _, s := range cfg.Sinks {
+		if s.Name == of.Name {
+			break
+		}
+		if s.NATS == nil || !sameServers(s, of) || s.NATS.Stream == of.NATS.Stream || (!s.NATS.CreateStream && !of.NATS.CreateStream) {
+			continue
+		}
+		other, err := bridge.ParseTemplate(s.NATS.Subject)
+		if err != nil {
+			continue // a problem of its own
+		}
+		if theirs, ours := nats.StreamSubject(other), nats.StreamSubject(subject); nats.Overlap(theirs, ours) {
+			return fmt.Errorf("the sink %s publishes under %s of the same server, which has subjects in common with %s, and a subject belongs to one stream: "+
+				"give each sink subjects of its own, such as %s.{route}", s.Name, theirs, ours, of.Name)
+		}
+	}
+	return nil
+}
+
+func sameServers(a, b config.Sink) bool {
+	servers := func(s config.Sink) []string { return slices.Sorted(slices.Values(s.NATS.URL.Reveal())) }
+	return slices.Equal(servers(a), servers(b))
+}
+
 // validateDeadLetter tells whether the dead letters of a nats sink stay apart from its events, and from those that other
 // sinks publish to the same servers.
 func validateDeadLetter(cfg *config.Config, of config.Sink) error {
-	servers := func(s config.Sink) []string { return slices.Sorted(slices.Values(s.NATS.URL.Reveal())) }
 	for _, s := range cfg.Sinks {
-		if s.NATS == nil || !slices.Equal(servers(s), servers(of)) {
+		if s.NATS == nil || !sameServers(s, of) {
 			continue
 		}
 		subject, err := bridge.ParseTemplate(s.NATS.Subject)

@@ -118,3 +118,36 @@ func TestTheLargestBodyReachesTheEmbeddedServer(t *testing.T) {
 		require.NoError(t, r.stop())
 	}
 }
+
+func TestTwoSinksWhoseStreamsCannotBeBesideEachOtherAreRefused(t *testing.T) {
+	for name, tc := range map[string]struct {
+		changes map[string]string
+		want    string
+	}{
+		"one subject": {map[string]string{}, "the sink a publishes under tensorlake.> of the same server, which has subjects in common with tensorlake.>"},
+		"one under the other": {
+			map[string]string{"B_SUBJECT": "tensorlake.failures.{route}"}, "which has subjects in common with tensorlake.failures.>, and a subject belongs to one stream: " +
+				"give each sink subjects of its own, such as b.{route}",
+		},
+		"beside each other":    {map[string]string{"B_SUBJECT": "failures.{route}"}, ""},
+		"on other servers":     {map[string]string{"B_URL": "nats://127.0.0.1:1"}, ""},
+		"streams of their own": {map[string]string{"A_CREATE_STREAM": "false", "B_CREATE_STREAM": "false"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment(t, t.TempDir(), map[string]string{"SINKS": "a=nats,b=nats", "B_STREAM": "B"})
+			for name, value := range tc.changes {
+				t.Setenv("FNBRIDGE_"+name, value)
+			}
+			cfg, _, err := config.Load()
+			require.NoError(t, err)
+			problems := app.Validate(cfg)
+			if tc.want == "" {
+				require.Empty(t, problems)
+				return
+			}
+			require.Len(t, problems, 1)
+			require.ErrorContains(t, problems, tc.want)
+			require.Equal(t, "FNBRIDGE_B_SUBJECT", problems[0].Variable)
+		})
+	}
+}

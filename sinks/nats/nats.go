@@ -123,7 +123,7 @@ func New(o Options) (*Sink, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Sink{
-		o: o, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name),
+		o: o, filter: StreamSubject(o.Subject), log: o.Logger.With("sink", o.Name),
 		slots:   make(chan struct{}, maxInFlight),
 		flights: make(map[*natsgo.Msg]*flight),
 		ctx:     ctx, cancel: cancel,

@@ -67,7 +67,7 @@ func TestStreamSubject(t *testing.T) {
 		"tensorlake":                   "tensorlake",
 		"tensorlake.x.{workflow}.done": "tensorlake.x.>",
 	} {
-		require.Equal(t, want, streamSubject(parse(t, text)))
+		require.Equal(t, want, StreamSubject(parse(t, text)))
 	}
 }
 
@@ -135,7 +135,7 @@ func FuzzSubject(f *testing.F) {
 		require.NotContains(t, subject, string(utf8.RuneError), "which is what bytes that are not UTF-8 count as, too")
 		require.NotContains(t, subject, " ")
 		require.False(t, strings.ContainsFunc(subject, func(r rune) bool { return r < ' ' || r == 0x7f }), "%q", subject)
-		filter := streamSubject(template)
+		filter := StreamSubject(template)
 		require.True(t, server.IsValidSubject(filter), "%q", filter)
 		require.True(t, server.SubjectsCollide(subject, filter), "%q is not under %q", subject, filter)
 		require.True(t, covers(filter, subject), "%q is not under %q", subject, filter)
@@ -166,8 +166,8 @@ func TestCoversAndOverlap(t *testing.T) {
 	}
 	for _, tt := range tests {
 		require.Equal(t, tt.covers, covers(tt.a, tt.b), "%s covers %s", tt.a, tt.b)
-		require.Equal(t, tt.overlaps, overlap(tt.a, tt.b), "%s and %s", tt.a, tt.b)
-		require.Equal(t, tt.overlaps, overlap(tt.b, tt.a), "%s and %s", tt.b, tt.a)
+		require.Equal(t, tt.overlaps, Overlap(tt.a, tt.b), "%s and %s", tt.a, tt.b)
+		require.Equal(t, tt.overlaps, Overlap(tt.b, tt.a), "%s and %s", tt.b, tt.a)
 		require.Equal(t, tt.overlaps, server.SubjectsCollide(tt.a, tt.b), "what the server says of %s and %s", tt.a, tt.b)
 	}
 }

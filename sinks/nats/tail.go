@@ -33,7 +33,7 @@ func Tail(ctx context.Context, o Options, from TailOptions, f func(bridge.Receiv
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	t := &tail{o: &o, from: from, f: f, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name)}
+	t := &tail{o: &o, from: from, f: f, filter: StreamSubject(o.Subject), log: o.Logger.With("sink", o.Name)}
 	t.conn = newConnection(&o, t.log)
 	ended := make(chan struct{})
 	go func() {
