@@ -158,6 +158,8 @@ func sample(v variable) (given any, want string) {
 		return []any{"nats://a:4222", "nats://b:4222"}, "nats://a:4222,nats://b:4222"
 	case "addresses":
 		return []any{"a:9092", "b:9092"}, "a:9092,b:9092"
+	case "routes":
+		return []any{"application.>", "workflow.*.*.failure"}, "application.>,workflow.*.*.failure"
 	case "file":
 		return "/elsewhere/file", "/elsewhere/file"
 	}

@@ -193,7 +193,7 @@ func variableSchema(v variable) map[string]any {
 		value["pattern"] = `^([0-9]+ *([KMGTkmgt]([iI]?[bB]|i))?|[0-9]+ *[bB])?$`
 	case "duration":
 		value["pattern"] = `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)?$`
-	case "URLs", "addresses", "secrets":
+	case "URLs", "addresses", "routes", "secrets":
 		value["type"] = []any{"string", "array", "null"}
 		value["items"] = map[string]any{"type": "string", "minLength": 1}
 	default:
