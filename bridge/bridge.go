@@ -19,7 +19,7 @@ type Webhook struct {
 // Event is one CloudEvents 1.0 event, with what address templates need beside it.
 // An Event and the bytes it holds are not changed once it is made, so it can be shared between goroutines.
 type Event struct {
-	// ID is the same whenever the same fact is delivered: it is what consumers dedupe on.
+	// ID is the same whenever the same fact is delivered: with Source it is what consumers dedupe on.
 	ID string
 	// Type, Source and Subject are the CloudEvents attributes of these names. Subject may be empty (absent).
 	Type    string

@@ -22,7 +22,7 @@ type documentJob struct {
 }
 
 type envelope[D any] struct {
-	ID         string    `json:"event_id" min:"1" desc:"The same in every try to deliver: what to dedupe on."`
+	ID         string    `json:"event_id" min:"1" desc:"The same in every try to deliver: with project_id, what to dedupe on."`
 	Type       string    `json:"event_type" min:"1"`
 	Version    any       `json:"event_version,omitzero" type:"number string null" desc:"Version of the schema, now 1."`
 	OccurredAt time.Time `json:"occurred_at" desc:"When the transition was recorded."`

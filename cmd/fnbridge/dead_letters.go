@@ -92,7 +92,7 @@ func deadLettersListCommand(c console) *cobra.Command {
 		Short: "List dead letters, oldest first",
 		Long:  `Reads the data directory, beside a running "fnbridge serve" or without one. With --json each line is one dead letter, with its whole event.`,
 		Example: `  fnbridge dead-letters list
-  fnbridge dead-letters list --sink kafka --since 2h --type 'tensorlake.workflow.*'`,
+  fnbridge dead-letters list --sink kafka --since 2h --route 'application.invoices.>'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 {
 				return usageError{errors.New("--limit must be at least 1")}

@@ -56,8 +56,8 @@ func run(ctx context.Context, c console, args []string) int {
 	root := &cobra.Command{
 		Use:   "fnbridge",
 		Short: "Forwards Tensorlake webhooks as CloudEvents to NATS JetStream and Apache Kafka, at least once",
-		Long: `fnbridge verifies the webhooks that Tensorlake sends when a workflow finishes, makes them durable,
-turns every fn_status entry into one CloudEvent, and publishes the events to NATS JetStream or Apache Kafka.
+		Long: `fnbridge verifies the webhooks that Tensorlake sends about requests, sandboxes and workflows, makes them durable,
+turns them into CloudEvents, and publishes these to NATS JetStream or Apache Kafka.
 
 It is configured with environment variables: "fnbridge env" lists them.`,
 		SilenceUsage:  true,

@@ -33,8 +33,8 @@ not reached the sink yet is on its way anyway, and left out.
 Ctrl-C ends the replay. --dry-run only counts, and works without a running bridge, too.
 `,
 		Example: `  fnbridge replay --since 2h
-  fnbridge replay --sink kafka --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z --workflow workflow_XXXX
-  fnbridge replay --all --type 'tensorlake.workflow.function.*' --dry-run`,
+  fnbridge replay --sink kafka --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z --application invoices
+  fnbridge replay --all --route 'application.*.request.failed' --dry-run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return replay(cmd.Context(), c, o) },
 	}

@@ -13,7 +13,7 @@
 //     is temporary is wrong for some.
 //
 // A timeout means that nobody knows whether the events were stored. They are reported as failed and are
-// stored again by the retry; consumers dedupe on the event id.
+// stored again by the retry; consumers dedupe on source and id.
 package kafka
 
 import (

@@ -6,8 +6,8 @@
 //
 // Of each partition key one event is in flight at a time, and the next one goes out after its acknowledgement; that is
 // what keeps the order of a key when an event has to be sent again. Different keys share the connection without
-// waiting for one another. Every message carries its event's ID as Nats-Msg-Id, so that a stream drops what is sent
-// again within its window for duplicates.
+// waiting for one another. Every message carries a Nats-Msg-Id made of its webhook, its place there and its subject, so
+// that a stream drops what is sent again within its window for duplicates, and nothing else.
 package nats
 
 import (

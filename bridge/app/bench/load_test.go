@@ -116,7 +116,7 @@ func (s *sender) post(number int) error {
 	req.Header = header
 	req.Header.Set("Content-Type", "application/json")
 	// Nothing is sent for this; it lets net/http send a webhook again that met a connection which the server had just closed for
-	// having been idle. The bridge knows a webhook again by its id.
+	// having been idle. The bridge knows a webhook again by its id and body.
 	req.Header["Idempotency-Key"] = []string{}
 	resp, err := s.client.Do(req)
 	if err != nil {
