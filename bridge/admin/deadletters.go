@@ -45,7 +45,8 @@ type DeadLetterFilter = journal.DeadLetterFilter
 const letterPage = 16
 
 // ReadDeadLetters calls each with what f selects from the journal in dir, oldest first and at most limit, until each
-// returns an error, which it returns. It works beside a running bridge and writes nothing.
+// returns an error, which it returns. A sink that the journal does not know is an error. It works beside a running bridge and writes
+// nothing.
 func ReadDeadLetters(
 	ctx context.Context, dir string, f DeadLetterFilter, limit int, each func(DeadLetter) error,
 ) error {
@@ -54,6 +55,15 @@ func ReadDeadLetters(
 		return err
 	}
 	defer r.Close()
+	if f.Sink != "" {
+		s, err := r.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := cursorOf(s, f.Sink); err != nil {
+			return err
+		}
+	}
 	for left := limit; left > 0; left -= f.Limit {
 		f.Limit = min(left, letterPage)
 		letters, err := r.DeadLetters(ctx, f)
@@ -105,6 +115,11 @@ func CountDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (
 	s, err := r.Status(ctx)
 	if err != nil {
 		return all, nil, nil, err
+	}
+	if f.Sink != "" {
+		if _, err := cursorOf(s, f.Sink); err != nil {
+			return all, nil, nil, err
+		}
 	}
 	for _, sink := range s.Sinks {
 		if f.Sink != "" && f.Sink != sink.Sink {

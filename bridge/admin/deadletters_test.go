@@ -42,7 +42,6 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 		_, err := json.Marshal(l)
 		require.NoError(t, err)
 	}
-	require.Empty(t, lettersIn(t, dir, admin.DeadLetterFilter{Sink: "kafka"}, 10))
 }
 
 func lettersIn(t *testing.T, dir string, f admin.DeadLetterFilter, limit int) (letters []admin.DeadLetter) {
