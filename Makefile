@@ -9,7 +9,7 @@ VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo 
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
-# What a run of the tests covers, and how long one package may take.
+# What a run of the tests covers, and how long one package may take. Unless it says otherwise, the module in test/ is covered too.
 PKG ?= ./...
 TEST_TIMEOUT ?= 10m
 RACE_TIMEOUT ?= 20m
@@ -72,16 +72,21 @@ define say_kafka
 	fi
 endef
 
+# $(1) runs in the module in test/ as well: a shell line of its own, and none when PKG names packages of the root.
+in_test_module = $(if $(filter ./...,$(PKG)),cd test && $(1))
+
 .PHONY: test
 test: ## run every test, against a real Apache Kafka too where Java and Maven are
 	@$(call say_kafka,will be)
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PKG)
+	$(call in_test_module,$(GO) test -timeout $(TEST_TIMEOUT) ./...)
 	@$(call say_kafka,were)
 
 .PHONY: race
 race: ## run every test under the race detector (needs a C compiler)
 	@$(call say_kafka,will be)
 	CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) $(PKG)
+	$(call in_test_module,CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) ./...)
 
 # All parts together write the page of documentation; some of them, or with profiles, only dist/bench.
 BENCH_OUT = $(CURDIR)/$(if $(PARTS),dist/bench,docs)
@@ -89,13 +94,13 @@ BENCH_OUT = $(CURDIR)/$(if $(PARTS),dist/bench,docs)
 .PHONY: bench
 bench: ## measure the bridge as a process beside real brokers, in about ten minutes, and write docs/performance.md (PARTS=accept,drain: dist/bench)
 	@$(call say_kafka,will be)
-	$(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bridge/app/bench \
+	cd test && $(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bench \
 		-bench.full -bench.parts='$(PARTS)' -bench.out='$(BENCH_OUT)'
 
 .PHONY: bench-profiles
 bench-profiles: ## the same with CPU and heap profiles of the bridge, into dist/bench (PARTS=accept,drain)
 	@$(call say_kafka,will be)
-	$(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bridge/app/bench \
+	cd test && $(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bench \
 		-bench.full -bench.parts='$(PARTS)' -bench.out='$(CURDIR)/dist/bench' -bench.profiles='$(CURDIR)/dist/bench/profiles'
 
 .PHONY: bench-go
@@ -154,6 +159,7 @@ scaling: ## measure both ways to acknowledge, and one to three bridges, in about
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run golangci-lint, format included
 	$(GOLANGCI_LINT) run ./...
+	cd test && $(GOLANGCI_LINT) run ./...
 
 # golangci-lint holds gosec, in the version that belongs to its own, and knows the reasons for each exception.
 .PHONY: scan

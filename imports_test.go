@@ -57,7 +57,6 @@ func table() map[string]rules {
 		"bridge/ops":         {allowed: []string{"bridge", "bridge/problem"}},
 		"bridge/app":         {allowed: []string{everything}, testsImportAnything: true},
 		"bridge/catalogue":   {testsImportAnything: true},
-		"bridge/app/bench":   {testsImportAnything: true},
 		"bridge/app/torture": {testsImportAnything: true},
 
 		"sinks": {allowed: []string{

@@ -358,7 +358,7 @@ func (r *results) writeCost(w *writer) {
 
 func (r *results) writeMethod(w *writer) {
 	w.text("## How it is measured")
-	w.text("- The harness is in [bridge/app/bench](../bridge/app/bench); `make bench PARTS=accept,drain` runs some of it, and `make bench-profiles` takes profiles of the bridge meanwhile.\n" +
+	w.text("- The harness is in [test/bench](../test/bench); `make bench PARTS=accept,drain` runs some of it, and `make bench-profiles` takes profiles of the bridge meanwhile.\n" +
 		"- Rates are those of a closed loop: so many connections, each of which sends its next webhook when it has the answer to the last. Latencies are those of an open loop: " +
 		"webhooks are due at fixed times, whatever the bridge does, and each time is taken from when the webhook was due, so that what delays the load hides nothing. " +
 		"They are kept in HDR histograms of three digits. Before they are taken, what the rates have left in the caches of the system is written to the disk, and webhooks come in the same way for two seconds that do not count.\n" +

@@ -206,7 +206,7 @@ func per(figure, by float64) float64 {
 	return figure / by
 }
 
-// modulePath is where the module begins, seen from this package's tests.
+// modulePath is where the root module begins, seen from this package's tests.
 func modulePath(elements ...string) string {
-	return filepath.Join(append([]string{"../../.."}, elements...)...)
+	return filepath.Join(append([]string{"../.."}, elements...)...)
 }
