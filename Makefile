@@ -140,7 +140,7 @@ define torture
 	if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then \
 		echo "Java 17 or Maven is not installed: without a real Apache Kafka there is no torture run."; \
 	fi; \
-	$(GO) test -count=1 -v -run '^TestTorture(Replicas)?$$' -timeout $(2) ./bridge/app/torture \
+	cd test && $(GO) test -count=1 -v -run '^TestTorture(Replicas)?$$' -timeout $(2) ./torture \
 		-torture=$(1) -torture.seed=$(SEED) -torture.report='$(CURDIR)/dist/torture'
 endef
 
@@ -153,7 +153,7 @@ isolation: ## measure what a sink that hangs costs the senders and the other sin
 .PHONY: scaling
 scaling: ## measure both ways to acknowledge, and one to three bridges, in about 4 minutes (SCALING=15s)
 	@$(call say_kafka,will be)
-	$(GO) test -count=1 -v -run '^TestScaling$$' -timeout 60m ./bridge/app/torture \
+	cd test && $(GO) test -count=1 -v -run '^TestScaling$$' -timeout 60m ./torture \
 		-scaling=$(SCALING) -torture.report='$(CURDIR)/dist/scaling'
 
 .PHONY: lint

@@ -34,7 +34,7 @@ func TestGuaranteesPage(t *testing.T) {
 		require.Contains(t, string(source), "\nfunc "+m[1]+"(t *testing.T)", "%s has no %s, which %s names", m[2], m[1], guaranteesPage)
 	}
 
-	sources, err := filepath.Glob(filepath.Join(root, "bridge/app/torture/*_test.go"))
+	sources, err := filepath.Glob(filepath.Join(root, "test/torture/*_test.go"))
 	require.NoError(t, err)
 	played := []string{}
 	for _, name := range sources {

@@ -59,7 +59,9 @@ func buildBridge(t *testing.T, raceDetector bool, flags ...string) string {
 	if raceDetector {
 		args = append(args, "-race")
 	}
-	out, err := exec.CommandContext(t.Context(), "go", append(args, "github.com/fnbridge/fnbridge/cmd/fnbridge")...).CombinedOutput()
+	build := exec.CommandContext(t.Context(), "go", append(args, "./cmd/fnbridge")...)
+	build.Dir = "../.." // with the requirements of the bridge's own module, not of this one
+	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
 	return binary
 }
