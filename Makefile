@@ -196,6 +196,7 @@ fmt: $(GOLANGCI_LINT) ## format the code
 .PHONY: generate
 generate: ## write the generated files anew: golden files, event and metric pages, schemas and AsyncAPI document, README table
 	$(GO) generate ./...
+	cd test && $(GO) generate ./...
 
 .PHONY: image
 image: ## build the container image IMAGE:TAG with docker, podman or buildah, whichever works

@@ -54,9 +54,8 @@ func table() map[string]rules {
 			"bridge", "bridge/journal", "bridge/delivery", "bridge/tensorlake", "bridge/cloudevents", "bridge/problem",
 			"sinks", // tail and check go to the brokers themselves
 		}},
-		"bridge/ops":       {allowed: []string{"bridge", "bridge/problem"}},
-		"bridge/app":       {allowed: []string{everything}, testsImportAnything: true},
-		"bridge/catalogue": {testsImportAnything: true},
+		"bridge/ops": {allowed: []string{"bridge", "bridge/problem"}},
+		"bridge/app": {allowed: []string{everything}, testsImportAnything: true},
 
 		"sinks": {allowed: []string{
 			"bridge", "bridge/cloudevents", "sinks/nats", "sinks/kafka", "sinks/embeddednats",
