@@ -1,25 +1,18 @@
 package cloudevents_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
-	"github.com/IBM/sarama"
-	"github.com/cloudevents/sdk-go/protocol/kafka_sarama/v2"
-	"github.com/cloudevents/sdk-go/protocol/nats_jetstream/v2"
-	"github.com/cloudevents/sdk-go/v2/binding"
-	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
 )
 
 func sample() bridge.Event {
@@ -42,58 +35,8 @@ func changed(change func(e *bridge.Event)) bridge.Event {
 	return e
 }
 
-// events are legal CloudEvents, as hostile as these can be.
-func events() map[string]bridge.Event {
-	hostile := map[string]string{
-		"spaces inside":          "a b  c",
-		"percent":                "100%",
-		"looks encoded":          "a%20b",
-		"looks encoded twice":    "a%2520b",
-		"encoded control":        "a%00b",
-		"half encoded":           "a%20b c",
-		"lower case hex":         "%c3%a9",
-		"needless encoding":      "%41",
-		"quotes":                 `"\"\\" 'x'`,
-		"not ASCII":              "é",
-		"not ASCII and percent":  "é%C3%A9%",
-		"beyond the basic plane": "\U0001F600\u202e\u2028\ufeff",
-		"replacement character":  "\ufffd",
-		"outer spaces":           "  x ",
-		"only a space":           " ",
-		"no-break space":         "\u00a0x\u00a0",
-		"header look-alike":      "x: y; z=\"1\", <a&b>",
-		"long":                   strings.Repeat("é%", 5_000),
-		"JSON look-alike":        `","data":{"forged":true},"x":"`,
-	}
-	all := map[string]bridge.Event{
-		"sample":     sample(),
-		"no subject": changed(func(e *bridge.Event) { e.Subject = "" }),
-		"no partition key and webhook id": changed(func(e *bridge.Event) {
-			e.PartitionKey, e.WebhookID = "", ""
-		}),
-		"no time":              changed(func(e *bridge.Event) { e.Time = time.Time{} }),
-		"last nanosecond":      changed(func(e *bridge.Event) { e.Time = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC) }),
-		"first year":           changed(func(e *bridge.Event) { e.Time = time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC) }),
-		"encoded source":       changed(func(e *bridge.Event) { e.Source = "/tensorlake/workflows/a%2Fb%20c%00%C3%A9" }),
-		"empty part of source": changed(func(e *bridge.Event) { e.Source, e.Subject = "/tensorlake/workflows/", "/" }),
-		"encoded subject":      changed(func(e *bridge.Event) { e.Subject = "%C3%A9%20/%0D%0A" }),
-		"array":                changed(func(e *bridge.Event) { e.Data = []byte(`[1,2]`) }),
-		"null":                 changed(func(e *bridge.Event) { e.Data = []byte(`null`) }),
-		"big":                  changed(func(e *bridge.Event) { e.Data = []byte(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`) }),
-	}
-	for name, text := range hostile {
-		all["partition key: "+name] = changed(func(e *bridge.Event) { e.PartitionKey = text })
-		all["webhook id: "+name] = changed(func(e *bridge.Event) { e.WebhookID = text })
-		if strings.TrimSpace(text) == text { // readers trim these
-			all["id: "+name] = changed(func(e *bridge.Event) { e.ID = text })
-			all["type: "+name] = changed(func(e *bridge.Event) { e.Type = text })
-		}
-	}
-	return all
-}
-
 func TestDecodeUndoesEncode(t *testing.T) {
-	for name, e := range events() {
+	for name, e := range sinktest.LegalEvents() {
 		for _, prefix := range []string{cloudevents.NATSPrefix, cloudevents.KafkaPrefix, "x-"} {
 			for _, f := range []cloudevents.Format{cloudevents.Binary, cloudevents.Structured} {
 				t.Run(fmt.Sprint(name, "/", prefix, f), func(t *testing.T) {
@@ -113,94 +56,6 @@ func TestDecodeUndoesEncode(t *testing.T) {
 			}
 		}
 	}
-}
-
-// The CloudEvents SDK for Go reads what fnbridge writes.
-func TestOfficialSDKReadsNATS(t *testing.T) {
-	for name, e := range events() {
-		t.Run(name+"/binary", func(t *testing.T) {
-			got := sdkFromNATS(t, cloudevents.Binary, e)
-			requireSame(t, e, got, func(value string) string {
-				// It hands NATS header values on as they are, so what is not printable ASCII stays percent-encoded.
-				decoded, err := url.PathUnescape(value)
-				require.NoError(t, err)
-				return decoded
-			})
-		})
-		t.Run(name+"/structured", func(t *testing.T) {
-			requireSame(t, e, sdkFromNATS(t, cloudevents.Structured, e), nil)
-		})
-	}
-}
-
-func TestOfficialSDKReadsKafka(t *testing.T) {
-	for name, e := range events() {
-		for _, f := range []cloudevents.Format{cloudevents.Binary, cloudevents.Structured} {
-			t.Run(name+"/"+f.String(), func(t *testing.T) {
-				headers, body, err := f.Encode(e, cloudevents.KafkaPrefix)
-				require.NoError(t, err)
-				m := sarama.ConsumerMessage{Value: body, Topic: "t"}
-				for _, h := range headers {
-					m.Headers = append(m.Headers, &sarama.RecordHeader{Key: []byte(h.Name), Value: []byte(h.Value)})
-				}
-				message := kafka_sarama.NewMessageFromConsumerMessage(&m)
-				requireSame(t, e, toEvent(t, message), nil)
-			})
-		}
-	}
-}
-
-func sdkFromNATS(t *testing.T, f cloudevents.Format, e bridge.Event) *event.Event {
-	t.Helper()
-	headers, body, err := f.Encode(e, cloudevents.NATSPrefix)
-	require.NoError(t, err)
-	m := nats.NewMsg("s")
-	for _, h := range headers {
-		m.Header.Set(h.Name, h.Value)
-	}
-	m.Data = body
-	return toEvent(t, nats_jetstream.NewMessage(m))
-}
-
-func toEvent(t *testing.T, m binding.Message) *event.Event {
-	t.Helper()
-	got, err := binding.ToEvent(context.Background(), m)
-	require.NoError(t, err)
-	require.NoError(t, got.Validate())
-	return got
-}
-
-// requireSame holds what the SDK has read against e, whose id, type and extensions decode may have to decode first.
-func requireSame(t *testing.T, e bridge.Event, got *event.Event, decode func(string) string) {
-	t.Helper()
-	require.Equal(t, "1.0", got.SpecVersion())
-	require.Equal(t, e.Source, got.Source())
-	require.Equal(t, e.Subject, got.Subject())
-	require.Equal(t, "application/json", got.DataContentType())
-	require.True(t, e.Time.Equal(got.Time()), "%s, %s", e.Time, got.Time())
-	require.Equal(t, string(e.Data), string(got.Data()), "byte for byte")
-
-	extensions := got.Extensions()
-	for name, values := range map[string][2]string{
-		"id":           {e.ID, got.ID()},
-		"type":         {e.Type, got.Type()},
-		"partitionkey": {e.PartitionKey, extensionOf(extensions, "partitionkey")},
-		"webhookid":    {e.WebhookID, extensionOf(extensions, "webhookid")},
-	} {
-		if want, have := values[0], values[1]; want != have && decode != nil {
-			require.Equal(t, want, decode(have), name)
-		} else {
-			require.Equal(t, want, have, name)
-		}
-	}
-}
-
-func extensionOf(extensions map[string]any, name string) string {
-	value, ok := extensions[name].(string)
-	if !ok {
-		return ""
-	}
-	return value
 }
 
 func TestBinaryHeaders(t *testing.T) {
@@ -389,7 +244,7 @@ func TestDecodeRefusesWhatIsNoValidCloudEvent(t *testing.T) {
 
 // Whatever the attributes hold, headers are safe to send and what is read back is what is legal of it.
 func FuzzEncode(f *testing.F) {
-	for _, e := range events() {
+	for _, e := range sinktest.LegalEvents() {
 		if len(e.ID)+len(e.PartitionKey)+len(e.WebhookID) < 500 {
 			f.Add(e.ID, e.PartitionKey, e.WebhookID)
 		}

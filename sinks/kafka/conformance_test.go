@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cloudevents/sdk-go/protocol/kafka_sarama/v2"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -106,8 +105,7 @@ func lettersIn(t *testing.T, stored [][]*kgo.Record) []sinktest.Letter {
 	t.Helper()
 	var all []sinktest.Letter
 	for _, r := range slices.Concat(stored...) {
-		message := kafka_sarama.NewMessageFromConsumerMessage(consumerMessage(r))
-		all = append(all, sinktest.ReadLetter(t, headersOf(r), cloudevents.KafkaPrefix, r.Value, message))
+		all = append(all, sinktest.ReadLetter(t, headersOf(r), cloudevents.KafkaPrefix, r.Value))
 	}
 	return all
 }

@@ -106,6 +106,71 @@ func HostileEvents() []bridge.Event {
 	return events
 }
 
+// LegalEvents are CloudEvents as hostile as legal ones can be, by what is special about each. They are for one at a
+// time: most have the same ID.
+func LegalEvents() map[string]bridge.Event {
+	hostile := map[string]string{
+		"spaces inside":          "a b  c",
+		"percent":                "100%",
+		"looks encoded":          "a%20b",
+		"looks encoded twice":    "a%2520b",
+		"encoded control":        "a%00b",
+		"half encoded":           "a%20b c",
+		"lower case hex":         "%c3%a9",
+		"needless encoding":      "%41",
+		"quotes":                 `"\"\\" 'x'`,
+		"not ASCII":              "é",
+		"not ASCII and percent":  "é%C3%A9%",
+		"beyond the basic plane": "\U0001F600\u202e\u2028\ufeff",
+		"replacement character":  "\ufffd",
+		"outer spaces":           "  x ",
+		"only a space":           " ",
+		"no-break space":         "\u00a0x\u00a0",
+		"header look-alike":      "x: y; z=\"1\", <a&b>",
+		"long":                   strings.Repeat("é%", 5_000),
+		"JSON look-alike":        `","data":{"forged":true},"x":"`,
+	}
+	changed := func(change func(e *bridge.Event)) bridge.Event {
+		e := bridge.Event{
+			ID:           "c1be3cadc55d0759048bea7be538325a",
+			Type:         "tensorlake.workflow.function.success",
+			Source:       "/tensorlake/workflows/workflow_XXXX",
+			Subject:      "invocation_ID/fn_A",
+			Time:         time.Date(2026, 3, 14, 9, 26, 53, 120_000_000, time.UTC),
+			PartitionKey: "invocation_ID",
+			WebhookID:    "msg_2pQ5wL9aXkTzB7cVdEfGhJ",
+			Data:         []byte(`{"workflow_name":"workflow_XXXX", "n":1.50e40,"a":"\ud800 é"}`),
+		}
+		change(&e)
+		return e
+	}
+	all := map[string]bridge.Event{
+		"nothing":    changed(func(*bridge.Event) {}),
+		"no subject": changed(func(e *bridge.Event) { e.Subject = "" }),
+		"no partition key and webhook id": changed(func(e *bridge.Event) {
+			e.PartitionKey, e.WebhookID = "", ""
+		}),
+		"no time":              changed(func(e *bridge.Event) { e.Time = time.Time{} }),
+		"last nanosecond":      changed(func(e *bridge.Event) { e.Time = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC) }),
+		"first year":           changed(func(e *bridge.Event) { e.Time = time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC) }),
+		"encoded source":       changed(func(e *bridge.Event) { e.Source = "/tensorlake/workflows/a%2Fb%20c%00%C3%A9" }),
+		"empty part of source": changed(func(e *bridge.Event) { e.Source, e.Subject = "/tensorlake/workflows/", "/" }),
+		"encoded subject":      changed(func(e *bridge.Event) { e.Subject = "%C3%A9%20/%0D%0A" }),
+		"array":                changed(func(e *bridge.Event) { e.Data = []byte(`[1,2]`) }),
+		"null":                 changed(func(e *bridge.Event) { e.Data = []byte(`null`) }),
+		"big":                  changed(func(e *bridge.Event) { e.Data = []byte(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`) }),
+	}
+	for name, text := range hostile {
+		all["partition key: "+name] = changed(func(e *bridge.Event) { e.PartitionKey = text })
+		all["webhook id: "+name] = changed(func(e *bridge.Event) { e.WebhookID = text })
+		if strings.TrimSpace(text) == text { // readers trim these
+			all["id: "+name] = changed(func(e *bridge.Event) { e.ID = text })
+			all["type: "+name] = changed(func(e *bridge.Event) { e.Type = text })
+		}
+	}
+	return all
+}
+
 // requireAtLeastOnce checks that everything sent is stored as it was sent and nothing else is, and that the first
 // occurrences of each key's events are in the order in which they were sent.
 func requireAtLeastOnce(t *testing.T, sent []bridge.Event, stored []Record) {

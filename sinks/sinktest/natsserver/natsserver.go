@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	cejs "github.com/cloudevents/sdk-go/protocol/nats_jetstream/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -305,8 +304,7 @@ func Letters(t *testing.T, url, stream string, options ...natsgo.Option) []sinkt
 	var letters []sinktest.Letter
 	for _, msg := range Messages(t, nc, stream) {
 		if strings.HasPrefix(msg.Subject(), DeadLetters) {
-			message := cejs.NewMessage(&natsgo.Msg{Header: msg.Headers(), Data: msg.Data()})
-			letters = append(letters, sinktest.ReadLetter(t, headersOf(t, msg), cloudevents.NATSPrefix, msg.Data(), message))
+			letters = append(letters, sinktest.ReadLetter(t, headersOf(t, msg), cloudevents.NATSPrefix, msg.Data()))
 		}
 	}
 	return letters
