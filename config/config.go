@@ -2,19 +2,18 @@
 // configuration, or everything that is wrong with it at once; Variables, WriteMarkdown and WriteText
 // tell of every variable from the same struct tags that Load goes by.
 //
+// The settings of a sink are declared by its kind, and the kinds are passed in: the package knows none.
+//
 // Tags of a configuration field: envconfig (name after the prefix), default and desc as envconfig
 // knows them; type (what a string holds), options (the words that are allowed), min and max (inclusive).
 package config
 
 import (
 	"log/slog"
+	"slices"
 	"time"
-)
 
-// Kinds of sinks.
-const (
-	KindNATS  = "nats"
-	KindKafka = "kafka"
+	"github.com/fnbridge/fnbridge/config/setting"
 )
 
 // What a 2xx answer stands for.
@@ -33,16 +32,16 @@ type Config struct {
 	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made and kept in the data directory, with ACK=sinks only if NATS is embedded."`
 	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks; whoever reaches the listener can then publish events."`
 	WebhookTolerance time.Duration `envconfig:"WEBHOOK_TOLERANCE" default:"5m" min:"1s" max:"24h" desc:"How far the timestamp of a signature may be off from this machine's clock, from 1s to 24h."`
-	MaxBody          Bytes         `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB, or 7MiB with the embedded NATS server; larger ones are answered 413."`
+	MaxBody          setting.Bytes `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB, or 7MiB with the embedded NATS server; larger ones are answered 413."`
 	MaxInFlight      int           `envconfig:"MAX_IN_FLIGHT" default:"1024" min:"1" max:"100000" desc:"Webhooks worked on at the same time, from 1 to 100000; more are answered 503."`
 	SummaryEvents    bool          `envconfig:"SUMMARY_EVENTS" default:"false" desc:"Add one event that sums up the invocation after the function events of each workflow webhook."`
 	Ack              string        `envconfig:"ACK" default:"journal" options:"journal,sinks" desc:"What a 2xx answer stands for: stored in the journal on this machine's disk, or acknowledged by every required sink (any number of processes without a disk)."`
 
 	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" desc:"Directory of the journal, the webhook secret that was made and the embedded NATS server's files, created when it is not there; ACK=sinks writes nothing but the latter two."`
-	JournalMaxBytes Bytes         `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB and four times MAX_BODY; when undelivered webhooks fill it, new ones are answered 503."`
+	JournalMaxBytes setting.Bytes `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB and four times MAX_BODY; when undelivered webhooks fill it, new ones are answered 503."`
 	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, so that one that comes again is recognised; at least 1s."`
 
-	Sinks              Sinks  `envconfig:"SINKS" default:"nats" desc:"Where events go: a list of name=kind, separated by commas, with the kinds nats and kafka; nats alone is short for nats=nats."`
+	Sinks              Sinks  `envconfig:"SINKS" default:"[kind]" desc:"Where events go: a list of name=kind, separated by commas, with the kinds [kinds]; [kind] alone is short for [kind]=[kind]."`
 	EmbeddedNATSListen string `envconfig:"EMBEDDED_NATS_LISTEN" default:"127.0.0.1:4222" type:"address" desc:"Address (host:port) of the embedded NATS server, which runs when a nats sink has no URL; its clients need no credentials."`
 
 	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"25s" min:"1ms" desc:"How long a stop waits for running requests and deliveries, at least 1ms; what is left is delivered after the next start."`
@@ -53,11 +52,13 @@ type Config struct {
 	given map[string]string
 }
 
-// Sink is the configuration of one sink. Of NATS and Kafka, the one of its kind is set.
+// Sink is the configuration of one sink: what every sink has, and the settings of its kind.
 type Sink struct {
-	// Name is lower case and unique; Kind is KindNATS or KindKafka.
+	// Name is lower case and unique. Kind is the name of one of the kinds that Load was given.
 	Name string
 	Kind string
+	// Embedded tells whether the sink uses the embedded server.
+	Embedded bool
 
 	Format      string        `envconfig:"FORMAT" default:"binary" options:"binary,structured,plain" desc:"How an event is written: as CloudEvents with its attributes in headers (binary) or in one JSON document (structured), or its data alone (plain)."`
 	Routes      string        `envconfig:"ROUTES" default:">" type:"routes" desc:"Which events the sink gets: patterns over {route} in the syntax of NATS subjects (* one token, > the rest), separated by commas."`
@@ -65,55 +66,26 @@ type Sink struct {
 	Required    bool          `envconfig:"REQUIRED" default:"true" desc:"With ACK=sinks, whether a webhook waits for this sink; one that is not required is tried, and what it misses is counted."`
 	GiveUpAfter time.Duration `envconfig:"GIVE_UP_AFTER" min:"1s" desc:"How long an event may fail, or wait behind one that does, before it goes to the dead letters, at least 1s; empty or 0: for ever. Not with ACK=sinks."`
 
-	NATS  *NATS
-	Kafka *Kafka
-}
-
-// NATS configures a sink that publishes to NATS JetStream. Templates are not parsed yet.
-type NATS struct {
-	URL          URLs          `envconfig:"URL" desc:"Server URLs (nats://, tls://, ws:// or wss://), separated by commas; empty: the embedded server."`
-	CredsFile    string        `envconfig:"CREDS_FILE" type:"file" desc:"Credentials file (JWT and NKey seed) to log in with."`
-	Token        Secret        `envconfig:"TOKEN" desc:"Token to log in with."`
-	User         string        `envconfig:"USER" desc:"User to log in as, with a password."`
-	Password     Secret        `envconfig:"PASSWORD" desc:"Password of that user."`
-	NKeyFile     string        `envconfig:"NKEY_FILE" type:"file" desc:"NKey seed file to log in with."`
-	TLSCAFile    string        `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the servers; empty: those of the system."`
-	TLSCertFile  string        `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
-	TLSKeyFile   string        `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
-	Stream       string        `envconfig:"STREAM" default:"TENSORLAKE" type:"stream" desc:"JetStream stream that stores the events."`
-	CreateStream bool          `envconfig:"CREATE_STREAM" default:"true" desc:"Create the stream when it is not there; one that is there is used as it is."`
-	Replicas     int           `envconfig:"REPLICAS" default:"1" min:"1" max:"5" desc:"Replicas of a stream that is created, from 1 to 5; more than 1 needs a cluster."`
-	MaxAge       time.Duration `envconfig:"MAX_AGE" default:"168h" min:"100ms" desc:"How long a stream that is created keeps its events, at least 100ms."`
-	DedupeWindow time.Duration `envconfig:"DEDUPE_WINDOW" default:"10m" min:"100ms" desc:"How long a stream that is created recognises an event that is published again, from 100ms to MAX_AGE."`
-	Subject      string        `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"subject" desc:"Template of the subject that an event is published on; placeholders such as {route}, {application}, {status} and {project} are listed in docs/events.md."`
-}
-
-// Kafka configures a sink that publishes to Apache Kafka. Templates are not parsed yet.
-type Kafka struct {
-	Brokers           Addresses `envconfig:"BROKERS" desc:"Addresses (host:port) of brokers to start from, separated by commas; required."`
-	Topic             string    `envconfig:"TOPIC" default:"tensorlake-events" type:"topic" desc:"Topic that stores the events."`
-	Key               string    `envconfig:"KEY" default:"{partitionkey}" type:"template" desc:"Template of an event's key, which decides its partition as in the Java client; placeholders as in a NATS subject; an empty key becomes {partitionkey}."`
-	CreateTopic       bool      `envconfig:"CREATE_TOPIC" default:"false" desc:"Create the topic when it is not there; one that is there is used as it is."`
-	Partitions        int       `envconfig:"PARTITIONS" default:"12" min:"1" max:"100000" desc:"Partitions of a topic that is created, from 1 to 100000."`
-	ReplicationFactor int       `envconfig:"REPLICATION_FACTOR" default:"3" min:"1" max:"32767" desc:"Replicas of each partition of a topic that is created, from 1 to 32767; not more than there are brokers."`
-	TLS               bool      `envconfig:"TLS" default:"false" desc:"Connect with TLS."`
-	TLSCAFile         string    `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the brokers; empty: those of the system."`
-	TLSCertFile       string    `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
-	TLSKeyFile        string    `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
-	SASLMechanism     string    `envconfig:"SASL_MECHANISM" options:"PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" desc:"How to log in, with SASL_USERNAME and SASL_PASSWORD; empty: without."`
-	SASLUsername      string    `envconfig:"SASL_USERNAME" desc:"User to log in as."`
-	SASLPassword      Secret    `envconfig:"SASL_PASSWORD" desc:"Password of SASL_USERNAME."`
-	Compression       string    `envconfig:"COMPRESSION" default:"lz4" options:"none,gzip,snappy,lz4,zstd" desc:"Compression of the batches that are sent."`
+	// Settings are what the kind's New has returned, filled.
+	Settings setting.Settings
 }
 
 // AcksFromSinks tells whether a webhook is answered when the sinks have it, and nothing is stored here.
 func (c *Config) AcksFromSinks() bool { return c.Ack == AckSinks }
 
+// UsesEmbedded tells whether some sink uses the embedded server, so that it runs.
+func (c *Config) UsesEmbedded() bool {
+	return slices.ContainsFunc(c.Sinks, func(s Sink) bool { return s.Embedded })
+}
+
 // Variable returns the full name of a variable as whoever configured the bridge knows it, for problems
 // that are found later: Variable("audit", "SUBJECT") is FNBRIDGE_AUDIT_SUBJECT, or
 // FNBRIDGE_AUDIT_SUBJECT_FILE when the value came from a file. An empty sink means the bridge itself.
 func (c *Config) Variable(sink, field string) string {
-	name := prefixOf(sink) + field
+	return c.as(prefixOf(sink) + field)
+}
+
+func (c *Config) as(name string) string {
 	if as, ok := c.given[name]; ok {
 		return as
 	}

@@ -12,6 +12,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/config/setting"
+	"github.com/fnbridge/fnbridge/sinks"
+	"github.com/fnbridge/fnbridge/sinks/kafka"
+	"github.com/fnbridge/fnbridge/sinks/nats"
 )
 
 var update = flag.Bool("update", false, "write the golden files and the table in README.md anew")
@@ -40,12 +45,26 @@ func load(t *testing.T, lines ...string) (*Config, []Warning, Errors) {
 		variables[prefix+name] = value
 	}
 	environment(t, variables)
-	c, warnings, err := Load()
+	c, warnings, err := Load(sinks.Kinds())
 	var errs Errors
 	if err != nil {
 		require.ErrorAs(t, err, &errs)
 	}
 	return c, warnings, errs
+}
+
+func natsOf(t *testing.T, s Sink) *nats.Settings {
+	t.Helper()
+	settings, ok := s.Settings.(*nats.Settings)
+	require.True(t, ok, "the sink %s is of the kind %s", s.Name, s.Kind)
+	return settings
+}
+
+func kafkaOf(t *testing.T, s Sink) *kafka.Settings {
+	t.Helper()
+	settings, ok := s.Settings.(*kafka.Settings)
+	require.True(t, ok, "the sink %s is of the kind %s", s.Name, s.Kind)
+	return settings
 }
 
 func write(t *testing.T, content string) string {
@@ -69,8 +88,8 @@ func TestDefaults(t *testing.T) {
 		WebhookTolerance: 5 * time.Minute, MaxBody: 1 << 20, MaxInFlight: 1024, Ack: "journal",
 		DataDir: "./data", JournalMaxBytes: 8 << 30, Retention: 72 * time.Hour,
 		Sinks: Sinks{{
-			Name: "nats", Kind: KindNATS, Format: "binary", Routes: ">", Required: true,
-			NATS: &NATS{
+			Name: "nats", Kind: "nats", Embedded: true, Format: "binary", Routes: ">", Required: true,
+			Settings: &nats.Settings{
 				Stream: "TENSORLAKE", CreateStream: true, Replicas: 1, MaxAge: 168 * time.Hour,
 				DedupeWindow: 10 * time.Minute, Subject: "tensorlake.{route}",
 			},
@@ -100,20 +119,20 @@ func TestEveryVariableIsRead(t *testing.T) {
 	require.Empty(t, errs)
 	require.Empty(t, warnings)
 	require.Equal(t, []string{secret, secretOf(64)}, c.WebhookSecrets.Reveal())
-	require.Equal(t, []string{"nats://me:pass@one:4222", "tls://two"}, c.Sinks[0].NATS.URL.Reveal())
-	require.Equal(t, "pass", c.Sinks[1].Kafka.SASLPassword.Reveal())
+	require.Equal(t, []string{"nats://me:pass@one:4222", "tls://two"}, natsOf(t, c.Sinks[0]).URL.Reveal())
+	require.Equal(t, "pass", kafkaOf(t, c.Sinks[1]).SASLPassword.Reveal())
 
-	nats, kafka := *c.Sinks[0].NATS, *c.Sinks[1].Kafka
-	nats.URL, kafka.SASLPassword = nil, Secret{}
-	require.Equal(t, NATS{
+	stream, topic := *natsOf(t, c.Sinks[0]), *kafkaOf(t, c.Sinks[1])
+	stream.URL, topic.SASLPassword = nil, setting.Secret{}
+	require.Equal(t, nats.Settings{
 		TLSCAFile: file, TLSCertFile: file, TLSKeyFile: file, Stream: "EVENTS", Replicas: 3,
 		MaxAge: 24 * time.Hour, DedupeWindow: 2 * time.Minute, Subject: "events.{type}",
-	}, nats)
-	require.Equal(t, Kafka{
-		Brokers: Addresses{"one:9092", "two:9092"}, Topic: "audit", Key: "{workflow}", CreateTopic: true, Partitions: 6, ReplicationFactor: 1,
+	}, stream)
+	require.Equal(t, kafka.Settings{
+		Brokers: kafka.Addresses{"one:9092", "two:9092"}, Topic: "audit", Key: "{workflow}", CreateTopic: true, Partitions: 6, ReplicationFactor: 1,
 		TLS: true, TLSCAFile: file, TLSCertFile: file, TLSKeyFile: file,
 		SASLMechanism: "SCRAM-SHA-512", SASLUsername: "me", Compression: "zstd",
-	}, kafka)
+	}, topic)
 	require.Equal(t, "structured", c.Sinks[0].Format)
 	require.Equal(t, "plain", c.Sinks[1].Format)
 	require.Equal(t, "dead.letters", c.Sinks[0].DeadLetter)
@@ -136,24 +155,24 @@ func TestLogins(t *testing.T) {
 	c, _, errs := load(t, "SINKS=a=nats,b=nats,c=nats",
 		"A_URL=nats://a", "A_CREDS_FILE="+file, "B_URL=nats://b", "B_TOKEN=secret", "C_URL=nats://c", "C_USER=me", "C_PASSWORD=pass")
 	require.Empty(t, errs)
-	require.Equal(t, file, c.Sinks[0].NATS.CredsFile)
-	require.Equal(t, "secret", c.Sinks[1].NATS.Token.Reveal())
-	require.Equal(t, "me", c.Sinks[2].NATS.User)
-	require.Equal(t, "pass", c.Sinks[2].NATS.Password.Reveal())
+	require.Equal(t, file, natsOf(t, c.Sinks[0]).CredsFile)
+	require.Equal(t, "secret", natsOf(t, c.Sinks[1]).Token.Reveal())
+	require.Equal(t, "me", natsOf(t, c.Sinks[2]).User)
+	require.Equal(t, "pass", natsOf(t, c.Sinks[2]).Password.Reveal())
 }
 
 // The bare names are common in other programs' environments: with a prefix, envconfig would read them too.
 func TestNamesWithoutPrefixAreNotRead(t *testing.T) {
 	environment(t, nil)
-	for _, f := range sinkFields(KindNATS) {
+	for _, f := range kinds(sinks.Kinds()).sinkFields("nats") {
 		t.Setenv(f.name, "1")
 	}
 	t.Setenv("VALUE", "1")
-	c, warnings, err := Load()
+	c, warnings, err := Load(sinks.Kinds())
 	require.NoError(t, err)
 	require.Empty(t, warnings)
-	require.Empty(t, c.Sinks[0].NATS.User)
-	require.Equal(t, "TENSORLAKE", c.Sinks[0].NATS.Stream)
+	require.Empty(t, natsOf(t, c.Sinks[0]).User)
+	require.EqualValues(t, "TENSORLAKE", natsOf(t, c.Sinks[0]).Stream)
 }
 
 func TestEmptyCountsAsNotSet(t *testing.T) {
@@ -161,10 +180,10 @@ func TestEmptyCountsAsNotSet(t *testing.T) {
 		"SINKS=", "KAFKA_BROKERS=", "NOBODY_KNOWS_THIS=", "LOG_LEVEL=", "LOG_LEVEL_FILE="+write(t, "error"))
 	require.Empty(t, errs)
 	require.Empty(t, warnings)
-	require.Equal(t, Bytes(1<<20), c.MaxBody)
+	require.Equal(t, setting.Bytes(1<<20), c.MaxBody)
 	require.Equal(t, ":8080", c.Listen)
 	require.Equal(t, slog.LevelError, c.LogLevel)
-	require.True(t, c.Sinks[0].NATS.CreateStream)
+	require.True(t, natsOf(t, c.Sinks[0]).CreateStream)
 }
 
 func TestFiles(t *testing.T) {
@@ -176,25 +195,25 @@ func TestFiles(t *testing.T) {
 		"AUDIT_URL_FILE="+write(t, "nats://one,nats://two\n"), "AUDIT_CREDS_FILE_FILE="+path)
 	require.Empty(t, errs)
 	require.Empty(t, warnings)
-	require.Equal(t, Bytes(4096), c.MaxBody)
+	require.Equal(t, setting.Bytes(4096), c.MaxBody)
 	require.Equal(t, 3, c.MaxInFlight)
 	require.Equal(t, slog.LevelDebug, c.LogLevel)
 	require.Equal(t, 2*time.Hour, c.Retention)
 	require.True(t, c.SummaryEvents)
 	require.Equal(t, "/a \"b\"\\c\n", c.DataDir, "only one line break is taken off")
 	require.Equal(t, []string{secretOf(24), secretOf(32)}, c.WebhookSecrets.Reveal())
-	require.Equal(t, []string{"nats://one", "nats://two"}, c.Sinks[0].NATS.URL.Reveal())
-	require.Equal(t, token, c.Sinks[0].NATS.CredsFile)
+	require.Equal(t, []string{"nats://one", "nats://two"}, natsOf(t, c.Sinks[0]).URL.Reveal())
+	require.Equal(t, token, natsOf(t, c.Sinks[0]).CredsFile)
 
 	c, _, errs = load(t, "NATS_URL=nats://one", "NATS_TOKEN_FILE="+token)
 	require.Empty(t, errs)
-	require.Equal(t, "to\"ken \\ with\nlines ", c.Sinks[0].NATS.Token.Reveal())
+	require.Equal(t, "to\"ken \\ with\nlines ", natsOf(t, c.Sinks[0]).Token.Reveal())
 }
 
 func TestFileAtTheLimit(t *testing.T) {
 	c, _, errs := load(t, "NATS_URL=nats://one", "NATS_TOKEN_FILE="+write(t, strings.Repeat("t", maxFileBytes)))
 	require.Empty(t, errs)
-	require.Len(t, c.Sinks[0].NATS.Token.Reveal(), maxFileBytes)
+	require.Len(t, natsOf(t, c.Sinks[0]).Token.Reveal(), maxFileBytes)
 }
 
 func TestVariable(t *testing.T) {
@@ -212,29 +231,34 @@ func TestConfigHoldsWhatIsRight(t *testing.T) {
 	c, _, errs := load(t, "MAX_BODY=big", "LISTEN=:1", "SINKS=nats,nope,audit=kafka", "NATS_STREAM=B", "NATS_SUBJECT_FILE=/nowhere",
 		"AUDIT_BROKERS=one:1", "NATS_CREATE_STREAM=false", "LOG_LEVEL=loud")
 	require.Len(t, errs, 4)
-	require.Equal(t, Bytes(1<<20), c.MaxBody)
+	require.Equal(t, setting.Bytes(1<<20), c.MaxBody)
 	require.Equal(t, ":1", c.Listen)
 	require.Equal(t, slog.LevelInfo, c.LogLevel)
 	require.Len(t, c.Sinks, 2)
-	require.Equal(t, "B", c.Sinks[0].NATS.Stream)
-	require.Equal(t, "tensorlake.{route}", c.Sinks[0].NATS.Subject)
-	require.False(t, c.Sinks[0].NATS.CreateStream)
-	require.Equal(t, Addresses{"one:1"}, c.Sinks[1].Kafka.Brokers)
+	require.EqualValues(t, "B", natsOf(t, c.Sinks[0]).Stream)
+	require.Equal(t, "tensorlake.{route}", natsOf(t, c.Sinks[0]).Subject)
+	require.False(t, natsOf(t, c.Sinks[0]).CreateStream)
+	require.Equal(t, kafka.Addresses{"one:1"}, kafkaOf(t, c.Sinks[1]).Brokers)
 }
 
 // Every field of the configuration is a variable that is described, with a default and limits that its type takes.
 func TestFields(t *testing.T) {
-	notVariables := []string{"given", "Name", "Kind", "NATS", "Kafka"}
+	notVariables := []string{"given", "Name", "Kind", "Embedded", "Settings"}
 	names := map[string]bool{}
-	for start, typ := range map[string]reflect.Type{
-		"": reflect.TypeFor[Config](), "A_": reflect.TypeFor[Sink](), "B_": reflect.TypeFor[NATS](), "C_": reflect.TypeFor[Kafka](),
-	} {
+	l := &loader{kinds: sinks.Kinds()}
+	types := map[string]reflect.Type{"": reflect.TypeFor[Config](), "SINK_": reflect.TypeFor[Sink]()}
+	fields := map[string][]field{"": l.kinds.bridgeFields(), "SINK_": everySinkFields()}
+	for _, kind := range l.kinds {
+		start := strings.ToUpper(kind.Name) + "_"
+		types[start], fields[start] = reflect.TypeOf(kind.New()).Elem(), l.kinds.fields(kind.Name)
+	}
+	for start, typ := range types {
 		for sf := range typ.Fields() {
 			if sf.Tag.Get("envconfig") == "" {
 				require.Contains(t, notVariables, sf.Name, "%s of %s has no envconfig tag", sf.Name, typ)
 			}
 		}
-		for _, f := range fieldsOf(typ) {
+		for _, f := range fields[start] {
 			require.Regexp(t, `^[A-Z][A-Z0-9_]+$`, f.name)
 			require.Regexp(t, `^[A-Z].*\.$`, f.desc, "the desc of %s", f.name)
 			require.LessOrEqual(t, len(f.desc), 180, "the desc of %s", f.name)
@@ -244,7 +268,7 @@ func TestFields(t *testing.T) {
 			}
 			value := reflect.New(f.typ).Elem()
 			if f.defaultValue != "" {
-				require.Empty(t, f.set(f.defaultValue, value, func() error { return parse(f.defaultValue, value) }), "the default of %s", f.name)
+				require.Empty(t, f.set(f.defaultValue, value, func() error { return l.decode(f.defaultValue, value) }), "the default of %s", f.name)
 			}
 			for _, limit := range []string{f.min, f.max} {
 				if limit != "" {

@@ -2,7 +2,10 @@ package config
 
 import (
 	"reflect"
+	"slices"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/config/setting"
 )
 
 // prefix starts the name of every variable; with fileSuffix after it, a variable names a file with the value.
@@ -41,7 +44,7 @@ func fieldsOf(t reflect.Type) []field {
 			desc:         sf.Tag.Get("desc"),
 			min:          sf.Tag.Get("min"),
 			max:          sf.Tag.Get("max"),
-			options:      splitList(sf.Tag.Get("options")),
+			options:      setting.List(sf.Tag.Get("options")),
 		}
 		if f.holds == "" {
 			f.holds = wordFor(f)
@@ -54,23 +57,17 @@ func fieldsOf(t reflect.Type) []field {
 // What values are, as the tables say it.
 const (
 	holdsText      = "text"
-	holdsTemplate  = "template"
 	holdsWord      = "word"
 	holdsBool      = "boolean"
 	holdsNumber    = "number"
 	holdsDuration  = "duration"
 	holdsSize      = "size"
 	holdsAddress   = "address"
-	holdsAddresses = "addresses"
-	holdsURLs      = "URLs"
 	holdsSecret    = "secret"
 	holdsSecrets   = "secrets"
 	holdsSinks     = "sinks"
 	holdsFile      = "file"
 	holdsDirectory = "directory"
-	holdsStream    = "stream"
-	holdsSubject   = "subject"
-	holdsTopic     = "topic"
 )
 
 func wordFor(f field) string {
@@ -78,13 +75,9 @@ func wordFor(f field) string {
 		return holdsWord
 	}
 	switch f.typ {
-	case reflect.TypeFor[Bytes]():
+	case reflect.TypeFor[setting.Bytes]():
 		return holdsSize
-	case reflect.TypeFor[Addresses]():
-		return holdsAddresses
-	case reflect.TypeFor[URLs]():
-		return holdsURLs
-	case reflect.TypeFor[Secret]():
+	case reflect.TypeFor[setting.Secret]():
 		return holdsSecret
 	case reflect.TypeFor[Secrets]():
 		return holdsSecrets
@@ -108,38 +101,53 @@ func (f field) secret() bool { return f.holds == holdsSecret || f.holds == holds
 
 // typeWord says in a table what the value is: the words that are allowed, when only some are.
 func (f field) typeWord() string {
-	switch f.holds {
-	case holdsWord:
+	if f.holds == holdsWord {
 		return orList(f.options)
-	case holdsStream, holdsTopic:
-		return "name"
-	case holdsSubject:
-		return holdsTemplate
-	default:
-		return f.holds
 	}
+	return f.holds
 }
 
-func bridgeFields() []field { return fieldsOf(reflect.TypeFor[Config]()) }
+// kinds are the kinds of sinks that there are. The first is that of the sink that there is by default.
+type kinds []setting.Kind
+
+// bridgeFields returns the variables of the bridge itself. Which sinks there can be follows from the kinds.
+func (k kinds) bridgeFields() []field {
+	fields := fieldsOf(reflect.TypeFor[Config]())
+	names := strings.NewReplacer("[kind]", k[0].Name, "[kinds]", list(k.names(), "and"))
+	for i := range fields {
+		if f := &fields[i]; f.holds == holdsSinks {
+			f.defaultValue, f.desc = names.Replace(f.defaultValue), names.Replace(f.desc)
+		}
+	}
+	return fields
+}
 
 // sinkFields returns the variables that a sink of this kind has: those of every sink, then its kind's.
-func sinkFields(kind string) []field { return append(everySinkFields(), kindFields(kind)...) }
+func (k kinds) sinkFields(kind string) []field { return append(everySinkFields(), k.fields(kind)...) }
 
 func everySinkFields() []field { return fieldsOf(reflect.TypeFor[Sink]()) }
 
-func kindFields(kind string) []field {
-	switch kind {
-	case KindNATS:
-		return fieldsOf(reflect.TypeFor[NATS]())
-	case KindKafka:
-		return fieldsOf(reflect.TypeFor[Kafka]())
-	default:
-		return nil
+// fields returns the variables that only sinks of this kind have.
+func (k kinds) fields(kind string) []field {
+	if at := k.index(kind); at >= 0 {
+		return fieldsOf(reflect.TypeOf(k[at].New()).Elem())
 	}
+	return nil
 }
 
-// kinds returns every kind of sink.
-func kinds() []string { return []string{KindNATS, KindKafka} }
+func (k kinds) index(name string) int {
+	return slices.IndexFunc(k, func(kind setting.Kind) bool { return kind.Name == name })
+}
+
+func (k kinds) has(name string) bool { return k.index(name) >= 0 }
+
+func (k kinds) names() []string {
+	names := make([]string, len(k))
+	for i, kind := range k {
+		names[i] = kind.Name
+	}
+	return names
+}
 
 // prefixOf returns what the names of a sink's variables start with; an empty sink means the bridge itself.
 func prefixOf(sink string) string {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"github.com/fnbridge/fnbridge/config/setting"
 )
 
 // maxFileBytes bounds a file that holds the value of a variable.
@@ -19,21 +21,17 @@ const maxFileBytes = 1 << 20
 //
 // Any variable X can be given as X_FILE, the path of a file whose content is the value; one line break at its
 // end is not part of it. A variable that is set to nothing counts as not set.
-func Load() (*Config, []Warning, error) {
-	l := &loader{config: &Config{given: map[string]string{}}}
+func Load(kinds []setting.Kind) (*Config, []Warning, error) {
+	l := &loader{kinds: kinds, config: &Config{given: map[string]string{}}}
 	c := l.config
-	l.fill(prefix, c)
+	l.fill(prefix, l.kinds.bridgeFields(), c)
 	for i := range c.Sinks {
 		s := &c.Sinks[i]
-		own := prefixOf(s.Name)
-		l.fill(own, s)
-		switch s.Kind {
-		case KindNATS:
-			s.NATS = new(NATS)
-			l.fill(own, s.NATS)
-		case KindKafka:
-			s.Kafka = new(Kafka)
-			l.fill(own, s.Kafka)
+		s.Settings = l.kinds[l.kinds.index(s.Kind)].New()
+		l.fill(prefixOf(s.Name), everySinkFields(), s)
+		l.fill(prefixOf(s.Name), l.kinds.fields(s.Kind), s.Settings)
+		if settings, ok := s.Settings.(setting.Embeddable); ok {
+			s.Embedded = settings.Embedded(l.scope(s.Name))
 		}
 	}
 	l.checkTogether()
@@ -43,6 +41,7 @@ func Load() (*Config, []Warning, error) {
 
 // loader gathers what Load finds.
 type loader struct {
+	kinds    kinds
 	config   *Config
 	errs     Errors
 	warnings []Warning
@@ -52,14 +51,10 @@ func (l *loader) problem(variable, format string, args ...any) {
 	l.errs = append(l.errs, Problem{Variable: variable, Message: fmt.Sprintf(format, args...)})
 }
 
-func (l *loader) warn(variable, format string, args ...any) {
-	l.warnings = append(l.warnings, Warning{Variable: variable, Message: fmt.Sprintf(format, args...)})
-}
-
-// fill reads every variable of the configuration struct that into points to.
-func (l *loader) fill(namePrefix string, into any) {
+// fill reads variables into the configuration struct that into points to.
+func (l *loader) fill(namePrefix string, fields []field, into any) {
 	v := reflect.ValueOf(into).Elem()
-	for _, f := range fieldsOf(v.Type()) {
+	for _, f := range fields {
 		l.read(namePrefix+f.name, f, v.Field(f.index))
 	}
 }
@@ -69,7 +64,9 @@ func (l *loader) read(name string, f field, into reflect.Value) {
 	if !l.readGiven(name, f, into) && into.IsZero() && f.defaultValue != "" {
 		// Not by way of the variable: envconfig would take an empty one for a value, but deployments often pass on
 		// what they do not have.
-		mustParse(f.defaultValue, into)
+		if err := l.decode(f.defaultValue, into); err != nil {
+			panic(fmt.Sprintf("config: the default of %s: %v", name, err)) // the tests have tried it
+		}
 	}
 }
 
@@ -81,7 +78,7 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 		return false
 	case path == "":
 		l.config.given[name] = name
-		wrong := f.set(text, into, func() error { return process(name, "", into) })
+		wrong := f.set(text, into, func() error { return l.decode(text, into) })
 		for _, reason := range wrong {
 			l.problem(name, "%s", reason)
 		}
@@ -98,18 +95,30 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 		l.problem(name+fileSuffix, "%v: give the path of a file with the value of %s", err, name)
 		return false
 	}
-	wrong := f.set(text, into, func() error { return parse(text, into) })
+	wrong := f.set(text, into, func() error { return l.decode(text, into) })
 	for _, reason := range wrong {
 		l.problem(name+fileSuffix, "in the file %s: %s", quotePath(path), reason)
 	}
 	return len(wrong) == 0
 }
 
-// process lets envconfig set one field from the variable called name. It gets a struct of this field alone, so that
-// what is wrong with one variable does not keep it from the next; and it gets the full name in the tag rather than a
-// prefix, because with a prefix it would also take the bare name: the USER of the shell for FNBRIDGE_NATS_USER.
-func process(name, defaultValue string, into reflect.Value) error {
-	tag := fmt.Sprintf("envconfig:%q default:%q", name, defaultValue)
+// decode sets one field from text.
+func (l *loader) decode(text string, into reflect.Value) error {
+	if sinks, ok := reflect.TypeAssert[*Sinks](into.Addr()); ok {
+		return sinks.decode(text, l.kinds)
+	}
+	return parse(text, into)
+}
+
+// parse lets envconfig set one field from text. It gets a struct of this field alone, so that what is wrong with one
+// variable does not keep it from the next.
+func parse(text string, into reflect.Value) error {
+	// Types that decode themselves, as those of secrets do, get the text as it is: a secret in a tag would outlive the value.
+	if d, ok := reflect.TypeAssert[envconfig.Decoder](into.Addr()); ok {
+		return d.Decode(text)
+	}
+	// No variable can have this name, so envconfig takes the default.
+	tag := fmt.Sprintf("envconfig:%q default:%q", "=", text)
 	one := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Value", Type: into.Type(), Tag: reflect.StructTag(tag)}}))
 	err := envconfig.Process("", one.Interface())
 	into.Set(one.Elem().Field(0))
@@ -119,20 +128,10 @@ func process(name, defaultValue string, into reflect.Value) error {
 	return err
 }
 
-// parse lets envconfig set one field from text that is not in the environment.
-func parse(text string, into reflect.Value) error {
-	// Types that decode themselves, as those of secrets do, get the text as it is: a secret in a tag would outlive the value.
-	if d, ok := reflect.TypeAssert[envconfig.Decoder](into.Addr()); ok {
-		return d.Decode(text)
-	}
-	// No variable can have this name, so envconfig takes the default.
-	return process("=", text, into)
-}
-
-// mustParse is parse for text of this package itself: defaults and limits, which the tests have all tried.
+// mustParse is parse for limits, which the tests have all tried.
 func mustParse(text string, into reflect.Value) {
 	if err := parse(text, into); err != nil {
-		panic(fmt.Sprintf("config: %s is not a %s: %v", quote(text), into.Type(), err))
+		panic(fmt.Sprintf("config: %s is not a %s: %v", setting.Quote(text), into.Type(), err))
 	}
 }
 

@@ -132,7 +132,7 @@ func TestProblems(t *testing.T) {
 		"window beyond age":     {"NATS_MAX_AGE=5m", []string{`NATS_DEDUPE_WINDOW: 10m0s is longer than events are kept (FNBRIDGE_NATS_MAX_AGE, 5m0s)`}},
 		"window and a bad age":  {"NATS_MAX_AGE=5 m\nNATS_DEDUPE_WINDOW=200h", []string{`NATS_MAX_AGE: "5 m" is not a duration`}},
 		"stream":                {"NATS_STREAM=my.stream", []string{`NATS_STREAM: "my.stream" is not a name of a stream`}},
-		"subject":               {"NATS_SUBJECT=a b", []string{`NATS_SUBJECT: "a b" is not a subject`}},
+		"subject":               {"NATS_SUBJECT=a b", []string{`NATS_SUBJECT: "a b" holds a character that a subject cannot`}},
 		"one stream twice":      {"SINKS=nats,b=nats", []string{`B_STREAM: the sink nats writes to the stream TENSORLAKE of the same server`}},
 
 		"no brokers":             {"SINKS=kafka", []string{`KAFKA_BROKERS: is not set: give host:port`}},

@@ -3,12 +3,14 @@ package config
 import (
 	"bytes"
 	"encoding/json"
-	"encoding/xml"
 	"fmt"
 	"log/slog"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/config/setting"
+	"github.com/fnbridge/fnbridge/sinks/nats"
 )
 
 // printed returns value in every way in which a program could come to print it.
@@ -38,14 +40,14 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 		"NATS_URL=nats://me:"+hidden+"@one:4222", "B_URL=nats://two", "B_USER=me", "B_PASSWORD="+hidden,
 		"KAFKA_BROKERS=one:1", "KAFKA_SASL_MECHANISM=SCRAM-SHA-256", "KAFKA_SASL_USERNAME=me", "KAFKA_SASL_PASSWORD="+hidden)
 	require.Empty(t, errs)
-	secret, u := NewSecret(hidden), c.Sinks[0].NATS.URL
+	secret, u := setting.NewSecret(hidden), natsOf(t, c.Sinks[0]).URL
 	type unexported struct {
-		secret Secret
-		url    URL
+		secret setting.Secret
+		url    nats.URL
 	}
 	for name, value := range map[string]any{
 		"Secret": secret, "*Secret": &secret, "Secrets": c.WebhookSecrets, "URL": u[0], "URLs": u,
-		"Config": c, "Config by value": *c, "Sinks": c.Sinks, "NATS": *c.Sinks[0].NATS, "NATS with password": c.Sinks[1].NATS, "Kafka": *c.Sinks[2].Kafka,
+		"Config": c, "Config by value": *c, "Sinks": c.Sinks, "NATS": *natsOf(t, c.Sinks[0]), "NATS with password": natsOf(t, c.Sinks[1]), "Kafka": *kafkaOf(t, c.Sinks[2]),
 		"unexported fields": unexported{secret, u[0]}, "map": map[string]any{"a": secret, "b": u},
 	} {
 		for how, text := range printed(t, value) {
@@ -56,45 +58,4 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	}
 	require.Equal(t, hidden, secret.Reveal())
 	require.Equal(t, "nats://me:"+hidden+"@one:4222", u[0].Reveal())
-}
-
-func TestSecretShows(t *testing.T) {
-	for text, want := range map[string]string{"": "", "hidden": "[redacted]"} {
-		s := NewSecret(text)
-		require.Equal(t, want, s.String())
-		require.Equal(t, want, s.GoString())
-		require.Equal(t, want, s.LogValue().String())
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
-			require.Equal(t, want, fmt.Sprintf(verb, s))
-		}
-		marshalled, err := json.Marshal(s)
-		require.NoError(t, err)
-		require.Equal(t, `"`+want+`"`, string(marshalled))
-		marshalled, err = xml.Marshal(s)
-		require.NoError(t, err)
-		require.Equal(t, "<Secret>"+want+"</Secret>", string(marshalled))
-		require.Equal(t, text == "", s.IsZero())
-		require.Equal(t, text, s.Reveal())
-	}
-}
-
-func TestURLShows(t *testing.T) {
-	for text, want := range map[string]string{
-		"nats://one:4222":             "nats://one:4222",
-		"nats://me:pass@one:4222":     "nats://[redacted]@one:4222",
-		"tls://token@one":             "tls://[redacted]@one",
-		"wss://me:p%40ss@one/path":    "wss://[redacted]@one/path",
-		"nats://me:pass@[::1]:4222":   "nats://[redacted]@[::1]:4222",
-		"nats://one:4222/with@a-path": "nats://one:4222/with@a-path",
-	} {
-		var urls URLs
-		require.NoError(t, urls.Decode(text))
-		require.Len(t, urls, 1)
-		require.Equal(t, want, urls[0].String())
-		require.Equal(t, want, urls[0].GoString())
-		require.Equal(t, want, urls[0].LogValue().String())
-		require.Equal(t, "["+want+"]", fmt.Sprintf("%+v", urls))
-		require.Equal(t, text, urls[0].Reveal())
-		require.Equal(t, text != want, urls[0].hasCredentials())
-	}
 }

@@ -6,26 +6,28 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/config/setting"
 )
 
 // Sinks is the list of sinks.
 type Sinks []Sink
 
-// Decode reads a comma-separated list of name or name=kind into sinks with a Name and a Kind. With an
+// decode reads a comma-separated list of name or name=kind into sinks with a Name and a Kind. With an
 // error, it has the entries that are right.
-func (s *Sinks) Decode(value string) error {
-	entries := splitList(value)
+func (s *Sinks) decode(value string, kinds kinds) error {
+	entries := setting.List(value)
 	if len(entries) == 0 {
-		return fmt.Errorf("there is no sink in it: give name or name=kind, several separated by commas; kinds are %s", orList(kinds()))
+		return fmt.Errorf("there is no sink in it: give name or name=kind, several separated by commas; kinds are %s", orList(kinds.names()))
 	}
 	var (
 		sinks Sinks
 		errs  []error
 	)
 	for _, entry := range entries {
-		sink, err := parseSink(entry)
+		sink, err := parseSink(entry, kinds)
 		if err == nil && slices.ContainsFunc(sinks, func(other Sink) bool { return other.Name == sink.Name }) {
-			err = fmt.Errorf("%s: there are two sinks with the name %s: give each a name of its own, such as %s2=%s", quote(entry), sink.Name, sink.Name, sink.Kind)
+			err = fmt.Errorf("%s: there are two sinks with the name %s: give each a name of its own, such as %s2=%s", setting.Quote(entry), sink.Name, sink.Name, sink.Kind)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -33,40 +35,40 @@ func (s *Sinks) Decode(value string) error {
 		}
 		sinks = append(sinks, sink)
 	}
-	errs = append(errs, clashes(sinks)...)
+	errs = append(errs, clashes(sinks, kinds)...)
 	*s = sinks
 	return errors.Join(errs...)
 }
 
 var sinkName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
-func parseSink(entry string) (Sink, error) {
+func parseSink(entry string, kinds kinds) (Sink, error) {
 	name, kind, hasKind := strings.Cut(entry, "=")
 	name, kind = strings.TrimSpace(name), strings.ToLower(strings.TrimSpace(kind))
-	isKind := slices.Contains(kinds(), name)
+	isKind := kinds.has(name)
 	switch {
 	case !sinkName.MatchString(name):
 		return Sink{}, fmt.Errorf("%s: %s is not a name of a sink: give a lower-case letter and then at most 30 of a-z, 0-9 and _, "+
-			"such as audit (no dashes: the name is part of variables' names)", quote(entry), quote(name))
+			"such as audit (no dashes: the name is part of variables' names)", setting.Quote(entry), setting.Quote(name))
 	case !hasKind && !isKind:
-		return Sink{}, fmt.Errorf("%s has no kind: give %s", quote(entry), orList(prefixed(name+"=", kinds())))
-	case hasKind && !slices.Contains(kinds(), kind):
-		return Sink{}, fmt.Errorf("%s: %s is not a kind of sink: give %s", quote(entry), quote(kind), orList(prefixed(name+"=", kinds())))
+		return Sink{}, fmt.Errorf("%s has no kind: give %s", setting.Quote(entry), orList(prefixed(name+"=", kinds.names())))
+	case hasKind && !kinds.has(kind):
+		return Sink{}, fmt.Errorf("%s: %s is not a kind of sink: give %s", setting.Quote(entry), setting.Quote(kind), orList(prefixed(name+"=", kinds.names())))
 	case hasKind && isKind && name != kind:
-		return Sink{}, fmt.Errorf("%s: a sink with the name of another kind would mislead: give it another name, such as audit=%s", quote(entry), kind)
-	case reservedBy(name) != "":
+		return Sink{}, fmt.Errorf("%s: a sink with the name of another kind would mislead: give it another name, such as audit=%s", setting.Quote(entry), kind)
+	case kinds.reserve(name) != "":
 		return Sink{}, fmt.Errorf("%s: the name %s is reserved, because variables such as %s have another meaning: give it another name, such as %s_sink",
-			quote(entry), name, reservedBy(name), name)
+			setting.Quote(entry), name, kinds.reserve(name), name)
 	case !hasKind:
 		kind = name
 	}
 	return Sink{Name: name, Kind: kind}, nil
 }
 
-// reservedBy returns a variable of the bridge itself, or one that Kubernetes sets for a service called
+// reserve returns a variable of the bridge itself, or one that Kubernetes sets for a service called
 // fnbridge, that a sink of this name could be taken to own. Empty when there is none.
-func reservedBy(sink string) string {
-	taken := append(namesOf(prefix, bridgeFields()), prefix+"PORT", prefix+"SERVICE_HOST")
+func (k kinds) reserve(sink string) string {
+	taken := append(namesOf(prefix, k.bridgeFields()), prefix+"PORT", prefix+"SERVICE_HOST")
 	for _, name := range taken {
 		if strings.HasPrefix(name+"_", prefixOf(sink)) {
 			return name
@@ -77,12 +79,12 @@ func reservedBy(sink string) string {
 
 // clashes finds two sinks for which one name would be a variable of each: with the Kafka sinks a and a_tls,
 // FNBRIDGE_A_TLS_KEY_FILE is the TLS_KEY_FILE of a, and the file of the KEY of a_tls.
-func clashes(sinks Sinks) []error {
+func clashes(sinks Sinks, kinds kinds) []error {
 	var errs []error
 	for i, s := range sinks {
-		names := namesOf(prefixOf(s.Name), sinkFields(s.Kind))
+		names := namesOf(prefixOf(s.Name), kinds.sinkFields(s.Kind))
 		for _, other := range sinks[:i] {
-			others := namesOf(prefixOf(other.Name), sinkFields(other.Kind))
+			others := namesOf(prefixOf(other.Name), kinds.sinkFields(other.Kind))
 			if at := slices.IndexFunc(names, func(name string) bool { return slices.Contains(others, name) }); at >= 0 {
 				errs = append(errs, fmt.Errorf("the sinks %s and %s would both have a variable %s: rename one", other.Name, s.Name, names[at]))
 			}
@@ -100,10 +102,12 @@ func prefixed(start string, words []string) []string {
 }
 
 // orList writes words as text: a, b or c.
-func orList(words []string) string {
+func orList(words []string) string { return list(words, "or") }
+
+func list(words []string, conjunction string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
 	}
 	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
+	return strings.Join(words[:last], ", ") + " " + conjunction + " " + words[last]
 }

@@ -6,14 +6,14 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/fnbridge/fnbridge/config/setting"
 )
 
-// Groups of variables, in the order of the tables.
+// Groups of variables, in the order of the tables. After them come those of each kind of sink.
 const (
 	GroupBridge = "Bridge"
 	GroupSinks  = "Every sink"
-	GroupNATS   = "NATS sinks"
-	GroupKafka  = "Kafka sinks"
 )
 
 // Variable describes one environment variable.
@@ -27,7 +27,8 @@ type Variable struct {
 }
 
 // Variables returns every variable, in groups.
-func Variables() []Variable {
+func Variables(of []setting.Kind) []Variable {
+	kinds := kinds(of)
 	var list []Variable
 	add := func(group, start string, fields []field) {
 		for _, f := range fields {
@@ -37,32 +38,36 @@ func Variables() []Variable {
 			})
 		}
 	}
-	add(GroupBridge, prefix, bridgeFields())
+	add(GroupBridge, prefix, kinds.bridgeFields())
 	add(GroupSinks, prefixOf("<sink>"), everySinkFields())
-	add(GroupNATS, prefixOf(KindNATS), kindFields(KindNATS))
-	add(GroupKafka, prefixOf(KindKafka), kindFields(KindKafka))
+	for _, kind := range kinds {
+		add(groupOf(kind), prefixOf(kind.Name), kinds.fields(kind.Name))
+	}
 	return list
 }
 
+func groupOf(kind setting.Kind) string { return kind.Title + " sinks" }
+
 // introduction says, above a group's variables, what their names mean.
-func introduction(group string) string {
-	switch group {
-	case GroupSinks:
-		return "Each sink in FNBRIDGE_SINKS has variables of its own, which carry its name in upper case: " +
-			"with FNBRIDGE_SINKS=nats,audit=kafka, those of the first start with FNBRIDGE_NATS_ and those of the second with FNBRIDGE_AUDIT_."
-	case GroupNATS:
-		return "Sinks of the kind nats, here with the name nats."
-	case GroupKafka:
-		return "Sinks of the kind kafka, here with the name kafka."
-	default:
-		return ""
+func (k kinds) introduction(group string) string {
+	if group == GroupSinks {
+		first, second := k[0].Name, k[min(1, len(k)-1)].Name
+		return fmt.Sprintf("Each sink in FNBRIDGE_SINKS has variables of its own, which carry its name in upper case: "+
+			"with FNBRIDGE_SINKS=%s,audit=%s, those of the first start with %s and those of the second with FNBRIDGE_AUDIT_.",
+			first, second, prefixOf(first))
 	}
+	for _, kind := range k {
+		if group == groupOf(kind) {
+			return fmt.Sprintf("Sinks of the kind %s, here with the name %[1]s.", kind.Name)
+		}
+	}
+	return ""
 }
 
 // byGroup returns the variables of each group.
-func byGroup() [][]Variable {
+func byGroup(variables []Variable) [][]Variable {
 	var groups [][]Variable
-	for _, v := range Variables() {
+	for _, v := range variables {
 		if len(groups) == 0 || groups[len(groups)-1][0].Group != v.Group {
 			groups = append(groups, nil)
 		}
@@ -73,13 +78,13 @@ func byGroup() [][]Variable {
 }
 
 // WriteMarkdown writes a table for each group, with its introduction above it.
-func WriteMarkdown(w io.Writer) error {
+func WriteMarkdown(w io.Writer, of []setting.Kind) error {
 	out := bufio.NewWriter(w)
-	for i, group := range byGroup() {
+	for i, group := range byGroup(Variables(of)) {
 		if i > 0 {
 			_, _ = fmt.Fprintln(out)
 		}
-		above := "**" + group[0].Group + ".** " + markdownText(introduction(group[0].Group))
+		above := "**" + group[0].Group + ".** " + markdownText(kinds(of).introduction(group[0].Group))
 		_, _ = fmt.Fprintf(out, "%s\n\n", strings.TrimRight(above, " "))
 		_, _ = fmt.Fprintln(out, "| Variable | Type | Default | Meaning |\n|---|---|---|---|")
 		for _, v := range group {
@@ -109,7 +114,7 @@ func markdownText(text string) string {
 }
 
 // WriteText writes every variable for a terminal of 100 columns: name, type and default in a line, the meaning below.
-func WriteText(w io.Writer) error {
+func WriteText(w io.Writer, of []setting.Kind) error {
 	const columns = 100
 	out := bufio.NewWriter(w)
 	write := func(indent, text string) {
@@ -119,13 +124,14 @@ func WriteText(w io.Writer) error {
 	}
 	write("", "fnbridge is configured by environment variables. Each can also be given as a file: with _FILE after its name, "+
 		"it is the path of a file that holds the value. A variable that is set to nothing counts as not set.")
+	variables := Variables(of)
 	names, types := 0, 0
-	for _, v := range Variables() {
+	for _, v := range variables {
 		names, types = max(names, len(v.Name)), max(types, len(v.Type))
 	}
-	for _, group := range byGroup() {
+	for _, group := range byGroup(variables) {
 		_, _ = fmt.Fprintf(out, "\n%s\n", group[0].Group)
-		write("", introduction(group[0].Group))
+		write("", kinds(of).introduction(group[0].Group))
 		for _, v := range group {
 			line := fmt.Sprintf("  %-*s  %-*s  %s", names, v.Name, types, v.Type, v.Default)
 			_, _ = fmt.Fprintf(out, "\n%s\n", strings.TrimRight(line, " "))

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/sinks"
 )
 
 //go:generate go test -run ^TestErrorsGolden$|^TestReadme . -update
@@ -25,7 +27,7 @@ func TestReadmeTableIsCurrent(t *testing.T) {
 	current, after, ok := strings.Cut(rest, tableEnd)
 	require.True(t, ok, "README.md lacks the line %s", tableEnd)
 	var table bytes.Buffer
-	require.NoError(t, WriteMarkdown(&table))
+	require.NoError(t, WriteMarkdown(&table, sinks.Kinds()))
 	if *update {
 		page := before + tableBegin + table.String() + tableEnd + after
 		require.NoError(t, os.WriteFile(readme, []byte(page), 0o600))
@@ -36,14 +38,14 @@ func TestReadmeTableIsCurrent(t *testing.T) {
 
 func TestVariables(t *testing.T) {
 	found := map[string]Variable{}
-	for _, v := range Variables() {
+	for _, v := range Variables(sinks.Kinds()) {
 		require.NotContains(t, found, v.Name)
 		require.NotEmpty(t, v.Type, v.Name)
 		require.NotEmpty(t, v.Meaning, v.Name)
 		found[v.Name] = v
 	}
 	require.Equal(t, Variable{
-		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: GroupKafka, Secret: true,
+		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: "Kafka sinks", Secret: true,
 	}, found["FNBRIDGE_KAFKA_SASL_PASSWORD"])
 	require.Equal(t, Variable{
 		Name: "FNBRIDGE_LOG_LEVEL", Type: "debug, info, warn or error", Default: "info", Meaning: "Lowest level that is logged.", Group: GroupBridge,
@@ -54,13 +56,14 @@ func TestVariables(t *testing.T) {
 	require.Equal(t, "template", found["FNBRIDGE_NATS_SUBJECT"].Type)
 	require.Equal(t, "subject or topic", found["FNBRIDGE_<SINK>_DEAD_LETTER"].Type)
 	// Every field is there.
-	fields := len(bridgeFields()) + len(everySinkFields()) + len(kindFields(KindNATS)) + len(kindFields(KindKafka))
+	kinds := kinds(sinks.Kinds())
+	fields := len(kinds.bridgeFields()) + len(everySinkFields()) + len(kinds.fields("nats")) + len(kinds.fields("kafka"))
 	require.Len(t, found, fields)
 }
 
 func TestWriteMarkdown(t *testing.T) {
 	var b bytes.Buffer
-	require.NoError(t, WriteMarkdown(&b))
+	require.NoError(t, WriteMarkdown(&b, sinks.Kinds()))
 	require.Contains(t, b.String(), "\n| `FNBRIDGE_NATS_STREAM` | name | `TENSORLAKE` | JetStream stream that stores the events. |\n")
 	require.Contains(t, b.String(), "\n| `FNBRIDGE_NATS_PASSWORD` | secret |  | Password of that user. |\n")
 	tables, rows := 0, 0
@@ -74,7 +77,7 @@ func TestWriteMarkdown(t *testing.T) {
 		}
 	}
 	require.Equal(t, 4, tables)
-	require.Equal(t, len(Variables())+tables, rows)
+	require.Equal(t, len(Variables(sinks.Kinds()))+tables, rows)
 }
 
 func TestMarkdownText(t *testing.T) {
@@ -85,7 +88,7 @@ func TestMarkdownText(t *testing.T) {
 
 func TestWriteText(t *testing.T) {
 	var b bytes.Buffer
-	require.NoError(t, WriteText(&b))
+	require.NoError(t, WriteText(&b, sinks.Kinds()))
 	column := 0
 	for line := range strings.Lines(b.String()) {
 		line = strings.TrimSuffix(line, "\n")
@@ -100,7 +103,7 @@ func TestWriteText(t *testing.T) {
 			require.Equal(t, column, start, "types stand below each other: %s", line)
 		}
 	}
-	for _, v := range Variables() {
+	for _, v := range Variables(sinks.Kinds()) {
 		require.Contains(t, b.String(), "  "+v.Name+" ")
 	}
 }
@@ -117,6 +120,6 @@ type failing struct{}
 func (failing) Write([]byte) (int, error) { return 0, os.ErrClosed }
 
 func TestWritersFail(t *testing.T) {
-	require.ErrorIs(t, WriteMarkdown(failing{}), os.ErrClosed)
-	require.ErrorIs(t, WriteText(failing{}), os.ErrClosed)
+	require.ErrorIs(t, WriteMarkdown(failing{}, sinks.Kinds()), os.ErrClosed)
+	require.ErrorIs(t, WriteText(failing{}, sinks.Kinds()), os.ErrClosed)
 }

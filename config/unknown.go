@@ -36,9 +36,9 @@ func (l *loader) warnOfUnknown(environment []string) {
 
 // known returns the names of all variables of the bridge and of its sinks, those of files included.
 func (l *loader) known() []string {
-	names := namesOf(prefix, bridgeFields())
+	names := namesOf(prefix, l.kinds.bridgeFields())
 	for _, s := range l.config.Sinks {
-		names = append(names, namesOf(prefixOf(s.Name), sinkFields(s.Kind))...)
+		names = append(names, namesOf(prefixOf(s.Name), l.kinds.sinkFields(s.Kind))...)
 	}
 	return names
 }
@@ -54,19 +54,19 @@ func (l *loader) explain(name string, known []string) string {
 		sinks[i] = s.Name
 	}
 
-	// Of an existing sink, a variable that only the other kind has.
+	// Of an existing sink, a variable that only another kind has.
 	for _, s := range l.config.Sinks {
 		own, ok := strings.CutPrefix(name, prefixOf(s.Name))
-		for _, kind := range kinds() {
-			if ok && kind != s.Kind && hasField(kindFields(kind), own) {
+		for _, kind := range l.kinds.names() {
+			if ok && kind != s.Kind && hasField(l.kinds.fields(kind), own) {
 				return "has no effect: the sink " + s.Name + " is of the kind " + s.Kind + ", and only " + kind + " sinks have " + own
 			}
 		}
 	}
 	// Of a sink that does not exist, when the list of sinks itself is right.
-	if sink, entries := sinkOf(name); sink != "" && !l.bad(prefix+"SINKS") {
+	if sink, entries := l.kinds.sinkOf(name); sink != "" && !l.scope("").Bad("SINKS") {
 		text := "has no effect: there is no sink " + sink + " in " + prefix + "SINKS (" + strings.Join(sinks, ", ") + "); add " + orList(entries) + " if you want one"
-		if meant != "" && !slices.Contains(kinds(), sink) {
+		if meant != "" && !l.kinds.has(sink) {
 			text += ", or " + meant
 		}
 		return text
@@ -83,18 +83,18 @@ func hasField(fields []field, name string) bool {
 
 // sinkOf returns the sink that a variable would belong to, and what it could be in the list of sinks. Both
 // are empty for a name that no sink's variable can have.
-func sinkOf(name string) (sink string, entries []string) {
+func (k kinds) sinkOf(name string) (sink string, entries []string) {
 	rest := strings.ToLower(strings.TrimPrefix(name, prefix))
 	for i := range rest {
-		if rest[i] != '_' || !sinkName.MatchString(rest[:i]) || reservedBy(rest[:i]) != "" {
+		if rest[i] != '_' || !sinkName.MatchString(rest[:i]) || k.reserve(rest[:i]) != "" {
 			continue
 		}
 		sink = rest[:i]
-		if slices.Contains(kinds(), sink) && hasField(sinkFields(sink), strings.ToUpper(rest[i+1:])) {
+		if k.has(sink) && hasField(k.sinkFields(sink), strings.ToUpper(rest[i+1:])) {
 			return sink, []string{sink}
 		}
-		for _, kind := range kinds() {
-			if !slices.Contains(kinds(), sink) && hasField(sinkFields(kind), strings.ToUpper(rest[i+1:])) {
+		for _, kind := range k.names() {
+			if !k.has(sink) && hasField(k.sinkFields(kind), strings.ToUpper(rest[i+1:])) {
 				entries = append(entries, sink+"="+kind)
 			}
 		}

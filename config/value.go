@@ -5,10 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/config/setting"
 )
 
 // set gives into the value of text, which decode turns into it, and returns what is wrong with it, each
@@ -100,7 +100,7 @@ func (f field) expected(text string) string {
 	case holdsSize:
 		how = "bytes, or a whole number with a unit of KB, MB, GB, TB, KiB, MiB, GiB or TiB, such as " + f.example()
 	}
-	return fmt.Sprintf("%s is not %s%s: give %s", quote(text), f.noun(), f.limits(), how)
+	return fmt.Sprintf("%s is not %s%s: give %s", setting.Quote(text), f.noun(), f.limits(), how)
 }
 
 func (f field) example() string {
@@ -123,42 +123,21 @@ func (f field) limits() string {
 	}
 }
 
-var (
-	streamName = regexp.MustCompile(`^[^\s.*>/\\\x00-\x1f\x7f]{1,255}$`)
-	topicName  = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
-)
-
 // checkText says what is wrong with the text of a value, by what it holds.
 func checkText(holds, text string) string {
 	switch holds {
 	case holdsAddress:
-		if _, _, ok := splitAddress(text); !ok {
-			return quote(text) + " is not an address: give host:port, or :port for every interface, with a port from 0 to 65535, such as 127.0.0.1:8080"
+		if _, _, ok := setting.SplitAddress(text); !ok {
+			return setting.Quote(text) + " is not an address: give host:port, or :port for every interface, with a port from 0 to 65535, such as 127.0.0.1:8080"
 		}
 	case holdsFile:
 		return checkFile(text)
 	case holdsDirectory:
 		if info, err := os.Stat(text); err == nil && !info.IsDir() { //nolint:gosec // the operator says which directory
-			return quote(text) + " is a file: give the path of a directory, such as /var/lib/fnbridge"
-		}
-	case holdsStream:
-		if !streamName.MatchString(text) {
-			return quote(text) + ` is not a name of a stream: give at most 255 characters without white space and any of . * > / \, such as TENSORLAKE`
-		}
-	case holdsSubject:
-		if strings.ContainsAny(text, " \t\r\n") {
-			return quote(text) + " is not a subject: give a template without white space, such as tensorlake.{route}"
-		}
-	case holdsTopic:
-		if !isTopic(text) {
-			return quote(text) + " is not a name of a topic: give at most 249 of a-z, A-Z, 0-9, dot, _ and -, such as tensorlake-events"
+			return setting.Quote(text) + " is a file: give the path of a directory, such as /var/lib/fnbridge"
 		}
 	}
 	return ""
-}
-
-func isTopic(text string) bool {
-	return topicName.MatchString(text) && text != "." && text != ".."
 }
 
 func checkFile(path string) string {
@@ -176,16 +155,7 @@ func checkFile(path string) string {
 // quotePath quotes a path for a message. What begins like no path may be the secret that belongs into the file.
 func quotePath(path string) string {
 	if filepath.IsAbs(path) || strings.HasPrefix(path, ".") {
-		return quote(path)
+		return setting.Quote(path)
 	}
 	return "(not shown, as it begins neither with a / nor with a . and may be the secret itself)"
-}
-
-// quote quotes a value for a message, and shortens it when it is long.
-func quote(text string) string {
-	const most = 80
-	if runes := []rune(text); len(runes) > most {
-		return strconv.Quote(string(runes[:most])) + "…"
-	}
-	return strconv.Quote(text)
 }

@@ -37,7 +37,7 @@ type Sink struct {
 	Options    sinks.Options
 	// Format is the wire format's name, and Routes are the patterns of what it gets.
 	Format, Routes string
-	// Embedded tells whether its broker is the NATS server in the bridge's own process.
+	// Embedded tells whether its broker is the server in the bridge's own process.
 	Embedded bool
 }
 

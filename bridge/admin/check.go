@@ -29,7 +29,7 @@ type deadLetterChecker interface {
 // CheckSink asks a sink's broker whether events could be published now, until ctx ends.
 func CheckSink(ctx context.Context, s Sink) SinkCheck {
 	r := SinkCheck{Sink: s.Name, Kind: s.Kind}
-	sink, err := sinks.New(s.Options) //nolint:contextcheck // Close ends what it starts
+	sink, err := sinks.New(s.Options)
 	if err != nil {
 		err = bridge.Blocked(err) // one of the settings, or a file that they name
 	} else {

@@ -14,7 +14,7 @@ import (
 )
 
 // TailStart says where a Tail begins. The zero TailStart begins with what is stored from now on.
-type TailStart = sinks.Start
+type TailStart = bridge.TailStart
 
 // Received is an event as a consumer finds it at a sink's broker.
 type Received bridge.Received

@@ -153,7 +153,7 @@ func (a *App) openStorage(ctx context.Context) (err error) {
 	if err := refuseJournal(ctx, a.cfg, a.log); err != nil {
 		return err
 	}
-	if usesEmbedded(a.cfg) { // else nothing is written, and bridges may share what they do not use
+	if a.cfg.UsesEmbedded() { // else nothing is written, and bridges may share what they do not use
 		lock, err := journal.LockDirectory(a.cfg.DataDir)
 		if err != nil {
 			return err
@@ -171,7 +171,7 @@ func (a *App) openStorage(ctx context.Context) (err error) {
 }
 
 func (a *App) startEmbedded(ctx context.Context) error {
-	if !usesEmbedded(a.cfg) {
+	if !a.cfg.UsesEmbedded() {
 		return nil
 	}
 	server, err := embeddednats.Start(ctx, embeddednats.Options{
@@ -188,10 +188,10 @@ func (a *App) startEmbedded(ctx context.Context) error {
 func (a *App) openSinks(context.Context) error {
 	for _, c := range a.cfg.Sinks {
 		o := SinkOptions(a.cfg, c, a.log)
-		if o.NATS != nil && len(c.NATS.URL) == 0 {
-			o.NATS.URL = a.embedded.ClientURL()
+		if a.embedded != nil {
+			o.EmbeddedURL = a.embedded.ClientURL() // the port may be one that was free
 		}
-		sink, err := sinks.New(o) //nolint:contextcheck // the sink outlives the start; Close ends it
+		sink, err := sinks.New(o)
 		if err != nil {
 			return fmt.Errorf("sink %s: %w", c.Name, err)
 		}
@@ -405,7 +405,7 @@ func (a *App) Run(ctx context.Context) error {
 func (a *App) sayReady() {
 	log := a.log.With("webhooks", webhookURL(a.cfg, a.Addr().String()), "operations", "http://"+a.OpsAddr().String(),
 		"sinks", sinkNames(a.cfg))
-	if a.queue == nil || usesEmbedded(a.cfg) {
+	if a.queue == nil || a.cfg.UsesEmbedded() {
 		log = log.With("data_dir", a.cfg.DataDir)
 	}
 	if a.queue != nil {

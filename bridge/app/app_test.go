@@ -91,9 +91,8 @@ func environment(t *testing.T, dir string, changes map[string]string) {
 
 func load(t *testing.T) *config.Config {
 	t.Helper()
-	cfg, _, err := config.Load()
+	cfg, _, err := app.LoadConfig()
 	require.NoError(t, err)
-	require.Empty(t, app.Validate(cfg))
 	return cfg
 }
 
@@ -420,18 +419,19 @@ func TestASecretIsMadeOnFirstStartAndKept(t *testing.T) {
 	require.Equal(t, made, again)
 }
 
-func TestSettingsThatOnlyASinkUnderstandsAreValidated(t *testing.T) {
+func TestSettingsThatOnlyAPartUnderstandsAreChecked(t *testing.T) {
 	environment(t, t.TempDir(), map[string]string{
 		"SINKS": "nats,audit=kafka", "AUDIT_BROKERS": "127.0.0.1:9092",
-		"NATS_SUBJECT": "tensorlake.{rout}", "AUDIT_KEY": "{partitionkey",
+		"NATS_SUBJECT": "tensorlake.{rout}", "AUDIT_KEY": "{partitionkey", "AUDIT_ROUTES": "a..b",
 	})
-	cfg, _, err := config.Load()
-	require.NoError(t, err)
-	problems := app.Validate(cfg)
-	require.Len(t, problems, 2)
+	_, _, err := app.LoadConfig()
+	var problems config.Errors
+	require.ErrorAs(t, err, &problems)
+	require.Len(t, problems, 3)
 	require.ErrorContains(t, problems, "FNBRIDGE_NATS_SUBJECT")
 	require.ErrorContains(t, problems, "{rout}")
 	require.ErrorContains(t, problems, "FNBRIDGE_AUDIT_KEY")
+	require.ErrorContains(t, problems, "FNBRIDGE_AUDIT_ROUTES")
 }
 
 func TestTheOperationsListenerTellsHowTheBridgeIs(t *testing.T) {

@@ -17,7 +17,6 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
-	"github.com/fnbridge/fnbridge/config"
 )
 
 // BenchmarkAccept posts signed webhooks over 128 connections on loopback and waits for each answer. "empty echo" answers 202
@@ -59,7 +58,7 @@ func benchmarkBridge(b *testing.B, changes map[string]string) {
 	for name, value := range changes {
 		b.Setenv("FNBRIDGE_"+name, value)
 	}
-	cfg, _, err := config.Load()
+	cfg, _, err := app.LoadConfig()
 	if err != nil {
 		b.Fatal(err)
 	}

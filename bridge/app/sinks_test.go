@@ -92,13 +92,13 @@ func TestDeadLetterSubjectsStayApartFromEvents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			environment(t, t.TempDir(), c.changes)
-			cfg, _, err := config.Load()
-			require.NoError(t, err)
-			problems := app.Validate(cfg)
+			_, _, err := app.LoadConfig()
 			if c.want == "" {
-				require.Empty(t, problems)
+				require.NoError(t, err)
 				return
 			}
+			var problems config.Errors
+			require.ErrorAs(t, err, &problems)
 			require.Len(t, problems, 1)
 			require.ErrorContains(t, problems, c.want)
 		})
@@ -138,13 +138,13 @@ func TestTwoSinksWhoseStreamsCannotBeBesideEachOtherAreRefused(t *testing.T) {
 			for name, value := range tc.changes {
 				t.Setenv("FNBRIDGE_"+name, value)
 			}
-			cfg, _, err := config.Load()
-			require.NoError(t, err)
-			problems := app.Validate(cfg)
+			_, _, err := app.LoadConfig()
 			if tc.want == "" {
-				require.Empty(t, problems)
+				require.NoError(t, err)
 				return
 			}
+			var problems config.Errors
+			require.ErrorAs(t, err, &problems)
 			require.Len(t, problems, 1)
 			require.ErrorContains(t, problems, tc.want)
 			require.Equal(t, "FNBRIDGE_B_SUBJECT", problems[0].Variable)

@@ -91,7 +91,7 @@ func outlook(cause string) string {
 }
 
 func checkLive(ctx context.Context) error {
-	cfg, _, err := config.Load()
+	cfg, _, err := app.LoadConfig()
 	if cfg == nil {
 		return err
 	}

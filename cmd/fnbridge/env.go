@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
 )
 
@@ -22,11 +23,11 @@ func envCommand(c console) *cobra.Command {
 			case asJSON:
 				e := json.NewEncoder(c.out)
 				e.SetIndent("", "  ")
-				return e.Encode(config.Variables())
+				return e.Encode(config.Variables(app.Kinds()))
 			case asMarkdown:
-				return config.WriteMarkdown(c.out)
+				return config.WriteMarkdown(c.out, app.Kinds())
 			default:
-				return config.WriteText(c.out)
+				return config.WriteText(c.out, app.Kinds())
 			}
 		},
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
-	"github.com/fnbridge/fnbridge/config"
 )
 
 // The rates that --rate takes: a ticker's interval is a whole number of nanoseconds.
@@ -160,7 +159,7 @@ func (o sendOptions) pace() (due <-chan time.Time, stop func()) {
 }
 
 func newSender(c console, o sendOptions) (*sender, error) {
-	cfg, _, err := config.Load()
+	cfg, _, err := app.LoadConfig()
 	if cfg == nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -66,17 +65,12 @@ func serve(ctx context.Context, c console) error {
 	return a.Run(ctx)
 }
 
-// loadConfig reads the environment and has every part of the bridge look at what is its own. The error lists all that is wrong.
+// loadConfig reads the environment. The error lists all that is wrong with it.
 func loadConfig(c console) (*config.Config, []config.Warning, error) {
-	cfg, warnings, err := config.Load()
-	var problems config.Errors
-	if err != nil && !errors.As(err, &problems) {
-		return nil, warnings, err
-	}
-	problems = append(problems, app.Validate(cfg)...)
-	if len(problems) > 0 {
+	cfg, warnings, err := app.LoadConfig()
+	if err != nil {
 		printWarnings(c.err, warnings) // a misspelt variable may be why another is missing
-		return nil, warnings, problems
+		return nil, warnings, err
 	}
 	return cfg, warnings, nil
 }

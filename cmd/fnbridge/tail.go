@@ -105,12 +105,11 @@ func pickSink(cfg *config.Config, name string) (config.Sink, error) {
 	return config.Sink{}, usageError{fmt.Errorf("no sink is called %q; FNBRIDGE_SINKS has %s", name, sinkNames(cfg))}
 }
 
-// sinkOf is a configured sink as commands go to its broker. log, which may be nil, hears of a broker that is away. cfg must
-// have passed Validate.
+// sinkOf is a configured sink as commands go to its broker. log, which may be nil, hears of a broker that is away.
 func sinkOf(cfg *config.Config, s config.Sink, log *slog.Logger) admin.Sink {
 	return admin.Sink{
 		Name: s.Name, Kind: s.Kind, Options: app.SinkOptions(cfg, s, log), Format: s.Format, Routes: s.Routes,
-		Embedded: s.NATS != nil && len(s.NATS.URL) == 0,
+		Embedded: s.Embedded,
 	}
 }
 

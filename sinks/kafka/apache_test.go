@@ -496,7 +496,7 @@ func testApacheTail(t *testing.T, c *apachekafka.Cluster) {
 	ended := make(chan error, 1)
 	o := testOptions(t, c.Brokers(), toTopic(topic))
 	go func() {
-		ended <- Tail(ctx, o, TailOptions{All: true}, func(r bridge.Received) error {
+		ended <- Tail(ctx, o, bridge.TailStart{All: true}, func(r bridge.Received) error {
 			received <- r
 			return nil
 		})

@@ -110,15 +110,3 @@ func TestWithoutATopicForDeadLetters(t *testing.T) {
 	require.NoError(t, s.CheckDeadLetters(context.Background()))
 	requireKind(t, bridge.FailureBlocked, bury(t, s, buried(events(2, 2))))
 }
-
-func TestOptionsOfDeadLetters(t *testing.T) {
-	for topic, want := range map[string]string{
-		testTopic:      "DEAD_LETTER is \"tensorlake-events\", as TOPIC is",
-		"a/b":          "DEAD_LETTER \"a/b\" is not a topic name",
-		"..":           "DEAD_LETTER \"..\" is not a topic name",
-		"dead-{topic}": "is not a topic name",
-	} {
-		_, err := New(testOptions(t, []string{"127.0.0.1:1"}, func(o *Options) { o.DeadLetter = topic }))
-		require.ErrorContains(t, err, want)
-	}
-}

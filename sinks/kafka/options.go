@@ -5,10 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
-	"net"
-	"regexp"
-	"strconv"
 	"strings"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -26,7 +22,8 @@ const (
 	saslScramSHA512 = "SCRAM-SHA-512"
 )
 
-// Options describes a sink. In errors each field has the name of its setting, such as SASL_MECHANISM.
+// Options describes a sink. In errors each field has the name of its setting, such as SASL_MECHANISM. What
+// Settings.Check refuses is not to be given here.
 type Options struct {
 	// Name is the sink's name in logs and errors.
 	Name string
@@ -70,50 +67,20 @@ type checked struct {
 	tls         *tlsFiles      // nil: plain text
 }
 
-// topicName is Kafka's own rule.
-var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
-
 func (o *Options) check() (checked, error) {
 	var c checked
 	var problems []error
-	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-
-	if o.Name == "" {
-		bad("the sink has no name")
-	}
 	if len(o.Brokers) == 0 {
-		bad("BROKERS is empty: give at least one host:port")
+		problems = append(problems, errors.New("BROKERS is empty"))
 	}
 	for _, broker := range o.Brokers {
-		if err := checkAddress(broker); err != nil {
-			bad("BROKERS: %w", err)
+		if fault := addressFault(broker); fault != "" {
+			problems = append(problems, fmt.Errorf("BROKERS: %q %s", broker, fault))
 		}
 	}
-	switch {
-	case o.Topic == "":
-		bad("TOPIC is empty")
-	case o.Topic == "." || o.Topic == ".." || !topicName.MatchString(o.Topic):
-		bad("TOPIC %q is not a topic name: use 1 to 249 of a-z A-Z 0-9 . _ -, and not . or .. alone", o.Topic)
+	if err := new(TopicName).Decode(o.Topic); err != nil {
+		problems = append(problems, fmt.Errorf("TOPIC: %w", err))
 	}
-	switch {
-	case o.DeadLetter == "":
-	case o.DeadLetter == o.Topic:
-		bad("DEAD_LETTER is %q, as TOPIC is: consumers of the events would take dead letters for events; give a topic of its own, such as %s-dead-letters", o.DeadLetter, o.Topic)
-	case o.DeadLetter == "." || o.DeadLetter == ".." || !topicName.MatchString(o.DeadLetter):
-		bad("DEAD_LETTER %q is not a topic name: use 1 to 249 of a-z A-Z 0-9 . _ -, and not . or .. alone", o.DeadLetter)
-	}
-	if o.CreateTopic {
-		if o.Partitions < 0 || o.Partitions > math.MaxInt32 {
-			bad("PARTITIONS is %d: it must be 1 or more, or 0 for the broker's default", o.Partitions)
-		}
-		if o.ReplicationFactor < 0 || o.ReplicationFactor > math.MaxInt16 {
-			bad("REPLICATION_FACTOR is %d: it must be from 1 to %d, or 0 for the broker's default", o.ReplicationFactor, math.MaxInt16)
-		}
-	}
-	if o.Format < cloudevents.Binary || o.Format > cloudevents.Plain {
-		bad("FORMAT is unknown: use binary, structured or plain")
-	}
-
 	var err error
 	if c.compression, err = compressionOf(o.Compression); err != nil {
 		problems = append(problems, err)
@@ -127,35 +94,11 @@ func (o *Options) check() (checked, error) {
 	return c, errors.Join(problems...)
 }
 
-func checkAddress(address string) error {
-	if strings.Contains(address, "://") {
-		return fmt.Errorf("%q has a scheme: give host:port alone", address)
-	}
-	if strings.ContainsAny(address, ", \t\r\n") {
-		return fmt.Errorf("%q is not one host:port", address)
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" {
-		return fmt.Errorf("%q is not host:port, such as kafka-1:9092", address)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("%q has the port %q: it must be a number from 1 to 65535", address, port)
-	}
-	return nil
-}
-
 func (o *Options) checkTLS() (*tlsFiles, error) {
-	var problems []error
 	if !o.TLS {
-		for _, f := range []struct{ setting, file string }{
-			{"TLS_CA_FILE", o.TLSCAFile}, {"TLS_CERT_FILE", o.TLSCertFile}, {"TLS_KEY_FILE", o.TLSKeyFile},
-		} {
-			if f.file != "" {
-				problems = append(problems, fmt.Errorf("%s is set and TLS is not: set TLS to true, or take %s away", f.setting, f.setting))
-			}
-		}
-		return nil, errors.Join(problems...)
+		return nil, nil //nolint:nilnil // nil is plain text
 	}
+	var problems []error
 	files := &tlsFiles{caFile: o.TLSCAFile, certFile: o.TLSCertFile, keyFile: o.TLSKeyFile}
 	if o.TLSCAFile != "" {
 		pool, err := files.readAuthorities()
@@ -164,10 +107,7 @@ func (o *Options) checkTLS() (*tlsFiles, error) {
 		}
 		files.authorities = pool
 	}
-	switch {
-	case (o.TLSCertFile == "") != (o.TLSKeyFile == ""):
-		problems = append(problems, errors.New("TLS_CERT_FILE and TLS_KEY_FILE belong together: set both, or neither"))
-	case o.TLSCertFile != "":
+	if o.TLSCertFile != "" {
 		certificate, err := tls.LoadX509KeyPair(o.TLSCertFile, o.TLSKeyFile)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("TLS_CERT_FILE and TLS_KEY_FILE: %w", err))
@@ -179,37 +119,25 @@ func (o *Options) checkTLS() (*tlsFiles, error) {
 
 // checkSASL keeps the password out of its errors, and with it the library's, which quote characters that they refuse.
 func (o *Options) checkSASL() (sasl.Mechanism, error) {
-	if o.SASLMechanism == "" {
-		if o.SASLUsername != "" || o.SASLPassword != "" {
-			return nil, errors.New("SASL_USERNAME or SASL_PASSWORD is set and SASL_MECHANISM is not: use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
-		}
-		return nil, nil
-	}
-	var problems []error
-	if o.SASLUsername == "" {
-		problems = append(problems, fmt.Errorf("SASL_USERNAME is empty: %s needs one", o.SASLMechanism))
-	}
-	if o.SASLPassword == "" {
-		problems = append(problems, fmt.Errorf("SASL_PASSWORD is empty: %s needs one", o.SASLMechanism))
-	}
 	var algorithm scram.Algorithm
 	switch o.SASLMechanism {
+	case "":
+		return nil, nil
 	case saslPlain:
 		if strings.ContainsRune(o.SASLUsername+o.SASLPassword, 0) {
-			problems = append(problems, errors.New("SASL_USERNAME or SASL_PASSWORD holds a NUL, which PLAIN cannot send"))
+			return nil, errors.New("SASL_USERNAME or SASL_PASSWORD holds a NUL, which PLAIN cannot send")
 		}
-		return plain.Mechanism{Username: o.SASLUsername, Password: o.SASLPassword}, errors.Join(problems...)
+		return plain.Mechanism{Username: o.SASLUsername, Password: o.SASLPassword}, nil
 	case saslScramSHA256:
 		algorithm = scram.SHA256
 	case saslScramSHA512:
 		algorithm = scram.SHA512
 	default:
-		problems = append(problems, fmt.Errorf("SASL_MECHANISM is %q: use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", o.SASLMechanism))
-		return nil, errors.Join(problems...)
+		return nil, fmt.Errorf("SASL_MECHANISM is %q: use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", o.SASLMechanism)
 	}
 	mechanism, err := scram.Mechanism(algorithm, o.SASLUsername, o.SASLPassword)
 	if err != nil {
-		problems = append(problems, errors.New("SASL_USERNAME or SASL_PASSWORD holds a character that SCRAM does not allow (RFC 4013)"))
+		return nil, errors.New("SASL_USERNAME or SASL_PASSWORD holds a character that SCRAM does not allow (RFC 4013)")
 	}
-	return mechanism, errors.Join(problems...)
+	return mechanism, nil
 }

@@ -23,21 +23,13 @@ const (
 	fetchWait = 500 * time.Millisecond
 )
 
-// TailOptions says where Tail starts. The zero value shows only what is new.
-type TailOptions struct {
-	// All starts with the oldest record that the topic still has.
-	All bool
-	// Since starts with the first record stored at that time or later. All comes first.
-	Since time.Time
-}
-
 // Tail calls f for every record of the topic, all partitions, each partition in its order, until ctx ends or f returns an error. f is
 // never called concurrently, and its error is what Tail returns; when ctx ends, Tail returns nil.
 //
 // Tail waits for a topic that does not exist yet and then shows all of it, goes on after brokers were away, and takes
 // up partitions that are added. It gives up only for what a person has to mend (credentials, certificates,
 // permission) as long as it has never reached the topic. A record that is no CloudEvent comes with its data alone.
-func Tail(ctx context.Context, o Options, from TailOptions, f func(bridge.Received) error) error {
+func Tail(ctx context.Context, o Options, from bridge.TailStart, f func(bridge.Received) error) error {
 	o.CreateTopic = false
 	s, err := newSink(o, reading) //nolint:contextcheck // the sink ends with Close, not with a context
 	if err != nil {
@@ -53,7 +45,7 @@ func Tail(ctx context.Context, o Options, from TailOptions, f func(bridge.Receiv
 
 type tail struct {
 	sink     *Sink
-	from     TailOptions
+	from     bridge.TailStart
 	out      chan bridge.Received
 	fetchers sync.WaitGroup
 	reported string // the failure that was logged last, so that it is logged once
@@ -76,7 +68,7 @@ func (t *tail) run(ctx context.Context, f func(bridge.Received) error) error {
 			for ; started < len(topology.partitions); started++ {
 				p := &fetcher{tail: t, partition: started, from: t.from, log: t.sink.log.With(slog.Int("partition", started))}
 				if reached || awaited {
-					p.from = TailOptions{All: true}
+					p.from = bridge.TailStart{All: true}
 				}
 				t.fetchers.Go(func() { p.run(ctx) })
 			}
@@ -122,7 +114,7 @@ func (t *tail) recovered() {
 type fetcher struct {
 	tail      *tail
 	partition int
-	from      TailOptions
+	from      bridge.TailStart
 	log       *slog.Logger
 	next      int64 // offset to read; set when placed
 	placed    bool

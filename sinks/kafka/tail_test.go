@@ -25,7 +25,7 @@ type tailing struct {
 	stop     context.CancelFunc
 }
 
-func startTail(t *testing.T, o Options, from TailOptions) *tailing {
+func startTail(t *testing.T, o Options, from bridge.TailStart) *tailing {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	tl := &tailing{received: make(chan bridge.Received, 10_000), ended: make(chan error, 1), stop: cancel}
@@ -82,7 +82,7 @@ func TestTailAll(t *testing.T) {
 				s := open(t, c.ListenAddrs(), func(o *Options) { o.Format, o.Compression = format, compression })
 				sent := events(100, 10)
 				requireStored(t, publish(t, s, sent))
-				tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{All: true})
+				tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 				got := tl.next(t, len(sent))
 				require.ElementsMatch(t, idsOf(sent), receivedIDs(got))
 				tl.nothingElse(t)
@@ -106,7 +106,7 @@ func TestTailAll(t *testing.T) {
 func TestTailKeepsTheOrderOfAPartition(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())
-	tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{All: true})
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 	sent := one(t, s, 0, 0, 300)
 	for i := 0; i < len(sent); i += 50 {
 		requireStored(t, publish(t, s, sent[i:i+50]))
@@ -121,7 +121,7 @@ func TestTailOnlyWhatIsNew(t *testing.T) {
 	s := open(t, c.ListenAddrs())
 	requireStored(t, publish(t, s, events(10, 10)))
 	var l logs
-	tl := startTail(t, testOptions(t, c.ListenAddrs(), withLogs(&l)), TailOptions{})
+	tl := startTail(t, testOptions(t, c.ListenAddrs(), withLogs(&l)), bridge.TailStart{})
 	// What is published before Tail has found its place may or may not be shown; what comes later is.
 	n := 100
 	require.Eventually(t, func() bool {
@@ -152,7 +152,7 @@ func TestTailSince(t *testing.T) {
 	put(0, at.Add(time.Minute), "later")
 	put(1, at.Add(-time.Second), "old too") // partition 1 has nothing to start with
 
-	tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{Since: at})
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{Since: at})
 	got := tl.next(t, 2)
 	require.Equal(t, "on time", string(got[0].Event.Data))
 	require.Empty(t, got[0].Event.ID)
@@ -170,7 +170,7 @@ func TestTailShowsARecordThatIsNoCloudEvent(t *testing.T) {
 	require.NoError(t, producer.ProduceSync(context.Background(), &kgo.Record{
 		Topic: testTopic, Value: []byte("{broken"), Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/cloudevents+json")}},
 	}, &kgo.Record{Topic: testTopic}).FirstErr())
-	tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{All: true})
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 	got := tl.next(t, 2)
 	require.Equal(t, "{broken", string(got[0].Event.Data))
 	require.Empty(t, got[1].Event.Data)
@@ -179,7 +179,7 @@ func TestTailShowsARecordThatIsNoCloudEvent(t *testing.T) {
 func TestTailWaitsForTheTopic(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(1))
 	var l logs
-	tl := startTail(t, testOptions(t, c.ListenAddrs(), withLogs(&l)), TailOptions{})
+	tl := startTail(t, testOptions(t, c.ListenAddrs(), withLogs(&l)), bridge.TailStart{})
 	require.Eventually(t, func() bool { return strings.Contains(l.String(), "does not exist") }, within, 5*time.Millisecond)
 	require.NoError(t, c.CreateTopic(testTopic, 3, nil))
 	s := open(t, c.ListenAddrs())
@@ -197,7 +197,7 @@ func TestTailSurvivesARestart(t *testing.T) {
 	address, err := net.ResolveTCPAddr("tcp", c.ListenAddrs()[0])
 	require.NoError(t, err)
 	s := open(t, c.ListenAddrs())
-	tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{All: true})
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 	sent := events(20, 5)
 	publishUntilStored(t, s, sent[:10])
 	tl.next(t, 10)
@@ -210,7 +210,7 @@ func TestTailSurvivesARestart(t *testing.T) {
 func TestTailOfATopicThatIsMadeAnew(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())
-	tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{All: true})
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 	requireStored(t, publish(t, s, events(5, 1)))
 	tl.next(t, 5)
 	require.NoError(t, c.DeleteTopic(testTopic))
@@ -225,7 +225,7 @@ func TestTailSkipsWhatWasDeleted(t *testing.T) {
 	sent := one(t, s, 0, 0, 10)
 	requireStored(t, publish(t, s, sent))
 	require.NoError(t, c.DeleteRecords(testTopic, 0, 4))
-	tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{All: true})
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 	require.Equal(t, idsOf(sent[4:]), receivedIDs(tl.next(t, 6)))
 }
 
@@ -239,7 +239,7 @@ func TestTailOfATransactionalTopic(t *testing.T) {
 		require.NoError(t, producer.ProduceSync(context.Background(), kgo.StringRecord(value)).FirstErr())
 		require.NoError(t, producer.EndTransaction(context.Background(), kgo.TryCommit))
 	}
-	tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{All: true})
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 	got := tl.next(t, 2)
 	require.Equal(t, "ab", string(got[0].Event.Data)+string(got[1].Event.Data))
 	require.NoError(t, producer.BeginTransaction())
@@ -258,7 +258,7 @@ func TestTailEnds(t *testing.T) {
 
 	enough := errors.New("enough")
 	calls := 0
-	err := Tail(context.Background(), testOptions(t, c.ListenAddrs()), TailOptions{All: true}, func(bridge.Received) error {
+	err := Tail(context.Background(), testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true}, func(bridge.Received) error {
 		if calls++; calls == 3 {
 			return enough
 		}
@@ -267,7 +267,7 @@ func TestTailEnds(t *testing.T) {
 	require.ErrorIs(t, err, enough)
 	require.Equal(t, 3, calls)
 
-	tl := startTail(t, testOptions(t, c.ListenAddrs()), TailOptions{All: true})
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 	tl.next(t, 10)
 	tl.stop()
 	select {
@@ -279,13 +279,13 @@ func TestTailEnds(t *testing.T) {
 
 	_, err = New(Options{})
 	require.Error(t, err)
-	require.Error(t, Tail(context.Background(), Options{}, TailOptions{}, func(bridge.Received) error { return nil }))
+	require.Error(t, Tail(context.Background(), Options{}, bridge.TailStart{}, func(bridge.Received) error { return nil }))
 }
 
 func TestTailGivesUpOnWhatAPersonHasToMend(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(1), kfake.SeedTopics(1, testTopic), kfake.EnableSASL(), kfake.EnableACLs(),
 		kfake.Superuser(saslPlain, "admin", "admin"), kfake.User(saslPlain, "bridge", password))
-	err := Tail(context.Background(), testOptions(t, c.ListenAddrs(), withSASL(saslPlain)), TailOptions{},
+	err := Tail(context.Background(), testOptions(t, c.ListenAddrs(), withSASL(saslPlain)), bridge.TailStart{},
 		func(bridge.Received) error { return nil })
 	requireKind(t, bridge.FailureBlocked, []error{err})
 }

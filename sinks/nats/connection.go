@@ -228,7 +228,7 @@ func (c *connection) renew(ctx context.Context, old *session) (*session, error) 
 
 // servers returns the configured addresses, without passwords.
 func (c *connection) servers() string {
-	urls, _ := parseURLs(c.o.URL) // New has parsed it
+	urls := addresses(c.o.URL)
 	texts := make([]string, len(urls))
 	for i, u := range urls {
 		texts[i] = redact(u)
@@ -240,10 +240,7 @@ func redact(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 // connect tries each server once. The error is that of the server that comes nearest to working.
 func (c *connection) connect(ctx context.Context) (*session, error) {
-	urls, err := parseURLs(c.o.URL)
-	if err != nil {
-		return nil, bridge.Blocked(err)
-	}
+	urls := addresses(c.o.URL)
 	rand.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] }) //nolint:gosec // the order needs no secrecy
 	configured := len(urls)
 	c.mu.Lock()

@@ -15,8 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +26,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 )
 
-// Options of a sink, and of Tail.
+// Options of a sink, and of Tail. What Settings.Check refuses is not to be given here.
 type Options struct {
 	// Name is the sink's name, for errors and logs.
 	Name string
@@ -123,7 +121,7 @@ func New(o Options) (*Sink, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Sink{
-		o: o, filter: StreamSubject(o.Subject), log: o.Logger.With("sink", o.Name),
+		o: o, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name),
 		slots:   make(chan struct{}, maxInFlight),
 		flights: make(map[*natsgo.Msg]*flight),
 		ctx:     ctx, cancel: cancel,
@@ -154,12 +152,11 @@ func (o Options) validated() (Options, error) {
 		o.DedupeWindow = o.MaxAge
 	}
 	var problems []error
-	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	if _, err := parseURLs(o.URL); err != nil {
+	if err := new(URLs).Decode(o.URL); err != nil {
 		problems = append(problems, err)
 	}
-	if o.Stream == "" || strings.ContainsFunc(o.Stream, notInStreamName) {
-		problem("the stream name %q is not allowed: it must not be empty, and must hold no space, dot, *, >, slash or backslash", o.Stream)
+	if err := checkStream(o.Stream); err != nil {
+		problems = append(problems, err)
 	}
 	if err := ValidateSubject(o.Subject); err != nil {
 		problems = append(problems, fmt.Errorf("subject: %w", err))
@@ -168,73 +165,7 @@ func (o Options) validated() (Options, error) {
 			problems = append(problems, fmt.Errorf("dead-letter subject: %w", err))
 		}
 	}
-	if o.Replicas < 1 || o.Replicas > 5 {
-		problem("%d replicas are not possible: a stream has 1 to 5", o.Replicas)
-	}
-	if o.MaxAge < 0 || o.DedupeWindow < 0 || o.AckTimeout < 0 {
-		problem("the maximum age, the dedupe window and the timeout must not be negative")
-	}
-	var ways []string
-	for _, way := range []struct{ name, value string }{
-		{"a credentials file", o.CredsFile},
-		{"a token", o.Token},
-		{"a user and password", o.User + o.Password},
-		{"an NKey file", o.NKeyFile},
-	} {
-		if way.value != "" {
-			ways = append(ways, way.name)
-		}
-	}
-	if len(ways) > 1 {
-		problem("only one way to authenticate may be set, not %s", strings.Join(ways, " and "))
-	}
-	if o.Password != "" && o.User == "" {
-		problem("a password needs a user")
-	}
-	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
-		problem("a client certificate needs both its certificate file and its key file")
-	}
 	return o, errors.Join(problems...)
-}
-
-func notInStreamName(r rune) bool {
-	return r <= ' ' || r == 0x7f || strings.ContainsRune(`.*>/\`, r)
-}
-
-// parseURLs reads a list of server addresses. Its errors never repeat an address, which may hold a password.
-func parseURLs(text string) ([]*url.URL, error) {
-	var urls []*url.URL
-	for i, part := range strings.Split(text, ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			return nil, fmt.Errorf("server address %d of the URL is empty; an address looks like nats://host:4222", i+1)
-		}
-		if !strings.Contains(part, "://") {
-			part = "nats://" + part
-		}
-		u, err := url.Parse(part)
-		if err != nil {
-			var cause *url.Error
-			if errors.As(err, &cause) && !strings.Contains(part, "@") {
-				err = cause.Err
-				return nil, fmt.Errorf("server address %d of the URL is not valid: %w", i+1, err)
-			}
-			return nil, fmt.Errorf("server address %d of the URL is not valid; special characters in a password must be percent-encoded", i+1)
-		}
-		switch u.Scheme {
-		case "nats", "tls", "ws", "wss":
-		default:
-			return nil, fmt.Errorf("server address %d of the URL has the scheme %q; known are nats, tls, ws and wss", i+1, u.Scheme)
-		}
-		if u.Hostname() == "" {
-			return nil, fmt.Errorf("server address %d of the URL has no host", i+1)
-		}
-		if u.Port() == "" && (u.Scheme == "nats" || u.Scheme == "tls") {
-			u.Host += ":4222"
-		}
-		urls = append(urls, u)
-	}
-	return urls, nil
 }
 
 // Name returns the sink's name.

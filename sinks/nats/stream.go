@@ -170,7 +170,7 @@ func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, er
 // fits tells whether events can be stored in a stream of this configuration and be known to be stored.
 func (m *stream) fits(c natsjs.StreamConfig) error {
 	switch {
-	case !slices.ContainsFunc(c.Subjects, func(subject string) bool { return Overlap(subject, m.filter) }):
+	case !slices.ContainsFunc(c.Subjects, func(subject string) bool { return overlap(subject, m.filter) }):
 		return bridge.Blocked(fmt.Errorf("stream %s takes the subjects [%s], and events go to %s; change the subject, the stream's name or its subjects",
 			m.o.Stream, strings.Join(c.Subjects, " "), m.filter))
 	case c.Sealed:
@@ -279,5 +279,5 @@ func covers(a, b string) bool {
 	return len(as) == len(bs)
 }
 
-// Overlap tells whether there is a subject that both stand for.
-func Overlap(a, b string) bool { return bridge.Overlap(strings.Split(a, "."), strings.Split(b, ".")) }
+// overlap tells whether there is a subject that both stand for.
+func overlap(a, b string) bool { return bridge.Overlap(strings.Split(a, "."), strings.Split(b, ".")) }

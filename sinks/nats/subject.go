@@ -63,7 +63,7 @@ func ValidateDeadLetter(subject string, events bridge.Template) error {
 	if err := ValidateSubject(fixed); err != nil {
 		return err
 	}
-	if filter := StreamSubject(events); Overlap(subject, filter) {
+	if filter := streamSubject(events); overlap(subject, filter) {
 		return fmt.Errorf("%q is among the subjects of the events (%s), whose consumers would take dead letters for events: "+
 			"give a subject apart from those, such as dead-letters.tensorlake", subject, filter)
 	}
@@ -78,9 +78,9 @@ func outline(t bridge.Template) string {
 	return t.Expand(bridge.Event{Route: []string{""}}, func(string) string { return placeholderMark })
 }
 
-// StreamSubject returns the subject, with a wildcard, that covers every subject that t makes: the tokens before the
+// streamSubject returns the subject, with a wildcard, that covers every subject that t makes: the tokens before the
 // first placeholder, and whatever follows them.
-func StreamSubject(t bridge.Template) string {
+func streamSubject(t bridge.Template) string {
 	tokens := strings.Split(outline(t), ".")
 	for i, token := range tokens {
 		if strings.Contains(token, placeholderMark) {

@@ -13,12 +13,6 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 )
 
-// TailOptions say from where Tail reads. The zero value reads what is stored from now on.
-type TailOptions struct {
-	All   bool      // everything that is stored
-	Since time.Time // what was stored from this time on
-}
-
 // tailPause is between two looks at a broker that is away, or has no such stream yet.
 const tailPause = 500 * time.Millisecond
 
@@ -27,13 +21,13 @@ const tailPause = 500 * time.Millisecond
 //
 // A server that is away is waited for, and so is a stream that does not exist yet. What a person has to mend ends
 // it with an error: credentials, certificates, permissions. It creates nothing on the server that outlives it.
-func Tail(ctx context.Context, o Options, from TailOptions, f func(bridge.Received) error) error {
+func Tail(ctx context.Context, o Options, from bridge.TailStart, f func(bridge.Received) error) error {
 	o, err := o.validated()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	t := &tail{o: &o, from: from, f: f, filter: StreamSubject(o.Subject), log: o.Logger.With("sink", o.Name)}
+	t := &tail{o: &o, from: from, f: f, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name)}
 	t.conn = newConnection(&o, t.log)
 	ended := make(chan struct{})
 	go func() {
@@ -77,7 +71,7 @@ func (e *finalError) Error() string { return e.err.Error() }
 
 type tail struct {
 	o      *Options
-	from   TailOptions
+	from   bridge.TailStart
 	f      func(bridge.Received) error
 	filter string
 	log    *slog.Logger

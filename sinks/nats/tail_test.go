@@ -27,7 +27,7 @@ type reader struct {
 	done chan error
 }
 
-func startTail(t *testing.T, o nats.Options, from nats.TailOptions) *reader {
+func startTail(t *testing.T, o nats.Options, from bridge.TailStart) *reader {
 	t.Helper()
 	r := &reader{got: make(chan bridge.Received, 1000), done: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -89,7 +89,7 @@ func TestTailAll(t *testing.T) {
 	sink := open(t, o)
 	events := sinktest.Events("all", 5, 2)
 	publish(t, sink, events)
-	r := startTail(t, o, nats.TailOptions{All: true})
+	r := startTail(t, o, bridge.TailStart{All: true})
 	first := r.next(t)
 	require.Equal(t, "tensorlake.workflow.all.fn_0.success", first.Address)
 	require.WithinDuration(t, time.Now(), first.StoredAt, time.Minute)
@@ -109,7 +109,7 @@ func TestTailSince(t *testing.T) {
 	messages := natsserver.Messages(t, natsserver.Connect(t, srv.URL()), o.Stream)
 	last, err := messages[2].Metadata()
 	require.NoError(t, err)
-	r := startTail(t, o, nats.TailOptions{Since: last.Timestamp})
+	r := startTail(t, o, bridge.TailStart{Since: last.Timestamp})
 	require.Equal(t, "old-2", r.next(t).Event.ID)
 }
 
@@ -128,7 +128,7 @@ func TestTailNew(t *testing.T) {
 	o := options(t, srv.URL())
 	sink := open(t, o)
 	publish(t, sink, sinktest.Events("old", 3, 1))
-	r := startTail(t, o, nats.TailOptions{})
+	r := startTail(t, o, bridge.TailStart{})
 	waitForConsumer(t, js, o.Stream)
 	events := sinktest.Events("new", 3, 1)
 	publish(t, sink, events)
@@ -139,7 +139,7 @@ func TestTailWaitsForTheStream(t *testing.T) {
 	srv := natsserver.Single(t)
 	srv.Stop(t)
 	o := options(t, srv.URL())
-	r := startTail(t, o, nats.TailOptions{})
+	r := startTail(t, o, bridge.TailStart{})
 	srv.Start(t)
 	// A look at the stream that finds nothing makes all of it new.
 	nc := natsserver.Connect(t, srv.URL())
@@ -164,7 +164,7 @@ func TestTailSurvives(t *testing.T) {
 	tailed.URL = "nats://" + proxy.Addr()
 	events := sinktest.Events("survives", 12, 1)
 	publish(t, sink, events[:3])
-	r := startTail(t, tailed, nats.TailOptions{All: true})
+	r := startTail(t, tailed, bridge.TailStart{All: true})
 	r.requireIDs(t, events[:3])
 
 	proxy.Cut()
@@ -199,7 +199,7 @@ func TestTailOtherFormats(t *testing.T) {
 		Subject: "tensorlake.x", Data: []byte("not ours"), Header: natsgo.Header{"ce-specversion": {"7.0"}},
 	})
 	require.NoError(t, err)
-	r := startTail(t, o, nats.TailOptions{All: true})
+	r := startTail(t, o, bridge.TailStart{All: true})
 	require.Equal(t, "structured", r.next(t).Event.ID)
 	require.Equal(t, bridge.Event{Data: event.Data}, r.next(t).Event)
 	require.Equal(t, bridge.Event{Data: []byte("not ours")}, r.next(t).Event)
@@ -212,7 +212,7 @@ func TestTailEnds(t *testing.T) {
 
 	enough := errors.New("enough")
 	seen := 0
-	err := nats.Tail(t.Context(), o, nats.TailOptions{All: true}, func(bridge.Received) error {
+	err := nats.Tail(t.Context(), o, bridge.TailStart{All: true}, func(bridge.Received) error {
 		if seen++; seen == 3 {
 			return enough
 		}
@@ -222,14 +222,14 @@ func TestTailEnds(t *testing.T) {
 	require.Equal(t, 3, seen)
 
 	ctx, cancel := context.WithCancel(t.Context())
-	err = nats.Tail(ctx, o, nats.TailOptions{All: true}, func(bridge.Received) error {
+	err = nats.Tail(ctx, o, bridge.TailStart{All: true}, func(bridge.Received) error {
 		cancel()
 		return nil
 	})
 	require.ErrorIs(t, err, context.Canceled)
 
 	o.Stream = ""
-	require.ErrorContains(t, nats.Tail(t.Context(), o, nats.TailOptions{}, nil), "stream name")
+	require.ErrorContains(t, nats.Tail(t.Context(), o, bridge.TailStart{}, nil), "not a name of a stream")
 }
 
 func TestTailSaysWhatIsToMend(t *testing.T) {
@@ -246,7 +246,7 @@ func TestTailSaysWhatIsToMend(t *testing.T) {
 			}
 			o := options(t, srv.URL())
 			o.User, o.Password = "bridge", "s3cret"
-			err := nats.Tail(t.Context(), o, nats.TailOptions{}, func(bridge.Received) error { return nil })
+			err := nats.Tail(t.Context(), o, bridge.TailStart{}, func(bridge.Received) error { return nil })
 			require.ErrorContains(t, err, want)
 			require.NotContains(t, fmt.Sprint(err), "s3cret")
 		})

@@ -12,6 +12,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 	"github.com/fnbridge/fnbridge/config"
+	"github.com/fnbridge/fnbridge/sinks"
 )
 
 const asyncAPIFile = "../../docs/asyncapi.yaml"
@@ -23,7 +24,7 @@ func TestAsyncAPI(t *testing.T) {
 func asyncAPI(t *testing.T) object {
 	t.Helper()
 	variable := map[string]config.Variable{}
-	for _, v := range config.Variables() {
+	for _, v := range config.Variables(sinks.Kinds()) {
 		variable[v.Name] = v
 	}
 	subject, topic := variable["FNBRIDGE_NATS_SUBJECT"], variable["FNBRIDGE_KAFKA_TOPIC"]

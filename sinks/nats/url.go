@@ -1,65 +1,22 @@
-package config
+package nats
 
 import (
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/config/setting"
 )
-
-// Addresses is a list of host:port.
-type Addresses []string
-
-// Decode reads addresses separated by commas.
-func (a *Addresses) Decode(value string) error {
-	list := splitList(value)
-	if len(list) == 0 {
-		return errors.New("there is no address in it: give host:port, such as broker-1:9092, several separated by commas")
-	}
-	var errs []error
-	for i, address := range list {
-		if host, port, ok := splitAddress(address); !ok || host == "" || port == 0 {
-			what := quote(address)
-			if strings.Contains(value, "@") {
-				what = fmt.Sprintf("address %d of %d (not shown, as there may be a password in it)", i+1, len(list))
-			}
-			errs = append(errs, fmt.Errorf("%s is not an address: give host:port with a port from 1 to 65535 and no scheme, such as broker-1:9092", what))
-		}
-	}
-	*a = list
-	return errors.Join(errs...)
-}
-
-// splitAddress splits host:port with a port from 0 to 65535. The host may be empty.
-func splitAddress(address string) (host string, port int, ok bool) {
-	host, portText, err := net.SplitHostPort(address)
-	if err != nil || strings.ContainsAny(host, " \t\r\n/\\@,") {
-		return "", 0, false
-	}
-	n, err := strconv.ParseUint(portText, 10, 16)
-	return host, int(n), err == nil
-}
-
-// splitList splits at commas, and drops white space around the parts and empty parts.
-func splitList(value string) []string {
-	var list []string
-	for part := range strings.SplitSeq(value, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			list = append(list, part)
-		}
-	}
-	return list
-}
 
 // URL is the URL of a server. However it is printed, logged or marshalled, user, password or token in it are
 // [redacted]. Reveal returns it whole.
 type URL struct {
-	whole Secret
+	whole setting.Secret
 	shown string
 }
 
@@ -98,7 +55,7 @@ func (u URLs) Reveal() []string {
 
 // Decode reads URLs separated by commas.
 func (u *URLs) Decode(value string) error {
-	list := splitList(value)
+	list := setting.List(value)
 	if len(list) == 0 {
 		return errors.New("there is no URL in it: give nats://host:4222, several separated by commas")
 	}
@@ -112,7 +69,7 @@ func (u *URLs) Decode(value string) error {
 	for i, text := range list {
 		parsed, reason := parseURL(text)
 		if reason != "" {
-			what := quote(text)
+			what := setting.Quote(text)
 			if mayHoldPassword {
 				what = fmt.Sprintf("URL %d of %d (not shown, as there may be a password in it)", i+1, len(list))
 			}
@@ -122,10 +79,10 @@ func (u *URLs) Decode(value string) error {
 		if strings.HasPrefix(parsed.Scheme, "ws") {
 			webSocket++
 		}
-		one := URL{whole: NewSecret(text), shown: text}
+		one := URL{whole: setting.NewSecret(text), shown: text}
 		if parsed.User != nil {
 			_, host, _ := strings.Cut(text, "@")
-			one.shown = parsed.Scheme + "://" + redacted + "@" + host
+			one.shown = parsed.Scheme + "://" + setting.Redacted + "@" + host
 		}
 		urls = append(urls, one)
 	}
@@ -156,4 +113,20 @@ func parseURL(text string) (*url.URL, string) {
 		return nil, "has a second @ (write it as %40 in a user or password)"
 	}
 	return parsed, ""
+}
+
+// addresses returns what to dial for URLs that Decode has taken.
+func addresses(urls string) []*url.URL {
+	var list []*url.URL
+	for _, text := range setting.List(urls) {
+		u, reason := parseURL(text)
+		if reason != "" {
+			continue // New has refused it
+		}
+		if u.Port() == "" && (u.Scheme == "nats" || u.Scheme == "tls") {
+			u.Host += ":4222"
+		}
+		list = append(list, u)
+	}
+	return list
 }
