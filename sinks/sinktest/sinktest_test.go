@@ -66,7 +66,6 @@ type scripted struct {
 	mu      sync.Mutex
 	scripts [][]error
 	stored  []Record
-	closed  bool
 }
 
 var errScripted = errors.New("scripted")
@@ -77,9 +76,9 @@ func (s *scripted) Publish(ctx context.Context, events []bridge.Event) []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	results := make([]error, len(events))
-	if err := ctx.Err(); err != nil || s.closed {
+	if err := ctx.Err(); err != nil {
 		for i := range results {
-			results[i] = errors.Join(err, errScripted)
+			results[i] = err
 		}
 		return results
 	}
@@ -87,9 +86,6 @@ func (s *scripted) Publish(ctx context.Context, events []bridge.Event) []error {
 		results, s.scripts = s.scripts[0], s.scripts[1:]
 	}
 	for i, e := range events {
-		if len(e.Data) > 100_000 && i < len(results) {
-			results[i] = bridge.Reject(errScripted)
-		}
 		if i < len(results) && results[i] == nil {
 			e, err := onTheWire(e)
 			results[i] = err
@@ -99,21 +95,9 @@ func (s *scripted) Publish(ctx context.Context, events []bridge.Event) []error {
 	return results
 }
 
-func (s *scripted) Check(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return errScripted
-	}
-	return nil
-}
+func (s *scripted) Check(context.Context) error { return nil }
 
-func (s *scripted) Close(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	return nil
-}
+func (s *scripted) Close(context.Context) error { return nil }
 
 func TestPublisher(t *testing.T) {
 	retry := bridge.Retry(errScripted)
@@ -159,51 +143,4 @@ func TestPublisherEnds(t *testing.T) {
 	err := <-done
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, fmt.Sprint("of ", 100_001))
-}
-
-// A sink that keeps its events in memory passes, as far as it can be made to fail.
-func TestRun(t *testing.T) {
-	Run(t, func(*testing.T) Broker {
-		sink := &scripted{}
-		return Broker{
-			NewSink:  func(*testing.T) bridge.Sink { return &handle{scripted: sink} },
-			Stored:   func(*testing.T) []Record { return sink.stored },
-			TooLarge: 200_000,
-		}
-	})
-}
-
-// handle is one of several sinks of a place.
-type handle struct {
-	*scripted
-	closed bool
-}
-
-func (h *handle) Publish(ctx context.Context, events []bridge.Event) []error {
-	if h.isClosed() {
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		ctx = ended
-	}
-	return h.scripted.Publish(ctx, events)
-}
-
-func (h *handle) isClosed() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.closed
-}
-
-func (h *handle) Check(ctx context.Context) error {
-	if h.isClosed() {
-		return errScripted
-	}
-	return h.scripted.Check(ctx)
-}
-
-func (h *handle) Close(context.Context) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.closed = true
-	return nil
 }
