@@ -18,6 +18,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/apachekafka"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 )
 
@@ -171,7 +172,7 @@ func apacheBroker(t *testing.T, c *apachekafka.Cluster, brokers []string, partit
 		Stored:       func(t *testing.T) []sinktest.Record { return recordsIn(t, apacheRecords(t, c, topic)) },
 		TooLarge:     maxBytes + 1,
 		PublishBound: unhurried().publish + time.Second,
-		Goroutines:   []goleak.Option{apachekafka.Goroutines()},
+		Goroutines:   []goleak.Option{child.Goroutines()},
 	}}
 }
 

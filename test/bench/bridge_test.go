@@ -84,7 +84,7 @@ func (l *bridgeLog) String() string {
 
 // bridgeProcess is the real binary as a process of its own.
 type bridgeProcess struct {
-	*child
+	process
 	log     *bridgeLog
 	started time.Duration // from its start until it was ready
 	pprof   string        // where profiles are, if they are taken
@@ -110,7 +110,7 @@ func (b *bench) start(t *testing.T, dir string, env map[string]string) *bridgePr
 	}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	began := time.Now()
-	p.child = startChild(t, cmd)
+	p.process = start(t, cmd)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the bridge's log:\n%s", p.log)
@@ -120,8 +120,8 @@ func (b *bench) start(t *testing.T, dir string, env map[string]string) *bridgePr
 	defer timer.Stop()
 	select {
 	case <-p.log.ready:
-	case <-p.done:
-		require.FailNow(t, "the bridge does not start", "%v\n%s", p.err, p.log)
+	case <-p.Done:
+		require.FailNow(t, "the bridge does not start", "%v\n%s", p.Err, p.log)
 	case <-timer.C:
 		require.FailNow(t, "the bridge does not become ready", p.log)
 	}
@@ -133,7 +133,7 @@ func (b *bench) start(t *testing.T, dir string, env map[string]string) *bridgePr
 func (p *bridgeProcess) stop(t *testing.T) {
 	t.Helper()
 	p.terminate(t)
-	require.NoError(t, p.err, "%s", p.log)
+	require.NoError(t, p.Err, "%s", p.log)
 }
 
 // metric reads a metric without labels.

@@ -44,7 +44,7 @@ func startFloor(t *testing.T) *floor {
 	cmd := exec.Command(binary)
 	cmd.Env = []string{floorVariable + "=" + address}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	child := startChild(t, cmd)
+	server := start(t, cmd)
 	require.Eventually(t, func() bool {
 		conn, err := net.DialTimeout("tcp", address, time.Second)
 		if err != nil {
@@ -53,6 +53,6 @@ func startFloor(t *testing.T) *floor {
 		_ = conn.Close()
 		return true
 	}, 20*time.Second, 5*time.Millisecond, "the floor does not listen")
-	require.False(t, child.ended())
+	require.False(t, server.Ended())
 	return &floor{url: "http://" + address + "/webhooks/tensorlake"}
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fnbridge/fnbridge/sinks/sinktest/apachekafka"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 )
 
 func TestMain(m *testing.M) {
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 	flag.String("bench.out", "", "directory for performance.md, its plots and figures; empty: none")
 	flag.String("bench.bridge", "", "the binary to measure; empty: one that is built of this source")
 	flag.String("bench.profiles", "", "directory for CPU and heap profiles of the bridge under load; empty: none are taken")
-	goleak.VerifyTestMain(m, apachekafka.Goroutines())
+	goleak.VerifyTestMain(m, child.Goroutines())
 }
 
 // option reads a flag of the test.

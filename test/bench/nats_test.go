@@ -27,7 +27,7 @@ type natsBroker struct {
 	js     natsjs.JetStream
 	nc     *natsgo.Conn
 	opened int
-	child  *child
+	server process
 }
 
 // startNATS builds the server from the module that go.mod names, and starts it as a process.
@@ -43,7 +43,7 @@ func startNATS(t *testing.T) *natsBroker {
 	configuration := filepath.Join(dir, "nats.conf")
 	require.NoError(t, os.WriteFile(configuration, fmt.Appendf(nil, "listen: %q\nlog_file: %q\njetstream: {store_dir: %q}\n",
 		address, filepath.Join(dir, "nats.log"), filepath.Join(dir, "data")), 0o600))
-	n := &natsBroker{url: "nats://" + address, child: startChild(t, exec.Command(binary, "-c", configuration))}
+	n := &natsBroker{url: "nats://" + address, server: start(t, exec.Command(binary, "-c", configuration))}
 	n.nc, err = natsgo.Connect(n.url, natsgo.RetryOnFailedConnect(true), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(20*time.Millisecond))
 	require.NoError(t, err)
 	t.Cleanup(n.nc.Close)

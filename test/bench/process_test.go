@@ -6,10 +6,8 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,64 +15,34 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 )
 
-// child is a process that ends with the test, and dies with this one however that ends.
-type child struct {
-	pid  int
-	done chan struct{} // closed once it has ended
-	cmd  *exec.Cmd
-	err  error // how it ended, once done is closed
-}
+// process is a child that ends with the test.
+type process struct{ *child.Process }
 
-// startChild starts cmd. One goroutine waits for the process, and ends with it.
-func startChild(t *testing.T, cmd *exec.Cmd) *child {
+func start(t *testing.T, cmd *exec.Cmd) process {
 	t.Helper()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	c := &child{cmd: cmd, done: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		// The kernel takes the end of the thread that started the child for the parent's death, so this one stays.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		if err == nil {
-			c.pid = cmd.Process.Pid
-		}
-		started <- err
-		if err != nil {
-			return
-		}
-		c.err = cmd.Wait()
-		close(c.done)
-	}()
-	require.NoError(t, <-started)
+	p, err := child.Start(cmd)
+	require.NoError(t, err)
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-c.done
+		_ = p.Signal(syscall.SIGKILL) // it may have ended
+		<-p.Done
 	})
-	return c
-}
-
-func (c *child) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
+	return process{p}
 }
 
 // terminate stops the process in good order.
-func (c *child) terminate(t *testing.T) {
+func (p process) terminate(t *testing.T) {
 	t.Helper()
-	require.NoError(t, c.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, p.Signal(syscall.SIGTERM))
 	timer := time.NewTimer(time.Minute)
 	defer timer.Stop()
 	select {
-	case <-c.done:
+	case <-p.Done:
 	case <-timer.C:
-		require.FailNow(t, "the process does not stop", "%v", c.cmd.Args)
+		require.FailNow(t, "the process does not stop", "%v", p.Cmd.Args)
 	}
 }
 
@@ -82,9 +50,9 @@ func (c *child) terminate(t *testing.T) {
 const ticksPerSecond = 100
 
 // cpu is the processor time that the process has used, in user and kernel mode.
-func (c *child) cpu(t *testing.T) time.Duration {
+func (p process) cpu(t *testing.T) time.Duration {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
 	require.NoError(t, err)
 	// The name, in parentheses, may hold anything; proc(5) numbers utime 14 and stime 15, and the state behind the name is 3.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
@@ -99,9 +67,9 @@ func (c *child) cpu(t *testing.T) time.Duration {
 }
 
 // memory is the process's resident memory in bytes: now, and at most since it was last reset.
-func (c *child) memory(t *testing.T) (now, peak int64) {
+func (p process) memory(t *testing.T) (now, peak int64) {
 	t.Helper()
-	file, err := os.Open(fmt.Sprintf("/proc/%d/status", c.pid))
+	file, err := os.Open(fmt.Sprintf("/proc/%d/status", p.PID))
 	require.NoError(t, err)
 	defer file.Close()
 	for lines := bufio.NewScanner(file); lines.Scan(); {
@@ -119,25 +87,16 @@ func (c *child) memory(t *testing.T) (now, peak int64) {
 }
 
 // resetPeak makes the peak of the memory begin anew.
-func (c *child) resetPeak(t *testing.T) {
+func (p process) resetPeak(t *testing.T) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", c.pid), []byte("5"), 0o600))
+	require.NoError(t, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.PID), []byte("5"), 0o600))
 }
 
-// reserveAddress has the kernel pick a free port of 127.0.0.1, and keeps others from getting it until the test ends: a socket
-// stays bound to it without listening, beside which Linux lets others listen that allow the address to be reused.
+// reserveAddress keeps an address of 127.0.0.1 until the test ends.
 func reserveAddress(t *testing.T) string {
 	t.Helper()
-	syscall.ForkLock.RLock()
-	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	syscall.ForkLock.RUnlock()
+	port, err := child.ReservePort()
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = syscall.Close(socket) })
-	require.NoError(t, syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
-	require.NoError(t, syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	bound, err := syscall.Getsockname(socket)
-	require.NoError(t, err)
-	address, ok := bound.(*syscall.SockaddrInet4)
-	require.True(t, ok)
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(address.Port))
+	t.Cleanup(port.Release)
+	return port.Address()
 }

@@ -45,7 +45,7 @@ type bridgeProcess struct {
 	ops     string // of the operations listener
 
 	mu     sync.Mutex
-	child  *child
+	child  *process
 	offset int64 // where the output of this process begins
 	peak   int64 // most resident memory of any process so far, in bytes
 	starts int
@@ -113,7 +113,7 @@ func (b *bridgeProcess) start(overrides ...string) {
 	for _, variable := range overrides {
 		cmd.Env = append(cmd.Env, "FNBRIDGE_"+variable) // the last one of a name counts
 	}
-	started, err := startChild(cmd)
+	started, err := start(cmd)
 	if err != nil {
 		b.failf("the bridge cannot be started: %v", err)
 		return
@@ -124,7 +124,7 @@ func (b *bridgeProcess) start(overrides ...string) {
 	b.starts++
 }
 
-func (b *bridgeProcess) current() *child {
+func (b *bridgeProcess) current() *process {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.child
@@ -147,8 +147,8 @@ func (b *bridgeProcess) awaitReady(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-c.done:
-			return fmt.Errorf("the bridge ended by itself: %w\n%s", c.err, lastLines(b.output()))
+		case <-c.Done:
+			return fmt.Errorf("the bridge ended by itself: %w\n%s", c.Err, lastLines(b.output()))
 		case <-ctx.Done():
 			return fmt.Errorf("the bridge is not ready (%w): %w", err, ctx.Err())
 		case <-tick.C:
@@ -192,7 +192,7 @@ func (b *bridgeProcess) awaitExit(ctx context.Context) (code int, err error) {
 		return 0, errors.New("the bridge was not started")
 	}
 	select {
-	case <-c.done:
+	case <-c.Done:
 		b.gone()
 		return c.exitCode(), nil
 	case <-ctx.Done():
@@ -208,8 +208,8 @@ func (b *bridgeProcess) kill() {
 		return
 	}
 	b.sampleMemory()
-	if c.ended() {
-		b.failf("the bridge ended by itself: %v\n%s", c.err, lastLines(b.output()))
+	if c.Ended() {
+		b.failf("the bridge ended by itself: %v\n%s", c.Err, lastLines(b.output()))
 	}
 	c.kill()
 	b.gone()
@@ -218,7 +218,7 @@ func (b *bridgeProcess) kill() {
 // terminate ends it with SIGTERM, after which its exit code has to be 0.
 func (b *bridgeProcess) terminate(ctx context.Context) {
 	c := b.current()
-	if c == nil || c.ended() {
+	if c == nil || c.Ended() {
 		b.failf("the bridge was to be stopped, and has ended by itself\n%s", lastLines(b.output()))
 		b.gone()
 		return
@@ -228,7 +228,7 @@ func (b *bridgeProcess) terminate(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stopLimit)
 	defer cancel()
 	select {
-	case <-c.done:
+	case <-c.Done:
 	case <-ctx.Done():
 		b.failf("the bridge has not ended %s after SIGTERM", stopLimit)
 		c.signal(syscall.SIGQUIT) // its goroutines are in the log then
@@ -256,7 +256,7 @@ func (b *bridgeProcess) resume() { b.signal(syscall.SIGCONT) }
 
 func (b *bridgeProcess) signal(s syscall.Signal) {
 	c := b.current()
-	if c == nil || c.ended() {
+	if c == nil || c.Ended() {
 		b.failf("the bridge was to get %v, and is not there", s)
 		return
 	}
@@ -328,7 +328,7 @@ func (b *bridgeProcess) sampleMemory() {
 	if b.child == nil {
 		return
 	}
-	status, err := os.Open(fmt.Sprintf("/proc/%d/status", b.child.pid))
+	status, err := os.Open(fmt.Sprintf("/proc/%d/status", b.child.PID))
 	if err != nil {
 		return // it has ended
 	}

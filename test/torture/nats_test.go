@@ -57,7 +57,7 @@ type natsServer struct {
 	address, routes string
 	directory       string
 	proxy           *faultproxy.Proxy
-	child           *child // nil while it is down
+	child           *process // nil while it is down
 }
 
 func (s *natsServer) configuration() string { return filepath.Join(s.directory, "nats.conf") }
@@ -153,7 +153,7 @@ func (n *natsSide) startServer(s *natsServer) {
 	cmd := exec.Command(binary)
 	cmd.Env = []string{natsServerVariable + "=" + s.configuration()}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	s.child, err = startChild(cmd)
+	s.child, err = start(cmd)
 	require.NoError(n.t, err)
 }
 

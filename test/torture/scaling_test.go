@@ -108,7 +108,7 @@ func (n *natsSide) direct() (env []string, pids []int) {
 	var urls []string
 	for _, s := range n.servers {
 		urls = append(urls, "nats://"+s.address)
-		pids = append(pids, s.child.pid)
+		pids = append(pids, s.child.PID)
 	}
 	return []string{
 		"SINKS=nats", "NATS_URL=" + strings.Join(urls, ","), "NATS_USER=bridge", "NATS_PASSWORD=bridge", fmt.Sprintf("NATS_REPLICAS=%d", natsServers),
@@ -246,7 +246,7 @@ func counted(t *testing.T, ctx context.Context, bridges []*bridgeProcess, broker
 		c.events += m.sum("fnbridge_events_total")
 		c.publications += m.sum("fnbridge_publish_duration_seconds_count")
 		c.backlog += m.sum("fnbridge_sink_backlog_webhooks")
-		c.bridges += processorTime(t, b.current().pid)
+		c.bridges += processorTime(t, b.current().PID)
 	}
 	for _, pid := range brokers {
 		c.brokers += processorTime(t, pid)

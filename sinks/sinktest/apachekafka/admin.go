@@ -305,7 +305,7 @@ func (c *Cluster) ChangePassword(tb testing.TB, user, password string) {
 		}
 		for _, mechanism := range []kgo.Opt{kgo.SASL(credentials.AsSha256Mechanism()), kgo.SASL(credentials.AsSha512Mechanism())} {
 			dialTLS := kgo.DialTLSConfig(&tls.Config{RootCAs: c.ca.Pool, MinVersion: tls.VersionTLS12})
-			if _, err := requestAt[*kmsg.MetadataResponse](ctx, l.port.address(), kmsg.NewPtrMetadataRequest(), dialTLS, mechanism); err != nil {
+			if _, err := requestAt[*kmsg.MetadataResponse](ctx, l.port.Address(), kmsg.NewPtrMetadataRequest(), dialTLS, mechanism); err != nil {
 				return err
 			}
 		}
@@ -386,7 +386,7 @@ func (c *Cluster) onEveryNode(tb testing.TB, what string, f func(ctx context.Con
 // request asks one node, which forwards to the controller what is the controller's.
 func request[R kmsg.Response](ctx context.Context, n *node, req kmsg.Request) (R, error) {
 	l, _ := n.listener(plaintext)
-	return requestAt[R](ctx, l.port.address(), req)
+	return requestAt[R](ctx, l.port.Address(), req)
 }
 
 func requestAt[R kmsg.Response](ctx context.Context, address string, req kmsg.Request, opts ...kgo.Opt) (R, error) {

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
 
@@ -67,7 +68,7 @@ type Cluster struct {
 // listener is one of a node's addresses.
 type listener struct {
 	name       string // as the broker knows it, and the security protocol
-	port       port
+	port       child.Port
 	advertised string // what clients are told; empty for the controller's
 }
 
@@ -84,7 +85,7 @@ type node struct {
 	dir       string
 	directory string // the identity of its storage, for the controllers' quorum
 	listeners []listener
-	process   *process // nil until it is started, and once it has been stopped or killed
+	process   *child.Process // nil until it is started, and once it has been stopped or killed
 	paused    bool
 }
 
@@ -142,16 +143,16 @@ func (c *Cluster) listen(n *node) error {
 		names = append(names, proxyListener)
 	}
 	for _, name := range names {
-		p, err := reservePort()
+		p, err := child.ReservePort()
 		if err != nil {
 			return err
 		}
-		l := listener{name: name, port: p, advertised: p.address()}
+		l := listener{name: name, port: p, advertised: p.Address()}
 		switch name {
 		case controller:
 			l.advertised = ""
 		case proxyListener:
-			l.advertised = c.options.Proxy(n.id, p.address())
+			l.advertised = c.options.Proxy(n.id, p.Address())
 		}
 		n.listeners = append(n.listeners, l)
 	}
@@ -200,8 +201,8 @@ func (c *Cluster) format(ctx context.Context) error {
 	var quorum, voters []string
 	for _, n := range c.nodes {
 		l, _ := n.listener(controller)
-		quorum = append(quorum, l.port.address())
-		voters = append(voters, fmt.Sprintf("%d@%s:%s", n.id, l.port.address(), n.directory))
+		quorum = append(quorum, l.port.Address())
+		voters = append(voters, fmt.Sprintf("%d@%s:%s", n.id, l.port.Address(), n.directory))
 	}
 	errs := make([]error, len(c.nodes))
 	var wg sync.WaitGroup
@@ -252,7 +253,7 @@ func (c *Cluster) config(n *node, quorum []string) (string, error) {
 		protocols = append(protocols, proxyListener+":"+plaintext)
 	}
 	for _, l := range n.listeners {
-		listeners = append(listeners, l.name+"://"+l.port.address())
+		listeners = append(listeners, l.name+"://"+l.port.Address())
 		if l.advertised != "" {
 			advertised = append(advertised, l.name+"://"+l.advertised)
 		}
@@ -379,19 +380,19 @@ func (c *Cluster) end(tb testing.TB) {
 		if p == nil {
 			continue
 		}
-		if p.ended() {
-			tb.Errorf("Kafka's node %d ended by itself: %v", n.id, p.err)
+		if p.Ended() {
+			tb.Errorf("Kafka's node %d ended by itself: %v", n.id, p.Err)
 			continue
 		}
-		if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			tb.Errorf("Kafka's node %d may still run: %v", n.id, err)
 			continue
 		}
-		<-p.done
+		<-p.Done
 	}
 	for _, n := range c.nodes {
 		for _, l := range n.listeners {
-			l.port.release()
+			l.port.Release()
 		}
 		if tb.Failed() {
 			tb.Logf("The end of the log of Kafka's node %d:\n%s", n.id, n.logTail(40))

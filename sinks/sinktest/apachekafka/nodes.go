@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 )
 
 // StartNode starts nodes that are down, and returns once each serves and knows of all others that run. The
@@ -67,7 +69,7 @@ func (c *Cluster) signal(tb testing.TB, s syscall.Signal, paused bool, nodes []i
 		if n.process == nil {
 			tb.Fatalf("sending %v: Kafka's node %d does not run", s, id)
 		}
-		err := n.process.signal(s)
+		err := n.process.Signal(s)
 		gone := s == syscall.SIGCONT && errors.Is(err, syscall.ESRCH)
 		if err != nil && !gone {
 			tb.Fatalf("Kafka's node %d: %v", id, err)
@@ -85,13 +87,13 @@ func (c *Cluster) stop(tb testing.TB, s syscall.Signal, nodes []int) {
 	for _, id := range nodes {
 		n := c.node(tb, id)
 		select {
-		case <-n.process.done:
+		case <-n.process.Done:
 		case <-timeout.C:
 			timeout.Reset(0) // for the others too
-			if err := n.process.signal(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			if err := n.process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				tb.Fatalf("Kafka's node %d: %v", id, err)
 			}
-			<-n.process.done
+			<-n.process.Done
 		}
 		c.mu.Lock()
 		n.process = nil
@@ -113,7 +115,7 @@ func (c *Cluster) launch(n *node) error {
 	args := c.java.args(n.dir, c.options.JVM, "kafka.Kafka", n.configFile())
 	cmd := exec.Command(c.java.binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	n.process, err = startProcess(cmd)
+	n.process, err = child.Start(cmd)
 	return err
 }
 
@@ -128,8 +130,8 @@ func (c *Cluster) awaitNode(ctx context.Context, n *node) error {
 	go func() {
 		defer close(watched)
 		select {
-		case <-p.done:
-			cancel(fmt.Errorf("it ended: %w", p.err))
+		case <-p.Done:
+			cancel(fmt.Errorf("it ended: %w", p.Err))
 		case <-ctx.Done():
 		}
 	}()
@@ -159,7 +161,7 @@ func (c *Cluster) ProcessIDs() []int {
 	var pids []int
 	for _, n := range c.nodes {
 		if n.process != nil {
-			pids = append(pids, n.process.pid)
+			pids = append(pids, n.process.PID)
 		}
 	}
 	return pids
@@ -171,7 +173,7 @@ func (c *Cluster) running() []*node {
 	defer c.mu.Unlock()
 	var nodes []*node
 	for _, n := range c.nodes {
-		if n.process != nil && !n.process.ended() && !n.paused {
+		if n.process != nil && !n.process.Ended() && !n.paused {
 			nodes = append(nodes, n)
 		}
 	}

@@ -1,4 +1,4 @@
-package apachekafka
+package child
 
 import (
 	"fmt"
@@ -7,16 +7,16 @@ import (
 	"syscall"
 )
 
-// port is a TCP port on 127.0.0.1 that is kept for a broker.
-type port struct {
+// Port is a TCP port on 127.0.0.1 that is kept for a server.
+type Port struct {
 	number int
 	socket int
 }
 
-// reservePort has the kernel pick a port and keeps it for the cluster's whole life, also while its broker is down:
-// a socket stays bound to it without listening. Linux lets the broker listen there beside it, since both allow
-// the address to be reused, and gives the port to nobody else. Elsewhere the port is free again at once.
-func reservePort() (port, error) {
+// ReservePort has the kernel pick a port and keeps it until it is released, also while its server is down: a socket stays
+// bound to it without listening. Linux lets a server listen there beside it that allows the address to be reused, and
+// gives the port to nobody else. Elsewhere the port is free again at once.
+func ReservePort() (Port, error) {
 	syscall.ForkLock.RLock()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err == nil {
@@ -24,7 +24,7 @@ func reservePort() (port, error) {
 	}
 	syscall.ForkLock.RUnlock()
 	if err != nil {
-		return port{}, fmt.Errorf("making a socket: %w", err)
+		return Port{}, fmt.Errorf("making a socket: %w", err)
 	}
 	number, err := bindLoopback(socket)
 	if err != nil || runtime.GOOS != "linux" {
@@ -32,9 +32,9 @@ func reservePort() (port, error) {
 		socket = -1
 	}
 	if err != nil {
-		return port{}, fmt.Errorf("reserving a port on 127.0.0.1: %w", err)
+		return Port{}, fmt.Errorf("reserving a port on 127.0.0.1: %w", err)
 	}
-	return port{number: number, socket: socket}, nil
+	return Port{number: number, socket: socket}, nil
 }
 
 func bindLoopback(socket int) (int, error) {
@@ -55,9 +55,11 @@ func bindLoopback(socket int) (int, error) {
 	return address.Port, nil
 }
 
-func (p port) address() string { return "127.0.0.1:" + strconv.Itoa(p.number) }
+// Address is 127.0.0.1 and the port.
+func (p Port) Address() string { return "127.0.0.1:" + strconv.Itoa(p.number) }
 
-func (p port) release() {
+// Release gives the port back.
+func (p Port) Release() {
 	if p.socket >= 0 {
 		_ = syscall.Close(p.socket)
 	}
