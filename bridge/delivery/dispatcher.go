@@ -551,7 +551,7 @@ func (n *notice) sayRest(l *loop) {
 	}
 }
 
-// finish takes an event out of the loop's state that is acknowledged or, if it is deadLettered, a dead letter.
+// finish takes an event out of the loop's state that is acknowledged or, if deadLettered, a dead letter.
 func (l *loop) finish(it *item, deadLettered bool) {
 	l.leave(it)
 	switch it.class {

@@ -191,7 +191,7 @@ type entry struct {
 	err       error         // the answer
 }
 
-// Submit publishes w and returns when every required sink has stored, or deadLettered, every event of it. It is a Duplicate if this
+// Submit publishes w and returns when every required sink has stored or dead-lettered every event of it. It is a Duplicate if this
 // Queue has published a webhook of its id and body before, or another Submit of both was under way: the two share what comes
 // of it. One whose id is known with another body is published like any other.
 //

@@ -16,7 +16,7 @@ import (
 type part struct {
 	entry  *entry
 	origin *queueOrigin
-	// finished tells that the sink has stored or deadLettered every event. The Queue's mu guards it.
+	// finished tells that the sink has stored or dead-lettered every event. The Queue's mu guards it.
 	finished bool
 	// gone tells that nobody waits for the rest.
 	gone atomic.Bool
