@@ -325,6 +325,24 @@ func (l *ledger) awaitLast(ctx context.Context, sinks ...string) (last string, e
 	}
 }
 
+// report gives failf the violations since the last call.
+func (l *ledger) report(failf func(string, ...any)) {
+	news, _ := l.takeViolations()
+	for _, violation := range news {
+		failf("%s", violation)
+	}
+}
+
+// judge gives failf all that is wrong at the end, and returns how many events are lost.
+func (l *ledger) judge(failf func(string, ...any)) (losses int) {
+	examples, losses := l.lost()
+	for _, example := range examples {
+		failf("%s", example)
+	}
+	l.report(failf)
+	return losses
+}
+
 // lost lists what was accepted and is at no place where it has to be.
 func (l *ledger) lost() (examples []string, total int) {
 	l.mu.Lock()

@@ -383,24 +383,14 @@ func (r *replicaRun) recovered(ctx context.Context) error {
 			r.failf("replica %d has had %d MiB of memory resident, and %d MiB are the most", i+1, peak>>20, memoryBound>>20)
 		}
 	}
-	news, _ := r.ledger.takeViolations()
-	for _, violation := range news {
-		r.failf("%s", violation)
-	}
+	r.ledger.report(r.failf)
 	return nil
 }
 
 // finish judges the run and writes what came of it.
 func (r *replicaRun) finish(t *testing.T, seed uint64, duration time.Duration, directory string) {
 	t.Helper()
-	lost, losses := r.ledger.lost()
-	for _, text := range lost {
-		r.failf("%s", text)
-	}
-	news, _ := r.ledger.takeViolations()
-	for _, text := range news {
-		r.failf("%s", text)
-	}
+	losses := r.ledger.judge(r.failf)
 	_, total := r.failed()
 	events, webhooks := r.ledger.count(), r.load.count()
 	starts, peak := 0, int64(0)

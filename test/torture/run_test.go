@@ -205,10 +205,7 @@ func (r *run) rest(ctx context.Context) error {
 	if peak := r.bridge.peakMemory(); peak > memoryBound {
 		r.failf("the bridge has had %d MiB of memory resident, and %d MiB are the most", peak>>20, memoryBound>>20)
 	}
-	news, _ := r.ledger.takeViolations()
-	for _, violation := range news {
-		r.failf("%s", violation)
-	}
+	r.ledger.report(r.failf)
 	return nil
 }
 

@@ -173,14 +173,7 @@ func (r *run) torture(ctx context.Context, seed uint64, duration time.Duration) 
 // finish compares what was accepted with what has arrived, writes the report and judges the run.
 func (r *run) finish(t *testing.T, seed uint64, directory string) {
 	t.Helper()
-	lost, losses := r.ledger.lost()
-	for _, text := range lost {
-		r.failf("%s", text)
-	}
-	news, _ := r.ledger.takeViolations()
-	for _, text := range news {
-		r.failf("%s", text)
-	}
+	losses := r.ledger.judge(r.failf)
 	texts, total := r.failed()
 	events, webhooks := r.ledger.count(), r.load.count()
 	report := report{
