@@ -175,7 +175,8 @@ type entry struct {
 	identity identity
 	// reusedID tells that the id was known with another body when it came.
 	reusedID bool
-	parse    func() (tensorlake.Payload, error)
+	payload  tensorlake.Payload
+	problem  error // why there is no payload
 	parts    []*part
 
 	required int // sinks that must finish it, and have not
@@ -198,7 +199,11 @@ type entry struct {
 // When ctx ends first the error is a *DownError, as it is at once when a sink is known to be down; a *RejectedError means
 // that the webhook can never be stored wholly. With any error, some events may be stored, and some still become so.
 func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
-	e, joined, err := q.enter(w, identify(&w))
+	// Callers parse at the same time. Under mu, and in the loop of a sink, one webhook would wait for another.
+	payload, problem := tensorlake.Parse(w.Body)
+	e, joined, err := q.enter(&entry{
+		webhook: w, identity: identify(&w), payload: payload, problem: problem, waiters: 1, done: make(chan struct{}),
+	})
 	switch {
 	case err != nil:
 		return 0, err
@@ -228,26 +233,25 @@ func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (bridge.Acceptance
 	}
 }
 
-// enter returns the entry to wait for, and whether it was there; or none if there is nothing to wait for.
-func (q *Queue) enter(w bridge.Webhook, of identity) (e *entry, joined bool, err error) {
+// enter takes e in and returns it, or one of its identity that was there; or none if there is nothing to wait for.
+func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
 	case q.closed:
 		return nil, false, ErrQueueClosed
-	case q.recent.has(of):
+	case q.recent.has(e.identity):
 		return nil, false, nil
 	}
-	if e = q.open[of]; e != nil {
-		e.waiters++
-		return e, true, nil
+	if there := q.open[e.identity]; there != nil {
+		there.waiters++
+		return there, true, nil
 	}
-	size := int64(len(w.Body))
+	size := int64(len(e.webhook.Body))
 	if q.held >= q.o.MaxWebhooks || (q.held > 0 && q.bytes+size > q.o.MaxBytes) {
 		return nil, false, ErrQueueFull
 	}
-	e = &entry{webhook: w, identity: of, reusedID: q.bodies[w.ID] > 0, waiters: 1, done: make(chan struct{})}
-	e.parse = sync.OnceValues(func() (tensorlake.Payload, error) { return tensorlake.Parse(w.Body) })
+	e.reusedID = q.bodies[e.webhook.ID] > 0
 	for _, f := range q.sinks {
 		if f.required && !f.breaker.admits() && (f.d.o.Routes.IsZero() || e.wanted(f) > 0) {
 			return nil, false, &DownError{Sink: f.d.name, Err: f.breaker.cause}
@@ -276,8 +280,8 @@ func (q *Queue) enter(w bridge.Webhook, of identity) (e *entry, joined bool, err
 		f.pending = append(f.pending, p)
 		signal(f.came)
 	}
-	q.open[of] = e
-	q.bodies[w.ID]++
+	q.open[e.identity] = e
+	q.bodies[e.webhook.ID]++
 	if e.held > 0 {
 		q.held++
 		q.bytes += size
@@ -288,11 +292,10 @@ func (q *Queue) enter(w bridge.Webhook, of identity) (e *entry, joined bool, err
 
 // wanted is how many events of the webhook a sink wants.
 func (e *entry) wanted(f *queueOrigin) (n int) {
-	payload, err := e.parse()
-	if err != nil {
+	if e.problem != nil {
 		return 1
 	}
-	for event := range payload.Events(e.webhook, f.d.o.Events) {
+	for event := range e.payload.Events(e.webhook, f.d.o.Events) {
 		if f.d.o.Routes.Match(&event) {
 			n++
 		}

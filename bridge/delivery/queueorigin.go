@@ -77,10 +77,9 @@ func parseParts(parts []*part) []parsed {
 	result := make([]parsed, 0, len(parts))
 	for _, p := range parts {
 		w := &p.entry.webhook
-		payload, err := p.entry.parse()
 		result = append(result, parsed{
 			entry:   journal.Webhook{Seq: p.entry.seq, ID: w.ID, Timestamp: w.Timestamp, ReceivedAt: w.ReceivedAt, Body: w.Body},
-			payload: payload, err: err, part: p,
+			payload: p.entry.payload, err: p.entry.problem, part: p,
 		})
 	}
 	return result
