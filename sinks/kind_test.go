@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,9 +27,15 @@ func kinds() []setting.Kind {
 	)
 }
 
-// load reads the configuration of a bridge with these variables, their names without the prefix.
+// load reads the configuration of a bridge with these variables and no others, their names without the prefix.
 func load(t *testing.T, variables map[string]string) (*config.Config, []config.Warning, error) {
 	t.Helper()
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "FNBRIDGE_") {
+			t.Setenv(name, "") // so that it is put back
+			require.NoError(t, os.Unsetenv(name))
+		}
+	}
 	for name, value := range variables {
 		t.Setenv("FNBRIDGE_"+name, value)
 	}
