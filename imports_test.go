@@ -21,6 +21,8 @@ const (
 	module = "github.com/fnbridge/fnbridge"
 	// testSupport and the packages below it exist for tests, and nothing that ships may import them.
 	testSupport = "sinks/sinktest"
+	// So does deliveryTestSupport.
+	deliveryTestSupport = "bridge/delivery/deliverytest"
 	// everything, as an element of a row, allows every package of the module but the commands.
 	everything = "*"
 )
@@ -51,9 +53,16 @@ func table() map[string]rules {
 		"bridge/problem":     {standardOnly: true},
 		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem"}},
 		"bridge/journal":     {allowed: []string{"bridge"}},
-		"bridge/delivery":    {allowed: []string{"bridge", "bridge/journal", "bridge/tensorlake"}},
+		"bridge/delivery":    {allowed: []string{"bridge", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"}},
+		// The state of what is on its way, apart from everything that waits.
+		"bridge/delivery/lane":    {allowed: []string{"bridge"}, standardOnly: true},
+		"bridge/delivery/forward": {allowed: []string{"bridge", "bridge/journal", "bridge/delivery/lane"}},
+		// An origin of delivery's, as the journal is one.
+		"bridge/delivery/queue": {allowed: []string{
+			"bridge", "bridge/journal", "bridge/tensorlake", "bridge/delivery", "bridge/delivery/lane", "bridge/delivery/forward",
+		}},
 		"bridge/admin": {allowed: []string{
-			"bridge", "bridge/journal", "bridge/delivery", "bridge/tensorlake", "bridge/cloudevents", "bridge/problem",
+			"bridge", "bridge/journal", "bridge/delivery", "bridge/delivery/queue", "bridge/tensorlake", "bridge/cloudevents", "bridge/problem",
 			"sinks", // tail and check go to the brokers themselves
 		}},
 		"bridge/ops": {allowed: []string{"bridge", "bridge/problem"}},
@@ -270,5 +279,5 @@ func (r rules) judge(file, imported string) string {
 }
 
 func isTestSupport(pkg string) bool {
-	return pkg == testSupport || strings.HasPrefix(pkg, testSupport+"/")
+	return pkg == testSupport || strings.HasPrefix(pkg, testSupport+"/") || pkg == deliveryTestSupport
 }

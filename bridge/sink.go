@@ -1,6 +1,9 @@
 package bridge
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // Sink publishes events to one broker.
 //
@@ -46,4 +49,18 @@ type Deduper interface {
 	Sink
 	// Duplicates returns how many events the broker has acknowledged without storing them.
 	Duplicates() int64
+}
+
+// Answers returns a sink's results for so many events. A count that does not add up is never trusted: nothing counts as
+// acknowledged then.
+func Answers(errs []error, want int) []error {
+	if len(errs) == want {
+		return errs
+	}
+	err := Retry(fmt.Errorf("sink answered %d results for %d events", len(errs), want))
+	errs = make([]error, want)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
 }

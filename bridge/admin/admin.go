@@ -8,6 +8,7 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/delivery"
+	"github.com/fnbridge/fnbridge/bridge/delivery/queue"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 	"github.com/fnbridge/fnbridge/sinks"
@@ -17,7 +18,7 @@ import (
 type Parts struct {
 	DataDir string
 	Journal *journal.Journal // nil with FNBRIDGE_ACK=sinks
-	Queue   *delivery.Queue  // nil with FNBRIDGE_ACK=journal
+	Queue   *queue.Queue     // nil with FNBRIDGE_ACK=journal
 	Sinks   []RunningSink
 	// Ready says why webhooks should not be sent here now.
 	Ready  func() error

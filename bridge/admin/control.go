@@ -133,9 +133,10 @@ func (c *Control) Close(context.Context) error {
 
 func (p Parts) controlHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+retryPath, p.changesLetters("marked for another try", (*journal.Journal).RetryDeadLetters))
+	mux.HandleFunc("POST "+retryPath, p.changesLetters("asked another try for", (*journal.Journal).RetryDeadLetters))
 	mux.HandleFunc("POST "+dropPath, p.changesLetters("dropped", (*journal.Journal).DropDeadLetters))
-	mux.HandleFunc("POST "+replayPath, p.replays)
+	mux.HandleFunc("POST "+replayPath, p.asksReplay)
+	mux.HandleFunc("POST "+cancelPath, p.cancelsReplay)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Errorf("this fnbridge does not know %s %s", r.Method, r.URL.Path))
 	})

@@ -96,7 +96,7 @@ func withLetters(t *testing.T, dir string, n int) {
 	now := time.Now()
 	_, err = j.Append(t.Context(), journal.Webhook{ID: "msg_1", Timestamp: now, ReceivedAt: now, Body: []byte("{}")})
 	require.NoError(t, err)
-	require.NoError(t, j.Advance(t.Context(), "nats", 1))
+	require.NoError(t, j.Move(t.Context(), []journal.Move{{Stream: journal.Stream{Kind: journal.Live, Sink: "nats", Cursor: 1}}}, nil))
 	for i := range n {
 		require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{
 			Sink: "nats", WebhookSeq: 1, Reason: "too large", Attempts: 1, FirstAt: now, LastAt: now,
@@ -153,9 +153,9 @@ func TestTheControlSocketRefusesWhatItDoesNotKnow(t *testing.T) {
 		"no filter":                  {"/v1/dead-letters/drop", ``, http.StatusBadRequest, "does not understand"},
 		"two of them":                {"/v1/dead-letters/drop", `{"sink":"none"} {}`, http.StatusBadRequest, "more than one value"},
 		"a request without an end":   {"/v1/dead-letters/drop", `{"sink":"` + strings.Repeat("x", 1<<20), http.StatusBadRequest, "too large"},
-		"a sink that it has not got": {"/v1/replay", `{"sink":"kafka"}`, http.StatusUnprocessableEntity, "it has nats"},
+		"a sink that it has not got": {"/v1/replay", `{"sink":"kafka"}`, http.StatusUnprocessableEntity, "kafka"},
 		"a range that is none": {
-			"/v1/replay", `{"since":"2026-01-02T00:00:00Z","until":"2026-01-01T00:00:00Z"}`, http.StatusConflict, "before its end",
+			"/v1/replay", `{"since":"2026-01-02T00:00:00Z","until":"2026-01-01T00:00:00Z"}`, http.StatusUnprocessableEntity, "before its end",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -163,14 +163,14 @@ const (
 
 // Change is what became of dead letters.
 type Change struct {
-	// Letters counts those that were marked for another try and had not been, or those that were dropped.
+	// Letters counts those that another try was asked for and had not been, or those that were dropped.
 	Letters int64 `json:"dead_letters"`
 	// Running tells whether a running bridge did it, and not the command by itself.
 	Running bool `json:"running"`
 }
 
 // RetryDeadLetters has what f selects sent again: by the bridge that runs on the data directory or, if there is none,
-// by the next one. After an error some may have been marked, and asking again is right.
+// by the next one. It returns once that is durable.
 func RetryDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Change, error) {
 	return changeDeadLetters(ctx, dir, retryPath, f, (*journal.Journal).RetryDeadLetters)
 }
@@ -184,25 +184,30 @@ func DropDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Chang
 // letterChange is a change that the journal makes to dead letters.
 type letterChange func(j *journal.Journal, ctx context.Context, f journal.DeadLetterFilter) (int64, error)
 
-func changeDeadLetters(ctx context.Context, dir, path string, f DeadLetterFilter, change letterChange) (
-	c Change, err error,
-) {
-	err = askOnce(ctx, dir, path, f, &c)
+func changeDeadLetters(ctx context.Context, dir, path string, f DeadLetterFilter, change letterChange) (c Change, err error) {
+	c.Running, err = changeJournal(ctx, dir, path, f, &c, func(j *journal.Journal) (err error) {
+		c.Letters, err = change(j, ctx, f)
+		return err
+	})
+	return c, err
+}
+
+// changeJournal has the bridge that runs on the data directory do what is asked at path, or if there is none does it itself.
+func changeJournal(ctx context.Context, dir, path string, request, response any, do func(*journal.Journal) error) (running bool, err error) {
+	err = askOnce(ctx, dir, path, request, response)
 	if !errors.Is(err, ErrNotRunning) {
-		c.Running = true
-		return c, err
+		return true, err
 	}
 	j, err := journal.Open(ctx, journal.Options{Dir: dir, KeepSinks: true})
 	if locked, ok := errors.AsType[*journal.LockedError](err); ok {
-		return c, fmt.Errorf("the process with pid %d uses the data directory %s, and no bridge answers at its control "+
+		return false, fmt.Errorf("the process with pid %d uses the data directory %s, and no bridge answers at its control "+
 			"socket: try again if it is just starting; else its log says why it has none, and this command works while "+
 			"it is stopped", locked.PID, locked.Dir)
 	}
 	if err != nil {
-		return c, err
+		return false, err
 	}
-	c.Letters, err = change(j, ctx, f)
-	return c, errors.Join(err, j.Close(context.WithoutCancel(ctx)))
+	return false, errors.Join(do(j), j.Close(context.WithoutCancel(ctx)))
 }
 
 // changesLetters answers requests to change dead letters.

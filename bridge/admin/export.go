@@ -2,8 +2,6 @@ package admin
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -101,7 +99,7 @@ func cursorOf(s journal.Status, sink string) (int64, error) {
 		}
 		names = append(names, k.Sink)
 	}
-	return 0, fmt.Errorf("the journal knows no sink %q; it knows %s", sink, strings.Join(names, ", "))
+	return 0, &UnknownSinkError{Sink: sink, Known: names}
 }
 
 // Verification is what a check of the whole journal found.

@@ -18,6 +18,8 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/delivery"
+	"github.com/fnbridge/fnbridge/bridge/delivery/forward"
+	"github.com/fnbridge/fnbridge/bridge/delivery/queue"
 	"github.com/fnbridge/fnbridge/bridge/ingest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/ops"
@@ -59,10 +61,11 @@ type App struct {
 	metrics *prometheus.Registry
 	now     func() time.Time
 
-	journal  *journal.Journal // nil with FNBRIDGE_ACK=sinks
-	queue    *delivery.Queue  // nil with FNBRIDGE_ACK=journal
-	embedded *embeddednats.Server
-	sinks    []admin.RunningSink
+	journal    *journal.Journal // nil with FNBRIDGE_ACK=sinks
+	queue      *queue.Queue     // nil with FNBRIDGE_ACK=journal
+	embedded   *embeddednats.Server
+	sinks      []admin.RunningSink
+	forwarders []*forward.Forwarder
 
 	handler  *ingest.Handler
 	public   *http.Server
@@ -160,9 +163,9 @@ func (a *App) openStorage(ctx context.Context) (err error) {
 		}
 		a.undoLater("data directory", func(context.Context) error { return lock.Close() })
 	}
-	a.queue, err = delivery.NewQueue(delivery.QueueOptions{
+	a.queue, err = queue.New(queue.Options{
 		Events: EventOptions(a.cfg), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: ingest.BodyMemory(int64(a.cfg.MaxBody)),
-		Logger: a.log, Registerer: a.metrics,
+		Registerer: a.metrics,
 	})
 	if err == nil {
 		a.undoLater("queue", func(context.Context) error { a.queue.Close(); return nil })
@@ -204,18 +207,27 @@ func (a *App) openSinks(context.Context) error {
 			Sink: sink, Events: EventOptions(a.cfg), Routes: routes, GiveUpAfter: c.GiveUpAfter,
 			Logger: a.log, Registerer: a.metrics, Now: a.now,
 		}
-		if a.queue != nil {
-			d.Queue, d.Optional = a.queue, !c.Required
-		} else {
-			d.Journal = a.journal
-		}
-		dispatcher, err := delivery.New(d)
+		dispatcher, err := a.openDispatcher(c, d)
 		if err != nil {
 			return err
 		}
 		a.sinks = append(a.sinks, admin.RunningSink{Name: c.Name, Kind: c.Kind, Required: c.Required, Dispatcher: dispatcher})
 	}
 	return nil
+}
+
+// openDispatcher makes the dispatcher of a sink: of the queue, or of the journal, beside which dead letters are forwarded.
+func (a *App) openDispatcher(c config.Sink, d delivery.Options) (*delivery.Dispatcher, error) {
+	if a.queue != nil {
+		return a.queue.NewDispatcher(queue.SinkOptions{Optional: !c.Required}, d)
+	}
+	f, err := forward.New(forward.Options{Journal: a.journal, Sink: d.Sink, Logger: a.log, Registerer: a.metrics})
+	if err != nil {
+		return nil, err
+	}
+	a.forwarders = append(a.forwarders, f)
+	d.Journal = a.journal
+	return delivery.New(d)
 }
 
 // EventOptions say how a bridge with this configuration makes events of a webhook.
@@ -278,8 +290,8 @@ func (a *App) openControl(ctx context.Context) error {
 	}
 	control, err := admin.NewControl(ctx, a.adminParts())
 	if err != nil {
-		a.log.Warn("the control socket could not be made: \"fnbridge replay\" does not work, "+
-			"and \"fnbridge dead-letters retry\" and \"drop\" only while this bridge is stopped",
+		a.log.Warn("the control socket could not be made: \"fnbridge replay\" and \"fnbridge dead-letters retry\" and \"drop\" "+
+			"work only while this bridge is stopped",
 			"data_dir", a.cfg.DataDir, "error", err)
 		return nil
 	}
@@ -351,6 +363,9 @@ func (a *App) Run(ctx context.Context) error {
 			}
 		})
 	}
+	for _, f := range a.forwarders {
+		delivering.Go(func() { f.Run(deliver, publish) })
+	}
 	serving.Go(func() { failed <- serve(a.public, a.publicAt, servesTLS(a.cfg)) })
 	serving.Go(func() { failed <- serve(a.ops, a.opsAt, false) })
 	if a.control != nil {
@@ -368,7 +383,7 @@ func (a *App) Run(ctx context.Context) error {
 	// Not ready from here on, so that load balancers turn away while requests drain.
 	a.stopping.Store(true)
 	deadline := time.Now().Add(a.cfg.ShutdownTimeout)
-	// Commands first: a replay must not take the time that delivery has left.
+	// Commands first: what they ask for now would only wait for the next start.
 	if a.control != nil {
 		a.control.Stop(ctx)
 	}

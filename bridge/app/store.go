@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
-	"github.com/fnbridge/fnbridge/bridge/delivery"
+	"github.com/fnbridge/fnbridge/bridge/delivery/queue"
 	"github.com/fnbridge/fnbridge/bridge/ingest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
@@ -53,7 +53,7 @@ func (s store) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance,
 
 // queueStore publishes webhooks, and says for people what keeps it from doing so. What a sink said of that is for the
 // log only, but for the reason why it can never store an event: that has to be seen where the webhook comes from.
-type queueStore struct{ queue *delivery.Queue }
+type queueStore struct{ queue *queue.Queue }
 
 // Append implements ingest.Store.
 func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
@@ -61,21 +61,21 @@ func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (bridge.Accept
 	if err == nil {
 		return accepted, nil
 	}
-	if rejected, ok := errors.AsType[*delivery.RejectedError](err); ok {
+	if rejected, ok := errors.AsType[*queue.RejectedError](err); ok {
 		return 0, &ingest.NeverError{Err: err, Detail: fmt.Sprintf("%d of the events of this webhook can never be stored by the sink %s (the others were published): %s. "+
 			"The operator can set FNBRIDGE_%s_DEAD_LETTER to have such events published there.",
 			rejected.Events, rejected.Sink, rejected.Reason, strings.ToUpper(rejected.Sink))}
 	}
 	unavailable := &ingest.UnavailableError{RetryAfter: retryAfterFailure, Err: err}
-	down, isDown := errors.AsType[*delivery.DownError](err)
+	down, isDown := errors.AsType[*queue.DownError](err)
 	switch {
 	case isDown && down.InTime:
 		unavailable.Detail = fmt.Sprintf("The sink %s did not acknowledge every event in time. Some may be published; send the webhook again.", down.Sink)
 	case isDown:
 		unavailable.Detail = fmt.Sprintf("The sink %s does not take events at the moment. Send the webhook again later.", down.Sink)
-	case errors.Is(err, delivery.ErrQueueFull):
+	case errors.Is(err, queue.ErrFull):
 		unavailable.Detail = "As many webhooks as FNBRIDGE_MAX_IN_FLIGHT allows wait for the sinks already. Send this one again."
-	case errors.Is(err, delivery.ErrQueueClosed):
+	case errors.Is(err, queue.ErrClosed):
 		unavailable.Detail = "fnbridge is shutting down. Send the webhook again."
 	}
 	return 0, unavailable

@@ -14,12 +14,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/deliverytest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
 // movingSink changes how many partitions it has, as a topic can.
 type movingSink struct {
-	*scriptedSink
+	*deliverytest.ScriptedSink
 	partitions atomic.Int64
 }
 
@@ -54,8 +55,8 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
-			sink := &movingSink{scriptedSink: newScriptedSink()}
-			f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink.scriptedSink, log: &records{}}
+			sink := &movingSink{ScriptedSink: deliverytest.NewScriptedSink()}
+			f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink.ScriptedSink, log: &deliverytest.Records{}}
 			const keys, webhooks = 20, 300
 			var want []string
 			for i := range webhooks {
@@ -72,7 +73,7 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 			}
 			// fail is called with the sink's lock held.
 			outage, mended := 0, false
-			sink.fail = func(e bridge.Event) error {
+			sink.Fail = func(e bridge.Event) error {
 				if outage--; outage > 0 {
 					return bridge.Retry(errors.New("down"))
 				}
@@ -106,8 +107,10 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				all.Go(func() {
 					for ctx.Err() == nil {
-						if _, err := f.running.Replay(ctx, ReplayRequest{}, nil); errors.Is(err, ErrReplayStopped) {
-							return
+						s, err := f.journal.AddReplay(ctx, journal.Stream{Sink: "scripted"})
+						pause(ctx, 5*time.Millisecond)
+						if err == nil && s.ID%2 == 0 {
+							_, _ = f.journal.CancelReplay(ctx, s.ID)
 						}
 					}
 				})
@@ -123,7 +126,7 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 			for n := range 4 {
 				f.run(options)
 				stop := meddle()
-				f.sink.await(t, func(stored []bridge.Event) bool { return len(firsts(stored)) >= len(want)*(n+1)/8 })
+				f.sink.Await(t, func(stored []bridge.Event) bool { return len(deliverytest.Firsts(stored)) >= len(want)*(n+1)/8 })
 				if n%2 == 0 {
 					stop()
 					f.stop()
@@ -144,49 +147,28 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 				require.False(t, dead[l.Event.Subject], "a dead letter is there twice")
 				dead[l.Event.Subject] = true
 			}
-			first := firsts(sink.stored)
+			first := deliverytest.Firsts(sink.Stored)
 			for _, s := range want {
 				require.True(t, dead[s] || slices.Contains(first, s), "%s is lost", s)
 			}
 			require.NotEmpty(t, dead)
 			never := func(subjects []string) map[string][]string {
-				return byKey(slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return recording.deadLettered[s] }))
+				return deliverytest.ByKey(slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return recording.deadLettered[s] }))
 			}
 			require.NotEmpty(t, never(want))
 			require.Equal(t, never(want), never(first))
 
-			sink.set(func() { mended = true })
-			f.retry(journal.DeadLetterFilter{})
+			sink.Set(func() { mended = true })
 			f.run(func(o *Options) { options(o); o.GiveUpAfter = 0 })
-			f.awaitDeadLetters(0)
+			require.Eventually(t, func() bool { // what fails once more, while others do not, has to be asked for again
+				f.retry(journal.DeadLetterFilter{})
+				return len(f.deadLetters(journal.DeadLetterFilter{})) == 0
+			}, 20*time.Second, 5*time.Millisecond)
 			f.stop()
-			first = firsts(sink.stored)
+			first = deliverytest.Firsts(sink.Stored)
 			slices.Sort(first)
 			slices.Sort(want)
 			require.Equal(t, want, first)
 		})
 	}
-}
-
-// firsts returns the subjects of events in the order of their first time.
-func firsts(stored []bridge.Event) []string {
-	var first []string
-	seen := map[string]bool{}
-	for _, e := range stored {
-		if !seen[e.Subject] {
-			seen[e.Subject] = true
-			first = append(first, e.Subject)
-		}
-	}
-	return first
-}
-
-// byKey splits subjects by their keys, in the order given.
-func byKey(subjects []string) map[string][]string {
-	out := map[string][]string{}
-	for _, s := range subjects {
-		key := s[:slices.Index([]byte(s), '/')]
-		out[key] = append(out[key], s)
-	}
-	return out
 }

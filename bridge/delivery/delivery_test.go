@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,162 +17,18 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/deliverytest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// scriptedSink stores events in memory and fails as a test tells it to. Real brokers are under test in the sinks'
-// packages; here the faults must hit single events at a chosen time.
-type scriptedSink struct {
-	mu         sync.Mutex
-	partitions int
-	stored     []bridge.Event
-	published  int // events handed to Publish
-	batches    []int
-	fail       func(e bridge.Event) error
-	hang       func(e bridge.Event) bool // Publish waits until release or its context ends
-	release    chan struct{}
-	check      error
-	changed    chan struct{}
-}
-
-func newScriptedSink() *scriptedSink {
-	return &scriptedSink{changed: make(chan struct{}), release: make(chan struct{})}
-}
-
-func (s *scriptedSink) Name() string { return "scripted" }
-
-func (s *scriptedSink) Partition(e bridge.Event) int {
-	if s.partitions == 0 {
-		return 0
-	}
-	n, _ := strconv.Atoi(strings.TrimPrefix(e.PartitionKey, "k"))
-	return n % s.partitions
-}
-
-func (s *scriptedSink) Publish(ctx context.Context, events []bridge.Event) []error {
-	s.mu.Lock()
-	s.published += len(events)
-	s.batches = append(s.batches, len(events))
-	hang := s.hang != nil && slices.ContainsFunc(events, s.hang)
-	release := s.release
-	s.mu.Unlock()
-	errs := make([]error, len(events))
-	if hang {
-		select {
-		case <-release:
-		case <-ctx.Done():
-			for i := range errs {
-				errs[i] = bridge.Retry(ctx.Err())
-			}
-			return errs
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	behind := map[string]bool{}
-	for i, e := range events {
-		if behind[e.PartitionKey] {
-			errs[i] = bridge.Retry(errors.New("not sent: an earlier event of the key failed"))
-			continue
-		}
-		if s.fail != nil {
-			errs[i] = s.fail(e)
-		}
-		switch {
-		case errs[i] == nil:
-			s.stored = append(s.stored, e)
-		case bridge.KindOf(errs[i]) != bridge.FailureReject:
-			behind[e.PartitionKey] = true
-		}
-	}
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return errs
-}
-
-func (s *scriptedSink) Check(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.check
-}
-
-func (s *scriptedSink) Close(context.Context) error { return nil }
-
-func (s *scriptedSink) set(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f()
-}
-
-// await waits until what is stored satisfies ok, and returns it.
-func (s *scriptedSink) await(t *testing.T, ok func(stored []bridge.Event) bool) []bridge.Event {
-	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
-	defer deadline.Stop()
-	for {
-		s.mu.Lock()
-		stored, changed := slices.Clone(s.stored), s.changed
-		s.mu.Unlock()
-		if ok(stored) {
-			return stored
-		}
-		select {
-		case <-changed:
-		case <-deadline.C:
-			require.FailNow(t, "what was awaited did not come", "stored: %v", subjects(stored))
-		}
-	}
-}
-
-func subjects(events []bridge.Event) []string {
-	out := make([]string, len(events))
-	for i, e := range events {
-		out[i] = e.Subject
-	}
-	return out
-}
-
-// records is a slog.Handler that keeps messages and their attributes.
-type records struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (r *records) Enabled(context.Context, slog.Level) bool { return true }
-func (r *records) WithAttrs([]slog.Attr) slog.Handler       { return r }
-func (r *records) WithGroup(string) slog.Handler            { return r }
-func (r *records) Handle(_ context.Context, rec slog.Record) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	line := rec.Message
-	rec.Attrs(func(a slog.Attr) bool {
-		line += " " + a.String()
-		return true
-	})
-	r.lines = append(r.lines, line)
-	return nil
-}
-
-func (r *records) count(part string) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := 0
-	for _, l := range r.lines {
-		if strings.Contains(l, part) {
-			n++
-		}
-	}
-	return n
-}
-
 // bench is a real journal and a running dispatcher on it.
 type fixture struct {
 	t       *testing.T
 	journal *journal.Journal
-	sink    *scriptedSink
-	log     *records
+	sink    *deliverytest.ScriptedSink
+	log     *deliverytest.Records
 	metrics *prometheus.Registry
 	running *Dispatcher
 	stop    func()
@@ -190,9 +45,9 @@ func openJournal(t *testing.T, dir string) *journal.Journal {
 	return j
 }
 
-func start(t *testing.T, sink *scriptedSink, change func(*Options)) *fixture {
+func start(t *testing.T, sink *deliverytest.ScriptedSink, change func(*Options)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 	f.run(change)
 	return f
 }
@@ -262,21 +117,21 @@ func count(n int) func([]bridge.Event) bool {
 }
 
 func TestEveryEventReachesTheSinkAndTheCursorFollows(t *testing.T) {
-	f := start(t, newScriptedSink(), nil)
+	f := start(t, deliverytest.NewScriptedSink(), nil)
 	f.accept("k1", "a", "b")
 	f.accept("k2", "a")
 	f.acceptBody(`{"workflow_name":"w","invocation_id":"k3","fn_status":{}}`)
 	f.acceptBody(`{"surprise":true}`)
-	stored := f.sink.await(t, count(4))
-	require.Equal(t, []string{"k1/a", "k1/b", "k2/a", ""}, subjects(stored))
+	stored := f.sink.Await(t, count(4))
+	require.Equal(t, []string{"k1/a", "k1/b", "k2/a", ""}, deliverytest.Subjects(stored))
 	require.Equal(t, "tensorlake.unrecognized", stored[3].Type)
 	f.awaitCursor(4)
 }
 
 func TestOnlyFailedEventsAreSentAgainAndTheirKeyWaits(t *testing.T) {
-	sink := newScriptedSink()
+	sink := deliverytest.NewScriptedSink()
 	tries := 0
-	sink.fail = func(e bridge.Event) error {
+	sink.Fail = func(e bridge.Event) error {
 		if e.Subject == "k1/b" && tries < 3 {
 			tries++
 			return bridge.Retry(errors.New("not now"))
@@ -287,12 +142,12 @@ func TestOnlyFailedEventsAreSentAgainAndTheirKeyWaits(t *testing.T) {
 	f.accept("k1", "a", "b", "c")
 	f.accept("k2", "a")
 	f.accept("k1", "d")
-	stored := f.sink.await(t, count(5))
+	stored := f.sink.Await(t, count(5))
 	f.awaitCursor(3)
 	f.stop()
 	require.Len(t, stored, 5, "an acknowledged event is not sent again")
 	var k1 []string
-	for _, s := range subjects(stored) {
+	for _, s := range deliverytest.Subjects(stored) {
 		if strings.HasPrefix(s, "k1/") {
 			k1 = append(k1, s)
 		}
@@ -301,8 +156,8 @@ func TestOnlyFailedEventsAreSentAgainAndTheirKeyWaits(t *testing.T) {
 }
 
 func TestTheCursorStaysBehindWhatIsNotAcknowledged(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(e bridge.Event) error {
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(e bridge.Event) error {
 		if e.PartitionKey == "k2" {
 			return bridge.Retry(errors.New("never"))
 		}
@@ -312,7 +167,7 @@ func TestTheCursorStaysBehindWhatIsNotAcknowledged(t *testing.T) {
 	f.accept("k1", "a")
 	f.accept("k2", "a")
 	f.accept("k3", "a")
-	f.sink.await(t, count(2))
+	f.sink.Await(t, count(2))
 	f.awaitCursor(1)
 	f.stop()
 	c, err := f.journal.Cursor(t.Context(), "scripted")
@@ -320,15 +175,15 @@ func TestTheCursorStaysBehindWhatIsNotAcknowledged(t *testing.T) {
 	require.EqualValues(t, 1, c)
 
 	// The next start sends what lies behind the cursor: the event that failed, and the one that had passed it.
-	f.sink.set(func() { f.sink.fail, f.sink.stored = nil, nil })
+	f.sink.Set(func() { f.sink.Fail, f.sink.Stored = nil, nil })
 	f.run(nil)
-	require.Equal(t, []string{"k2/a", "k3/a"}, subjects(f.sink.await(t, count(2))))
+	require.Equal(t, []string{"k2/a", "k3/a"}, deliverytest.Subjects(f.sink.Await(t, count(2))))
 	f.awaitCursor(3)
 }
 
 func TestARejectedEventBecomesADeadLetterAndTheRestGoesOn(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(e bridge.Event) error {
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(e bridge.Event) error {
 		if e.Subject == "k1/b" {
 			return bridge.Reject(errors.New("too large for the broker"))
 		}
@@ -336,7 +191,7 @@ func TestARejectedEventBecomesADeadLetterAndTheRestGoesOn(t *testing.T) {
 	}
 	f := start(t, sink, nil)
 	f.accept("k1", "a", "b", "c")
-	require.Equal(t, []string{"k1/a", "k1/c"}, subjects(f.sink.await(t, count(2))))
+	require.Equal(t, []string{"k1/a", "k1/c"}, deliverytest.Subjects(f.sink.Await(t, count(2))))
 	f.awaitCursor(1)
 	letters, err := f.journal.DeadLetters(t.Context(), journal.DeadLetterFilter{Sink: "scripted"})
 	require.NoError(t, err)
@@ -349,14 +204,14 @@ func TestARejectedEventBecomesADeadLetterAndTheRestGoesOn(t *testing.T) {
 }
 
 func TestVeryManyRejectedEventsAreSaidInFewLines(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large for the broker")) }
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large for the broker")) }
 	f := start(t, sink, func(o *Options) { o.BatchEvents = 1 })
 	f.accept("k1", "a", "b", "c", "d", "e", "f", "g", "h")
 	f.awaitCursor(1)
-	require.Equal(t, 1, f.log.count("events rejected"))
+	require.Equal(t, 1, f.log.Count("events rejected"))
 	f.stop()
-	require.Equal(t, 2, f.log.count("rejected"), "the rest is said at the end")
+	require.Equal(t, 2, f.log.Count("rejected"), "the rest is said at the end")
 	s, err := f.journal.Status(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 8, s.Sinks[0].DeadLetters)
@@ -381,9 +236,9 @@ func (b *brokenLetters) AddDeadLetters(ctx context.Context, letters []journal.De
 }
 
 func TestTheCursorWaitsForTheDeadLetterToBeStored(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(bridge.Event) error { return bridge.Reject(errors.New("never")) }
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(bridge.Event) error { return bridge.Reject(errors.New("never")) }
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 	broken := &brokenLetters{Journal: f.journal, fail: 3}
 	f.run(func(o *Options) { o.Journal = broken })
 	f.accept("k1", "a")
@@ -392,7 +247,7 @@ func TestTheCursorWaitsForTheDeadLetterToBeStored(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
 	require.Equal(t, 4, letters[0].Attempts)
-	require.Equal(t, 1, f.log.count("events rejected"))
+	require.Equal(t, 1, f.log.Count("events rejected"))
 }
 
 // brokenReads is a journal that cannot be read for a while.
@@ -411,7 +266,7 @@ func (b *brokenReads) Read(ctx context.Context, after int64, maxCount int, maxBy
 }
 
 func TestAJournalThatCannotBeReadIsTriedAgain(t *testing.T) {
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: newScriptedSink(), log: &records{}}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{}}
 	broken := &brokenReads{Journal: f.journal}
 	broken.failing.Store(true)
 	f.run(func(o *Options) { o.Journal = broken })
@@ -422,33 +277,33 @@ func TestAJournalThatCannotBeReadIsTriedAgain(t *testing.T) {
 	require.Less(t, broken.tries.Load(), int64(10), "what is accepted meanwhile does not hurry it")
 	broken.failing.Store(false)
 	f.awaitCursor(50)
-	require.Equal(t, 1, f.log.count("cannot be read"))
-	require.Equal(t, 1, f.log.count("can be read again"))
+	require.Equal(t, 1, f.log.Count("cannot be read"))
+	require.Equal(t, 1, f.log.Count("can be read again"))
 }
 
-// brokenCursor is a journal whose disk takes no cursor.
+// brokenCursor is a journal whose disk takes no cursors.
 type brokenCursor struct {
 	*journal.Journal
 	failing atomic.Bool
 }
 
-func (b *brokenCursor) Advance(ctx context.Context, sink string, seq int64) error {
+func (b *brokenCursor) Move(ctx context.Context, moves []journal.Move, state *journal.SinkState) error {
 	if b.failing.Load() {
 		return errors.New("disk full")
 	}
-	return b.Journal.Advance(ctx, sink, seq)
+	return b.Journal.Move(ctx, moves, state)
 }
 
 func TestDeliveryGoesOnWhileTheCursorCannotBeWritten(t *testing.T) {
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: newScriptedSink(), log: &records{}}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{}}
 	broken := &brokenCursor{Journal: f.journal}
 	broken.failing.Store(true)
 	f.run(func(o *Options) { o.Journal = broken })
 	for i := range 50 {
 		f.accept(fmt.Sprintf("k%d", i), "a")
-		f.sink.await(t, count(i+1))
+		f.sink.Await(t, count(i+1))
 	}
-	require.Equal(t, 1, f.log.count("the journal cannot be written"))
+	require.Equal(t, 1, f.log.Count("the journal cannot be written"))
 	c, err := f.journal.Cursor(t.Context(), "scripted")
 	require.NoError(t, err)
 	require.Zero(t, c)
@@ -459,33 +314,33 @@ func TestDeliveryGoesOnWhileTheCursorCannotBeWritten(t *testing.T) {
 func TestADeadPartitionHoldsUpNoOther(t *testing.T) {
 	for _, fault := range []string{"fails", "hangs"} {
 		t.Run(fault, func(t *testing.T) {
-			sink := newScriptedSink()
-			sink.partitions = 4
+			sink := deliverytest.NewScriptedSink()
+			sink.Partitions = 4
 			dead := func(e bridge.Event) bool { return sink.Partition(e) == 1 }
 			if fault == "fails" {
-				sink.fail = func(e bridge.Event) error {
+				sink.Fail = func(e bridge.Event) error {
 					if dead(e) {
 						return bridge.Retry(errors.New("no leader"))
 					}
 					return nil
 				}
 			} else {
-				sink.hang = dead
+				sink.Hang = dead
 			}
 			f := start(t, sink, nil)
 			for i := range 200 {
 				f.accept(fmt.Sprintf("k%d", i), "a", "b")
 			}
-			stored := f.sink.await(t, count(300))
+			stored := f.sink.Await(t, count(300))
 			require.False(t, slices.ContainsFunc(stored, dead))
 
-			f.sink.set(func() {
-				sink.fail, sink.hang = nil, nil
-				close(sink.release)
+			f.sink.Set(func() {
+				sink.Fail, sink.Hang = nil, nil
+				close(sink.Release)
 			})
 			f.awaitCursor(200)
 			seen := map[string]string{}
-			for _, e := range f.sink.await(t, count(400)) {
+			for _, e := range f.sink.Await(t, count(400)) {
 				if e.Function == "b" {
 					require.Equal(t, "a", seen[e.PartitionKey], "the functions of %s are out of order", e.PartitionKey)
 				}
@@ -505,11 +360,11 @@ func TestTheWindowBoundsHowFarOthersRunAhead(t *testing.T) {
 		"webhooks":          {func(o *Options) { o.WindowWebhooks = 1 }, 99},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sink := newScriptedSink()
-			sink.partitions = 2
+			sink := deliverytest.NewScriptedSink()
+			sink.Partitions = 2
 			var mu sync.Mutex
 			failed := map[string]bool{}
-			sink.fail = func(e bridge.Event) error {
+			sink.Fail = func(e bridge.Event) error {
 				if sink.Partition(e) == 1 {
 					mu.Lock()
 					defer mu.Unlock()
@@ -518,115 +373,112 @@ func TestTheWindowBoundsHowFarOthersRunAhead(t *testing.T) {
 				}
 				return nil
 			}
-			f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+			f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 			for i := range 20 {
 				f.accept(fmt.Sprintf("k%d", i), "a")
 			}
 			f.run(tc.change)
 			if tc.want < 0 {
 				// Five events of the dead partition fill the window: those of webhooks 2, 4, 6, 8 and 10.
-				require.Equal(t, []string{"k0/a", "k2/a", "k4/a", "k6/a", "k8/a"}, subjects(f.sink.await(t, count(5))))
+				require.Equal(t, []string{"k0/a", "k2/a", "k4/a", "k6/a", "k8/a"}, deliverytest.Subjects(f.sink.Await(t, count(5))))
 				require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(failed) > 0 }, 10*time.Second, time.Millisecond)
 			}
-			f.sink.set(func() { sink.fail = nil })
+			f.sink.Set(func() { sink.Fail = nil })
 			f.awaitCursor(20)
-			require.Len(t, f.sink.await(t, count(20)), 20)
+			require.Len(t, f.sink.Await(t, count(20)), 20)
 		})
 	}
 }
 
 func TestAPayloadLargerThanTheWindowPassesThroughIt(t *testing.T) {
-	f := start(t, newScriptedSink(), func(o *Options) { o.WindowEvents = 10; o.BatchEvents = 4 })
+	f := start(t, deliverytest.NewScriptedSink(), func(o *Options) { o.WindowEvents = 10; o.BatchEvents = 4 })
 	functions := make([]string, 1000)
 	for i := range functions {
 		functions[i] = fmt.Sprintf("f%04d", i)
 	}
 	f.accept("k1", functions...)
-	stored := f.sink.await(t, count(1000))
+	stored := f.sink.Await(t, count(1000))
 	require.True(t, slices.IsSortedFunc(stored, func(a, b bridge.Event) int { return strings.Compare(a.Function, b.Function) }))
 	f.awaitCursor(1)
-	f.sink.set(func() {
-		require.LessOrEqual(t, slices.Max(f.sink.batches), 4)
+	f.sink.Set(func() {
+		require.LessOrEqual(t, slices.Max(f.sink.Batches), 4)
 	})
 }
 
 func TestADownSinkIsSaidOnceAndAskedWithSmallBatches(t *testing.T) {
-	sink := newScriptedSink()
+	sink := deliverytest.NewScriptedSink()
 	down := errors.New("connection refused")
-	sink.fail = func(bridge.Event) error { return bridge.Retry(down) }
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	sink.Fail = func(bridge.Event) error { return bridge.Retry(down) }
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 	for i := range 100 {
 		f.accept(fmt.Sprintf("k%d", i), "a")
 	}
 	f.run(func(o *Options) { o.ProbeEvents = 3 })
-	require.Eventually(t, func() bool {
-		f.sink.mu.Lock()
-		defer f.sink.mu.Unlock()
-		return len(f.sink.batches) > 10
+	require.Eventually(t, func() (ok bool) {
+		f.sink.Set(func() { ok = len(f.sink.Batches) > 10 })
+		return ok
 	}, 10*time.Second, time.Millisecond)
-	require.Equal(t, 1, f.log.count("sink is down"))
-	require.Zero(t, f.log.count("sink is back"))
+	require.Equal(t, 1, f.log.Count("sink is down"))
+	require.Zero(t, f.log.Count("sink is back"))
 	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_up"), 0)
 	require.InDelta(t, 100, value(t, f.metrics, "fnbridge_sink_backlog_webhooks"), 0)
 	require.Positive(t, value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds"))
-	f.sink.set(func() { sink.fail = nil })
-	f.sink.await(t, count(100))
+	f.sink.Set(func() { sink.Fail = nil })
+	f.sink.Await(t, count(100))
 	f.awaitCursor(100)
-	require.Eventually(t, func() bool { return f.log.count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.log.Count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
 	f.stop()
-	require.Equal(t, 1, f.log.count("sink is down"))
-	require.Equal(t, 1, f.log.count("sink is back"))
-	require.Equal(t, 1, f.log.count("waited_webhooks=100"), "the line says what waited")
+	require.Equal(t, 1, f.log.Count("sink is down"))
+	require.Equal(t, 1, f.log.Count("sink is back"))
+	require.Equal(t, 1, f.log.Count("waited_webhooks=100"), "the line says what waited")
 	require.InDelta(t, 1, value(t, f.metrics, "fnbridge_sink_up"), 0)
 	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_backlog_webhooks"), 0)
 	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds"), 0)
-	for _, n := range f.sink.batches[1:10] {
+	for _, n := range f.sink.Batches[1:10] {
 		require.LessOrEqual(t, n, 3)
 	}
 }
 
 func TestABlockedSinkIsSaidLoudlyOnceAndRecovers(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(bridge.Event) error { return bridge.Blocked(errors.New("no permission to publish")) }
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(bridge.Event) error { return bridge.Blocked(errors.New("no permission to publish")) }
 	f := start(t, sink, nil)
 	f.accept("k1", "a")
-	require.Eventually(t, func() bool {
-		f.sink.mu.Lock()
-		defer f.sink.mu.Unlock()
-		return len(f.sink.batches) > 5
+	require.Eventually(t, func() (ok bool) {
+		f.sink.Set(func() { ok = len(f.sink.Batches) > 5 })
+		return ok
 	}, 10*time.Second, time.Millisecond)
-	require.Equal(t, 1, f.log.count("sink is blocked"))
+	require.Equal(t, 1, f.log.Count("sink is blocked"))
 	require.Eventually(t, func() bool {
 		s, err := f.journal.Status(t.Context())
 		return err == nil && len(s.Sinks) == 1 && s.Sinks[0].State.State == "blocked" &&
 			s.Sinks[0].State.LastError == "no permission to publish"
 	}, 10*time.Second, time.Millisecond)
-	f.sink.set(func() { sink.fail = nil })
+	f.sink.Set(func() { sink.Fail = nil })
 	f.awaitCursor(1)
 }
 
 func TestAnIdleSinkIsCheckedAndItsTroubleShown(t *testing.T) {
-	sink := newScriptedSink()
-	sink.check = errors.New("connection refused")
+	sink := deliverytest.NewScriptedSink()
+	sink.Unwell = errors.New("connection refused")
 	f := start(t, sink, func(o *Options) { o.CheckInterval = time.Millisecond })
-	require.Eventually(t, func() bool { return f.log.count("sink is down") == 1 }, 10*time.Second, time.Millisecond)
-	f.sink.set(func() { sink.check = nil })
-	require.Eventually(t, func() bool { return f.log.count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.log.Count("sink is down") == 1 }, 10*time.Second, time.Millisecond)
+	f.sink.Set(func() { sink.Unwell = nil })
+	require.Eventually(t, func() bool { return f.log.Count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
 }
 
 func TestAStopWaitsForTheBatchUnderWay(t *testing.T) {
-	sink := newScriptedSink()
-	sink.hang = func(bridge.Event) bool { return true }
+	sink := deliverytest.NewScriptedSink()
+	sink.Hang = func(bridge.Event) bool { return true }
 	f := start(t, sink, nil)
 	f.accept("k1", "a")
-	require.Eventually(t, func() bool {
-		f.sink.mu.Lock()
-		defer f.sink.mu.Unlock()
-		return len(f.sink.batches) == 1
+	require.Eventually(t, func() (ok bool) {
+		f.sink.Set(func() { ok = len(f.sink.Batches) == 1 })
+		return ok
 	}, 10*time.Second, time.Millisecond)
 	stopped := make(chan struct{})
 	go func() { f.stop(); close(stopped) }()
-	close(sink.release)
+	close(sink.Release)
 	<-stopped
 	c, err := f.journal.Cursor(t.Context(), "scripted")
 	require.NoError(t, err)
@@ -634,31 +486,30 @@ func TestAStopWaitsForTheBatchUnderWay(t *testing.T) {
 }
 
 func TestAStopInterruptsTheWaitBetweenTries(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("down")) }
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("down")) }
 	f := start(t, sink, func(o *Options) { o.MinBackoff, o.MaxBackoff = time.Hour, time.Hour })
 	f.accept("k1", "a")
-	require.Eventually(t, func() bool {
-		f.sink.mu.Lock()
-		defer f.sink.mu.Unlock()
-		return len(f.sink.batches) == 1
+	require.Eventually(t, func() (ok bool) {
+		f.sink.Set(func() { ok = len(f.sink.Batches) == 1 })
+		return ok
 	}, 10*time.Second, time.Millisecond)
 	f.stop()
 }
 
 func TestASinkThatAnswersTooFewResultsLosesNothing(t *testing.T) {
-	sink := &shortSink{scriptedSink: newScriptedSink(), short: 3}
+	sink := &shortSink{ScriptedSink: deliverytest.NewScriptedSink(), short: 3}
 	j := openJournal(t, t.TempDir())
-	f := &fixture{t: t, journal: j, sink: sink.scriptedSink, log: &records{}}
+	f := &fixture{t: t, journal: j, sink: sink.ScriptedSink, log: &deliverytest.Records{}}
 	f.run(func(o *Options) { o.Sink = sink })
 	f.accept("k1", "a", "b")
 	f.awaitCursor(1)
-	require.Equal(t, []string{"k1/a", "k1/b"}, subjects(f.sink.await(t, count(2))))
+	require.Equal(t, []string{"k1/a", "k1/b"}, deliverytest.Subjects(f.sink.Await(t, count(2))))
 }
 
 // shortSink forgets results a few times.
 type shortSink struct {
-	*scriptedSink
+	*deliverytest.ScriptedSink
 	short int
 }
 
@@ -666,7 +517,7 @@ func (s *shortSink) Publish(ctx context.Context, events []bridge.Event) []error 
 	if s.short--; s.short >= 0 {
 		return nil
 	}
-	return s.scriptedSink.Publish(ctx, events)
+	return s.ScriptedSink.Publish(ctx, events)
 }
 
 func value(t *testing.T, g prometheus.Gatherer, name string) float64 {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/deliverytest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
@@ -32,14 +33,14 @@ func (f *fixture) awaitDeadLetters(n int) []journal.DeadLetter {
 }
 
 func TestAnEventThatFailsForTooLongIsGivenUpWhenItsTimeHasCome(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(e bridge.Event) error {
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(e bridge.Event) error {
 		if e.PartitionKey == "k1" {
 			return bridge.Retry(errors.New("no quorum"))
 		}
 		return nil
 	}
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 	f.accept("k0", "a") // the lane is not down: it knows what is behind what
 	f.accept("k1", "a")
 	began := time.Now()
@@ -59,15 +60,15 @@ func TestAnEventThatFailsForTooLongIsGivenUpWhenItsTimeHasCome(t *testing.T) {
 	require.Regexp(t, `^given up after [0-9.]+m?s without a try, held behind an earlier event of its key: no quorum$`, letters[1].Reason)
 	f.awaitCursor(3)
 	f.accept("k2", "a")
-	require.Equal(t, []string{"k0/a", "k2/a"}, subjects(f.sink.await(t, count(2))))
+	require.Equal(t, []string{"k0/a", "k2/a"}, deliverytest.Subjects(f.sink.Await(t, count(2))))
 	f.awaitCursor(4)
 	require.InDelta(t, 2, counter(t, f.metrics, "fnbridge_sink_given_up_events_total", ""), 0)
-	require.Equal(t, 1, f.log.count("events that were given up are in the dead letters"))
+	require.Equal(t, 1, f.log.Count("events that were given up are in the dead letters"))
 }
 
 func TestWhatIsGivenUpSaysHowOftenItWasTried(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(bridge.Event) error { return bridge.Blocked(errors.New("not permitted")) }
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(bridge.Event) error { return bridge.Blocked(errors.New("not permitted")) }
 	f := start(t, sink, func(o *Options) {
 		o.MaxBackoff, o.GiveUpAfter = 2*time.Millisecond, 200*time.Millisecond
 	})
@@ -82,26 +83,26 @@ func TestWhatIsGivenUpSaysHowOftenItWasTried(t *testing.T) {
 func TestAStepOfTheClockGivesNothingUp(t *testing.T) {
 	for _, step := range []time.Duration{25 * time.Hour, -25 * time.Hour} {
 		t.Run(step.String(), func(t *testing.T) {
-			sink := newScriptedSink()
-			sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
+			sink := deliverytest.NewScriptedSink()
+			sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
 			var c clock
 			f := start(t, sink, func(o *Options) { o.Now, o.GiveUpAfter = c.now, time.Hour })
 			f.accept("k1", "a")
 			f.awaitTries(3)
 			c.ahead.Store(int64(step))
 			f.awaitTries(10)
-			f.sink.set(func() { sink.fail = nil })
+			f.sink.Set(func() { sink.Fail = nil })
 			f.awaitCursor(1)
-			require.Equal(t, []string{"k1/a"}, subjects(f.sink.await(t, count(1))))
+			require.Equal(t, []string{"k1/a"}, deliverytest.Subjects(f.sink.Await(t, count(1))))
 			require.Empty(t, f.deadLetters(journal.DeadLetterFilter{}))
 		})
 	}
 }
 
 func TestWhatCannotBecomeADeadLetterIsTriedOn(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 	broken := &brokenLetters{Journal: f.journal, fail: 1 << 20}
 	f.run(func(o *Options) { o.Journal, o.GiveUpAfter = broken, 10*time.Millisecond })
 	f.accept("k1", "a", "b")
@@ -112,40 +113,8 @@ func TestWhatCannotBecomeADeadLetterIsTriedOn(t *testing.T) {
 		return broken.fail < 1<<20
 	}, 10*time.Second, time.Millisecond)
 	f.awaitTries(2)
-	f.sink.set(func() { sink.fail = nil })
-	require.Equal(t, []string{"k1/a", "k1/b", "k1/c"}, subjects(f.sink.await(t, count(3))))
+	f.sink.Set(func() { sink.Fail = nil })
+	require.Equal(t, []string{"k1/a", "k1/b", "k1/c"}, deliverytest.Subjects(f.sink.Await(t, count(3))))
 	f.awaitCursor(2)
 	require.Empty(t, f.deadLetters(journal.DeadLetterFilter{}))
-}
-
-func TestOnlyWhatFailsForTooLongIsGivenUp(t *testing.T) {
-	var o Options
-	o.setDefaults()
-	o.GiveUpAfter = time.Minute
-	now := time.Unix(1_000_000, 0)
-	event := func(key string) *item { return &item{webhook: &webhook{}, event: &bridge.Event{PartitionKey: key}} }
-	a1, a2, b1, c1 := event("a"), event("a"), event("b"), event("c")
-	l := &lane{queue: []*item{a1}}
-	require.Len(t, l.take(now, &o), 1)
-	require.Zero(t, l.nextOverdue(&o), "what is being tried is not given up")
-	l.settle(now, []*item{a1}, errors.New("down"), result{}, &o)
-	require.Equal(t, now.Add(time.Minute), l.nextOverdue(&o))
-
-	later := now.Add(30 * time.Second)
-	l.down = false
-	l.retryAt = now.Add(time.Hour)
-	l.queue = []*item{a2, b1}
-	require.Equal(t, []*item{b1}, l.take(later, &o), "a2 waits from now on")
-	l.settle(later, []*item{b1}, errors.New("down"), result{}, &o)
-	l.queue = append(l.queue, c1)
-
-	require.Nil(t, l.overdue(now.Add(59*time.Second), &o))
-	require.Equal(t, []*item{a1}, l.overdue(now.Add(time.Minute), &o))
-	require.Equal(t, later.Add(time.Minute), l.nextOverdue(&o))
-	require.ElementsMatch(t, []*item{a2, b1}, l.overdue(later.Add(time.Minute), &o))
-	l.gaveUp(now, []*item{a2, b1})
-	require.Len(t, l.held, 2, "without dead letters they stay")
-	require.Equal(t, []*item{c1}, l.queue, "what has not been tried is not given up")
-	l.attempt = 0
-	require.Nil(t, l.overdue(now.Add(time.Hour), &o), "a lane that has recovered sends what it held")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/deliverytest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
@@ -22,19 +23,16 @@ func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Lo
 // awaitTries waits for n more batches.
 func (f *fixture) awaitTries(n int) {
 	f.t.Helper()
-	f.sink.mu.Lock()
-	n += len(f.sink.batches)
-	f.sink.mu.Unlock()
+	f.sink.Set(func() { n += len(f.sink.Batches) })
 	f.awaitBatches(n)
 }
 
 // awaitBatches waits until there were n in all.
 func (f *fixture) awaitBatches(n int) {
 	f.t.Helper()
-	require.Eventually(f.t, func() bool {
-		f.sink.mu.Lock()
-		defer f.sink.mu.Unlock()
-		return len(f.sink.batches) >= n
+	require.Eventually(f.t, func() (ok bool) {
+		f.sink.Set(func() { ok = len(f.sink.Batches) >= n })
+		return ok
 	}, 10*time.Second, time.Millisecond)
 }
 
@@ -47,53 +45,53 @@ func (f *fixture) state() journal.SinkState {
 }
 
 func TestASinkWhosePartitionsAreAllDownIsSaidOnce(t *testing.T) {
-	sink := newScriptedSink()
-	sink.partitions = 4
-	sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	sink := deliverytest.NewScriptedSink()
+	sink.Partitions = 4
+	sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 	for i := range 4 {
 		f.accept(fmt.Sprintf("k%d", i), "a")
 	}
 	f.run(nil)
 	f.awaitTries(100)
-	require.LessOrEqual(t, f.log.count("sink takes only part"), 1)
-	require.Equal(t, 1, f.log.count("sink is down"))
-	require.Zero(t, f.log.count("sink is back"))
+	require.LessOrEqual(t, f.log.Count("sink takes only part"), 1)
+	require.Equal(t, 1, f.log.Count("sink is down"))
+	require.Zero(t, f.log.Count("sink is back"))
 	require.Equal(t, "down", f.state().State)
-	f.sink.set(func() { sink.fail = nil })
+	f.sink.Set(func() { sink.Fail = nil })
 	f.awaitCursor(4)
-	require.Eventually(t, func() bool { return f.log.count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.log.Count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
 }
 
 func TestADeadPartitionIsSaidOnceWhateverTheOthersDo(t *testing.T) {
-	sink := newScriptedSink()
-	sink.partitions = 4
-	sink.fail = func(e bridge.Event) error {
+	sink := deliverytest.NewScriptedSink()
+	sink.Partitions = 4
+	sink.Fail = func(e bridge.Event) error {
 		if sink.Partition(e) == 1 {
 			return bridge.Retry(errors.New("no leader"))
 		}
 		return nil
 	}
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 	f.accept("k1", "a")
 	f.run(nil)
 	for i := range 40 {
 		f.accept(fmt.Sprintf("k%d", 4*i), "a") // the others work and are idle in turn
-		f.sink.await(t, count(i+1))
+		f.sink.Await(t, count(i+1))
 		f.awaitTries(1)
 	}
-	require.LessOrEqual(t, f.log.count("sink is down"), 1)
-	require.Equal(t, 1, f.log.count("sink takes only part"))
-	require.Zero(t, f.log.count("sink is back"))
+	require.LessOrEqual(t, f.log.Count("sink is down"), 1)
+	require.Equal(t, 1, f.log.Count("sink takes only part"))
+	require.Zero(t, f.log.Count("sink is back"))
 	require.Eventually(t, func() bool { return f.state().State == "degraded" }, 10*time.Second, time.Millisecond)
-	f.sink.set(func() { sink.fail = nil })
+	f.sink.Set(func() { sink.Fail = nil })
 	f.awaitCursor(41)
-	require.Eventually(t, func() bool { return f.log.count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.log.Count("sink is back") == 1 }, 10*time.Second, time.Millisecond)
 }
 
 func TestTheTimeOfTheLastErrorIsThatOfTheLastTry(t *testing.T) {
-	sink := newScriptedSink()
-	sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
+	sink := deliverytest.NewScriptedSink()
+	sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
 	var c clock
 	f := start(t, sink, func(o *Options) { o.Now = c.now })
 	f.accept("k1", "a")
@@ -104,19 +102,19 @@ func TestTheTimeOfTheLastErrorIsThatOfTheLastTry(t *testing.T) {
 }
 
 func TestACheckThatAStopCutsShortSaysNothing(t *testing.T) {
-	sink := &hangingCheck{scriptedSink: newScriptedSink(), began: make(chan struct{})}
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink.scriptedSink, log: &records{}}
+	sink := &hangingCheck{ScriptedSink: deliverytest.NewScriptedSink(), began: make(chan struct{})}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink.ScriptedSink, log: &deliverytest.Records{}}
 	f.run(func(o *Options) { o.Sink, o.CheckInterval = sink, time.Millisecond })
 	<-sink.began
-	require.Equal(t, 1, f.log.count("sink is down"))
+	require.Equal(t, 1, f.log.Count("sink is down"))
 	f.stop()
-	require.Zero(t, f.log.count("sink is back"))
+	require.Zero(t, f.log.Count("sink is back"))
 	require.InDelta(t, 0, value(t, f.metrics, "fnbridge_sink_up"), 0)
 }
 
 // hangingCheck fails the first check, and has the second one wait until it is given up.
 type hangingCheck struct {
-	*scriptedSink
+	*deliverytest.ScriptedSink
 	checks int
 	began  chan struct{}
 }

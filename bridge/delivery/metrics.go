@@ -1,8 +1,6 @@
 package delivery
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -16,9 +14,30 @@ type metrics struct {
 	rejected     prometheus.Counter
 	publish      prometheus.Observer
 
-	givenUp, replayed                                 prometheus.Counter
-	retriedAcknowledged, retriedDeadLettered          prometheus.Counter
-	lettersPublished, lettersRetried, lettersRejected prometheus.Counter
+	givenUp, replayed                        prometheus.Counter
+	retriedAcknowledged, retriedDeadLettered prometheus.Counter
+}
+
+// lettered counts an event that became a dead letter.
+func (m *metrics) lettered(givenUp bool) {
+	if givenUp {
+		m.givenUp.Inc()
+	} else {
+		m.deadLettered.Inc()
+	}
+}
+
+// beside counts what became of an event of a stream beside the live one.
+func (m *metrics) beside(kind journal.StreamKind, f fate) {
+	switch {
+	case f == lost:
+	case kind == journal.Replay && f == acknowledged:
+		m.replayed.Inc()
+	case kind == journal.Retry && f == acknowledged:
+		m.retriedAcknowledged.Inc()
+	case kind == journal.Retry:
+		m.retriedDeadLettered.Inc()
+	}
 }
 
 // newMetrics registers the metrics of one sink. Dispatchers share a registry, so the sink is a constant label.
@@ -45,15 +64,11 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 		Name: "fnbridge_sink_retried_dead_letters_total", ConstLabels: sink,
 		Help: "Dead letters that were asked another try for, by what came of it: acknowledged or dead_lettered again.",
 	}, []string{"result"})
-	letters := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fnbridge_sink_dead_letters_published_total", ConstLabels: sink,
-		Help: "Dead letters by what came of a try to publish them to the sink's dead-letter address: published, retried (will be tried again) or rejected.",
-	}, []string{"result"})
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: sink}, value)
 	}
 	for _, c := range []prometheus.Collector{
-		events, publish, givenUp, replayed, retriedLetters, letters,
+		events, publish, givenUp, replayed, retriedLetters,
 		gauge("fnbridge_sink_up",
 			"1 while the last try of every partition was acknowledged, or the last check of an idle sink passed; else 0.",
 			func() float64 {
@@ -64,7 +79,7 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 			}),
 		gauge("fnbridge_sink_backlog_webhooks",
 			"Accepted webhooks that have not wholly reached the sink.",
-			func() float64 { return float64(d.origin.backlog()) }),
+			func() float64 { return float64(d.Backlog()) }),
 		gauge("fnbridge_sink_oldest_webhook_age_seconds",
 			"Age of the oldest accepted webhook that has not wholly reached the sink; 0 when there is none.",
 			func() float64 { return d.oldestAge().Seconds() }),
@@ -91,27 +106,5 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 		givenUp: givenUp, replayed: replayed,
 		retriedAcknowledged: retriedLetters.WithLabelValues("acknowledged"),
 		retriedDeadLettered: retriedLetters.WithLabelValues("dead_lettered"),
-		lettersPublished:    letters.WithLabelValues("published"),
-		lettersRetried:      letters.WithLabelValues("retried"),
-		lettersRejected:     letters.WithLabelValues("rejected"),
 	}, nil
-}
-
-// State is how the sink is, and zero until that is known.
-func (d *Dispatcher) State() journal.SinkState {
-	if s := d.state.Load(); s != nil {
-		return *s
-	}
-	return journal.SinkState{}
-}
-
-// Backlog counts the webhooks that have not wholly reached the sink.
-func (d *Dispatcher) Backlog() int64 { return d.origin.backlog() }
-
-func (d *Dispatcher) oldestAge() time.Duration {
-	nanos := d.oldest.Load()
-	if nanos == 0 {
-		return 0
-	}
-	return max(0, d.o.Now().Sub(time.Unix(0, nanos)))
 }

@@ -6,12 +6,12 @@ package delivery
 import (
 	"context"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
@@ -22,27 +22,21 @@ type Journal interface {
 	Head() int64
 	Changed() <-chan struct{}
 	Cursor(ctx context.Context, sink string) (int64, error)
-	Advance(ctx context.Context, sink string, seq int64) error
+	Select(ctx context.Context, f journal.WebhookFilter, maxCount int, maxBytes int64) ([]journal.Webhook, error)
+	Retried(ctx context.Context, s journal.Stream, after int64, maxCount int) ([]journal.DeadLetter, error)
+	Streams(ctx context.Context) ([]journal.Stream, error)
+	StreamsChanged() <-chan struct{}
+	Move(ctx context.Context, moves []journal.Move, state *journal.SinkState) error
 	AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error
-	SetSinkState(ctx context.Context, s journal.SinkState) error
-
-	DeadLetters(ctx context.Context, f journal.DeadLetterFilter) ([]journal.DeadLetter, error)
-	DeadLettersChanged() <-chan struct{}
-	RemoveDeadLetters(ctx context.Context, sink string, ids []int64) error
-	DeadLettersPublished(ctx context.Context, letters []journal.DeadLetter) error
-
-	Selector
-	Count(ctx context.Context, f journal.WebhookFilter) (count, bytes int64, err error)
 }
 
-// Options of a Dispatcher. Sink and one of Journal and Queue are required; every other zero value means the default given.
+// Options of a Dispatcher. Sink and one of Journal and Origin are required; every other zero value means the default given.
 type Options struct {
 	Journal Journal
-	// Queue is where webhooks come from that are not stored. A webhook in it waits for the sink, unless that is Optional.
-	Queue    *Queue
-	Optional bool
-	Sink     bridge.Sink
-	Events   tensorlake.Options
+	// Origin is where webhooks come from that are in no journal.
+	Origin Origin
+	Sink   bridge.Sink
+	Events tensorlake.Options
 	// Routes selects the events that the sink gets. It is done with the others. The zero Routes selects all.
 	Routes bridge.Routes
 
@@ -68,22 +62,16 @@ type Options struct {
 	WindowBytes    int
 	WindowWebhooks int
 
-	// MinBackoff and MaxBackoff bound the wait before another try (100 ms, 30 s; with a
-	// Queue 2 s); BlockedBackoff is the least wait
-	// when somebody has to mend something first (5 s).
+	// MinBackoff and MaxBackoff bound the wait before another try (100 ms, 30 s); BlockedBackoff is the least wait when
+	// somebody has to mend something first (5 s).
 	MinBackoff     time.Duration
 	MaxBackoff     time.Duration
 	BlockedBackoff time.Duration
 
-	// CheckInterval is how often an idle sink is asked whether it could publish (15 s; with a Queue 5 s), and CheckTimeout how long it
-	// may take to say so (10 s).
+	// CheckInterval is how often an idle sink is asked whether it could publish what the journal has (15 s), and CheckTimeout
+	// how long it may take to say so (10 s).
 	CheckInterval time.Duration
 	CheckTimeout  time.Duration
-
-	// With a Queue, a sink of which nothing gets through for DownAfter (5 s), or that is blocked, is known to be down:
-	// webhooks are refused, but for one at a time. ProbeInterval (1 s) is the CheckInterval then.
-	DownAfter     time.Duration
-	ProbeInterval time.Duration
 }
 
 func (o *Options) setDefaults() {
@@ -94,13 +82,6 @@ func (o *Options) setDefaults() {
 	defaultTo(&o.WindowBytes, 64<<20)
 	defaultTo(&o.WindowWebhooks, 65536)
 	defaultTo(&o.MinBackoff, 100*time.Millisecond)
-	defaultTo(&o.DownAfter, 5*time.Second)
-	defaultTo(&o.ProbeInterval, time.Second)
-	if o.Queue != nil {
-		o.WindowWebhooks = math.MaxInt // the Queue bounds them, and nothing is sent again after a crash
-		defaultTo(&o.MaxBackoff, 2*time.Second)
-		defaultTo(&o.CheckInterval, 5*time.Second)
-	}
 	defaultTo(&o.MaxBackoff, 30*time.Second)
 	defaultTo(&o.BlockedBackoff, 5*time.Second)
 	defaultTo(&o.CheckInterval, 15*time.Second)
@@ -114,6 +95,21 @@ func (o *Options) setDefaults() {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+}
+
+func (o *Options) limits() lane.Limits {
+	return lane.Limits{
+		BatchEvents: o.BatchEvents, BatchBytes: o.BatchBytes, ProbeEvents: o.ProbeEvents,
+		MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, BlockedBackoff: o.BlockedBackoff, GiveUpAfter: o.GiveUpAfter,
+	}
+}
+
+// partition returns the partition that an event goes to; a sink without partitions has one.
+func (o *Options) partition(e *bridge.Event) int {
+	if p, ok := o.Sink.(bridge.Partitioned); ok {
+		return p.Partition(*e)
+	}
+	return 0
 }
 
 func defaultTo[T int | time.Duration](value *T, fallback T) {

@@ -2,81 +2,157 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"iter"
+	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
-// origin is where a Dispatcher's webhooks come from and where what becomes of them goes: the journal, or a Queue in memory.
-// Everything in between is the same for both.
-type origin interface {
-	// begin returns the number of the webhook behind which reading begins.
-	begin(ctx context.Context) (cursor int64, err error)
-	// read waits for webhooks behind a number and returns some of them, oldest first. None means that ctx has ended.
-	read(ctx context.Context, after int64) []parsed
-	// backlog counts the webhooks that have not wholly reached the sink.
-	backlog() int64
-	// deadLetter takes events that the sink rejected, with the dead letter of each, and answers for each: nil when the dead
-	// letter is safe, errSenderTold when there is none and the webhook's sender hears of it instead, else why the event is to
-	// be tried again.
-	deadLetter(ctx context.Context, items []*item, letters []journal.DeadLetter) []error
-	// done is told once of every webhook that the loop has no more to do with. lost is how many of its events were neither
-	// acknowledged nor dead-lettered: 0 unless nobody waited for it any more.
-	done(w *webhook, lost int)
-	// save keeps how far delivery has come and how the sink is, as far as they differ from what was kept before.
-	save(ctx context.Context, now, before progress) error
-	// words are what the log says of the sink.
-	words() words
+const (
+	// How much one read takes from the journal: at the rates of a backlog, what the sink publishes in some tens of milliseconds.
+	readWebhooks = 1024
+	readBytes    = 8 << 20
+	// besideShare is the part of those, and of the window, that a stream beside the live one has.
+	besideShare = 8
+	// readLetters is how many dead letters are read at a time. Each may be as large as a webhook.
+	readLetters = 32
+	// Webhooks as small as these are normalised where they are read, beside the loop. Others yield one event after the
+	// other to it, so that a payload with very many is never expanded in memory.
+	eagerEvents = 8
+	eagerBytes  = 1 << 10
+)
 
-	// withdrawals fires when the loop may have to let go of webhooks that nobody waits for. Nil: never.
-	withdrawals() <-chan struct{}
-	// refuses tells whether an event is not to be taken now, since its lane is known to be down.
-	refuses(l *loop, e *bridge.Event, w *webhook) bool
-	// settled judges how the sink is after a batch of live events, which began at started, and of which so many got through.
-	settled(l *loop, p *partition, started time.Time, done int, cause error)
-	// checked judges by a check of the idle sink, and tells whether the check says anything of how the sink is.
-	checked(l *loop, err error) bool
-	// checkInterval is how long after a check the next one comes.
-	checkInterval() time.Duration
+// Origin is where a Dispatcher's webhooks come from and where what becomes of them goes: the journal, or a queue in memory.
+// Everything in between is the same for both. The Dispatcher's loop calls its methods one at a time, but for those that
+// take a context, which it calls beside itself.
+type Origin interface {
+	// Begin returns the number of the webhook behind which the live stream begins.
+	Begin(ctx context.Context) (cursor int64, err error)
+	// Streams returns the streams beside the live one, and a channel that is closed once they may be others. It returns
+	// none when ctx ends. A nil channel: there never are any.
+	Streams(ctx context.Context) ([]journal.Stream, <-chan struct{})
+	// Read returns what a stream has behind a number, oldest first. Of the live stream it waits until there is something:
+	// none means that ctx has ended. Of another one none means its end, unless ctx has ended.
+	Read(ctx context.Context, s *journal.Stream, after int64) []Entry
+	// Save keeps how far streams have come, and unless state is nil how the sink is.
+	Save(ctx context.Context, moves []journal.Move, state *journal.SinkState) error
+	// DeadLetter takes events that are not to be tried again, with the dead letter of each, and answers for each: nil when
+	// the dead letter is safe, ErrSenderTold when there is none and the webhook's sender hears of it instead, else why the
+	// event is to be tried again.
+	DeadLetter(ctx context.Context, items []*lane.Item, letters []journal.DeadLetter) []error
+
+	// Backlog counts the webhooks that have not wholly reached a sink whose cursor is at the number given. It may be
+	// called at any time.
+	Backlog(cursor int64) int64
+	// Words are what the log says of the sink.
+	Words() Words
+	// Done is told once of every webhook that the loop has no more to do with.
+	Done(w *lane.Webhook)
+
+	// Withdrawals fires when there may be webhooks that nobody waits for any more, and Withdrawn tells which. Nil: never.
+	Withdrawals() <-chan struct{}
+	Withdrawn(w *lane.Webhook) bool
+	// Refuses tells whether an event is not to be taken now, since its lane is known to be down. The lane is nil as long as it
+	// has had no event.
+	Refuses(w *lane.Webhook, l *lane.Lane) bool
+	// Settled judges how the sink is after a batch with live events.
+	Settled(l *lane.Lane, b Settlement)
+	// Checked judges by a check of the idle sink, and tells whether the check says anything of how the sink is.
+	Checked(err error) bool
+	// CheckInterval is how long after a check the next one comes.
+	CheckInterval() time.Duration
 }
 
-// progress is what an origin keeps of a sink: its cursor, and how it is.
-type progress struct {
-	cursor int64
-	state  journal.SinkState
+// Settlement is what an Origin hears of a batch.
+type Settlement struct {
+	Started time.Time
+	Passed  bool        // something of it got through
+	Health  SinkHealth  // of the sink, with the batch
+	Lanes   *lane.Lanes // of the sink
+	Cause   error       // why events of it failed; nil: none did
 }
 
-// errSenderTold is the answer of deadLetter for an event of which there is no dead letter.
-var errSenderTold = errors.New("the sender of the webhook is told")
+// SinkHealth is one of the states of a sink, as "fnbridge status" shows them.
+type SinkHealth string
 
-// fromJournal is the origin of a Dispatcher on a journal.
-type fromJournal struct{ d *Dispatcher }
+// The states of a sink.
+const (
+	Up       SinkHealth = "up"       // the last try of every partition was acknowledged
+	Degraded SinkHealth = "degraded" // some events are held back, others go on
+	Down     SinkHealth = "down"     // nothing gets through
+	Blocked  SinkHealth = "blocked"  // nothing gets through until somebody mends it
+)
 
-func (s fromJournal) begin(ctx context.Context) (int64, error) {
-	cursor, err := s.d.o.Journal.Cursor(ctx, s.d.name)
+// Words are what the log says of a sink, and of its events meanwhile.
+type Words struct{ Degraded, Blocked, Down, Rejected, Refused string }
+
+// Entry is a webhook as read, with its payload told apart; or a dead letter, with the event that it is.
+type Entry struct {
+	// Number is its place in what the stream reads.
+	Number  int64
+	Seq     int64 // of the webhook
+	Webhook bridge.Webhook
+	Payload tensorlake.Payload
+	// Problem is why there is no payload.
+	Problem error
+	// Events are those of a small webhook, or of a dead letter; else nil.
+	Events []bridge.Event
+}
+
+// events returns the events of a webhook. Ingest took each as a JSON object: that one is none is another version's
+// judgement, and it is handed on as it is, as unrecognized.
+func (e *Entry) events(o tensorlake.Options) iter.Seq[bridge.Event] {
+	if e.Problem != nil {
+		return tensorlake.Unrecognized(e.Webhook)
+	}
+	return e.Payload.Events(e.Webhook, o)
+}
+
+// fromJournal is the Origin of a Dispatcher on a journal. What the journal holds waits for a sink however long that is
+// down.
+type fromJournal struct {
+	journal       Journal
+	sink          string
+	events        tensorlake.Options
+	checkInterval time.Duration
+	log           *slog.Logger
+}
+
+func (o *fromJournal) Begin(ctx context.Context) (int64, error) {
+	cursor, err := o.journal.Cursor(ctx, o.sink)
 	if err != nil {
-		return 0, fmt.Errorf("cursor of sink %s: %w", s.d.name, err)
+		return 0, fmt.Errorf("cursor of sink %s: %w", o.sink, err)
 	}
 	return cursor, nil
 }
 
-func (s fromJournal) read(ctx context.Context, after int64) []parsed {
+func (o *fromJournal) Streams(ctx context.Context) (mine []journal.Stream, changed <-chan struct{}) {
+	changed = o.journal.StreamsChanged()
+	insist(ctx, o.log, o.sink, func() error {
+		all, err := o.journal.Streams(ctx)
+		mine = slices.DeleteFunc(all, func(s journal.Stream) bool { return s.Sink != o.sink })
+		return err
+	})
+	return mine, changed
+}
+
+func (o *fromJournal) Read(ctx context.Context, s *journal.Stream, after int64) (page []Entry) {
 	for {
-		changed := s.d.o.Journal.Changed()
-		var entries []journal.Webhook
-		if !s.d.insist(ctx, func() (err error) {
-			entries, err = s.d.o.Journal.Read(ctx, after, readWebhooks, readBytes)
+		changed := o.journal.Changed()
+		if !insist(ctx, o.log, o.sink, func() (err error) {
+			page, err = o.readOnce(ctx, s, after)
 			return err
 		}) {
 			return nil
 		}
-		if len(entries) > 0 {
-			return parseAll(entries, s.d.o.Events)
+		if len(page) > 0 || s.Kind != journal.Live {
+			return page
 		}
 		select {
 		case <-ctx.Done():
@@ -86,12 +162,59 @@ func (s fromJournal) read(ctx context.Context, after int64) []parsed {
 	}
 }
 
-// backlog counts webhooks behind the cursor. Sequence numbers have no gaps.
-func (s fromJournal) backlog() int64 { return max(0, s.d.o.Journal.Head()-s.d.cursor.Load()) }
+// readOnce reads what there is now. This is all in which the kinds of streams differ.
+func (o *fromJournal) readOnce(ctx context.Context, s *journal.Stream, after int64) ([]Entry, error) {
+	switch s.Kind {
+	case journal.Retry:
+		letters, err := o.journal.Retried(ctx, *s, after, readLetters)
+		return ofLetters(letters), err
+	case journal.Replay:
+		if after >= s.Through {
+			return nil, nil
+		}
+		webhooks, err := o.journal.Select(ctx, journal.WebhookFilter{After: after, Through: s.Through, Since: s.Since, Until: s.Until},
+			readWebhooks, readBytes/besideShare)
+		return o.parse(webhooks), err
+	default:
+		webhooks, err := o.journal.Read(ctx, after, readWebhooks, readBytes)
+		return o.parse(webhooks), err
+	}
+}
 
-func (s fromJournal) deadLetter(ctx context.Context, _ []*item, letters []journal.DeadLetter) []error {
+func (o *fromJournal) parse(webhooks []journal.Webhook) []Entry {
+	entries := make([]Entry, len(webhooks))
+	for i, w := range webhooks {
+		e := &entries[i]
+		e.Number, e.Seq = w.Seq, w.Seq
+		e.Webhook = bridge.Webhook{ID: w.ID, Timestamp: w.Timestamp, ReceivedAt: w.ReceivedAt, Body: w.Body}
+		e.Payload, e.Problem = tensorlake.Parse(w.Body)
+		if count := e.Payload.Len(o.events); e.Problem == nil && count <= eagerEvents && len(w.Body) <= eagerBytes {
+			e.Events = slices.AppendSeq(make([]bridge.Event, 0, count), e.events(o.events))
+		}
+		if e.Problem != nil {
+			o.log.Error("a stored webhook is not a JSON object; it is published as unrecognized",
+				"sink", o.sink, "webhook_id", w.ID, "error", e.Problem)
+		}
+	}
+	return entries
+}
+
+func ofLetters(letters []journal.DeadLetter) []Entry {
+	entries := make([]Entry, len(letters))
+	for i := range letters {
+		l := &letters[i]
+		entries[i] = Entry{Number: l.ID, Seq: l.WebhookSeq, Webhook: bridge.Webhook{ID: l.Event.WebhookID}, Events: []bridge.Event{l.Event}}
+	}
+	return entries
+}
+
+func (o *fromJournal) Save(ctx context.Context, moves []journal.Move, state *journal.SinkState) error {
+	return o.journal.Move(ctx, moves, state)
+}
+
+func (o *fromJournal) DeadLetter(ctx context.Context, _ []*lane.Item, letters []journal.DeadLetter) []error {
 	errs := make([]error, len(letters))
-	if err := s.d.o.Journal.AddDeadLetters(ctx, letters); err != nil {
+	if err := o.journal.AddDeadLetters(ctx, letters); err != nil {
 		for i := range errs {
 			errs[i] = err
 		}
@@ -99,53 +222,52 @@ func (s fromJournal) deadLetter(ctx context.Context, _ []*item, letters []journa
 	return errs
 }
 
-// done has nothing to do: the cursor says which webhooks are through.
-func (s fromJournal) done(*webhook, int) {}
+// Backlog counts webhooks behind the cursor. Sequence numbers have no gaps.
+func (o *fromJournal) Backlog(cursor int64) int64 { return max(0, o.journal.Head()-cursor) }
 
-func (s fromJournal) save(ctx context.Context, now, before progress) (err error) {
-	if now.cursor != before.cursor {
-		err = s.d.o.Journal.Advance(ctx, s.d.name, now.cursor)
-	}
-	if now.state != before.state {
-		err = errors.Join(err, s.d.o.Journal.SetSinkState(ctx, now.state))
-	}
-	return err
-}
-
-func (s fromJournal) words() words {
-	return words{
-		degraded: "sink takes only part of the events; the others wait in the journal",
-		blocked:  "sink is blocked until its cause is mended; events wait in the journal, nothing is lost",
-		down:     "sink is down; events wait in the journal and are sent when it is back",
-		rejected: "events rejected by the sink's broker are in the dead letters",
+func (o *fromJournal) Words() Words {
+	return Words{
+		Degraded: "sink takes only part of the events; the others wait in the journal",
+		Blocked:  "sink is blocked until its cause is mended; events wait in the journal, nothing is lost",
+		Down:     "sink is down; events wait in the journal and are sent when it is back",
+		Rejected: "events rejected by the sink's broker are in the dead letters",
 	}
 }
 
-// What the journal holds waits for a sink however long that is down.
+func (o *fromJournal) Done(*lane.Webhook)                     {} // the cursor says which webhooks are through
+func (o *fromJournal) Withdrawals() <-chan struct{}           { return nil }
+func (o *fromJournal) Withdrawn(*lane.Webhook) bool           { return false }
+func (o *fromJournal) Refuses(*lane.Webhook, *lane.Lane) bool { return false }
+func (o *fromJournal) Settled(*lane.Lane, Settlement)         {}
+func (o *fromJournal) Checked(error) bool                     { return true }
+func (o *fromJournal) CheckInterval() time.Duration           { return o.checkInterval }
 
-func (s fromJournal) withdrawals() <-chan struct{} { return nil }
-
-func (s fromJournal) refuses(*loop, *bridge.Event, *webhook) bool { return false }
-
-func (s fromJournal) settled(*loop, *partition, time.Time, int, error) {}
-
-func (s fromJournal) checked(*loop, error) bool { return true }
-
-func (s fromJournal) checkInterval() time.Duration { return s.d.o.CheckInterval }
-
-func parseAll(entries []journal.Webhook, o tensorlake.Options) []parsed {
-	result := make([]parsed, len(entries))
-	for i, e := range entries {
-		p := &result[i]
-		*p = parse(e)
-		if count := p.payload.Len(o); p.err == nil && count <= eagerEvents && len(e.Body) <= eagerBytes {
-			p.events = slices.AppendSeq(make([]bridge.Event, 0, count), eventsOf(p, o))
+// insist calls read until it succeeds, and tells whether it did before ctx ended.
+func insist(ctx context.Context, log *slog.Logger, sink string, read func() error) bool {
+	for failed := false; ; failed = true {
+		err := read()
+		if ctx.Err() != nil {
+			return false
 		}
+		if err == nil {
+			if failed {
+				log.Info("the journal can be read again", "sink", sink)
+			}
+			return true
+		}
+		if !failed {
+			log.Error("the journal cannot be read; trying again every second", "sink", sink, "error", err)
+		}
+		pause(ctx, journalRetry)
 	}
-	return result
 }
 
-func parse(e journal.Webhook) parsed {
-	payload, err := tensorlake.Parse(e.Body)
-	return parsed{entry: e, payload: payload, err: err}
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }

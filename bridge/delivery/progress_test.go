@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/deliverytest"
 )
 
 // A broker can refuse some events for as long as nobody mends it, such as those to one subject. They must not stand in
@@ -27,9 +28,9 @@ func TestEventsThatNeverGetThroughHoldUpNoOtherKey(t *testing.T) {
 	}
 
 	t.Run("new events behind refused ones", func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.fail = refuse
-		f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+		sink := deliverytest.NewScriptedSink()
+		sink.Fail = refuse
+		f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 		for i := range refused {
 			f.accept(fmt.Sprintf("no%d", i), "a")
 		}
@@ -37,12 +38,12 @@ func TestEventsThatNeverGetThroughHoldUpNoOtherKey(t *testing.T) {
 			f.accept(fmt.Sprintf("yes%d", i), "a")
 		}
 		f.run(options)
-		f.sink.await(t, count(accepted))
+		f.sink.Await(t, count(accepted))
 	})
 	t.Run("events held by an outage behind refused ones", func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
-		f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &records{}}
+		sink := deliverytest.NewScriptedSink()
+		sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
+		f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
 		for i := range refused {
 			f.accept(fmt.Sprintf("no%d", i), "a", "b")
 		}
@@ -50,14 +51,13 @@ func TestEventsThatNeverGetThroughHoldUpNoOtherKey(t *testing.T) {
 			f.accept(fmt.Sprintf("yes%d", i), "a", "b")
 		}
 		f.run(func(o *Options) { o.BatchEvents, o.ProbeEvents = 2*(refused+accepted), 4 })
-		require.Eventually(t, func() bool {
-			f.sink.mu.Lock()
-			defer f.sink.mu.Unlock()
-			return len(f.sink.batches) > 3
+		require.Eventually(t, func() (ok bool) {
+			f.sink.Set(func() { ok = len(f.sink.Batches) > 3 })
+			return ok
 		}, 10*time.Second, time.Millisecond)
-		f.sink.set(func() { sink.fail = refuse })
+		f.sink.Set(func() { sink.Fail = refuse })
 		last := map[string]string{}
-		for _, e := range f.sink.await(t, count(2*accepted)) {
+		for _, e := range f.sink.Await(t, count(2*accepted)) {
 			require.Equal(t, map[string]string{"": "a", "a": "b"}[last[e.PartitionKey]], e.Function, e.PartitionKey)
 			last[e.PartitionKey] = e.Function
 		}
@@ -71,7 +71,7 @@ func TestAPayloadOfManyFunctionsHoldsUpNoOtherKey(t *testing.T) {
 	for i := range functions {
 		functions[i] = fmt.Sprintf("fn%04d", i)
 	}
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: newScriptedSink(), log: &records{}}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{}}
 	f.accept("large", functions...)
 	f.accept("small", "a", "b")
 	f.accept("large", "again")
@@ -81,7 +81,7 @@ func TestAPayloadOfManyFunctionsHoldsUpNoOtherKey(t *testing.T) {
 		f.accept(fmt.Sprintf("later%d", i), "a")
 	}
 	f.run(func(o *Options) { o.WindowEvents = window })
-	events := f.sink.await(t, count(2*len(functions)+3+more))
+	events := f.sink.Await(t, count(2*len(functions)+3+more))
 
 	var order []string
 	byKey := map[string][]string{}

@@ -102,13 +102,13 @@ func TestAFullJournalRefusesAndRecoversByItself(t *testing.T) {
 
 			// What delivery needs still goes.
 			require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}))
-			require.NoError(t, j.Advance(t.Context(), "nats", j.Head()))
+			require.NoError(t, advance(t.Context(), j, "nats", j.Head()))
 			_, err = j.Append(t.Context(), heavy("second", size))
 			require.ErrorIs(t, err, ErrFull, "the other sink has nothing yet")
 			require.Len(t, readAll(t, j), stored, "and so nothing was deleted")
 			require.Equal(t, 1, log.count("nearly full"), "said once")
 
-			require.NoError(t, j.Advance(t.Context(), "kafka", j.Head()/2))
+			require.NoError(t, advance(t.Context(), j, "kafka", j.Head()/2))
 			require.Eventually(t, func() bool {
 				_, err := j.Append(t.Context(), heavy("second", size))
 				return err == nil
@@ -121,8 +121,8 @@ func TestAFullJournalRefusesAndRecoversByItself(t *testing.T) {
 			require.Equal(t, j.Head(), kept[len(kept)-1].Seq)
 			require.Len(t, kept, int(j.Head())-stored/2)
 
-			require.NoError(t, j.Advance(t.Context(), "kafka", j.Head()))
-			require.NoError(t, j.Advance(t.Context(), "nats", j.Head()))
+			require.NoError(t, advance(t.Context(), j, "kafka", j.Head()))
+			require.NoError(t, advance(t.Context(), j, "nats", j.Head()))
 			before := j.Head()
 			require.Greater(t, fill(t, j, "again", size), stored/2, "delivered ones make room one after the other")
 			require.Equal(t, 1, log.count("nearly full"), "one time of need, said once")
@@ -146,7 +146,7 @@ func theTimeOfNeedEnds(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, round+1, log.count("nearly full"), "each time said once")
 		require.Equal(t, round, log.count("has room again"))
-		require.NoError(t, j.Advance(t.Context(), "nats", j.Head()))
+		require.NoError(t, advance(t.Context(), j, "nats", j.Head()))
 		now.set(now.Now().Add(2 * time.Hour))
 		sweep(t)
 		require.Equal(t, round+1, log.count("has room again"))
@@ -162,7 +162,7 @@ func TestAFullJournalIsFullAfterAStart(t *testing.T) {
 	j = open(t, Options{Dir: dir, MaxBytes: 256 << 10})
 	_, err := j.Append(t.Context(), heavy("b", 1000))
 	require.ErrorIs(t, err, ErrFull)
-	require.NoError(t, j.Advance(t.Context(), "nats", int64(stored)))
+	require.NoError(t, advance(t.Context(), j, "nats", int64(stored)))
 	require.Eventually(t, func() bool {
 		_, err := j.Append(t.Context(), heavy("b", 1000))
 		return err == nil
@@ -174,7 +174,7 @@ func TestALargeWebhookMakesItsOwnRoom(t *testing.T) {
 	for i := range 14 {
 		mustAppend(t, j, heavy(fmt.Sprint(i), 100_000))
 	}
-	require.NoError(t, j.Advance(t.Context(), "nats", j.Head()))
+	require.NoError(t, advance(t.Context(), j, "nats", j.Head()))
 	require.Less(t, j.space.used.Load(), int64(2<<20)/100*highMarkPercent, "not under pressure by itself")
 	require.Eventually(t, func() bool {
 		_, err := j.Append(t.Context(), heavy("large", 1<<20))
@@ -268,7 +268,7 @@ func TestRetention(t *testing.T) {
 				mustAppend(t, j, w)
 			}
 			for sink, cursor := range c.cursor {
-				require.NoError(t, j.Advance(t.Context(), sink, cursor))
+				require.NoError(t, advance(t.Context(), j, sink, cursor))
 			}
 			now.set(at().Add(c.now))
 			sweep(t)
@@ -315,7 +315,7 @@ func retentionInManySteps(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.NoError(t, j.Advance(t.Context(), "nats", total-1))
+	require.NoError(t, advance(t.Context(), j, "nats", total-1))
 	now.set(at().Add(2 * time.Hour))
 	sweep(t)
 	left := readAll(t, j)
@@ -349,12 +349,12 @@ func aSinkThatWasLeftOutMissesWhatIsGone(t *testing.T) {
 	for i := range 4 {
 		mustAppend(t, j, webhook(fmt.Sprint(i)))
 	}
-	require.NoError(t, j.Advance(t.Context(), "audit", 1))
+	require.NoError(t, advance(t.Context(), j, "audit", 1))
 	require.NoError(t, j.Close(t.Context()))
 
 	o.Sinks = []string{"nats"}
 	j = open(t, o)
-	require.NoError(t, j.Advance(t.Context(), "nats", 3))
+	require.NoError(t, advance(t.Context(), j, "nats", 3))
 	now.set(at().Add(2 * time.Hour))
 	sweep(t)
 	require.NoError(t, j.Close(t.Context()))

@@ -240,7 +240,7 @@ func TestANewerJournalIsRefused(t *testing.T) {
 	_, err := Open(t.Context(), Options{Dir: dir})
 	var version *VersionError
 	require.ErrorAs(t, err, &version)
-	require.Equal(t, VersionError{Path: filepath.Join(dir, "journal.db"), Found: 7, Known: 3}, *version)
+	require.Equal(t, VersionError{Path: filepath.Join(dir, "journal.db"), Found: 7, Known: schemaVersion}, *version)
 	require.ErrorContains(t, err, "start the newer fnbridge that wrote it")
 	_, err = OpenReader(t.Context(), dir)
 	require.ErrorAs(t, err, &version)

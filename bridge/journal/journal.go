@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -80,15 +79,15 @@ type Journal struct {
 	// keepSinks is set when nothing but dead letters may change.
 	keepSinks bool
 
-	lock    *directoryLock
-	views   *views
-	queue   *queue
-	metrics *metrics
-	space   space
-	changed broadcast
-	tail    tail
-	// lettersChanged tells of dead letters that delivery has something to do with.
-	lettersChanged broadcast
+	lock           *directoryLock
+	views          *views
+	queue          *queue
+	metrics        *metrics
+	space          space
+	changed        broadcast
+	tail           tail
+	lettersAdded   broadcast
+	streamsChanged broadcast
 
 	// head is the newest durable number, oldest the oldest that is stored, head+1 when none is.
 	head, oldest atomic.Int64
@@ -283,6 +282,9 @@ func (j *Journal) Read(ctx context.Context, after int64, maxCount int, maxBytes 
 	return found, nil
 }
 
+// Sinks returns the names of those that get the webhooks.
+func (j *Journal) Sinks() []string { return slices.Clone(j.sinks) }
+
 // Head returns the number of the newest durable webhook, 0 when there never was one.
 func (j *Journal) Head() int64 { return j.head.Load() }
 
@@ -310,24 +312,9 @@ func (j *Journal) cursor(sink string) (*atomic.Int64, error) {
 	return cursor, nil
 }
 
-// Advance moves the cursor of a configured sink to seq, durably when it returns nil. A seq at or behind the
-// cursor changes nothing. After an error the cursor may or may not have moved; moving it again is right.
-func (j *Journal) Advance(ctx context.Context, sink string, seq int64) error {
-	cursor, err := j.cursor(sink)
-	if err != nil {
-		return err
-	}
-	if seq <= cursor.Load() && !j.queue.isClosed() {
-		return nil
-	}
-	r := newRequest(kindAdvance)
-	r.sink, r.seq = sink, seq
-	return j.submit(ctx, r)
-}
-
 // AddDeadLetters stores letters of configured sinks, all or none, durably when it returns nil. For one that is
 // there already, by Sink, WebhookSeq and EventIndex, the new Attempts are added to those it has, Reason and
-// LastAt are replaced, and it counts as neither marked for another try nor published. They are stored even into a full
+// LastAt are replaced, and it counts as not published. They are stored even into a full
 // journal, since delivery could not go on without. The letters' bytes must not change until AddDeadLetters returns; when
 // ctx ends first, not at all. After an error, adding them again is right; their Attempts may then count twice.
 func (j *Journal) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
@@ -341,46 +328,10 @@ func (j *Journal) AddDeadLetters(ctx context.Context, letters []DeadLetter) erro
 	return j.submit(ctx, r)
 }
 
-// RetryDeadLetters marks what f selects for another try by its sink's dispatcher, and returns how many were marked
-// that were not. Everything must belong to configured sinks, or nothing is marked and the error names the others. Many are
-// marked in steps, each durable before the next: after an error some may be marked, and marking again is right.
-func (j *Journal) RetryDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
-	sinks, err := j.views.letterSinks(ctx, f)
-	if err != nil {
-		return 0, j.readFailure("read the dead letters", err)
-	}
-	if f.Sink != "" {
-		sinks = []string{f.Sink}
-	}
-	sinks = slices.DeleteFunc(sinks, func(sink string) bool { return j.cursors[sink] != nil })
-	if len(sinks) > 0 {
-		return 0, fmt.Errorf("dead letters of %s cannot be sent again: no such sink is configured; configure it, or select those of another sink",
-			strings.Join(sinks, ", "))
-	}
-	return j.changeLetters(ctx, kindRetryLetters, f)
-}
-
 // DropDeadLetters deletes what f selects for good, and returns how many that were. They may be of any sink. Many are
 // deleted in steps, each durable before the next: after an error, or a crash, some may be gone.
 func (j *Journal) DropDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
-	return j.changeLetters(ctx, kindDropLetters, f)
-}
-
-// RemoveDeadLetters deletes those of a configured sink that reached it after all. IDs that are not there, or are
-// another sink's, are no error. It is durable when it returns nil.
-func (j *Journal) RemoveDeadLetters(ctx context.Context, sink string, ids []int64) error {
-	if _, err := j.cursor(sink); err != nil {
-		return err
-	}
-	for chunk := range slices.Chunk(ids, maxChangedLetters) {
-		r := newRequest(kindRemoveLetters)
-		// The writer may still read them when a caller whose context ended has gone on.
-		r.filter = &DeadLetterFilter{Sink: sink, IDs: slices.Clone(chunk)}
-		if err := j.submit(ctx, r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return j.dropLetters(ctx, f)
 }
 
 // DeadLettersPublished notes that letters of configured sinks were published to their sink's dead-letter address. Each is
@@ -404,19 +355,9 @@ func (j *Journal) DeadLettersPublished(ctx context.Context, letters []DeadLetter
 	return nil
 }
 
-// DeadLettersChanged returns a channel that is closed once dead letters are added, marked for another try or dropped after
-// the call. To miss nothing, take the channel, then DeadLetters, and wait only when that found nothing.
-func (j *Journal) DeadLettersChanged() <-chan struct{} { return j.lettersChanged.wait() }
-
-// SetSinkState stores what delivery sees of a configured sink, for Status.
-func (j *Journal) SetSinkState(ctx context.Context, s SinkState) error {
-	if _, err := j.cursor(s.Sink); err != nil {
-		return err
-	}
-	r := newRequest(kindSinkState)
-	r.state = &s
-	return j.submit(ctx, r)
-}
+// DeadLettersAdded returns a channel that is closed once dead letters are added after the call. To miss nothing, take the
+// channel, then DeadLetters, and wait only when that found nothing.
+func (j *Journal) DeadLettersAdded() <-chan struct{} { return j.lettersAdded.wait() }
 
 // Status returns the state of the journal as it is on disk.
 func (j *Journal) Status(ctx context.Context) (Status, error) {

@@ -242,13 +242,13 @@ func TestCursors(t *testing.T) {
 		return c
 	}
 	require.Zero(t, cursor(j, "nats"), "new in an empty journal")
-	require.NoError(t, j.Advance(t.Context(), "nats", 3))
+	require.NoError(t, advance(t.Context(), j, "nats", 3))
 	require.Equal(t, int64(3), cursor(j, "nats"))
-	require.NoError(t, j.Advance(t.Context(), "nats", 2), "never back, and no error")
+	require.NoError(t, advance(t.Context(), j, "nats", 2), "never back, and no error")
 	require.Equal(t, int64(3), cursor(j, "nats"))
 	require.Zero(t, cursor(j, "audit"))
-	require.ErrorContains(t, j.Advance(t.Context(), "nats", 6), "the newest is 5")
-	require.ErrorContains(t, j.Advance(t.Context(), "kafka", 1), `"kafka"`)
+	require.ErrorContains(t, advance(t.Context(), j, "nats", 6), "the newest is 5")
+	require.ErrorContains(t, advance(t.Context(), j, "kafka", 1), `"kafka"`)
 	_, err := j.Cursor(t.Context(), "kafka")
 	require.ErrorContains(t, err, `"kafka"`)
 	require.NoError(t, j.Close(t.Context()))
@@ -270,10 +270,10 @@ func TestCursors(t *testing.T) {
 // Read shows a webhook as soon as it is committed. A sink that is quick may be done with it before the writer has counted it.
 func TestAdvancePastWhatHasJustBeenCommitted(t *testing.T) {
 	var (
-		j       *Journal
-		armed   atomic.Bool
-		calls   int
-		advance = make(chan error, 1)
+		j     *Journal
+		armed atomic.Bool
+		calls int
+		moved = make(chan error, 1)
 	)
 	now := func() time.Time {
 		if !armed.Load() {
@@ -286,8 +286,8 @@ func TestAdvancePastWhatHasJustBeenCommitted(t *testing.T) {
 		if err != nil || len(found) != 1 {
 			t.Errorf("read: %d webhooks, %v", len(found), err)
 		}
-		go func() { advance <- j.Advance(context.Background(), "nats", 1) }()
-		for len(advance) == 0 { // either it was refused, or it waits for the writer
+		go func() { moved <- advance(context.Background(), j, "nats", 1) }()
+		for len(moved) == 0 { // either it was refused, or it waits for the writer
 			j.queue.mu.Lock()
 			waiting := len(j.queue.waiting)
 			j.queue.mu.Unlock()
@@ -301,7 +301,7 @@ func TestAdvancePastWhatHasJustBeenCommitted(t *testing.T) {
 	j = open(t, Options{Now: now, Retention: 1000 * time.Hour})
 	armed.Store(true)
 	mustAppend(t, j, webhook("a"))
-	require.NoError(t, <-advance)
+	require.NoError(t, <-moved)
 	cursor, err := j.Cursor(t.Context(), "nats")
 	require.NoError(t, err)
 	require.Equal(t, int64(1), cursor)
@@ -315,7 +315,7 @@ func TestAdvancesOfOneBatchCollapseToTheHighest(t *testing.T) {
 	var wg sync.WaitGroup
 	for seq := range int64(50) {
 		wg.Go(func() {
-			if err := j.Advance(context.Background(), "nats", seq+1); err != nil {
+			if err := advance(context.Background(), j, "nats", seq+1); err != nil {
 				t.Errorf("advance to %d: %v", seq+1, err)
 			}
 		})
@@ -420,10 +420,10 @@ func TestStatus(t *testing.T) {
 		mustAppend(t, j, w)
 	}
 	down := SinkState{Sink: "kafka", State: "down", LastError: "connection refused", LastErrorAt: at(), Since: at().Add(-time.Hour)}
-	require.NoError(t, j.SetSinkState(t.Context(), down))
-	require.ErrorContains(t, j.SetSinkState(t.Context(), SinkState{Sink: "other"}), `"other"`)
-	require.NoError(t, j.Advance(t.Context(), "kafka", 1))
-	require.NoError(t, j.Advance(t.Context(), "nats", 3))
+	require.NoError(t, j.Move(t.Context(), nil, &down))
+	require.ErrorContains(t, j.Move(t.Context(), nil, &SinkState{Sink: "other"}), `"other"`)
+	require.NoError(t, advance(t.Context(), j, "kafka", 1))
+	require.NoError(t, advance(t.Context(), j, "nats", 3))
 	letter := deadLetter(1, 0)
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{letter}))
 
@@ -504,10 +504,10 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = j.Cursor(t.Context(), "nats")
 	require.ErrorIs(t, err, ErrClosed)
-	require.ErrorIs(t, j.Advance(t.Context(), "nats", 1), ErrClosed)
-	require.ErrorIs(t, j.Advance(t.Context(), "nats", 0), ErrClosed)
+	require.ErrorIs(t, advance(t.Context(), j, "nats", 1), ErrClosed)
+	require.ErrorIs(t, advance(t.Context(), j, "nats", 0), ErrClosed)
 	require.ErrorIs(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}), ErrClosed)
-	require.ErrorIs(t, j.SetSinkState(t.Context(), SinkState{Sink: "nats"}), ErrClosed)
+	require.ErrorIs(t, j.Move(t.Context(), nil, &SinkState{Sink: "nats"}), ErrClosed)
 	_, err = j.Status(t.Context())
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = j.DeadLetters(t.Context(), DeadLetterFilter{})
@@ -522,7 +522,10 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = j.DropDeadLetters(t.Context(), DeadLetterFilter{IDs: []int64{1}})
 	require.ErrorIs(t, err, ErrClosed)
-	require.ErrorIs(t, j.RemoveDeadLetters(t.Context(), "nats", []int64{1}), ErrClosed)
+	_, err = j.AddReplay(t.Context(), Stream{Sink: "nats"})
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = j.CancelReplay(t.Context(), 1)
+	require.ErrorIs(t, err, ErrClosed)
 	require.ErrorIs(t, j.DeadLettersPublished(t.Context(), []DeadLetter{deadLetter(1, 0)}), ErrClosed)
 }
 

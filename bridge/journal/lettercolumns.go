@@ -91,11 +91,25 @@ func letterValues(l *DeadLetter) []any {
 // selectLetters begins a statement whose rows scanLetter reads.
 func selectLetters(version int) string {
 	names := append([]string{"id"}, columnNames(letterColumns(version))...)
-	marks := "retry_at, published_at"
-	if version < 2 {
-		marks = "0, 0"
+	retry, published := marks(version)
+	return "SELECT " + strings.Join(append(names, retry, published), ", ") + " FROM dead_letters"
+}
+
+// marks returns the expressions for when somebody asked for another try of a letter that has not been made, and for when it
+// was published to its sink's dead-letter address. 0: not.
+func marks(version int) (retry, published string) {
+	switch {
+	case version < 2:
+		return "0", "0"
+	case version < 4:
+		return "retry_at", "published_at"
+	default:
+		return `coalesce((SELECT max(asked_at) FROM streams WHERE kind = 'retry' AND ended_at = 0 AND streams.sink = dead_letters.sink
+			AND dead_letters.id > cursor AND dead_letters.id <= through
+			AND dead_letters.last_at >= since AND dead_letters.last_at < until AND dead_letters.last_at <= asked_at
+			AND (ids = '' OR dead_letters.id IN (SELECT value FROM json_each(ids)))
+			AND ` + eventMatches + `(events, event_type, workflow, route)), 0)`, "published_at"
 	}
-	return "SELECT " + strings.Join(names, ", ") + ", " + marks + " FROM dead_letters"
 }
 
 func scanLetter(version int, row interface{ Scan(into ...any) error }) (l DeadLetter, err error) {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
+	"math"
 	"strings"
 	"time"
 
@@ -31,7 +31,7 @@ type DeadLetterFilter struct {
 	// Since and Until bound LastAt: at or after Since, before Until.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
-	// Retrying selects only letters that are marked for another try.
+	// Retrying selects only letters that a retry is about to try.
 	Retrying bool `json:"-"`
 	// Unpublished selects only letters that were not published to their sink's dead-letter address.
 	Unpublished bool `json:"-"`
@@ -41,7 +41,7 @@ type DeadLetterFilter struct {
 	// where they are counted or changed.
 	Limit int `json:"-"`
 
-	// throughID leaves out those that came later, unmarked those that are marked for another try already.
+	// throughID leaves out those that came later, unmarked those that a retry is about to try.
 	throughID int64
 	unmarked  bool
 }
@@ -49,10 +49,7 @@ type DeadLetterFilter struct {
 // statement returns a statement on what f selects, with the arguments for it: what comes before WHERE, f's conditions for
 // the given version of the schema, and what comes after. Limit is not among the conditions.
 func (f *DeadLetterFilter) statement(version int, before, after string) (query string, args []any, err error) {
-	retry, published := "retry_at", "published_at"
-	if version < 2 {
-		retry, published = "0", "0"
-	}
+	retry, published := marks(version)
 	all := []string{"id > ?"}
 	args = []any{f.AfterID}
 	add := func(condition string, values ...any) {
@@ -135,9 +132,9 @@ func (v *views) countDeadLetters(ctx context.Context, f DeadLetterFilter) (count
 	return count, bytes, err
 }
 
-// letterSinks returns the sinks of what f selects.
-func (v *views) letterSinks(ctx context.Context, f DeadLetterFilter) (sinks []string, err error) {
-	query, args, err := f.statement(v.version, "SELECT DISTINCT sink FROM dead_letters", "ORDER BY sink")
+// letterSinks returns how much f selects of each sink.
+func (v *views) letterSinks(ctx context.Context, f DeadLetterFilter) (sinks map[string]int64, err error) {
+	query, args, err := f.statement(v.version, "SELECT sink, count(*) FROM dead_letters", "GROUP BY sink")
 	if err != nil {
 		return nil, err
 	}
@@ -146,12 +143,14 @@ func (v *views) letterSinks(ctx context.Context, f DeadLetterFilter) (sinks []st
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
+	sinks = make(map[string]int64)
 	for rows.Next() {
 		var sink string
-		if err := rows.Scan(&sink); err != nil {
+		var n int64
+		if err := rows.Scan(&sink, &n); err != nil {
 			return nil, err
 		}
-		sinks = append(sinks, sink)
+		sinks[sink] = n
 	}
 	return sinks, rows.Err()
 }
@@ -187,81 +186,40 @@ func (v *views) nextLetters(ctx context.Context, f DeadLetterFilter) (ids []int6
 	return ids, bytes, rows.Err()
 }
 
-// changeLetters has the writer do what k says to everything that f selects and that is there now, in steps of which each is
-// durable before the next, and returns how many letters that changed.
-func (j *Journal) changeLetters(ctx context.Context, k kind, f DeadLetterFilter) (changed int64, err error) {
+// dropLetters deletes everything that f selects and that is there now, in steps of which each is durable before the next,
+// and returns how many letters that were.
+func (j *Journal) dropLetters(ctx context.Context, f DeadLetterFilter) (dropped int64, err error) {
 	if f.throughID, err = j.views.newestLetter(ctx); err != nil {
 		return 0, j.readFailure("read the dead letters", err)
 	}
-	if f.throughID == 0 {
-		return 0, nil
+	left := math.MaxInt
+	if f.Limit > 0 {
+		left = f.Limit
 	}
-	f.unmarked = k == kindRetryLetters
-	if f.IDs == nil {
-		return j.changeLettersInSteps(ctx, k, f)
-	}
-	ids := slices.Clone(f.IDs)
-	slices.Sort(ids)
-	limit := int64(f.Limit)
-	for chunk := range slices.Chunk(slices.Compact(ids), maxChangedLetters) {
-		f.IDs = chunk
-		n, err := j.changeLettersInSteps(ctx, k, f)
-		changed += n
-		if err != nil {
-			return changed, err
-		}
-		if limit > 0 {
-			if changed >= limit {
-				break
-			}
-			f.Limit = int(limit - changed)
-		}
-	}
-	return changed, nil
-}
-
-func (j *Journal) changeLettersInSteps(ctx context.Context, k kind, f DeadLetterFilter) (changed int64, err error) {
-	limit := int64(f.Limit)
 	for {
 		step := f
-		step.Limit = maxChangedLetters
-		if limit > 0 {
-			step.Limit = int(min(limit-changed, maxChangedLetters))
-		}
+		step.Limit = min(left, maxChangedLetters)
 		ids, bytes, err := j.views.nextLetters(ctx, step)
 		if err != nil {
-			return changed, j.readFailure("read the dead letters", err)
+			return dropped, j.readFailure("read the dead letters", err)
 		}
 		if len(ids) == 0 {
-			return changed, nil
+			return dropped, nil
 		}
 		// The writer looks again at what f says: a letter may have changed since it was chosen.
-		r := newRequest(k)
+		r := newRequest(kindDropLetters)
 		chosen := f
 		chosen.IDs = ids
 		r.filter, r.letterBytes = &chosen, bytes
 		if err := j.submit(ctx, r); err != nil {
-			return changed, err
+			return dropped, err
 		}
-		changed += r.changed
+		dropped += r.changed
 		f.AfterID = ids[len(ids)-1]
-		if limit > 0 && changed >= limit {
-			return changed, nil
+		if left -= len(ids); left <= 0 {
+			return dropped, nil
 		}
 	}
-}
-
-// markForRetry marks what f selects for another try.
-func (s *store) markForRetry(ctx context.Context, f *DeadLetterFilter, at time.Time) (marked int64, err error) {
-	query, args, err := f.statement(schemaVersion, "UPDATE dead_letters SET retry_at = ?", "")
-	if err != nil {
-		return 0, err
-	}
-	result, err := s.conn.ExecContext(ctx, query, append([]any{markedAt(at)}, args...)...)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
 }
 
 // notePublished notes that letters were published to their sink's dead-letter address, if they are still what they were.

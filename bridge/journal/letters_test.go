@@ -127,17 +127,17 @@ func TestTheMarksOfALetter(t *testing.T) {
 	j = open(t, Options{Dir: dir, Now: now.Now})
 	require.Equal(t, at(), only().RetryAt, "durable")
 	require.Equal(t, at().Add(time.Minute), only().PublishedAt)
-	letter.Attempts, letter.Reason = 4, "still too large"
+	letter.Attempts, letter.Reason, letter.LastAt = 4, "still too large", at().Add(2*time.Minute)
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{letter}))
 	letter.ID, letter.Attempts = 1, 5
 	require.Equal(t, letter, only(), "tried again in vain, it waits for somebody as at first")
 	require.NoError(t, j.DeadLettersPublished(t.Context(), []DeadLetter{first}))
 	require.Equal(t, letter, only(), "what was published is not what it is now")
 
-	require.NoError(t, j.RemoveDeadLetters(t.Context(), "nats", []int64{1, 1, 9}))
-	require.Equal(t, []int64{2}, letterIDs(t, j, DeadLetterFilter{}))
-	require.NoError(t, j.RemoveDeadLetters(t.Context(), "nats", []int64{1}), "gone already")
-	require.ErrorContains(t, j.RemoveDeadLetters(t.Context(), "other", []int64{1}), `"other"`)
+	stored := []Move{{Stream: Stream{Kind: Live, Sink: "nats"}, Stored: []Event{{1, 0}, {1, 0}, {9, 0}}}}
+	require.NoError(t, j.Move(t.Context(), stored, nil))
+	require.Equal(t, []int64{2}, letterIDs(t, j, DeadLetterFilter{}), "it reached its sink")
+	require.NoError(t, j.Move(t.Context(), stored, nil), "gone already")
 	letter.Sink = "other"
 	require.ErrorContains(t, j.DeadLettersPublished(t.Context(), []DeadLetter{letter}), `"other"`)
 	require.NoError(t, sound(t.Context(), j))
@@ -146,7 +146,7 @@ func TestTheMarksOfALetter(t *testing.T) {
 func TestOnlyASinkOfItsOwnChangesALetter(t *testing.T) {
 	j := open(t, Options{Sinks: []string{"kafka", "nats"}})
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}))
-	require.NoError(t, j.RemoveDeadLetters(t.Context(), "kafka", []int64{1}))
+	require.NoError(t, j.Move(t.Context(), []Move{{Stream: Stream{Kind: Live, Sink: "kafka"}, Stored: []Event{{1, 0}}}}, nil))
 	other := deadLetter(1, 0)
 	other.ID, other.Sink = 1, "kafka"
 	require.NoError(t, j.DeadLettersPublished(t.Context(), []DeadLetter{other}))
@@ -187,7 +187,11 @@ func TestManyLettersChangeInSteps(t *testing.T) {
 		}
 	}
 	require.NoError(t, j.AddDeadLetters(t.Context(), letters))
-	marked, err := j.RetryDeadLetters(t.Context(), DeadLetterFilter{Limit: maxChangedLetters + 1})
+	some := make([]int64, maxChangedLetters+1)
+	for i := range some {
+		some[i] = int64(i + 1)
+	}
+	marked, err := j.RetryDeadLetters(t.Context(), DeadLetterFilter{IDs: some})
 	require.NoError(t, err)
 	require.Equal(t, int64(maxChangedLetters+1), marked)
 	marked, err = j.RetryDeadLetters(t.Context(), DeadLetterFilter{})
@@ -220,7 +224,8 @@ func TestManyLettersChangeInSteps(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, int64(kafka-3), dropped)
 	require.Equal(t, left[kafka-3:], letterIDs(t, j, DeadLetterFilter{}), "the first of them, each once")
-	require.NoError(t, j.RemoveDeadLetters(t.Context(), "kafka", backwards))
+	_, err = j.DropDeadLetters(t.Context(), DeadLetterFilter{IDs: backwards})
+	require.NoError(t, err)
 	require.Equal(t, map[string]float64{"kafka": 0, "nats": 0}, gauges(t, registry, "fnbridge_dead_letters"))
 	require.NoError(t, sound(t.Context(), j))
 	require.NoError(t, j.Close(t.Context()))
@@ -244,7 +249,7 @@ func TestADropGivesItsSpaceBack(t *testing.T) {
 	mustAppend(t, j, webhook("a"))
 }
 
-func TestDeadLettersChangedWakesForWhatIsToDo(t *testing.T) {
+func TestWhoWaitsWakesForWhatIsToDo(t *testing.T) {
 	j := open(t, Options{})
 	quiet := func(ch <-chan struct{}) {
 		t.Helper()
@@ -254,38 +259,37 @@ func TestDeadLettersChangedWakesForWhatIsToDo(t *testing.T) {
 		default:
 		}
 	}
-	added := j.DeadLettersChanged()
+	added, streams := j.DeadLettersAdded(), j.StreamsChanged()
 	require.NoError(t, j.AddDeadLetters(t.Context(), nil))
 	mustAppend(t, j, webhook("a"))
 	quiet(added)
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}))
 	<-added
-	marked := j.DeadLettersChanged()
+	added = j.DeadLettersAdded()
 	notePublished(t, j, 1)
-	quiet(marked)
+	quiet(streams)
 	_, err := j.RetryDeadLetters(t.Context(), DeadLetterFilter{})
 	require.NoError(t, err)
-	<-marked
-	again := j.DeadLettersChanged()
+	<-streams
+	again := j.StreamsChanged()
 	_, err = j.RetryDeadLetters(t.Context(), DeadLetterFilter{})
 	require.NoError(t, err)
-	require.NoError(t, j.RemoveDeadLetters(t.Context(), "nats", []int64{1}))
 	quiet(again)
+	_, err = j.DropDeadLetters(t.Context(), DeadLetterFilter{})
+	require.NoError(t, err)
+	<-again
+	quiet(added)
 }
 
-func TestWhatIsToDoIsFoundByIndex(t *testing.T) {
+func TestWhatIsToPublishIsFoundByIndex(t *testing.T) {
 	j := open(t, Options{})
-	for index, f := range map[string]DeadLetterFilter{
-		"dead_letters_to_retry":   {Sink: "nats", Retrying: true},
-		"dead_letters_to_publish": {Sink: "nats", Unpublished: true},
-	} {
-		query, args, err := f.statement(schemaVersion, "EXPLAIN QUERY PLAN SELECT data FROM dead_letters", "ORDER BY id LIMIT 10")
-		require.NoError(t, err)
-		var id, parent, unused int64
-		var plan string
-		require.NoError(t, j.views.db.QueryRowContext(t.Context(), query, args...).Scan(&id, &parent, &unused, &plan))
-		require.Equal(t, "SEARCH dead_letters USING INDEX "+index+" (sink=? AND id>?)", plan)
-	}
+	f := DeadLetterFilter{Sink: "nats", Unpublished: true}
+	query, args, err := f.statement(schemaVersion, "EXPLAIN QUERY PLAN SELECT data FROM dead_letters", "ORDER BY id LIMIT 10")
+	require.NoError(t, err)
+	var id, parent, unused int64
+	var plan string
+	require.NoError(t, j.views.db.QueryRowContext(t.Context(), query, args...).Scan(&id, &parent, &unused, &plan))
+	require.Equal(t, "SEARCH dead_letters USING INDEX dead_letters_to_publish (sink=? AND id>?)", plan)
 }
 
 func TestAnOutageThatComesAndGoesIsSaidOnceAMinute(t *testing.T) { synctest.Test(t, outageLines) }
@@ -313,7 +317,7 @@ func TestACommandOpensTheJournalAsItIs(t *testing.T) {
 	now := &clock{now: at()}
 	j := open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, MaxBytes: 32 << 20, Retention: time.Hour, Now: now.Now})
 	mustAppend(t, j, webhook("a"))
-	require.NoError(t, j.Advance(t.Context(), "nats", 1))
+	require.NoError(t, advance(t.Context(), j, "nats", 1))
 	variedLetters(t, j)
 	require.NoError(t, j.Close(t.Context()))
 	j = open(t, Options{Dir: dir, Sinks: []string{"nats"}, MaxBytes: 32 << 20, Retention: 1000 * time.Hour, Now: now.Now})
@@ -354,7 +358,7 @@ func aCommandDeletesNoWebhooks(t *testing.T) {
 	now := &clock{now: at()}
 	j := open(t, Options{Dir: dir, Now: now.Now})
 	mustAppend(t, j, webhook("a"))
-	require.NoError(t, j.Advance(t.Context(), "nats", 1))
+	require.NoError(t, advance(t.Context(), j, "nats", 1))
 	require.NoError(t, j.Close(t.Context()))
 	now.set(at().Add(100 * DefaultRetention))
 	j = open(t, Options{Dir: dir, Sinks: []string{}, KeepSinks: true, Now: now.Now})

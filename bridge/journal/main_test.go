@@ -82,7 +82,7 @@ func appendForEver(ctx context.Context, j *Journal, run string) error {
 					fmt.Println("failed", strings.ReplaceAll(err.Error(), "\n", " "))
 				}
 				if caller == 0 && i%10 == 9 {
-					if err := j.Advance(ctx, "nats", j.Head()/2); err != nil {
+					if err := advance(ctx, j, "nats", j.Head()/2); err != nil {
 						fmt.Println("failed", err)
 					}
 				}
@@ -186,4 +186,9 @@ func acknowledged(lines []string) (acked, failed []string) {
 		}
 	}
 	return acked, failed
+}
+
+// advance moves the cursor of a sink.
+func advance(ctx context.Context, j *Journal, sink string, seq int64) error {
+	return j.Move(ctx, []Move{{Stream: Stream{Kind: Live, Sink: sink, Cursor: seq}}}, nil)
 }

@@ -14,6 +14,7 @@ type metrics struct {
 	commitSeconds  prometheus.Histogram
 	commitRequests prometheus.Histogram
 	deadLetters    *prometheus.GaugeVec
+	replaysEnded   prometheus.Counter
 }
 
 func newMetrics(j *Journal, registerer prometheus.Registerer) (*metrics, error) {
@@ -30,12 +31,16 @@ func newMetrics(j *Journal, registerer prometheus.Registerer) (*metrics, error) 
 		deadLetters: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fnbridge_dead_letters", Help: "Dead letters that the journal holds, by sink.",
 		}, []string{"sink"}),
+		replaysEnded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fnbridge_journal_ended_replays_total",
+			Help: "Replays that were ended since the webhooks that they had yet to publish filled the journal.",
+		}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.commitSeconds, m.commitRequests, m.deadLetters,
+		m.commitSeconds, m.commitRequests, m.deadLetters, m.replaysEnded,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "fnbridge_journal_bytes", Help: "Space that the journal uses.",
 		}, func() float64 { return float64(j.space.used.Load()) }),

@@ -20,13 +20,12 @@ type kind int
 
 const (
 	kindAppend kind = iota
-	kindAdvance
+	kindMove
 	kindDeadLetters
-	kindSinkState
-	kindRetryLetters
 	kindDropLetters
-	kindRemoveLetters
 	kindLettersPublished
+	kindAddStreams
+	kindCancelReplay
 )
 
 // The stages of a request. Whoever moves it out of queued decides what becomes of it.
@@ -41,11 +40,12 @@ const (
 type request struct {
 	kind    kind
 	webhook Webhook
-	sink    string
-	seq     int64
-	letters []DeadLetter
+	moves   []Move
 	state   *SinkState
-	// filter selects the letters to change, which have letterBytes of data.
+	letters []DeadLetter
+	streams []Stream
+	seq     int64 // of a stream
+	// filter selects the letters to drop, which have letterBytes of data.
 	filter      *DeadLetterFilter
 	letterBytes int64
 	// cost is what the request has reserved of the journal's space.

@@ -51,6 +51,13 @@ func (r *Reader) CountDeadLetters(ctx context.Context, f DeadLetterFilter) (coun
 	return count, bytes, r.failure("count the dead letters", err)
 }
 
+// Streams returns the streams beside the live ones, in the order in which they were asked for: those that have not ended,
+// and the last of those that have.
+func (r *Reader) Streams(ctx context.Context) ([]Stream, error) {
+	all, err := r.views.streams(ctx, true)
+	return all, r.failure("read the streams", err)
+}
+
 // Select returns webhooks that f selects, in order: at most maxCount, and no more than maxBytes of bodies, but at least
 // one if there is one. The last one's Seq is the next page's After; none means the end.
 func (r *Reader) Select(ctx context.Context, f WebhookFilter, maxCount int, maxBytes int64) ([]Webhook, error) {

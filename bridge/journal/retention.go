@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 )
 
@@ -37,6 +38,46 @@ func (w *writer) delivered() int64 {
 	return lowest
 }
 
+// replayed is the number up to which no replay needs a webhook any more.
+func (w *writer) replayed() int64 {
+	lowest := int64(math.MaxInt64)
+	for _, cursor := range w.replays {
+		lowest = min(lowest, cursor)
+	}
+	return lowest
+}
+
+// endReplays ends the replays that keep delivered webhooks in a journal that is nearly full: senders come first.
+func (w *writer) endReplays(ctx context.Context, delivered int64) error {
+	var waiting []int64
+	for id, cursor := range w.replays {
+		if cursor < delivered {
+			waiting = append(waiting, id)
+		}
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	if err := w.store.inTransaction(ctx, func() error {
+		for _, id := range waiting {
+			if _, err := w.store.endReplay(ctx, id, StreamNoRoom, w.now()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, id := range waiting {
+		delete(w.replays, id)
+	}
+	w.metrics.replaysEnded.Add(float64(len(waiting)))
+	w.streamsChanged.notify()
+	w.log.WarnContext(ctx, "replays were ended, since the webhooks that they had yet to publish fill the journal; ask for them again when it has room",
+		"replays", waiting)
+	return nil
+}
+
 // clean deletes one step's worth of delivered webhooks that are past their retention or in the way. It
 // tells whether to look again.
 func (w *writer) clean(ctx context.Context) (again bool) {
@@ -56,7 +97,14 @@ func (w *writer) clean(ctx context.Context) (again bool) {
 	if !w.cleaning.sweep && needed == 0 {
 		return false
 	}
-	through, err := w.deleteDelivered(ctx, delivered, needed)
+	var through int64
+	var err error
+	if needed > 0 {
+		err = w.endReplays(ctx, delivered)
+	}
+	if err == nil {
+		through, err = w.deleteDelivered(ctx, min(delivered, w.replayed()), needed)
+	}
 	if err != nil {
 		if leavesDoubt(err) {
 			w.inDoubt = err

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 const (
 	// applicationID marks a SQLite file as a journal of fnbridge ("fnbr").
 	applicationID = 0x666e6272
 	// schemaVersion is what this program writes, kept in PRAGMA user_version.
-	schemaVersion = 3
+	schemaVersion = 4
 	// pageSize is that of new journals.
 	pageSize = 4096
 )
@@ -86,6 +87,29 @@ ALTER TABLE dead_letters ADD COLUMN source_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE dead_letters ADD COLUMN sequence TEXT NOT NULL DEFAULT '';
 ALTER TABLE dead_letters ADD COLUMN webhook_digest BLOB NOT NULL DEFAULT x'';
 ALTER TABLE dead_letters ADD COLUMN replay INTEGER NOT NULL DEFAULT 0;
+`, `
+CREATE TABLE streams (
+	id INTEGER PRIMARY KEY AUTOINCREMENT,
+	kind TEXT NOT NULL,
+	sink TEXT NOT NULL,
+	cursor INTEGER NOT NULL,
+	through INTEGER NOT NULL,
+	since INTEGER NOT NULL,
+	until INTEGER NOT NULL,
+	ids TEXT NOT NULL,
+	events TEXT NOT NULL,
+	rate REAL NOT NULL,
+	asked_at INTEGER NOT NULL,
+	ended_at INTEGER NOT NULL DEFAULT 0,
+	ended TEXT NOT NULL DEFAULT '',
+	taken INTEGER NOT NULL DEFAULT 0,
+	acknowledged INTEGER NOT NULL DEFAULT 0,
+	dead_lettered INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO streams (kind, sink, cursor, through, since, until, ids, events, rate, asked_at)
+	SELECT 'retry', sink, 0, max(id), -9223372036854775808, 9223372036854775807, json_group_array(id), '{}', 0, max(retry_at)
+	FROM dead_letters WHERE retry_at <> 0 GROUP BY sink;
+DROP INDEX dead_letters_to_retry;
 `}
 }
 
@@ -96,14 +120,21 @@ func requiredColumns(version int) map[string][]string {
 		letters = append(letters, c.name)
 	}
 	if version >= 2 {
-		letters = append(letters, "retry_at", "published_at")
+		letters = append(letters, "published_at")
 	}
-	return map[string][]string{
+	if version == 2 || version == 3 { // later versions have retries as streams
+		letters = append(letters, "retry_at")
+	}
+	tables := map[string][]string{
 		"webhooks":     {"seq", "id", "signed_at", "received_at", "body"},
 		"sinks":        {"sink", "cursor", "configured", "state", "last_error", "last_error_at", "since"},
 		"dead_letters": letters,
 		"settings":     {"name", "value"},
 	}
+	if version >= 4 {
+		tables["streams"] = strings.Split(streamColumns, ", ")
+	}
+	return tables
 }
 
 // createSchema fills an empty database.

@@ -34,7 +34,8 @@ type store struct {
 	insertWebhook, advance, setState *sql.Stmt
 	findKnown                        *sql.Stmt
 	updateLetter, insertLetter       *sql.Stmt
-	publishedLetter                  *sql.Stmt
+	publishedLetter, removeLetter    *sql.Stmt
+	moveStream                       *sql.Stmt
 	oldestWebhooks, deleteWebhooks   *sql.Stmt
 	pageCount, freePages, passive    *sql.Stmt
 	passiveBeside                    *sql.Stmt // passive, on beside
@@ -178,10 +179,13 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.findKnown, findKnown},
 		{&s.advance, `UPDATE sinks SET cursor = ?1 WHERE sink = ?2 AND cursor < ?1`},
 		{&s.setState, `UPDATE sinks SET state = ?, last_error = ?, last_error_at = ?, since = ? WHERE sink = ?`},
-		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, replay = ?, retry_at = 0, published_at = 0
+		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, replay = ?, published_at = 0
 			WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
 		{&s.insertLetter, insertLetter()},
 		{&s.publishedLetter, `UPDATE dead_letters SET published_at = ? WHERE id = ? AND sink = ? AND attempts = ? AND last_at = ?`},
+		{&s.removeLetter, `DELETE FROM dead_letters WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
+		{&s.moveStream, `UPDATE streams SET cursor = ?, taken = ?, acknowledged = ?, dead_lettered = ?, ended = ?, ended_at = ?
+			WHERE id = ? AND ended_at = 0`},
 		{&s.oldestWebhooks, `SELECT seq, received_at, length(body) FROM webhooks WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`},
 		{&s.deleteWebhooks, `DELETE FROM webhooks WHERE seq <= ?`},
 		{&s.pageCount, "PRAGMA page_count"},

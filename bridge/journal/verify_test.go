@@ -45,8 +45,8 @@ func TestVerifyReports(t *testing.T) {
 			for i := range 20 {
 				mustAppend(t, j, heavy(fmt.Sprint(i), 50))
 			}
-			require.NoError(t, j.Advance(t.Context(), "kafka", 5))
-			require.NoError(t, j.Advance(t.Context(), "nats", 12))
+			require.NoError(t, advance(t.Context(), j, "kafka", 5))
+			require.NoError(t, advance(t.Context(), j, "nats", 12))
 			require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}))
 			require.NoError(t, j.Close(t.Context()))
 			edit(c.statements)(t, dir+"/journal.db")
@@ -136,7 +136,7 @@ func verifyBesideAServe(t *testing.T) {
 			return
 		}
 		mustAppend(t, j, webhook("while it reads"))
-		require.NoError(t, j.Advance(t.Context(), "nats", total-500))
+		require.NoError(t, advance(t.Context(), j, "nats", total-500))
 		now.set(now.Now().Add(2 * time.Hour))
 		sweep(t)
 		require.Len(t, readAll(t, j), 501)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -38,6 +39,8 @@ type writer struct {
 	database os.FileInfo
 
 	letters map[string]int64
+	// replays has the cursor of each replay of a configured sink that has not ended.
+	replays map[int64]int64
 	// frames is how many pages went to the log since the last checkpoint began, logExcess the log's size beyond walKeep.
 	frames    int64
 	logExcess int64
@@ -54,10 +57,21 @@ type writer struct {
 // effects is what a transaction changes in the writer's memory once it is durable.
 type effects struct {
 	appended []Webhook
-	advances map[string]int64
+	advances map[string]int64 // of live streams
+	replays  map[int64]int64  // cursors of replays; those that have ended stand at ended
 	letters  map[string]int64
-	// awaited is set when letters were added, marked for another try or dropped.
-	awaited bool
+	// lettersAdded and streamsChanged say what is to be told of.
+	lettersAdded, streamsChanged bool
+}
+
+// ended is where a replay stands that keeps no webhook any more.
+const ended = math.MaxInt64
+
+func (e *effects) replay(id, cursor int64) {
+	if e.replays == nil {
+		e.replays = make(map[int64]int64)
+	}
+	e.replays[id] = cursor
 }
 
 func (e *effects) countLetters(sink string, n int64) {
@@ -204,9 +218,19 @@ func (w *writer) load(ctx context.Context) error {
 	if err != nil {
 		return damaged(w.path, err)
 	}
+	streams, err := readStreams(ctx, w.store.conn, false)
+	if err != nil {
+		return damaged(w.path, err)
+	}
 	used, err := w.store.usedBytes(ctx)
 	if err != nil {
 		return damaged(w.path, err)
+	}
+	w.replays = make(map[int64]int64)
+	for i := range streams {
+		if t := &streams[i]; t.Kind == Replay && w.cursors[t.Sink] != nil {
+			w.replays[t.ID] = t.Cursor
+		}
 	}
 	w.letters = make(map[string]int64, len(sinks))
 	for _, s := range sinks {
@@ -221,8 +245,9 @@ func (w *writer) load(ctx context.Context) error {
 	if w.head.Swap(p.head) != p.head {
 		w.changed.notify()
 	}
-	// After a doubtful commit there may be letters that nobody was told of.
-	w.lettersChanged.notify()
+	// After a doubtful commit there may be letters and streams that nobody was told of.
+	w.lettersAdded.notify()
+	w.streamsChanged.notify()
 	return nil
 }
 
@@ -350,11 +375,6 @@ func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
 				r.err = fmt.Errorf("the journal cannot store this: %w", err)
 			}
 		}
-		for sink, seq := range e.advances {
-			if _, err := w.store.advance.ExecContext(ctx, seq, sink); err != nil {
-				return err
-			}
-		}
 		return nil
 	})
 	w.countFrames()
@@ -376,16 +396,8 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		if accepted != bridge.Duplicate {
 			e.appended = append(e.appended, asRead(seq, r.webhook))
 		}
-	case kindAdvance:
-		// The writer alone knows: what it has just committed, readers see before it is counted.
-		if head := w.head.Load(); r.seq > head {
-			r.err = fmt.Errorf("sink %q cannot have passed webhook %d: the newest is %d", r.sink, r.seq, head)
-			return nil
-		}
-		if e.advances == nil {
-			e.advances = make(map[string]int64, len(w.sinks))
-		}
-		e.advances[r.sink] = max(e.advances[r.sink], r.seq)
+	case kindMove:
+		return w.applyMove(ctx, r, e)
 	case kindDeadLetters:
 		if len(r.letters) == 0 {
 			return nil
@@ -397,15 +409,10 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		for sink, n := range added {
 			e.countLetters(sink, n)
 		}
-		e.awaited = true
-	case kindRetryLetters:
-		var err error
-		r.changed, err = w.store.markForRetry(ctx, r.filter, w.now())
-		e.awaited = e.awaited || r.changed > 0
-		return err
+		e.lettersAdded = true
 	case kindLettersPublished:
 		return w.store.notePublished(ctx, r.letters, w.now())
-	case kindDropLetters, kindRemoveLetters:
+	case kindDropLetters:
 		deleted, err := w.store.deleteLetters(ctx, r.filter)
 		if err != nil {
 			return err
@@ -414,12 +421,73 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 			e.countLetters(sink, -n)
 			r.changed += n
 		}
-		e.awaited = e.awaited || (r.kind == kindDropLetters && r.changed > 0)
-	case kindSinkState:
-		_, err := w.store.setState.ExecContext(ctx, r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.Sink)
-		return err
+		e.streamsChanged = e.streamsChanged || r.changed > 0
+	case kindAddStreams:
+		for i := range r.streams {
+			t := &r.streams[i]
+			if t.Kind == Replay {
+				t.Cursor, t.Through = w.oldest.Load()-1, w.cursors[t.Sink].Load()
+			}
+			if err := w.store.addStream(ctx, t, w.now()); err != nil {
+				return err
+			}
+			if t.Kind == Replay {
+				e.replay(t.ID, t.Cursor)
+			}
+		}
+		e.streamsChanged = true
+	case kindCancelReplay:
+		cancelled, err := w.store.endReplay(ctx, r.seq, StreamCancelled, w.now())
+		if err != nil {
+			return err
+		}
+		if cancelled {
+			r.changed = 1
+			e.replay(r.seq, ended)
+			e.streamsChanged = true
+		}
 	}
 	return nil
+}
+
+// applyMove moves streams, and notes how their sink is.
+func (w *writer) applyMove(ctx context.Context, r *request, e *effects) error {
+	for i := range r.moves {
+		t := &r.moves[i].Stream
+		// The writer alone knows: what it has just committed, readers see before it is counted.
+		if head := w.head.Load(); t.Kind != Retry && t.Cursor > head {
+			r.err = fmt.Errorf("sink %q cannot have passed webhook %d: the newest is %d", t.Sink, t.Cursor, head)
+			return nil
+		}
+	}
+	for i := range r.moves {
+		t := &r.moves[i].Stream
+		removed, err := w.store.move(ctx, &r.moves[i], w.letters[t.Sink]+e.letters[t.Sink] > 0, w.now())
+		if err != nil {
+			return err
+		}
+		if removed > 0 {
+			e.countLetters(t.Sink, -removed)
+		}
+		_, open := w.replays[t.ID]
+		switch {
+		case t.Kind == Live:
+			if e.advances == nil {
+				e.advances = make(map[string]int64, len(w.sinks))
+			}
+			e.advances[t.Sink] = max(e.advances[t.Sink], t.Cursor)
+		case t.End != "":
+			e.replay(t.ID, ended)
+			e.streamsChanged = true
+		case open:
+			e.replay(t.ID, t.Cursor)
+		}
+	}
+	if r.state == nil {
+		return nil
+	}
+	_, err := w.store.setState.ExecContext(ctx, r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.Sink)
+	return err
 }
 
 // take makes a durable transaction's effects visible.
@@ -427,6 +495,11 @@ func (w *writer) take(ctx context.Context, e effects) {
 	for sink, seq := range e.advances {
 		if cursor := w.cursors[sink]; seq > cursor.Load() {
 			cursor.Store(seq)
+		}
+	}
+	for id, cursor := range e.replays {
+		if w.replays[id] = cursor; cursor == ended {
+			delete(w.replays, id)
 		}
 	}
 	for sink, n := range e.letters {
@@ -441,8 +514,11 @@ func (w *writer) take(ctx context.Context, e effects) {
 		w.head.Add(int64(len(e.appended)))
 		w.changed.notify()
 	}
-	if e.awaited {
-		w.lettersChanged.notify()
+	if e.lettersAdded {
+		w.lettersAdded.notify()
+	}
+	if e.streamsChanged {
+		w.streamsChanged.notify()
 	}
 }
 

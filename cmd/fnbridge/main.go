@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/config"
 )
 
@@ -76,6 +77,7 @@ It is configured with environment variables: "fnbridge env" lists them.`,
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	var wrongConfig config.Errors
+	var unknownSink *admin.UnknownSinkError
 	switch {
 	case err == nil:
 		return exitOK
@@ -84,7 +86,7 @@ It is configured with environment variables: "fnbridge env" lists them.`,
 	case errors.As(err, &wrongConfig):
 		fmt.Fprintf(c.err, "fnbridge: the configuration is wrong:\n%s\nRun \"fnbridge env\" for every variable and its meaning.\n", indent(wrongConfig.Error()))
 		return exitUsage
-	case errors.As(err, &usage), isUnknownCommand(err):
+	case errors.As(err, &usage), errors.As(err, &unknownSink), isUnknownCommand(err):
 		fmt.Fprintf(c.err, "fnbridge: %v\nRun \"%s --help\" for what it can do.\n", err, cmd.CommandPath())
 		return exitUsage
 	default:

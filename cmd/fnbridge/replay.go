@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/config"
 )
 
 type replayOptions struct {
@@ -18,6 +21,7 @@ type replayOptions struct {
 	times   timeRange
 	all     bool
 	dryRun  bool
+	wait    bool
 	json    bool
 }
 
@@ -26,15 +30,17 @@ func replayCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay",
 		Short: "Publish events again that a sink was sent before",
-		Long: `Has the running bridge publish again what its journal still holds, for as long as FNBRIDGE_RETENTION keeps it: the events of
-the webhooks that were received in a range of time, with the ids that they had. They go behind what the bridge receives meanwhile. JetStream stores them again, also within its dedupe window. What has
-not reached the sink yet is on its way anyway, and left out.
+		Long: `Has a sink get again what the journal still holds, for as long as FNBRIDGE_RETENTION keeps it: the events of the
+webhooks that were received in a range of time, with the ids that they had. JetStream stores them again, also within
+its dedupe window. What has not reached the sink yet is on its way anyway, and left out.
 
-Ctrl-C ends the replay. --dry-run only counts, and works without a running bridge, too.
-`,
-		Example: `  fnbridge replay --since 2h
+The replay is stored before the command returns: the running bridge makes it beside what it receives, or else the next
+one does, and it goes on after a restart. "replay list" shows how far it is, "replay cancel" ends it, --wait waits for
+its end. It keeps what it has yet to publish in the journal; when that is nearly full, it ends.`,
+		Example: `  fnbridge replay --since 2h --wait
   fnbridge replay --sink kafka --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z --application invoices
-  fnbridge replay --all --route 'application.*.request.failed' --dry-run`,
+  fnbridge replay --all --route 'application.*.request.failed' --dry-run
+  fnbridge replay --all --rate 500`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return replay(cmd.Context(), c, o) },
 	}
@@ -43,8 +49,11 @@ Ctrl-C ends the replay. --dry-run only counts, and works without a running bridg
 	o.times.add(cmd, "received")
 	f.BoolVar(&o.all, "all", false, "everything that the journal holds, instead of --since and --until")
 	addEventFilter(cmd, &o.request.EventFilter)
+	f.Float64Var(&o.request.Rate, "rate", 0, "at most this many events a second (0: no limit)")
+	f.BoolVar(&o.wait, "wait", false, "wait for the end, and show how far it is")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only count what would be published")
 	jsonFlag(cmd, &o.json)
+	cmd.AddCommand(replayListCommand(c), replayCancelCommand(c))
 	return cmd
 }
 
@@ -55,6 +64,8 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 		return usageError{errors.New("say from when on: --since 2h, a time, or --all")}
 	case ranged && o.all:
 		return usageError{errors.New("--all stands for every time: leave it out, or --since and --until")}
+	case o.dryRun && o.wait:
+		return usageError{errors.New("--dry-run publishes nothing to --wait for: leave one of them out")}
 	}
 	if err := o.times.check(); err != nil {
 		return err
@@ -65,92 +76,204 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 		return err
 	}
 	if o.dryRun {
-		routes := make(map[string]string, len(cfg.Sinks))
-		for _, s := range cfg.Sinks {
-			routes[s.Name] = s.Routes
-		}
-		p, err := admin.CountReplay(ctx, cfg.DataDir, o.request, app.EventOptions(cfg), routes)
-		if err != nil {
-			return noJournal(err, cfg)
-		}
-		return printReplayCount(c, p, o.json)
+		return countReplay(ctx, c, cfg, o)
 	}
-	v := &replayView{console: c, json: o.json, progress: newProgress(c), begun: time.Now()}
-	v.waiting()
-	p, err := admin.Replay(ctx, cfg.DataDir, o.request, v.update)
-	v.progress.clear()
+	r, err := admin.AskReplay(ctx, cfg.DataDir, o.request)
+	if err != nil {
+		return noJournal(err, cfg)
+	}
 	switch {
-	case ctx.Err() != nil && err != nil:
-		return fmt.Errorf("interrupted: %s", replayed(p))
-	case errors.Is(err, admin.ErrNotRunning):
-		return fmt.Errorf("%w\nA replay goes through the running bridge: start \"fnbridge serve\" on %s, or count with --dry-run", err, cfg.DataDir)
-	case err != nil && p.Events > 0:
-		return fmt.Errorf("%w\nUntil then: %s", err, replayed(p))
-	case err != nil:
-		return err
+	case o.wait:
+		return waitForReplay(ctx, c, cfg, r, o.json)
+	case o.json:
+		return json.NewEncoder(c.out).Encode(r)
+	case r.Running:
+		fmt.Fprintf(c.out, "Replay %d to sink %s has begun. \"fnbridge replay list\" shows how far it is, \"fnbridge replay cancel %d\" ends it.\n",
+			r.Replay, r.Sink, r.Replay)
+	default:
+		fmt.Fprintf(c.out, "Replay %d to sink %s begins when \"fnbridge serve\" starts: it does not run now.\n", r.Replay, r.Sink)
 	}
-	return v.end(p)
+	return nil
 }
 
-func printReplayCount(c console, p admin.ReplayProgress, asJSON bool) error {
-	if asJSON {
+func countReplay(ctx context.Context, c console, cfg *config.Config, o replayOptions) error {
+	routes := make(map[string]string, len(cfg.Sinks))
+	for _, s := range cfg.Sinks {
+		routes[s.Name] = s.Routes
+	}
+	sink, webhooks, events, err := admin.CountReplay(ctx, cfg.DataDir, o.request, app.EventOptions(cfg), routes)
+	if err != nil {
+		return noJournal(err, cfg)
+	}
+	if o.json {
 		return json.NewEncoder(c.out).Encode(struct {
 			Sink     string `json:"sink"`
 			Webhooks int64  `json:"webhooks"`
 			Events   int64  `json:"events"`
-		}{p.Sink, p.Webhooks, p.Events})
+		}{sink, webhooks, events})
 	}
-	_, err := fmt.Fprintf(c.out, "%s of %s would be published to sink %s again.\n", plural(int(p.Events), "event"), plural(int(p.Webhooks), "webhook"), p.Sink)
+	_, err = fmt.Fprintf(c.out, "%s, from %s in that time, would be published to sink %s again.\n",
+		plural(int(events), "event"), plural(int(webhooks), "webhook"), sink)
 	return err
 }
 
+// waitForReplay returns when a replay has ended. The end of ctx does not end it.
+func waitForReplay(ctx context.Context, c console, cfg *config.Config, r admin.Replay, asJSON bool) error {
+	if !r.Running {
+		fmt.Fprintf(c.err, "Replay %d begins when \"fnbridge serve\" starts: it does not run now.\n", r.Replay)
+	}
+	p := newProgress(c)
+	defer p.clear()
+	begun := time.Now()
+	again := time.NewTicker(replayInterval)
+	defer again.Stop()
+	for r.State == admin.ReplayRunning {
+		if asJSON {
+			_ = json.NewEncoder(c.out).Encode(r) // the last line tells whether it can be written
+		} else {
+			p.show(replayed(r) + replayRate(r, time.Since(begun)))
+		}
+		select {
+		case <-ctx.Done():
+			p.clear()
+			return fmt.Errorf("interrupted, but replay %d goes on: \"fnbridge replay cancel %d\" ends it", r.Replay, r.Replay)
+		case <-again.C:
+		}
+		all, err := admin.ReadReplays(ctx, cfg.DataDir)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		for i := range all {
+			if all[i].Replay == r.Replay {
+				r = all[i]
+			}
+		}
+	}
+	p.clear()
+	if asJSON {
+		if err := json.NewEncoder(c.out).Encode(r); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(c.out, "%s, to sink %s, in %s.\n", replayed(r), r.Sink, time.Since(begun).Round(time.Millisecond))
+	}
+	if r.State != admin.ReplayDone {
+		return fmt.Errorf("replay %d %s", r.Replay, endText(r.State))
+	}
+	return nil
+}
+
+// replayInterval is how often --wait looks how far a replay is.
+const replayInterval = 250 * time.Millisecond
+
 // replayed says how far a replay came.
-func replayed(p admin.ReplayProgress) string {
-	text := fmt.Sprintf("%s published, from %d of %s", plural(int(p.Published), "event"), p.WebhooksRead, plural(int(p.Webhooks), "webhook"))
-	if p.DeadLetters > 0 {
-		text += fmt.Sprintf("; %s (\"fnbridge dead-letters list\")", plural(int(p.DeadLetters), "dead letter"))
+func replayed(r admin.Replay) string {
+	text := plural(int(r.Published), "event") + " published"
+	if r.DeadLetters > 0 {
+		text += fmt.Sprintf("; %s (\"fnbridge dead-letters list\")", plural(int(r.DeadLetters), "dead letter"))
 	}
 	return text
 }
 
-// replayView shows a replay.
-type replayView struct {
-	console
-	json     bool
-	progress *progress
-	begun    time.Time
+func replayRate(r admin.Replay, elapsed time.Duration) string {
+	text := ""
+	if done := r.Published + r.DeadLetters; done > 0 && elapsed >= time.Second {
+		text = fmt.Sprintf(", %.0f events/s", float64(done)/elapsed.Seconds())
+	}
+	return text + fmt.Sprintf(", %s left to look at", plural(int(r.Webhooks), "webhook"))
 }
 
-func (v *replayView) waiting() {
-	if v.errTerminal && !v.json {
-		v.progress.show("waiting for the sink; \"fnbridge status\" says how it is. Ctrl-C ends the replay")
+func endText(state string) string {
+	switch state {
+	case admin.ReplayNoRoom:
+		return "was ended, since the journal is nearly full"
+	case admin.ReplayCancelled:
+		return "was cancelled"
+	default:
+		return "is " + state
 	}
 }
 
-func (v *replayView) update(p admin.ReplayProgress) {
-	if v.json {
-		_ = json.NewEncoder(v.out).Encode(p) // the last line tells whether it can be written
-		return
+func replayListCommand(c console) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List replays: those that run, and the last of those that have ended",
+		Long:  `Reads the data directory, beside a running "fnbridge serve" or without one. With --json each line is one replay.`,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := journalDirectory()
+			if err != nil {
+				return err
+			}
+			replays, err := admin.ReadReplays(cmd.Context(), cfg.DataDir)
+			if err != nil {
+				return noJournal(err, cfg)
+			}
+			if asJSON {
+				e := json.NewEncoder(c.out)
+				for _, r := range replays {
+					if err := e.Encode(r); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			return printReplays(c, replays)
+		},
 	}
-	text := replayed(p)
-	elapsed := time.Since(v.begun)
-	if done := p.Published + p.DeadLetters; done > 0 && elapsed >= time.Second {
-		text += fmt.Sprintf(", %.0f events/s", float64(done)/elapsed.Seconds())
-	}
-	if p.WebhooksRead > 0 && p.WebhooksRead < p.Webhooks && elapsed >= time.Second {
-		left := time.Duration(float64(elapsed) * float64(p.Webhooks-p.WebhooksRead) / float64(p.WebhooksRead))
-		text += fmt.Sprintf(", about %s left", left.Round(time.Second))
-	}
-	v.progress.show(text)
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }
 
-func (v *replayView) end(p admin.ReplayProgress) error {
-	if v.json {
-		return json.NewEncoder(v.out).Encode(struct {
-			admin.ReplayProgress
-			Done bool `json:"done"`
-		}{p, true})
+func printReplays(c console, replays []admin.Replay) error {
+	if len(replays) == 0 {
+		_, err := fmt.Fprintln(c.out, "No replays.")
+		return err
 	}
-	fmt.Fprintf(v.out, "%s, to sink %s, in %s.\n", replayed(p), p.Sink, time.Since(v.begun).Round(time.Millisecond))
-	return nil
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "REPLAY\tSINK\tSTATE\tASKED\tEVENTS\tPUBLISHED\tDEAD LETTERS\tWEBHOOKS LEFT")
+	for _, r := range replays {
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%d\t%d\t%d\n", r.Replay, r.Sink, r.State, r.AskedAt.Local().Format(time.DateTime),
+			r.Events, r.Published, r.DeadLetters, r.Webhooks)
+	}
+	return w.Flush()
+}
+
+func replayCancelCommand(c console) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "cancel number",
+		Short:   "End a replay",
+		Long:    `Ends a replay, whether a bridge runs or not. What is under way to the sink at that moment reaches it.`,
+		Example: "  fnbridge replay cancel 3",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			number, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil || number < 1 {
+				return usageError{fmt.Errorf("%q is no replay's number, as \"fnbridge replay list\" shows them", args[0])}
+			}
+			cfg, err := journalDirectory()
+			if err != nil {
+				return err
+			}
+			cancelled, err := admin.CancelReplay(cmd.Context(), cfg.DataDir, number)
+			switch {
+			case err != nil:
+				return noJournal(err, cfg)
+			case asJSON:
+				return json.NewEncoder(c.out).Encode(struct {
+					Replay    int64 `json:"replay"`
+					Cancelled bool  `json:"cancelled"`
+				}{number, cancelled})
+			case !cancelled:
+				return fmt.Errorf("no replay %d runs: \"fnbridge replay list\" shows those that do", number)
+			default:
+				_, err := fmt.Fprintf(c.out, "Replay %d was cancelled.\n", number)
+				return err
+			}
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }

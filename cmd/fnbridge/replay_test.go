@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,17 +50,27 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 
-	require.Equal(t, "61 events of 31 webhooks would be published to sink nats again.\n", s.mustRun("replay", "--since", "1h", "--dry-run"))
+	require.Equal(t, "61 events, from 31 webhooks in that time, would be published to sink nats again.\n", s.mustRun("replay", "--since", "1h", "--dry-run"))
 	require.JSONEq(t, `{"sink":"nats","webhooks":31,"events":31}`, s.mustRun("replay", "--all", "--type", "tensorlake.workflow.function.succ*", "--dry-run", "--json"))
 
-	out = s.mustRun("replay", "--since", "1h", "--workflow", "other")
-	require.Regexp(t, `^1 event published, from 31 of 31 webhooks, to sink nats, in \S+\.\n$`, out)
+	out = s.mustRun("replay", "--since", "1h", "--workflow", "other", "--wait")
+	require.Regexp(t, `^1 event published, to sink nats, in \S+\.\n$`, out)
 	m, err := seen.NextMsg(20 * time.Second)
 	require.NoError(t, err)
 	require.Equal(t, "tensorlake.workflow.other.fn_A.success", m.Subject)
 
-	lines := strings.Split(strings.TrimSpace(s.mustRun("replay", "--all", "--json")), "\n")
-	require.JSONEq(t, `{"sink":"nats","kind":"nats","webhooks":31,"webhooks_read":31,"events":61,"published":61,"dead_letters":0,"done":true}`, lines[len(lines)-1])
+	lines := strings.Split(strings.TrimSpace(s.mustRun("replay", "--all", "--wait", "--json")), "\n")
+	var last struct {
+		Replay            int64
+		Sink, State       string
+		Left              *int64 `json:"webhooks_left"`
+		Events, Published int64
+		DeadLetters       *int64 `json:"dead_letters"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &last))
+	require.Equal(t, []any{int64(2), "nats", "done", int64(61), int64(61)}, []any{last.Replay, last.Sink, last.State, last.Events, last.Published})
+	require.Zero(t, *last.Left)
+	require.Zero(t, *last.DeadLetters)
 	ids := map[string]int{}
 	for range 61 {
 		m, err := seen.NextMsg(20 * time.Second)
@@ -73,19 +84,21 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 61+1+61, stream.CachedInfo().State.Msgs, "the stream has stored what was replayed")
 
-	require.Contains(t, s.mustRun("replay", "--until", "1h"), "0 events published, from 0 of 0 webhooks")
+	require.Contains(t, s.mustRun("replay", "--until", "1h", "--wait"), "0 events published")
 	_, errs, exit = s.run("replay", "--sink", "kafka", "--since", "1h")
-	require.Equal(t, 1, exit)
-	require.Contains(t, errs, `no sink "kafka"; it has nats`)
+	require.Equal(t, 2, exit)
+	require.Contains(t, errs, `no sink "kafka"; there is nats`)
 
+	// Without a bridge the next one does it.
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
-	_, errs, exit = s.run("replay", "--since", "1h")
-	require.Equal(t, 1, exit)
-	require.Contains(t, errs, "start \"fnbridge serve\"")
-	require.Contains(t, s.mustRun("replay", "--since", "1h", "--dry-run"), "61 events of 31 webhooks")
+	require.Equal(t, "Replay 4 to sink nats begins when \"fnbridge serve\" starts: it does not run now.\n", s.mustRun("replay", "--since", "1h"))
+	require.Contains(t, s.mustRun("replay", "--since", "1h", "--dry-run"), "61 events, from 31 webhooks")
+	bridge = s.serve()
+	bridge.line("a replay is through")
+	require.Regexp(t, `(?m)^4 +nats +done +\S+ \S+ +61 +61 +0 +0$`, s.mustRun("replay", "list"))
 }
 
-// TestAReplayToASinkThatIsAway stops replays that cannot go on: by whoever asked, and by the bridge's own stop.
+// What cannot go on waits, over a restart too, until it can or somebody cancels it.
 func TestAReplayToASinkThatIsAway(t *testing.T) {
 	s := newShell(t)
 	bridge := s.serve()
@@ -93,25 +106,29 @@ func TestAReplayToASinkThatIsAway(t *testing.T) {
 	s.delivered()
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 	// Nobody listens where the sink's server is said to be now, and what it was sent is behind its cursor.
-	s.env = append(s.env, "FNBRIDGE_NATS_URL=nats://127.0.0.1:1")
+	home := s.env
+	s.env = append(slices.Clone(home), "FNBRIDGE_NATS_URL=nats://127.0.0.1:1")
 	bridge = s.start("serve")
 	bridge.line("fnbridge is ready")
 
-	first := s.start("replay", "--all", "--json")
-	first.line(`"webhooks":20,.*"published":0`)
-	_, errs, exit := s.run("replay", "--all")
-	require.Equal(t, 1, exit)
-	require.Contains(t, errs, "a replay of this sink is running")
+	first := s.start("replay", "--all", "--wait", "--json")
+	first.line(`"state":"running".*"webhooks_left":20.*"published":0`)
 	require.NoError(t, first.cmd.Process.Signal(syscall.SIGINT))
-	first.line(`interrupted: 0 events published, from 20 of 20 webhooks`)
+	first.line(`interrupted, but replay 1 goes on: "fnbridge replay cancel 1" ends it`)
 	require.Equal(t, 1, first.wait(t))
-
-	bridge.line("the replay ended early")
-	second := s.start("replay", "--all", "--json")
-	second.line(`"webhooks":20,.*"published":0`)
+	require.Contains(t, s.mustRun("replay", "--all", "--rate", "1000"), "Replay 2 to sink nats has begun.")
+	require.Equal(t, "Replay 1 was cancelled.\n", s.mustRun("replay", "cancel", "1"))
+	_, errs, exit := s.run("replay", "cancel", "1")
+	require.Equal(t, 1, exit)
+	require.Contains(t, errs, "no replay 1 runs")
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
-	second.line("the bridge stopped before the replay was through")
-	require.Equal(t, 1, second.wait(t))
+
+	s.env = home
+	bridge = s.serve()
+	bridge.line("a replay is through")
+	list := s.mustRun("replay", "list")
+	require.Regexp(t, `(?m)^1 +nats +cancelled `, list)
+	require.Regexp(t, `(?m)^2 +nats +done .* 40 +40 +0 +0$`, list)
 }
 
 // lineOfExport is one line of journal export.
@@ -174,8 +191,8 @@ func TestWhatOneBridgeExportsAnotherTakes(t *testing.T) {
 	require.Len(t, exportLines(t, from.mustRun("journal", "export", "--after", "15")), 6)
 	require.Empty(t, from.mustRun("journal", "export", "--until", "1h"))
 	_, errs, exit = from.run("journal", "export", "--undelivered", "kafka")
-	require.Equal(t, 1, exit)
-	require.Contains(t, errs, `no sink "kafka"; it knows nats`)
+	require.Equal(t, 2, exit)
+	require.Contains(t, errs, `no sink "kafka"; there is nats`)
 	_, errs, exit = from.run("journal", "export", "--output", filepath.Join(from.dir, "nowhere", "webhooks.jsonl"))
 	require.Equal(t, 1, exit)
 	require.Contains(t, errs, "the export cannot be written: open "+filepath.Join(from.dir, "nowhere", "webhooks.jsonl"))

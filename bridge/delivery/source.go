@@ -4,6 +4,8 @@ import (
 	"iter"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
 const (
@@ -16,8 +18,8 @@ const (
 
 // source yields a webhook's events one by one, so that a payload with very many costs no more memory than the window.
 type source struct {
-	webhook *webhook
-	routes  bridge.Routes // of the events that are wanted
+	webhook *lane.Webhook
+	wants   func(*bridge.Event) bool // nil: every event
 	taken   int
 	// ready are the events of a small webhook, which are there already; of others pull makes the next one.
 	ready []bridge.Event
@@ -26,14 +28,12 @@ type source struct {
 	ahead *bridge.Event // made, and not yet taken
 }
 
-func newSource(w *webhook, events iter.Seq[bridge.Event], routes bridge.Routes) *source {
-	pull, end := iter.Pull(events)
-	return &source{webhook: w, routes: routes, pull: pull, end: end}
-}
-
-// readySource yields events that are there already, and stay as they are.
-func readySource(w *webhook, events []bridge.Event, routes bridge.Routes) *source {
-	return &source{webhook: w, routes: routes, ready: events}
+func newSource(w *lane.Webhook, e *Entry, wants func(*bridge.Event) bool, o tensorlake.Options) *source {
+	if e.Events != nil {
+		return &source{webhook: w, wants: wants, ready: e.Events}
+	}
+	pull, end := iter.Pull(e.events(o))
+	return &source{webhook: w, wants: wants, pull: pull, end: end}
 }
 
 // next returns the next event, and nil when there is none.
@@ -48,7 +48,7 @@ func (s *source) next() *bridge.Event {
 // produce makes the next event that is wanted.
 func (s *source) produce() *bridge.Event {
 	for {
-		if e := s.unfiltered(); e == nil || s.routes.Match(e) {
+		if e := s.unfiltered(); e == nil || s.wants == nil || s.wants(e) {
 			return e
 		}
 	}
@@ -69,19 +69,26 @@ func (s *source) unfiltered() *bridge.Event {
 	return e
 }
 
-// stop ends a source, of which not every event need have been taken.
-func (s *source) stop() {
-	if s.end != nil {
-		s.end()
-	}
-}
-
 // peek returns the event that next will return, and nil when there is none.
 func (s *source) peek() *bridge.Event {
 	if s.ahead == nil {
 		s.ahead = s.produce()
 	}
 	return s.ahead
+}
+
+// drop lets go of the events that have not been taken.
+func (s *source) drop() {
+	for s.next() != nil {
+		s.webhook.Lost++
+	}
+}
+
+// stop ends a source, of which not every event need have been taken.
+func (s *source) stop() {
+	if s.end != nil {
+		s.end()
+	}
 }
 
 // openWebhooks are the webhooks that have been read and have events left to take, oldest first. Those of many events take
@@ -143,4 +150,12 @@ func (s *openWebhooks) waits(i int) bool {
 		}
 	}
 	return false
+}
+
+// stop ends all sources.
+func (s *openWebhooks) stop() {
+	for _, source := range s.list {
+		source.stop()
+	}
+	*s = openWebhooks{}
 }

@@ -1,4 +1,4 @@
-package delivery
+package queue
 
 import (
 	"context"
@@ -16,11 +16,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery"
+	"github.com/fnbridge/fnbridge/bridge/delivery/deliverytest"
 )
 
 // namedSink is a scriptedSink among others.
 type namedSink struct {
-	*scriptedSink
+	*deliverytest.ScriptedSink
 	name string
 }
 
@@ -50,7 +52,7 @@ type queued struct {
 	t       *testing.T
 	queue   *Queue
 	metrics *prometheus.Registry
-	log     *records
+	log     *deliverytest.Records
 	end     func()
 }
 
@@ -59,22 +61,22 @@ type sinkOf struct {
 	optional bool
 }
 
-func startQueue(t *testing.T, o QueueOptions, change func(*Options), sinks ...sinkOf) *queued {
+func startQueue(t *testing.T, o Options, change func(*delivery.Options), sinks ...sinkOf) *queued {
 	t.Helper()
-	f := &queued{t: t, metrics: prometheus.NewRegistry(), log: &records{}}
+	f := &queued{t: t, metrics: prometheus.NewRegistry(), log: &deliverytest.Records{}}
 	o.Registerer = f.metrics
 	var err error
-	f.queue, err = NewQueue(o)
+	f.queue, err = New(o)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	publish, abandon := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	for _, s := range sinks {
-		o := Options{Queue: f.queue, Sink: s.sink, Optional: s.optional, Registerer: f.metrics, Logger: slog.New(f.log)}
+		o := delivery.Options{Sink: s.sink, Registerer: f.metrics, Logger: slog.New(f.log)}
 		if change != nil {
 			change(&o)
 		}
-		d, err := New(o)
+		d, err := f.queue.NewDispatcher(SinkOptions{Optional: s.optional}, o)
 		require.NoError(t, err)
 		running.Go(func() {
 			if err := d.Run(ctx, publish); err != nil {
@@ -131,42 +133,42 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 
 func errDown() error { return bridge.Retry(errors.New("connection refused")) }
 
-func failAll(s *scriptedSink, err error) {
-	s.set(func() {
-		s.check = err
-		s.fail = nil
+func failAll(s *deliverytest.ScriptedSink, err error) {
+	s.Set(func() {
+		s.Unwell = err
+		s.Fail = nil
 		if err != nil {
-			s.fail = func(bridge.Event) error { return err }
+			s.Fail = func(bridge.Event) error { return err }
 		}
 	})
 }
 
 func TestAWebhookIsAnsweredWhenEveryRequiredSinkHasEveryEvent(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		one, two := namedSink{newScriptedSink(), "one"}, namedSink{newScriptedSink(), "two"}
-		two.hang = func(e bridge.Event) bool { return e.Subject == "k1/b" }
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: one}, sinkOf{sink: two})
+		one, two := namedSink{deliverytest.NewScriptedSink(), "one"}, namedSink{deliverytest.NewScriptedSink(), "two"}
+		two.Hang = func(e bridge.Event) bool { return e.Subject == "k1/b" }
+		f := startQueue(t, Options{}, nil, sinkOf{sink: one}, sinkOf{sink: two})
 		defer f.end()
 		answer := f.later("msg_1", "k1", "a", "b")
 		synctest.Wait()
-		require.Len(t, one.stored, 2)
+		require.Len(t, one.Stored, 2)
 		require.Empty(t, answer, "it is answered although one sink has nothing yet")
-		close(two.release)
+		close(two.Release)
 		require.NoError(t, <-answer)
-		require.Equal(t, []string{"k1/a", "k1/b"}, subjects(two.stored))
+		require.Equal(t, []string{"k1/a", "k1/b"}, deliverytest.Subjects(two.Stored))
 		accepted, err := f.submit("msg_1", "k1", "a", "b")
 		require.NoError(t, err)
 		require.Equal(t, bridge.Duplicate, accepted)
-		require.Len(t, one.stored, 2, "a webhook that was published is not published again")
+		require.Len(t, one.Stored, 2, "a webhook that was published is not published again")
 		f.empty()
 	})
 }
 
 func TestConcurrentWebhooksShareBatches(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.hang = func(e bridge.Event) bool { return e.PartitionKey == "first" }
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		sink.Hang = func(e bridge.Event) bool { return e.PartitionKey == "first" }
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		answers := []<-chan error{f.later("msg_0", "first", "a")}
 		synctest.Wait()
@@ -174,19 +176,19 @@ func TestConcurrentWebhooksShareBatches(t *testing.T) {
 			answers = append(answers, f.later(fmt.Sprintf("msg_%d", i+1), fmt.Sprintf("k%d", i), "a"))
 		}
 		synctest.Wait()
-		close(sink.release)
+		close(sink.Release)
 		for _, answer := range answers {
 			require.NoError(t, <-answer)
 		}
-		require.Len(t, sink.batches, 2, "501 requests: one that was alone, and 500 that came while it was under way: %v", sink.batches)
+		require.Len(t, sink.Batches, 2, "501 requests: one that was alone, and 500 that came while it was under way: %v", sink.Batches)
 	})
 }
 
 func TestTheSameWebhookTwiceAtOnceIsPublishedOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.hang = func(bridge.Event) bool { return true }
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		sink.Hang = func(bridge.Event) bool { return true }
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		duplicates := make(chan bool, 3)
 		for range 3 {
@@ -196,7 +198,7 @@ func TestTheSameWebhookTwiceAtOnceIsPublishedOnce(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		close(sink.release)
+		close(sink.Release)
 		n := 0
 		for range 3 {
 			if <-duplicates {
@@ -204,20 +206,20 @@ func TestTheSameWebhookTwiceAtOnceIsPublishedOnce(t *testing.T) {
 			}
 		}
 		require.Equal(t, 2, n, "one publishes, the others hear of the duplicate")
-		require.Len(t, sink.stored, 1)
+		require.Len(t, sink.Stored, 1)
 	})
 }
 
 func TestAWebhookThatIsNotStoredInTimeLeavesNothingBehind(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.fail = func(e bridge.Event) error {
+		sink := deliverytest.NewScriptedSink()
+		sink.Fail = func(e bridge.Event) error {
 			if e.PartitionKey == "k1" {
 				return bridge.Retry(errors.New("not enough replicas"))
 			}
 			return nil
 		}
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		start := time.Now()
 		answer := f.later("msg_1", "k1", "a", "b")
@@ -231,33 +233,33 @@ func TestAWebhookThatIsNotStoredInTimeLeavesNothingBehind(t *testing.T) {
 		require.Equal(t, 12*time.Second, time.Since(start))
 		f.empty()
 		// When it comes again, it is published: what was stored of it was not all.
-		sink.set(func() { sink.fail = nil })
+		sink.Set(func() { sink.Fail = nil })
 		accepted, err := f.submit("msg_1", "k1", "a", "b")
 		require.NoError(t, err)
 		require.Equal(t, bridge.Stored, accepted)
-		require.Equal(t, []string{"k2/a", "k1/a", "k1/b"}, subjects(sink.stored))
+		require.Equal(t, []string{"k2/a", "k1/a", "k1/b"}, deliverytest.Subjects(sink.Stored))
 		f.empty()
 	})
 }
 
 func TestARejectedEventIsToldToTheSenderAndTheRestIsStored(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.fail = func(e bridge.Event) error {
+		sink := deliverytest.NewScriptedSink()
+		sink.Fail = func(e bridge.Event) error {
 			if strings.HasSuffix(e.Subject, "/large") {
 				return bridge.Reject(errors.New("message size exceeds maximum"))
 			}
 			return nil
 		}
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		_, err := f.submit("msg_1", "k1", "a", "large", "b")
 		var rejected *RejectedError
 		require.ErrorAs(t, err, &rejected)
 		require.Equal(t, 1, rejected.Events)
 		require.Contains(t, err.Error(), "message size exceeds maximum")
-		require.Equal(t, []string{"k1/a", "k1/b"}, subjects(sink.stored))
-		require.Equal(t, 1, f.log.count("their webhooks are refused"))
+		require.Equal(t, []string{"k1/a", "k1/b"}, deliverytest.Subjects(sink.Stored))
+		require.Equal(t, 1, f.log.Count("their webhooks are refused"))
 		_, err = f.submit("msg_1", "k1", "large")
 		require.ErrorAs(t, err, &rejected, "a webhook that was refused is no duplicate when it comes again")
 		f.empty()
@@ -267,16 +269,16 @@ func TestARejectedEventIsToldToTheSenderAndTheRestIsStored(t *testing.T) {
 // A refusal is final to the sender. While a required sink has not stored the rest, nothing is.
 func TestARejectedEventIsNoAnswerWhileAnotherSinkHasNotStoredTheRest(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		rejects, hangs := newScriptedSink(), newScriptedSink()
-		rejects.fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large")) }
-		hangs.fail = func(bridge.Event) error { return errDown() }
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: namedSink{rejects, "rejects"}}, sinkOf{sink: namedSink{hangs, "hangs"}})
+		rejects, hangs := deliverytest.NewScriptedSink(), deliverytest.NewScriptedSink()
+		rejects.Fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large")) }
+		hangs.Fail = func(bridge.Event) error { return errDown() }
+		f := startQueue(t, Options{}, nil, sinkOf{sink: namedSink{rejects, "rejects"}}, sinkOf{sink: namedSink{hangs, "hangs"}})
 		defer f.end()
 		_, err := f.submit("msg_1", "k1", "a")
 		var down *DownError
 		require.ErrorAs(t, err, &down, "the sender must come again")
 		require.Equal(t, "hangs", down.Sink)
-		hangs.set(func() { hangs.fail = nil })
+		hangs.Set(func() { hangs.Fail = nil })
 		require.Eventually(t, func() bool {
 			_, err = f.submit("msg_1", "k1", "a")
 			_, rejected := errors.AsType[*RejectedError](err)
@@ -289,9 +291,9 @@ func TestARejectedEventIsNoAnswerWhileAnotherSinkHasNotStoredTheRest(t *testing.
 func TestADeadLetterAtTheSinksAddressCountsAsHandled(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var failure error
-		sink := deadLetterSink{namedSink{newScriptedSink(), "one"}, new([]bridge.DeadLetter), &failure}
-		sink.set(func() { sink.fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large")) } })
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deadLetterSink{namedSink{deliverytest.NewScriptedSink(), "one"}, new([]bridge.DeadLetter), &failure}
+		sink.Set(func() { sink.Fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large")) } })
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		_, err := f.submit("msg_1", "k1", "a")
 		require.NoError(t, err)
@@ -323,8 +325,8 @@ func TestADeadLetterAtTheSinksAddressCountsAsHandled(t *testing.T) {
 
 func TestASinkThatIsKnownToBeDownIsAnsweredAtOnceAndProbedByOne(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		require.NoError(t, f.queue.Ready())
 		failAll(sink, errDown())
@@ -353,7 +355,7 @@ func TestASinkThatIsKnownToBeDownIsAnsweredAtOnceAndProbedByOne(t *testing.T) {
 		}
 		published := func() (n int) {
 			synctest.Wait()
-			sink.set(func() { n = sink.published })
+			sink.Set(func() { n = sink.Published })
 			return n
 		}
 		before := published()
@@ -375,8 +377,8 @@ func TestASinkThatIsKnownToBeDownIsAnsweredAtOnceAndProbedByOne(t *testing.T) {
 
 func TestABlockedSinkIsKnownToBeDownAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		failAll(sink, bridge.Blocked(errors.New("no such stream")))
 		probe := f.later("msg_1", "k1", "a")
@@ -391,9 +393,9 @@ func TestABlockedSinkIsKnownToBeDownAtOnce(t *testing.T) {
 
 func TestRecoveryIsFoundWithoutAnyWebhook(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.check = errDown()
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		sink.Unwell = errDown()
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		require.ErrorContains(t, f.queue.Ready(), "connection refused", "a sink that was never reached is not ready from the start")
 		failAll(sink, nil)
@@ -401,7 +403,7 @@ func TestRecoveryIsFoundWithoutAnyWebhook(t *testing.T) {
 		require.NoError(t, f.queue.Ready())
 
 		// A check that fails once changes nothing yet; one that goes on failing does.
-		sink.set(func() { sink.check = errDown() })
+		sink.Set(func() { sink.Unwell = errDown() })
 		<-time.After(8 * time.Second)
 		require.NoError(t, f.queue.Ready())
 		<-time.After(4 * time.Second)
@@ -416,10 +418,10 @@ func TestRecoveryIsFoundWithoutAnyWebhook(t *testing.T) {
 
 func TestReadinessDoesNotFlapWithChecksThatPassAndPublishingThatFails(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
-		sink.set(func() { sink.fail = func(bridge.Event) error { return errDown() } })
+		sink.Set(func() { sink.Fail = func(bridge.Event) error { return errDown() } })
 		changes, ready := 0, true
 		for i := range 600 { // ten minutes, a webhook a second while it is ready, as a load balancer sends them
 			if now := f.queue.Ready() == nil; now != ready {
@@ -438,15 +440,15 @@ func TestReadinessDoesNotFlapWithChecksThatPassAndPublishingThatFails(t *testing
 
 func TestOnePartitionThatIsDownTakesNoPlaceFromTheOthers(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.partitions = 4
-		sink.fail = func(e bridge.Event) error {
+		sink := deliverytest.NewScriptedSink()
+		sink.Partitions = 4
+		sink.Fail = func(e bridge.Event) error {
 			if sink.Partition(e) == 3 {
 				return errDown()
 			}
 			return nil
 		}
-		f := startQueue(t, QueueOptions{MaxWebhooks: 100}, nil, sinkOf{sink: sink})
+		f := startQueue(t, Options{MaxWebhooks: 100}, nil, sinkOf{sink: sink})
 		defer f.end()
 		var good, bad []<-chan error
 		for i := range 400 { // twenty a second, of which five are for the partition that is down
@@ -465,9 +467,9 @@ func TestOnePartitionThatIsDownTakesNoPlaceFromTheOthers(t *testing.T) {
 		for _, answer := range bad {
 			err := <-answer
 			require.Error(t, err)
-			require.NotErrorIs(t, err, ErrQueueFull)
+			require.NotErrorIs(t, err, ErrFull)
 		}
-		sink.set(func() { sink.fail = nil })
+		sink.Set(func() { sink.Fail = nil })
 		_, err := f.submit("msg_last", "k3", "a")
 		require.NoError(t, err)
 		f.empty()
@@ -476,12 +478,12 @@ func TestOnePartitionThatIsDownTakesNoPlaceFromTheOthers(t *testing.T) {
 
 func TestAnOptionalSinkIsNotWaitedForAndItsMissesAreCounted(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		required, optional := namedSink{newScriptedSink(), "required"}, namedSink{newScriptedSink(), "optional"}
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: required}, sinkOf{sink: optional, optional: true})
+		required, optional := namedSink{deliverytest.NewScriptedSink(), "required"}, namedSink{deliverytest.NewScriptedSink(), "optional"}
+		f := startQueue(t, Options{}, nil, sinkOf{sink: required}, sinkOf{sink: optional, optional: true})
 		defer f.end()
 		_, err := f.submit("msg_0", "k1", "a")
 		require.NoError(t, err)
-		require.Len(t, optional.stored, 1)
+		require.Len(t, optional.Stored, 1)
 		missed := func() int {
 			synctest.Wait()
 			found, err := f.metrics.Gather()
@@ -495,7 +497,7 @@ func TestAnOptionalSinkIsNotWaitedForAndItsMissesAreCounted(t *testing.T) {
 		}
 		require.Zero(t, missed())
 
-		optional.set(func() { optional.fail = func(bridge.Event) error { return errDown() } })
+		optional.Set(func() { optional.Fail = func(bridge.Event) error { return errDown() } })
 		start := time.Now()
 		_, err = f.submit("msg_1", "k1", "a", "b")
 		require.NoError(t, err)
@@ -522,28 +524,28 @@ func TestAnOptionalSinkIsNotWaitedForAndItsMissesAreCounted(t *testing.T) {
 
 func TestAQueueIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.hang = func(bridge.Event) bool { return true }
-		f := startQueue(t, QueueOptions{MaxWebhooks: 10, MaxBytes: 1 << 20}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		sink.Hang = func(bridge.Event) bool { return true }
+		f := startQueue(t, Options{MaxWebhooks: 10, MaxBytes: 1 << 20}, nil, sinkOf{sink: sink})
 		defer f.end()
 		for i := range 10 {
 			f.later(fmt.Sprintf("msg_%d", i), "k", "a")
 			synctest.Wait() // the sink's call has the first one alone
 		}
 		_, err := f.submit("msg_10", "k", "a")
-		require.ErrorIs(t, err, ErrQueueFull)
+		require.ErrorIs(t, err, ErrFull)
 		// Their senders give up, but the sink's call still has one of them: that has its room until it returns.
 		<-time.After(13 * time.Second)
 		webhooks, _ := f.queue.Size()
 		require.Equal(t, 1, webhooks)
-		close(sink.release)
+		close(sink.Release)
 		f.empty()
 	})
 }
 
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		f := startQueue(t, QueueOptions{Remembered: 3}, nil, sinkOf{sink: newScriptedSink()})
+		f := startQueue(t, Options{Remembered: 3}, nil, sinkOf{sink: deliverytest.NewScriptedSink()})
 		defer f.end()
 		submit := func(i int) bridge.Acceptance {
 			accepted, err := f.submit(fmt.Sprintf("msg_%d", i/2), fmt.Sprintf("k%d", i), "a") // each id with two bodies
@@ -565,9 +567,9 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 
 func TestOneIDWithEightBodiesAtOnceIsEightWebhooks(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.hang = func(bridge.Event) bool { return true }
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		sink.Hang = func(bridge.Event) bool { return true }
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		const bodies = 8
 		answers := make(chan bridge.Acceptance, 2*bodies)
@@ -585,14 +587,14 @@ func TestOneIDWithEightBodiesAtOnceIsEightWebhooks(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		close(sink.release)
+		close(sink.Release)
 		came := map[bridge.Acceptance]int{}
 		for range 2 * bodies {
 			came[<-answers]++
 		}
 		require.Equal(t, map[bridge.Acceptance]int{bridge.Stored: 1, bridge.StoredReusedID: bodies - 1, bridge.Duplicate: bodies}, came)
-		require.ElementsMatch(t, want, subjects(sink.stored))
-		for _, e := range sink.stored {
+		require.ElementsMatch(t, want, deliverytest.Subjects(sink.Stored))
+		for _, e := range sink.Stored {
 			require.Equal(t, "msg_1", e.WebhookID)
 		}
 		f.empty()
@@ -601,29 +603,29 @@ func TestOneIDWithEightBodiesAtOnceIsEightWebhooks(t *testing.T) {
 
 func TestCloseAnswersWhoWaits(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		sink.hang = func(bridge.Event) bool { return true }
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		sink.Hang = func(bridge.Event) bool { return true }
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		answer := f.later("msg_1", "k", "a")
 		synctest.Wait()
 		f.end()
 		require.Error(t, <-answer)
 		_, err := f.submit("msg_2", "k", "a")
-		require.ErrorIs(t, err, ErrQueueClosed)
+		require.ErrorIs(t, err, ErrClosed)
 	})
 }
 
 func TestEventsOfAKeyKeepTheirOrderInAQueue(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
+		sink := deliverytest.NewScriptedSink()
 		tries := map[string]int{}
-		sink.fail = func(e bridge.Event) error { // every third event fails twice
+		sink.Fail = func(e bridge.Event) error { // every third event fails twice
 			if tries[e.ID]++; len(e.Subject)%3 == 0 && tries[e.ID] < 3 {
 				return errDown()
 			}
 			return nil
 		}
-		f := startQueue(t, QueueOptions{}, nil, sinkOf{sink: sink})
+		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
 		var answers []<-chan error
 		var want []string
@@ -636,7 +638,7 @@ func TestEventsOfAKeyKeepTheirOrderInAQueue(t *testing.T) {
 		for _, answer := range answers {
 			require.NoError(t, <-answer)
 		}
-		require.Equal(t, want, subjects(sink.stored))
+		require.Equal(t, want, deliverytest.Subjects(sink.Stored))
 	})
 }
 
@@ -648,10 +650,10 @@ func TestWhateverFailsQueuesKeepTheOrderOfWhatWasAnswered(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				const keys, webhooks = 8, 40
-				sink := newScriptedSink()
+				sink := deliverytest.NewScriptedSink()
 				random := rand.New(rand.NewPCG(seed, 0)) // in fail alone, which is called with the sink's lock held
 				until := time.Now()
-				sink.fail = func(bridge.Event) error {
+				sink.Fail = func(bridge.Event) error {
 					if time.Now().Before(until) {
 						return errDown()
 					}
@@ -666,10 +668,10 @@ func TestWhateverFailsQueuesKeepTheOrderOfWhatWasAnswered(t *testing.T) {
 					}
 					return nil
 				}
-				sink.partitions = 3
+				sink.Partitions = 3
 				var processes []*queued
 				for range 3 {
-					processes = append(processes, startQueue(t, QueueOptions{}, func(o *Options) { o.BatchEvents, o.ProbeEvents, o.WindowEvents = 8, 3, 30 }, sinkOf{sink: sink}))
+					processes = append(processes, startQueue(t, Options{}, func(o *delivery.Options) { o.BatchEvents, o.ProbeEvents, o.WindowEvents = 8, 3, 30 }, sinkOf{sink: sink}))
 				}
 				want := make(map[string][]string)
 				var senders sync.WaitGroup
@@ -703,7 +705,7 @@ func TestWhateverFailsQueuesKeepTheOrderOfWhatWasAnswered(t *testing.T) {
 					p.empty()
 					p.end()
 				}
-				require.Equal(t, want, byKey(firsts(sink.stored)))
+				require.Equal(t, want, deliverytest.ByKey(deliverytest.Firsts(sink.Stored)))
 			})
 		})
 	}
@@ -711,10 +713,10 @@ func TestWhateverFailsQueuesKeepTheOrderOfWhatWasAnswered(t *testing.T) {
 
 func TestAHugeWebhookIsLetGoWhole(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		sink := newScriptedSink()
-		f := startQueue(t, QueueOptions{}, func(o *Options) { o.WindowEvents = 50 }, sinkOf{sink: sink})
+		sink := deliverytest.NewScriptedSink()
+		f := startQueue(t, Options{}, func(o *delivery.Options) { o.WindowEvents = 50 }, sinkOf{sink: sink})
 		defer f.end()
-		sink.set(func() { sink.fail = func(bridge.Event) error { return errDown() } })
+		sink.Set(func() { sink.Fail = func(bridge.Event) error { return errDown() } })
 		var functions []string
 		for i := range 500 {
 			functions = append(functions, fmt.Sprint("f", i))
@@ -722,10 +724,10 @@ func TestAHugeWebhookIsLetGoWhole(t *testing.T) {
 		_, err := f.submit("msg_1", "k1", functions...)
 		require.Error(t, err)
 		f.empty()
-		sink.set(func() { sink.fail = nil })
+		sink.Set(func() { sink.Fail = nil })
 		_, err = f.submit("msg_1", "k1", functions...)
 		require.NoError(t, err)
-		require.Len(t, sink.stored, 500)
+		require.Len(t, sink.Stored, 500)
 		f.empty()
 	})
 }

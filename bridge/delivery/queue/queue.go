@@ -1,11 +1,14 @@
-package delivery
+// Package queue is where webhooks wait while they are published, if they are not stored (FNBRIDGE_ACK=sinks): in memory,
+// and no longer than their senders wait for an answer.
+package queue
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -13,15 +16,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery"
+	"github.com/fnbridge/fnbridge/bridge/delivery/forward"
+	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
 // Why a Queue does not take a webhook.
 var (
-	// ErrQueueFull is the error of Submit when the Queue has as many webhooks, or as many bytes of them, as it may.
-	ErrQueueFull = errors.New("as many webhooks as may wait for the sinks do so already")
-	// ErrQueueClosed is the error of Submit after Close.
-	ErrQueueClosed = errors.New("the bridge is shutting down")
+	// ErrFull is the error of Submit when the Queue has as many webhooks, or as many bytes of them, as it may.
+	ErrFull = errors.New("as many webhooks as may wait for the sinks do so already")
+	// ErrClosed is the error of Submit after Close.
+	ErrClosed = errors.New("the bridge is shutting down")
 )
 
 // RejectedError is the error of a webhook of which a required sink can never store an event, and has no address for dead
@@ -61,9 +67,9 @@ func (e *DownError) Error() string {
 // Unwrap returns the cause.
 func (e *DownError) Unwrap() error { return e.Err }
 
-// QueueOptions are the limits of a Queue. Every zero value means the default given.
-type QueueOptions struct {
-	// Events must be those of the Dispatchers.
+// Options are the limits of a Queue. Every zero value means the default given.
+type Options struct {
+	// Events say how webhooks become events.
 	Events tensorlake.Options
 
 	// MaxWebhooks and MaxBytes bound what a Queue holds (1,024 webhooks, 64 MiB of bodies). A webhook leaves when no sink works
@@ -75,18 +81,17 @@ type QueueOptions struct {
 	// Grace is how long an answer waits for optional sinks when the required ones have everything (500 ms).
 	Grace time.Duration
 
-	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
 
 // Queue holds webhooks in memory while they are published. Submit answers for a webhook when every required sink has stored
-// all of it. The Dispatchers made with the Queue are its sinks; all are made before the first Submit. It is safe for
+// all of it. The Dispatchers made with NewDispatcher are its sinks. It is safe for
 // concurrent use and has no goroutines.
 type Queue struct {
-	o QueueOptions
+	o Options
 
 	mu     sync.Mutex
-	sinks  []*queueOrigin
+	sinks  []*sinkOrigin
 	open   map[identity]*entry // not answered
 	recent recentWebhooks
 	bodies map[string]int // that are open or recent, by webhook id
@@ -96,17 +101,12 @@ type Queue struct {
 	closed bool
 }
 
-// NewQueue makes a Queue and registers its metrics.
-func NewQueue(o QueueOptions) (*Queue, error) {
-	defaultTo(&o.MaxWebhooks, 1024)
-	defaultTo(&o.Remembered, 65536)
-	defaultTo(&o.Grace, 500*time.Millisecond)
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 64 << 20
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+// New makes a Queue and registers its metrics.
+func New(o Options) (*Queue, error) {
+	o.MaxWebhooks = cmp.Or(o.MaxWebhooks, 1024)
+	o.MaxBytes = cmp.Or(o.MaxBytes, 64<<20)
+	o.Remembered = cmp.Or(o.Remembered, 65536)
+	o.Grace = cmp.Or(o.Grace, 500*time.Millisecond)
 	q := &Queue{
 		o: o, open: make(map[identity]*entry), bodies: make(map[string]int),
 		recent: recentWebhooks{most: o.Remembered, known: make(map[identity]struct{})},
@@ -137,18 +137,56 @@ func (q *Queue) Size() (webhooks int, bytes int64) {
 	return q.held, q.bytes
 }
 
-// addSink makes a Dispatcher's sink one of the Queue's, and registers its metrics.
-func (q *Queue) addSink(d *Dispatcher) (*queueOrigin, error) {
-	f := &queueOrigin{
-		d: d, queue: q, required: !d.o.Optional, came: make(chan struct{}, 1), withdrawn: make(chan struct{}, 1),
+// SinkOptions of a sink of a Queue. Every zero value means the default given.
+type SinkOptions struct {
+	// Optional tells that no answer waits for the sink for longer than Grace.
+	Optional bool
+	// A sink of which nothing gets through for DownAfter (5 s), or that is blocked, is known to be down: webhooks are refused,
+	// but for one at a time. CheckInterval is how often an idle sink is asked whether it could publish (5 s), ProbeInterval how
+	// often while it is down (1 s).
+	DownAfter, CheckInterval, ProbeInterval time.Duration
+}
+
+// maxBackoff is the longest wait before another try: senders wait.
+const maxBackoff = 2 * time.Second
+
+// NewDispatcher makes the Dispatcher of a sink of the Queue. All are made before the first Submit.
+func (q *Queue) NewDispatcher(o SinkOptions, d delivery.Options) (*delivery.Dispatcher, error) {
+	if d.GiveUpAfter > 0 {
+		return nil, fmt.Errorf("sink %s: a Queue gives up with its webhooks, and GiveUpAfter is for a journal", d.Sink.Name())
 	}
-	if !f.required {
+	f, err := q.addSink(o, &d)
+	if err != nil {
+		return nil, err
+	}
+	d.Origin = f
+	d.WindowWebhooks = math.MaxInt // the Queue bounds them, and nothing is sent again after a crash
+	d.MaxBackoff = cmp.Or(d.MaxBackoff, maxBackoff)
+	return delivery.New(d)
+}
+
+func (q *Queue) addSink(o SinkOptions, d *delivery.Options) (*sinkOrigin, error) {
+	o.DownAfter = cmp.Or(o.DownAfter, 5*time.Second)
+	o.CheckInterval = cmp.Or(o.CheckInterval, 5*time.Second)
+	o.ProbeInterval = cmp.Or(o.ProbeInterval, time.Second)
+	f := &sinkOrigin{
+		o: o, name: d.Sink.Name(), address: forward.Address(d.Sink), queue: q, required: !o.Optional, routes: d.Routes,
+		parts: make(map[int64]*part), outages: make(map[*lane.Lane]*outage),
+		came: make(chan struct{}, 1), withdrawn: make(chan struct{}, 1),
+	}
+	var err error
+	if f.letters, err = forward.NewMetrics(f.name, d.Registerer); err != nil {
+		return nil, err
+	}
+	if o.Optional {
 		f.missed = prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fnbridge_sink_missed_events_total", ConstLabels: prometheus.Labels{"sink": d.name},
+			Name: "fnbridge_sink_missed_events_total", ConstLabels: prometheus.Labels{"sink": f.name},
 			Help: "Events that a sink which is not required did not store in time, or not at all (FNBRIDGE_ACK=sinks).",
 		})
-		if err := d.o.Registerer.Register(f.missed); err != nil {
-			return nil, err
+		if d.Registerer != nil {
+			if err := d.Registerer.Register(f.missed); err != nil {
+				return nil, fmt.Errorf("metrics of sink %s: %w", f.name, err)
+			}
 		}
 	}
 	q.mu.Lock()
@@ -183,7 +221,7 @@ type entry struct {
 	optional int // others that have not
 	held     int // sinks that have not let go of it
 	waiters  int // calls of Submit
-	probes   []*queueOrigin
+	probes   []*sinkOrigin
 
 	rejection *RejectedError
 	grace     *time.Timer
@@ -239,7 +277,7 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 	defer q.mu.Unlock()
 	switch {
 	case q.closed:
-		return nil, false, ErrQueueClosed
+		return nil, false, ErrClosed
 	case q.recent.has(e.identity):
 		return nil, false, nil
 	}
@@ -249,19 +287,19 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 	}
 	size := int64(len(e.webhook.Body))
 	if q.held >= q.o.MaxWebhooks || (q.held > 0 && q.bytes+size > q.o.MaxBytes) {
-		return nil, false, ErrQueueFull
+		return nil, false, ErrFull
 	}
 	e.reusedID = q.bodies[e.webhook.ID] > 0
 	for _, f := range q.sinks {
-		if f.required && !f.breaker.admits() && (f.d.o.Routes.IsZero() || e.wanted(f) > 0) {
-			return nil, false, &DownError{Sink: f.d.name, Err: f.breaker.cause}
+		if f.required && !f.breaker.admits() && (f.routes.IsZero() || e.wanted(f, q.o.Events) > 0) {
+			return nil, false, &DownError{Sink: f.name, Err: f.breaker.cause}
 		}
 	}
 	q.seq++
 	e.seq = q.seq
 	for _, f := range q.sinks {
 		if !f.breaker.admits() {
-			f.miss(e.wanted(f))
+			f.miss(e.wanted(f, q.o.Events))
 			continue
 		}
 		if f.breaker.open {
@@ -291,12 +329,12 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 }
 
 // wanted is how many events of the webhook a sink wants.
-func (e *entry) wanted(f *queueOrigin) (n int) {
+func (e *entry) wanted(f *sinkOrigin, o tensorlake.Options) (n int) {
 	if e.problem != nil {
 		return 1
 	}
-	for event := range e.payload.Events(e.webhook, f.d.o.Events) {
-		if f.d.o.Routes.Match(&event) {
+	for event := range e.payload.Events(e.webhook, o) {
+		if f.routes.Match(&event) {
 			n++
 		}
 	}
@@ -311,9 +349,9 @@ func (e *entry) overdue() error {
 		if !p.origin.required || p.finished {
 			continue
 		}
-		names = append(names, p.origin.d.name)
-		if s := p.origin.d.State(); cause == nil && s.State != stateUp && s.LastError != "" {
-			cause = errors.New(s.LastError)
+		names = append(names, p.origin.name)
+		if cause == nil {
+			cause = p.origin.trouble
 		}
 	}
 	return &DownError{Sink: strings.Join(names, ", "), InTime: true, Err: cause}
@@ -382,19 +420,19 @@ func (q *Queue) Ready() error {
 			continue
 		}
 		if err := f.breaker.ready(time.Now()); err != nil {
-			return fmt.Errorf("sink %s %w", f.d.name, err)
+			return fmt.Errorf("sink %s %w", f.name, err)
 		}
 	}
 	return nil
 }
 
-// Close answers every webhook that waits with ErrQueueClosed, and takes no more.
+// Close answers every webhook that waits with ErrClosed, and takes no more.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
 	for _, e := range q.open {
-		q.answer(e, ErrQueueClosed)
+		q.answer(e, ErrClosed)
 	}
 }
 

@@ -1,0 +1,201 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
+	"github.com/fnbridge/fnbridge/bridge/journal"
+)
+
+// deadLetterLines is the least time between two log lines about dead letters.
+const deadLetterLines = 10 * time.Second
+
+// ErrSenderTold is the answer of Origin.DeadLetter for an event of which there is no dead letter.
+var ErrSenderTold = errors.New("the sender of the webhook is told")
+
+// fate is what became of an item.
+type fate int
+
+const (
+	acknowledged fate = iota
+	deadLettered
+	lost // let go: nobody waits for it any more
+)
+
+// batch is a batch under way, and then what became of it.
+type batch struct {
+	lane    *lane.Lane
+	items   []*lane.Item
+	started time.Time
+	// wellAt is when the sink was last seen to be well. What is not live and failed before fails by itself if it fails again.
+	wellAt time.Time
+	// givenUp tells that it was not tried: it has been held for too long.
+	givenUp bool
+
+	errs     []error              // nil: the sink is done with it
+	letters  []journal.DeadLetter // that it became; nil: none did
+	lettered []bool               // which are in the dead letters; nil: none
+	told     []journal.DeadLetter // of what there are no dead letters, because senders are told instead
+}
+
+func (b *batch) fate(i int) fate {
+	if b.lettered != nil && b.lettered[i] {
+		return deadLettered
+	}
+	return acknowledged
+}
+
+// send publishes a batch, and stores what is not to be tried again as dead letters.
+func (l *loop) send(b *batch) {
+	events := make([]bridge.Event, len(b.items))
+	for i, it := range b.items {
+		events[i] = *it.Event
+	}
+	start := time.Now()
+	b.errs = bridge.Answers(l.d.o.Sink.Publish(l.publish, events), len(b.items))
+	l.d.metrics.publish.Observe(time.Since(start).Seconds())
+	l.deadLetter(b, func(it *lane.Item, err error) (reason string, is bool) {
+		again := !it.Webhook.Live && it.FailedBefore(b.wellAt)
+		return err.Error(), again || bridge.KindOf(err) == bridge.FailureReject
+	})
+}
+
+// giveUp stores a batch that has been held for too long as dead letters.
+func (l *loop) giveUp(b *batch) {
+	b.errs = make([]error, len(b.items))
+	for i := range b.errs {
+		b.errs[i] = errGivenUp
+	}
+	l.deadLetter(b, func(it *lane.Item, _ error) (string, bool) {
+		return givenUpReason(it.Waited(b.started), it.Attempts, it.Failure), true
+	})
+}
+
+var errGivenUp = bridge.Retry(errors.New("given up"))
+
+// deadLetter has the events of a batch that are not to be tried again stored as dead letters, or their senders told. Their
+// error becomes nil if that succeeds; otherwise they are tried again.
+func (l *loop) deadLetter(b *batch, reason func(*lane.Item, error) (string, bool)) {
+	var letters []journal.DeadLetter
+	var items []*lane.Item
+	var places []int
+	now := l.d.o.Now()
+	for i, err := range b.errs {
+		it := b.items[i]
+		if err == nil {
+			l.d.metrics.acknowledged.Inc()
+			continue
+		}
+		why, is := reason(it, err)
+		if !is {
+			l.d.metrics.retried.Inc()
+			continue
+		}
+		attempts := it.Attempts
+		if !b.givenUp {
+			attempts++
+		}
+		places, items = append(places, i), append(items, it)
+		letters = append(letters, journal.DeadLetter{
+			Sink: l.d.name, WebhookSeq: it.Webhook.Seq, Event: *it.Event, Reason: why, Attempts: attempts, FirstAt: now, LastAt: now,
+		})
+	}
+	if len(letters) == 0 {
+		return
+	}
+	b.lettered = make([]bool, len(b.items))
+	for k, err := range l.d.origin.DeadLetter(l.publish, items, letters) {
+		i := places[k]
+		switch {
+		case err == nil:
+			b.errs[i], b.lettered[i] = nil, true
+			b.letters = append(b.letters, letters[k])
+			l.d.metrics.lettered(b.givenUp)
+		case errors.Is(err, ErrSenderTold):
+			b.errs[i] = nil
+			b.told = append(b.told, letters[k])
+			l.d.metrics.rejected.Inc()
+		default:
+			b.errs[i] = bridge.Retry(fmt.Errorf("rejected by the sink, and the dead letter could not be stored: %w", err))
+			l.d.metrics.retried.Inc()
+		}
+	}
+}
+
+func givenUpReason(after time.Duration, attempts int, failure string) string {
+	if after >= time.Second {
+		after = after.Truncate(time.Second)
+	}
+	switch attempts {
+	case 0:
+		return fmt.Sprintf("given up after %s without a try, held behind an earlier event of its key: %s", after, failure)
+	case 1:
+		return fmt.Sprintf("given up after %s and 1 try: %s", after, failure)
+	default:
+		return fmt.Sprintf("given up after %s and %d tries: %s", after, attempts, failure)
+	}
+}
+
+// notices are the lines of the log about new dead letters.
+type notices struct{ rejections, refusals, givings notice }
+
+func newNotices(d *Dispatcher) notices {
+	n := func(message string) notice { return notice{d: d, message: message} }
+	words := d.origin.Words()
+	return notices{
+		rejections: n(words.Rejected), refusals: n(words.Refused), givings: n("events that were given up are in the dead letters"),
+	}
+}
+
+func (n *notices) say(b *batch) {
+	if b.givenUp {
+		n.givings.say(b.letters)
+		return
+	}
+	n.rejections.say(b.letters)
+	n.refusals.say(b.told)
+}
+
+// sayRest writes at a stop what the log was not told of.
+func (n *notices) sayRest() {
+	for _, n := range []*notice{&n.rejections, &n.refusals, &n.givings} {
+		if n.unsaid > 0 {
+			n.d.o.Logger.Warn("more "+n.message, "sink", n.d.name, "events", n.unsaid) //nolint:sloglint // one of the few with which the notices are made
+		}
+	}
+}
+
+// notice is a line of the log, written once every while: a payload can have very many functions.
+type notice struct {
+	d       *Dispatcher
+	message string
+	unsaid  int // dead letters that the log was not told of
+	said    time.Time
+}
+
+func (n *notice) say(letters []journal.DeadLetter) {
+	if len(letters) == 0 {
+		return
+	}
+	n.unsaid += len(letters)
+	now := time.Now()
+	if !n.said.IsZero() && now.Sub(n.said) < deadLetterLines {
+		return
+	}
+	last := &letters[len(letters)-1]
+	n.d.o.Logger.Warn(n.message, "sink", n.d.name, "events", n.unsaid, //nolint:sloglint // as above
+		"last_event_id", last.Event.ID, "last_type", shorten(last.Event.Type), "last_webhook_id", last.Event.WebhookID, "last_error", last.Reason)
+	n.unsaid, n.said = 0, now
+}
+
+// shorten keeps names out of a payload from filling the log.
+func shorten(s string) string {
+	if len(s) <= 128 {
+		return s
+	}
+	return strings.ToValidUTF8(s[:128], "") + "…"
+}

@@ -1,0 +1,131 @@
+// Package lane holds events on their way to a sink: in order by key, a lane for each partition, within a window. It only
+// keeps state: it starts no goroutine, knows no journal and no sink, and is given the time. Nothing in it is safe for
+// concurrent use.
+package lane
+
+import (
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
+// Limits of the lanes of a sink.
+type Limits struct {
+	// BatchEvents and BatchBytes bound a batch; ProbeEvents bounds it while nothing gets through.
+	BatchEvents, BatchBytes, ProbeEvents int
+	// MinBackoff and MaxBackoff bound the wait before another try; BlockedBackoff is the least when somebody has to mend
+	// something first.
+	MinBackoff, MaxBackoff, BlockedBackoff time.Duration
+	// GiveUpAfter is how long an event may be held; 0: for ever.
+	GiveUpAfter time.Duration
+}
+
+// Lanes are the lanes of one sink.
+type Lanes struct {
+	limits    Limits
+	partition func(*bridge.Event) int
+	lanes     map[int]*Lane
+	keys      map[string]*key
+}
+
+// key remembers the partition of a key with unfinished events. A key never changes partitions in between: its events
+// would overtake each other.
+type key struct {
+	partition int
+	open      int // unfinished events
+}
+
+// New returns the lanes of a sink whose events go to the partitions that the function gives.
+func New(limits Limits, partition func(*bridge.Event) int) *Lanes {
+	return &Lanes{limits: limits, partition: partition, lanes: make(map[int]*Lane), keys: make(map[string]*key)}
+}
+
+// All returns the lanes.
+func (l *Lanes) All() iter.Seq[*Lane] { return maps.Values(l.lanes) }
+
+// Of returns the lane that an event goes to, and nil if it has had no event yet.
+func (l *Lanes) Of(e *bridge.Event) *Lane { return l.lanes[l.place(e)] }
+
+func (l *Lanes) place(e *bridge.Event) int {
+	if k := l.keys[e.PartitionKey]; k != nil {
+		return k.partition
+	}
+	return l.partition(e)
+}
+
+// Add puts an item behind what its key has in its lane.
+func (l *Lanes) Add(it *Item) {
+	k := l.keys[it.Event.PartitionKey]
+	if k == nil {
+		k = &key{partition: l.partition(it.Event)}
+		l.keys[it.Event.PartitionKey] = k
+	}
+	k.open++
+	it.key = k
+	lane := l.lanes[k.partition]
+	if lane == nil {
+		lane = &Lane{limits: &l.limits}
+		l.lanes[k.partition] = lane
+	}
+	lane.queue = append(lane.queue, it)
+}
+
+// Finish forgets an item that is in no lane any more.
+func (l *Lanes) Finish(it *Item) {
+	if it.key.open--; it.key.open == 0 {
+		delete(l.keys, it.Event.PartitionKey)
+	}
+}
+
+// Remove takes out the items that which selects and that are not under way.
+func (l *Lanes) Remove(which func(*Item) bool) (removed []*Item) {
+	for _, lane := range l.lanes {
+		keep := func(it *Item) bool {
+			if which(it) {
+				removed = append(removed, it)
+				return false
+			}
+			return true
+		}
+		queue, held := filter(lane.queue, keep), filter(lane.held, keep)
+		lane.queue = queue
+		lane.keepHeld(held)
+		lane.SettleEmpty()
+	}
+	return removed
+}
+
+func filter(items []*Item, keep func(*Item) bool) []*Item {
+	kept := make([]*Item, 0, len(items))
+	for _, it := range items {
+		if keep(it) {
+			kept = append(kept, it)
+		}
+	}
+	return slices.Clip(kept)
+}
+
+// Backoff doubles from MinBackoff to MaxBackoff with the number of the attempt, from 1 on, with jitter of up to one half so
+// that many bridges do not return in step.
+func (l *Limits) Backoff(attempt int, kind bridge.FailureKind) time.Duration {
+	wait := l.MaxBackoff
+	if shift := attempt - 1; shift < 20 && l.MinBackoff<<shift < l.MaxBackoff {
+		wait = l.MinBackoff << shift
+	}
+	if kind == bridge.FailureBlocked {
+		wait = max(wait, min(l.BlockedBackoff, l.MaxBackoff))
+	}
+	return wait - time.Duration(rand.Int64N(int64(wait/2)+1)) //nolint:gosec // jitter needs no secrecy
+}
+
+// Earlier returns the earlier of two times, of which a zero one means never.
+func Earlier(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,205 @@
+package delivery
+
+import (
+	"math"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
+	"github.com/fnbridge/fnbridge/bridge/journal"
+)
+
+// readAhead is how many webhooks lie ready while the next ones are being read.
+const readAhead = readWebhooks / 2
+
+// besidePortion is how many events a stream beside the live one gives in its turn.
+const besidePortion = 256
+
+// stream is a cursor over the journal: where it stands, where it ends, which events it wants. The live stream of a sink, a
+// replay and a retry of dead letters are the same but for what Origin.Read reads for them.
+type stream struct {
+	row    journal.Stream
+	window lane.Window
+	open   openWebhooks
+	// share is the part of the window that it has, and portion how many events it gives in a turn.
+	share, portion int
+
+	reading  bool
+	ended    bool // there is nothing more to read
+	released bool // it is not wanted any more: nothing of it is taken, and what fails is let go
+	due      time.Time
+
+	dirty  bool // it has moved since it was saved
+	saving bool
+	stored []journal.Event // reached the sink since then
+}
+
+func newStream(row journal.Stream) *stream {
+	s := &stream{row: row, window: lane.NewWindow(row.Cursor), share: 1, portion: math.MaxInt}
+	if row.Kind != journal.Live {
+		s.share, s.portion = besideShare, besidePortion
+	}
+	return s
+}
+
+func (s *stream) live() bool { return s.row.Kind == journal.Live }
+
+func (s *stream) room(o *Options) bool {
+	return s.window.Room(max(1, o.WindowEvents/s.share), max(1, o.WindowBytes/s.share))
+}
+
+// wants tells whether the stream publishes an event to a sink with such routes.
+func (s *stream) wants(routes bridge.Routes) func(*bridge.Event) bool {
+	switch {
+	case s.row.Kind == journal.Retry:
+		return nil // its reading selects, and it was the sink's when it became a dead letter
+	case !s.row.Events.IsZero():
+		return func(e *bridge.Event) bool { return routes.Match(e) && s.row.Events.Match(e) }
+	case !routes.IsZero():
+		return routes.Match
+	default:
+		return nil
+	}
+}
+
+// needsRead tells whether little is left of what has been read.
+func (s *stream) needsRead(o *Options) bool {
+	return !s.reading && !s.ended && !s.released && s.open.len() <= readAhead/s.share && s.room(o) && s.window.Span() < int64(o.WindowWebhooks)
+}
+
+// took opens what has been read.
+func (s *stream) took(page []Entry, o *Options) {
+	if s.released {
+		return
+	}
+	for i := range page {
+		e := &page[i]
+		w := &lane.Webhook{
+			Number: e.Number, Seq: e.Seq, ID: e.Webhook.ID, ReceivedAt: e.Webhook.ReceivedAt, Live: s.live(), Owner: s,
+		}
+		s.window.Add(w)
+		s.open.add(newSource(w, e, s.wants(o.Routes), o.Events))
+	}
+}
+
+// take takes events into the lanes as far as there is room, and returns when to come again, if that is known.
+func (s *stream) take(l *loop, now time.Time) time.Time {
+	for range s.portion {
+		if s.open.len() == 0 || !s.room(&l.d.o) {
+			return time.Time{}
+		}
+		if s.row.Rate > 0 && now.Before(s.due) {
+			return s.due
+		}
+		from := s.open.next()
+		var e *bridge.Event
+		if l.d.origin.Withdrawn(from.webhook) {
+			from.drop()
+		} else {
+			e = from.next()
+		}
+		if e == nil {
+			from.stop()
+			s.open.remove()
+			if s.window.Exhaust(from.webhook) {
+				l.d.origin.Done(from.webhook)
+			}
+			continue
+		}
+		if l.d.origin.Refuses(from.webhook, l.lanes.Of(e)) {
+			from.webhook.Lost++
+			continue
+		}
+		from.taken++
+		it := &lane.Item{Event: s.own(e), Webhook: from.webhook}
+		s.window.Take(it)
+		l.lanes.Add(it)
+		s.pace(now)
+	}
+	return now
+}
+
+// own returns the event as the stream publishes it: what a replay publishes is no repeat that a broker may drop.
+func (s *stream) own(e *bridge.Event) *bridge.Event {
+	s.row.Taken++
+	if s.row.Kind != journal.Replay {
+		return e
+	}
+	again := *e
+	again.Origin.Replay = s.row.ID
+	return &again
+}
+
+// pace notes when the next event may be taken.
+func (s *stream) pace(now time.Time) {
+	if s.row.Rate <= 0 {
+		return
+	}
+	if s.due.Before(now.Add(-time.Second)) { // what was not used is not saved up
+		s.due = now
+	}
+	s.due = s.due.Add(time.Duration(float64(time.Second) / s.row.Rate))
+}
+
+// finish notes what became of an item: it reached the sink, is a dead letter, or was let go.
+func (s *stream) finish(it *lane.Item, f fate, m *metrics) (done bool) {
+	switch f {
+	case lost:
+		it.Webhook.Lost++
+	case deadLettered:
+		s.row.DeadLettered++
+	case acknowledged:
+		s.row.Acknowledged++
+		if !s.live() {
+			s.stored = append(s.stored, journal.Event{WebhookSeq: it.Webhook.Seq, Index: it.Event.Origin.Index})
+		}
+	}
+	if !s.live() {
+		s.dirty = true
+		m.beside(s.row.Kind, f)
+	}
+	return s.window.Finish(it)
+}
+
+// move moves the cursor, and ends a stream that has come to its end. It tells whether it has just ended.
+func (s *stream) move() (ended bool) {
+	if s.released || s.row.End != "" {
+		return false // what was let go is not done with
+	}
+	s.window.Advance()
+	if c := s.window.Cursor(); c != s.row.Cursor {
+		s.row.Cursor, s.dirty = c, true
+	}
+	if !s.ended || !s.window.Empty() || s.reading {
+		return false
+	}
+	s.row.Cursor, s.row.End, s.dirty = s.row.Through, journal.StreamDone, true
+	return true
+}
+
+// release lets go of everything of the stream that is not under way.
+func (s *stream) release(l *loop) {
+	s.released = true
+	s.open.stop()
+	for _, it := range l.lanes.Remove(func(it *lane.Item) bool { return it.Webhook.Owner == s }) {
+		l.finish(it, lost)
+	}
+}
+
+// idle tells whether nothing of the stream is under way, or not saved.
+func (s *stream) idle() bool { return s.window.Events() == 0 && !s.reading && !s.dirty && !s.saving }
+
+// unsaved returns how far it has come since it was saved, if it has.
+func (s *stream) unsaved() (journal.Move, bool) {
+	if !s.dirty {
+		return journal.Move{}, false
+	}
+	m := journal.Move{Stream: s.row, Stored: s.stored}
+	s.dirty, s.saving, s.stored = false, true, nil
+	return m, true
+}
+
+// notSaved takes a move back that could not be saved.
+func (s *stream) notSaved(m journal.Move) {
+	s.dirty, s.stored = true, append(m.Stored, s.stored...)
+}
