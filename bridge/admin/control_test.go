@@ -94,16 +94,16 @@ func withLetters(t *testing.T, dir string, n int) {
 	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{"nats"}})
 	require.NoError(t, err)
 	now := time.Now()
-	_, err = j.Append(t.Context(), journal.Webhook{ID: "msg_1", Timestamp: now, ReceivedAt: now, Body: []byte("{}")})
+	_, err = j.Append(t.Context(), bridge.Webhook{ID: "msg_1", Timestamp: now, ReceivedAt: now, Body: []byte("{}")})
 	require.NoError(t, err)
 	require.NoError(t, j.Move(t.Context(), []journal.Move{{Stream: journal.Stream{Kind: journal.Live, Sink: "nats", Cursor: 1}}}, nil))
 	for i := range n {
 		require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{
-			Sink: "nats", WebhookSeq: 1, Reason: "too large", Attempts: 1, FirstAt: now, LastAt: now,
-			Event: bridge.Event{
+			Sink: "nats", WebhookSeq: 1, FirstAt: now, LastAt: now,
+			DeadLetter: bridge.DeadLetter{Reason: "too large", Attempts: 1, Event: bridge.Event{
 				WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: i}, ID: fmt.Sprintf("id_%d", i),
 				Type: "tensorlake.test", Source: "/tensorlake", Route: []string{"test"}, Data: []byte(`{}`), Time: now,
-			},
+			}},
 		}}))
 	}
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))

@@ -19,16 +19,16 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{"nats"}})
 	require.NoError(t, err)
 	now := time.Now()
-	_, err = j.Append(t.Context(), journal.Webhook{ID: "msg_1", Timestamp: now, ReceivedAt: now, Body: []byte("{}")})
+	_, err = j.Append(t.Context(), bridge.Webhook{ID: "msg_1", Timestamp: now, ReceivedAt: now, Body: []byte("{}")})
 	require.NoError(t, err)
 	data := []string{`{"a": 1e400}`, "not \x00 JSON", ""}
 	want := []string{`{"a": 1e400}`, `"not \u0000 JSON"`, `""`}
 	for i, d := range data {
 		require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{
-			Sink: "nats", WebhookSeq: 1, Reason: "too large", Attempts: 1, FirstAt: now, LastAt: now,
-			Event: bridge.Event{
+			Sink: "nats", WebhookSeq: 1, FirstAt: now, LastAt: now,
+			DeadLetter: bridge.DeadLetter{Reason: "too large", Attempts: 1, Event: bridge.Event{
 				WebhookID: "msg_1", Origin: bridge.Origin{Index: i}, ID: "id", Type: "type", Source: "/source", Data: []byte(d), Time: now,
-			},
+			}},
 		}}))
 	}
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
@@ -59,7 +59,9 @@ func TestDeadLettersAreReadAFewAtATime(t *testing.T) {
 	require.NoError(t, err)
 	letters := make([]journal.DeadLetter, 50)
 	for i := range letters {
-		letters[i] = journal.DeadLetter{Sink: "nats", WebhookSeq: 1, Event: bridge.Event{Origin: bridge.Origin{Index: i}, Data: []byte("{}")}}
+		letters[i] = journal.DeadLetter{Sink: "nats", WebhookSeq: 1, DeadLetter: bridge.DeadLetter{
+			Event: bridge.Event{Origin: bridge.Origin{Index: i}, Data: []byte("{}")},
+		}}
 	}
 	require.NoError(t, j.AddDeadLetters(t.Context(), letters))
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))

@@ -172,8 +172,7 @@ func CountReplay(ctx context.Context, dir string, r ReplayRequest, events tensor
 		f.After = page[len(page)-1].Seq
 		webhooks += int64(len(page))
 		for i := range page {
-			w := bridge.Webhook{ID: page[i].ID, Timestamp: page[i].Timestamp, ReceivedAt: page[i].ReceivedAt, Body: page[i].Body}
-			for e := range tensorlake.Events(w, events) {
+			for e := range tensorlake.Events(page[i].Webhook, events) {
 				if wanted.Match(&e) && r.Match(&e) {
 					count++
 				}

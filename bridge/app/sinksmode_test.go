@@ -229,7 +229,7 @@ func TestDeadLettersOfAJournalFromBeforeAreSaid(t *testing.T) {
 	dir := t.TempDir()
 	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{"nats"}})
 	require.NoError(t, err)
-	require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{Sink: "nats", WebhookSeq: 1, Event: bridge.Event{Data: []byte("{}")}}}))
+	require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{Sink: "nats", WebhookSeq: 1, DeadLetter: bridge.DeadLetter{Event: bridge.Event{Data: []byte("{}")}}}}))
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
 	r := start(t, dir, overSinks(natsserver.Single(t), nil))
 	r.awaitReady(http.StatusOK)

@@ -28,9 +28,7 @@ type store struct{ journal *journal.Journal }
 
 // Append implements ingest.Store.
 func (s store) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
-	accepted, err := s.journal.Append(ctx, journal.Webhook{
-		ID: w.ID, Timestamp: w.Timestamp, ReceivedAt: w.ReceivedAt, Body: w.Body,
-	})
+	accepted, err := s.journal.Append(ctx, w)
 	switch {
 	case err == nil:
 		return accepted, nil

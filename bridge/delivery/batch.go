@@ -101,7 +101,8 @@ func (l *loop) deadLetter(b *batch, reason func(*lane.Item, error) (string, bool
 		}
 		places, items = append(places, i), append(items, it)
 		letters = append(letters, journal.DeadLetter{
-			Sink: l.d.name, WebhookSeq: it.Webhook.Seq, Event: *it.Event, Reason: why, Attempts: attempts, FirstAt: now, LastAt: now,
+			Sink: l.d.name, WebhookSeq: it.Webhook.Seq, FirstAt: now, LastAt: now,
+			DeadLetter: bridge.DeadLetter{Event: *it.Event, Reason: why, Attempts: attempts},
 		})
 	}
 	if len(letters) == 0 {

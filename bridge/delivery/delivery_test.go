@@ -97,7 +97,7 @@ func (f *fixture) acceptBody(body string) {
 	f.t.Helper()
 	f.n++
 	now := time.Now()
-	accepted, err := f.journal.Append(f.t.Context(), journal.Webhook{
+	accepted, err := f.journal.Append(f.t.Context(), bridge.Webhook{
 		ID: fmt.Sprintf("msg_%d", f.n), Timestamp: now, ReceivedAt: now, Body: []byte(body),
 	})
 	require.NoError(f.t, err)

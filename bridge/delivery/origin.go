@@ -186,7 +186,7 @@ func (o *fromJournal) parse(webhooks []journal.Webhook) []Entry {
 	for i, w := range webhooks {
 		e := &entries[i]
 		e.Number, e.Seq = w.Seq, w.Seq
-		e.Webhook = bridge.Webhook{ID: w.ID, Timestamp: w.Timestamp, ReceivedAt: w.ReceivedAt, Body: w.Body}
+		e.Webhook = w.Webhook
 		e.Payload, e.Problem = tensorlake.Parse(w.Body)
 		if count := e.Payload.Len(o.events); e.Problem == nil && count <= eagerEvents && len(w.Body) <= eagerBytes {
 			e.Events = slices.AppendSeq(make([]bridge.Event, 0, count), e.events(o.events))

@@ -103,7 +103,7 @@ func delivered(t *testing.T, n int, change func(*Options)) *fixture {
 func (f *fixture) acceptAt(at time.Time, body string) {
 	f.t.Helper()
 	f.n++
-	_, err := f.journal.Append(f.t.Context(), journal.Webhook{
+	_, err := f.journal.Append(f.t.Context(), bridge.Webhook{
 		ID: fmt.Sprintf("msg_%d", f.n), Timestamp: at, ReceivedAt: at, Body: []byte(body),
 	})
 	require.NoError(f.t, err)

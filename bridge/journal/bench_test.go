@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -38,7 +39,7 @@ func benchmarkAppend(b *testing.B, callers, size int) {
 	for caller := range callers {
 		wg.Go(func() {
 			for i := caller; i < b.N; i += callers {
-				if _, err := j.Append(context.Background(), Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: body}); err != nil {
+				if _, err := j.Append(context.Background(), bridge.Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: body}); err != nil {
 					b.Error(err)
 					return
 				}
@@ -76,7 +77,7 @@ func BenchmarkRead(b *testing.B) {
 	for caller := range 128 {
 		wg.Go(func() {
 			for i := caller; i < count; i += 128 {
-				if _, err := j.Append(context.Background(), Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: make([]byte, 150)}); err != nil {
+				if _, err := j.Append(context.Background(), bridge.Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: make([]byte, 150)}); err != nil {
 					b.Error(err)
 					return
 				}

@@ -58,9 +58,9 @@ func (r *records) count(part string) int {
 
 func (r *records) logger() *slog.Logger { return slog.New(slog.NewTextHandler(r, nil)) }
 
-func heavy(id string, size int) Webhook {
+func heavy(id string, size int) bridge.Webhook {
 	body := `{"":"` + strings.Repeat("x", max(size-7, 0)) + `"}`
-	return Webhook{ID: id, Timestamp: at(), ReceivedAt: at(), Body: []byte(body)}
+	return bridge.Webhook{ID: id, Timestamp: at(), ReceivedAt: at(), Body: []byte(body)}
 }
 
 // fill appends until the journal refuses, and returns how many it took.

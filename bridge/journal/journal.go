@@ -27,20 +27,15 @@ const (
 	DefaultRetention = 72 * time.Hour
 )
 
-// Webhook is a webhook as the journal keeps it.
+// Webhook is a webhook as the journal keeps it: its times to the nanosecond, in UTC.
 type Webhook struct {
-	// Seq is the webhook's place in the order of acceptance, from 1 on, without gaps. The journal gives it; Append ignores it.
+	// Seq is the webhook's place in the order of acceptance, from 1 on, without gaps.
 	Seq int64
-	// ID identifies the delivery; a second one with the same ID and Body is a duplicate.
-	ID string
-	// Timestamp is when the sender signed it, ReceivedAt when it had arrived. Both are kept to the nanosecond, in UTC.
-	Timestamp, ReceivedAt time.Time
-	// Body is the request body, byte for byte.
-	Body []byte
+	bridge.Webhook
 }
 
 // bodyColumn returns the body for a statement, in which nil would be NULL.
-func (w *Webhook) bodyColumn() []byte {
+func bodyColumn(w *bridge.Webhook) []byte {
 	if w.Body == nil {
 		return []byte{}
 	}
@@ -207,7 +202,7 @@ func (o *Options) complete() error {
 //
 // An error means that w may or may not be stored, and that appending it again is right: a duplicate is then
 // found. It is ErrFull, ErrClosed, ctx's error, or says what failed.
-func (j *Journal) Append(ctx context.Context, w Webhook) (bridge.Acceptance, error) {
+func (j *Journal) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
 	switch {
 	case w.ID == "":
 		return 0, errors.New("a webhook without an ID cannot be stored")
@@ -227,7 +222,7 @@ func (j *Journal) Append(ctx context.Context, w Webhook) (bridge.Acceptance, err
 }
 
 // appendToFull answers for a webhook that has no room: one that is there already needs none.
-func (j *Journal) appendToFull(ctx context.Context, w *Webhook, full error) (bridge.Acceptance, error) {
+func (j *Journal) appendToFull(ctx context.Context, w *bridge.Webhook, full error) (bridge.Acceptance, error) {
 	if j.queue.isClosed() {
 		return 0, ErrClosed
 	}
@@ -346,7 +341,10 @@ func (j *Journal) DeadLettersPublished(ctx context.Context, letters []DeadLetter
 	for chunk := range slices.Chunk(letters, maxChangedLetters) {
 		r := newRequest(kindLettersPublished)
 		for i := range chunk {
-			r.letters = append(r.letters, DeadLetter{ID: chunk[i].ID, Sink: chunk[i].Sink, Attempts: chunk[i].Attempts, LastAt: chunk[i].LastAt})
+			l := &chunk[i]
+			r.letters = append(r.letters, DeadLetter{
+				ID: l.ID, Sink: l.Sink, DeadLetter: bridge.DeadLetter{Attempts: l.Attempts}, LastAt: l.LastAt,
+			})
 		}
 		if err := j.submit(ctx, r); err != nil {
 			return err

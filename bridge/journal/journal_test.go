@@ -23,8 +23,8 @@ import (
 // at is a moment whose nanoseconds all count.
 func at() time.Time { return time.Date(2026, 3, 4, 5, 6, 7, 123456789, time.UTC) }
 
-func webhook(id string) Webhook {
-	return Webhook{ID: id, Timestamp: at(), ReceivedAt: at().Add(time.Second), Body: []byte(`{"id":"` + id + `"}`)}
+func webhook(id string) bridge.Webhook {
+	return bridge.Webhook{ID: id, Timestamp: at(), ReceivedAt: at().Add(time.Second), Body: []byte(`{"id":"` + id + `"}`)}
 }
 
 // open opens a journal that the test closes at its end, if it has not done so itself.
@@ -42,7 +42,7 @@ func open(t *testing.T, o Options) *Journal {
 	return j
 }
 
-func mustAppend(t *testing.T, j *Journal, w Webhook) {
+func mustAppend(t *testing.T, j *Journal, w bridge.Webhook) {
 	t.Helper()
 	accepted, err := j.Append(t.Context(), w)
 	require.NoError(t, err)
@@ -56,6 +56,14 @@ func readAll(t *testing.T, j *Journal) []Webhook {
 	return found
 }
 
+// numbered returns webhooks as the journal keeps them.
+func numbered(sent []bridge.Webhook) (stored []Webhook) {
+	for i, w := range sent {
+		stored = append(stored, Webhook{Seq: int64(i + 1), Webhook: w})
+	}
+	return stored
+}
+
 func ids(webhooks []Webhook) []string {
 	names := make([]string, 0, len(webhooks))
 	for _, w := range webhooks {
@@ -67,35 +75,35 @@ func ids(webhooks []Webhook) []string {
 func TestAWebhookComesBackAsItWas(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, Options{Dir: dir})
-	sent := []Webhook{
+	sent := []bridge.Webhook{
 		webhook("msg_1"),
 		{ID: "msg_empty", Timestamp: at(), ReceivedAt: at(), Body: []byte{}},
 		{ID: "msg_big", Timestamp: at(), ReceivedAt: at(), Body: bytes.Repeat([]byte{0, 0xff, '\n', '"'}, 1<<18)},
 		{ID: "msg ü \" ' \x00 \n", ReceivedAt: at(), Body: []byte("x")},
 	}
-	for i := range sent {
-		mustAppend(t, j, sent[i])
-		sent[i].Seq = int64(i + 1)
+	stored := numbered(sent)
+	for _, w := range sent {
+		mustAppend(t, j, w)
 	}
-	require.Equal(t, sent, readAll(t, j))
+	require.Equal(t, stored, readAll(t, j))
 	require.Equal(t, int64(4), j.Head())
 
 	require.NoError(t, j.Close(t.Context()))
 	require.NoFileExists(t, filepath.Join(dir, "journal.db-wal"), "a clean end leaves one file")
 	again := open(t, Options{Dir: dir})
-	require.Equal(t, sent, readAll(t, again))
+	require.Equal(t, stored, readAll(t, again))
 	require.Equal(t, int64(4), again.Head())
 }
 
 func TestANilBodyIsStoredAsEmpty(t *testing.T) {
 	j := open(t, Options{})
-	mustAppend(t, j, Webhook{ID: "a", ReceivedAt: at()})
-	require.Equal(t, []Webhook{{Seq: 1, ID: "a", ReceivedAt: at(), Body: []byte{}}}, readAll(t, j))
+	mustAppend(t, j, bridge.Webhook{ID: "a", ReceivedAt: at()})
+	require.Equal(t, []Webhook{{Seq: 1, Webhook: bridge.Webhook{ID: "a", ReceivedAt: at(), Body: []byte{}}}}, readAll(t, j))
 }
 
 func TestAppendNeedsAnID(t *testing.T) {
 	j := open(t, Options{})
-	_, err := j.Append(t.Context(), Webhook{Body: []byte("{}")})
+	_, err := j.Append(t.Context(), bridge.Webhook{Body: []byte("{}")})
 	require.ErrorContains(t, err, "without an ID")
 }
 
@@ -152,7 +160,7 @@ func TestOfTwoIdenticalWebhooksAtOnceOneIsNew(t *testing.T) {
 func TestReadIsBounded(t *testing.T) {
 	j := open(t, Options{})
 	for i := range 5 {
-		mustAppend(t, j, Webhook{ID: fmt.Sprint(i + 1), ReceivedAt: at(), Body: make([]byte, 100)})
+		mustAppend(t, j, bridge.Webhook{ID: fmt.Sprint(i + 1), ReceivedAt: at(), Body: make([]byte, 100)})
 	}
 	for name, c := range map[string]struct {
 		after    int64
@@ -331,14 +339,14 @@ func TestAdvancesOfOneBatchCollapseToTheHighest(t *testing.T) {
 
 func deadLetter(seq int64, index int) DeadLetter {
 	return DeadLetter{
-		Sink: "nats", WebhookSeq: seq, Reason: "too large", Attempts: 1, FirstAt: at(), LastAt: at(),
-		Event: bridge.Event{
+		Sink: "nats", WebhookSeq: seq, FirstAt: at(), LastAt: at(),
+		DeadLetter: bridge.DeadLetter{Reason: "too large", Attempts: 1, Event: bridge.Event{
 			WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: index, Replay: 7},
 			ID: "e1", Type: "tensorlake.x", Source: "/tensorlake", Subject: "inv/fn", PartitionKey: "inv", Sequence: "1.2", SourceID: "src",
 			Time: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), Data: []byte(`{"n":1}`), Route: []string{"workflow", "w", "f.1", "success"},
 			Application: "w", Version: "3", Function: "f", Request: "inv", Project: "p", Sandbox: "s", SandboxName: "sn",
 			Status: "success", Outcome: "failure", Reason: "out_of_memory",
-		},
+		}},
 	}
 }
 
@@ -368,7 +376,7 @@ func TestDeadLetters(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	j := open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, Registerer: registry})
 	first, second := deadLetter(1, 0), deadLetter(1, 1)
-	other := DeadLetter{Sink: "kafka", WebhookSeq: 1, Event: bridge.Event{ID: "e1", Origin: first.Event.Origin}}
+	other := DeadLetter{Sink: "kafka", WebhookSeq: 1, DeadLetter: bridge.DeadLetter{Event: bridge.Event{ID: "e1", Origin: first.Event.Origin}}}
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{first, second, other}))
 	require.NoError(t, j.AddDeadLetters(t.Context(), nil))
 

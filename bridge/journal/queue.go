@@ -39,7 +39,7 @@ const (
 // is closed.
 type request struct {
 	kind    kind
-	webhook Webhook
+	webhook bridge.Webhook
 	moves   []Move
 	state   *SinkState
 	letters []DeadLetter

@@ -62,11 +62,8 @@ type DeadLetter struct {
 	// WebhookSeq is the number of the webhook that the event came with. Sink, WebhookSeq and the event's index in its
 	// Origin together identify the dead letter.
 	WebhookSeq int64
-	Event      bridge.Event
-	// Reason is why the sink could not store it, for people.
-	Reason string
-	// Attempts counts the tries, those of every time that it became a dead letter.
-	Attempts int
+	// DeadLetter has the tries of every time that the event became one.
+	bridge.DeadLetter
 	// FirstAt is when it became a dead letter, LastAt when it was tried last.
 	FirstAt, LastAt time.Time
 	// RetryAt is when somebody asked for another try that has not been made; zero when nobody has.
@@ -130,8 +127,8 @@ func (v *views) webhooks(ctx context.Context, after int64, maxCount int, maxByte
 	return scanWebhooks(rows, maxBytes)
 }
 
-func (v *views) has(ctx context.Context, w *Webhook) (found bool, err error) {
-	err = v.find.QueryRowContext(ctx, w.ID, w.bodyColumn(), reusedID(w)).Scan(&found)
+func (v *views) has(ctx context.Context, w *bridge.Webhook) (found bool, err error) {
+	err = v.find.QueryRowContext(ctx, w.ID, bodyColumn(w), reusedID(w)).Scan(&found)
 	return found, err
 }
 

@@ -13,7 +13,7 @@ import (
 const reusedMark = " sha256:"
 
 // reusedID returns what w is kept under when another body has its ID.
-func reusedID(w *Webhook) string {
+func reusedID(w *bridge.Webhook) string {
 	digest := sha256.Sum256(w.Body)
 	return w.ID + reusedMark + hex.EncodeToString(digest[:])
 }
@@ -32,7 +32,7 @@ const findKnown = `SELECT EXISTS (SELECT 1 FROM webhooks WHERE id = ?3 OR (id = 
 
 // append stores w as number seq in the transaction under way, unless it is there already. Bodies are compared only where the
 // ID is known. When the first webhook of an ID has gone after its retention, a repeat of a later one is taken for new.
-func (s *store) append(ctx context.Context, seq int64, w *Webhook) (bridge.Acceptance, error) {
+func (s *store) append(ctx context.Context, seq int64, w *bridge.Webhook) (bridge.Acceptance, error) {
 	if stored, err := s.storeWebhook(ctx, seq, w.ID, w); err != nil {
 		return 0, err
 	} else if stored {
@@ -40,7 +40,7 @@ func (s *store) append(ctx context.Context, seq int64, w *Webhook) (bridge.Accep
 	}
 	kept := reusedID(w)
 	var known bool
-	if err := s.findKnown.QueryRowContext(ctx, w.ID, w.bodyColumn(), kept).Scan(&known); err != nil {
+	if err := s.findKnown.QueryRowContext(ctx, w.ID, bodyColumn(w), kept).Scan(&known); err != nil {
 		return 0, err
 	}
 	if known {

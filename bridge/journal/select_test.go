@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/stretchr/testify/require"
 )
 
@@ -13,7 +14,7 @@ func TestWebhooksAreSelected(t *testing.T) {
 	j := open(t, Options{Dir: dir})
 	// The clock goes back once.
 	for i, minutes := range []int{0, 1, 2, -60, 4, 5} {
-		mustAppend(t, j, Webhook{ID: fmt.Sprint(i + 1), ReceivedAt: at().Add(time.Duration(minutes) * time.Minute), Body: []byte(`{"n":12345}`)})
+		mustAppend(t, j, bridge.Webhook{ID: fmt.Sprint(i + 1), ReceivedAt: at().Add(time.Duration(minutes) * time.Minute), Body: []byte(`{"n":12345}`)})
 	}
 	r, err := OpenReader(t.Context(), dir)
 	require.NoError(t, err)

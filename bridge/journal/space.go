@@ -3,6 +3,8 @@ package journal
 import (
 	"fmt"
 	"sync/atomic"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 const (
@@ -60,7 +62,7 @@ func (s *space) uncertain(written int64) bool {
 }
 
 // webhookCost is about what storing a webhook takes. Rows share pages, save those that fill half a page or more.
-func webhookCost(w *Webhook) int64 {
+func webhookCost(w *bridge.Webhook) int64 {
 	const overhead = 64
 	n := int64(len(w.Body)) + 2*int64(len(w.ID)) + overhead
 	if n < pageSize/2 {

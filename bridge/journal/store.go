@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"modernc.org/sqlite"
 )
 
@@ -278,8 +279,8 @@ func (s *store) noteLog() error {
 }
 
 // storeWebhook adds w as number seq under an ID, or finds that the ID is there already.
-func (s *store) storeWebhook(ctx context.Context, seq int64, id string, w *Webhook) (stored bool, err error) {
-	result, err := s.insertWebhook.ExecContext(ctx, seq, id, toNanos(w.Timestamp), toNanos(w.ReceivedAt), w.bodyColumn())
+func (s *store) storeWebhook(ctx context.Context, seq int64, id string, w *bridge.Webhook) (stored bool, err error) {
+	result, err := s.insertWebhook.ExecContext(ctx, seq, id, toNanos(w.Timestamp), toNanos(w.ReceivedAt), bodyColumn(w))
 	if err != nil {
 		return false, err
 	}

@@ -3,6 +3,8 @@ package journal
 import (
 	"slices"
 	"sync"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 const (
@@ -52,14 +54,12 @@ func (t *tail) drop(goes func(oldest Webhook) bool) {
 }
 
 // asRead returns w as reading number seq from the database would. The body is the caller's, and stays as it is.
-func asRead(seq int64, w Webhook) Webhook {
+func asRead(seq int64, w bridge.Webhook) Webhook {
 	if w.Body == nil || cap(w.Body) > len(w.Body)+len(w.Body)/8 { // a larger buffer is not worth keeping
 		w.Body = append(make([]byte, 0, len(w.Body)), w.Body...)
 	}
-	return Webhook{
-		Seq: seq, ID: w.ID, Timestamp: fromNanos(toNanos(w.Timestamp)), ReceivedAt: fromNanos(toNanos(w.ReceivedAt)),
-		Body: w.Body,
-	}
+	w.Timestamp, w.ReceivedAt = fromNanos(toNanos(w.Timestamp)), fromNanos(toNanos(w.ReceivedAt))
+	return Webhook{Seq: seq, Webhook: w}
 }
 
 // forget empties the tail: what is durable must be read from the disk.

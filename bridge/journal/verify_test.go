@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/stretchr/testify/require"
 )
 
@@ -72,7 +73,7 @@ func TestVerifyBoundsItsFindings(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, Options{Dir: dir})
 	for i := range maxFindings + 3 {
-		mustAppend(t, j, Webhook{ID: fmt.Sprint(i), ReceivedAt: at(), Body: []byte("x")})
+		mustAppend(t, j, bridge.Webhook{ID: fmt.Sprint(i), ReceivedAt: at(), Body: []byte("x")})
 	}
 	r, err := OpenReader(t.Context(), dir)
 	require.NoError(t, err)

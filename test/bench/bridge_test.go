@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
@@ -215,7 +216,7 @@ func fill(t *testing.T, dir, sink string, waiting int) {
 		all.Go(func() {
 			for n := range numbers {
 				now := time.Now()
-				w := journal.Webhook{ID: webhookID(n, now), Timestamp: now.Truncate(time.Second), ReceivedAt: now, Body: payload(n, 2)}
+				w := bridge.Webhook{ID: webhookID(n, now), Timestamp: now.Truncate(time.Second), ReceivedAt: now, Body: payload(n, 2)}
 				if _, err := j.Append(t.Context(), w); err != nil {
 					select {
 					case errs <- err:

@@ -194,7 +194,7 @@ func (f *Forwarder) portion(letters []journal.DeadLetter) int {
 func (f *Forwarder) send(ctx, publish context.Context, letters []journal.DeadLetter) (count int, failed bool) {
 	batch := make([]bridge.DeadLetter, len(letters))
 	for i := range letters {
-		batch[i] = bridge.DeadLetter{Event: letters[i].Event, Reason: letters[i].Reason, Attempts: letters[i].Attempts}
+		batch[i] = letters[i].DeadLetter
 	}
 	errs := bridge.Answers(f.sink.PublishDeadLetters(publish, batch), len(batch))
 	var stored []journal.DeadLetter

@@ -65,11 +65,11 @@ func (f *fixture) run(sink bridge.Sink, j Journal) {
 func (f *fixture) letter(seq int64, key, function string, attempts int) journal.DeadLetter {
 	now := time.Now()
 	return journal.DeadLetter{
-		Sink: "scripted", WebhookSeq: seq, Reason: "too large for the broker", Attempts: attempts, FirstAt: now, LastAt: now,
-		Event: bridge.Event{
+		Sink: "scripted", WebhookSeq: seq, FirstAt: now, LastAt: now,
+		DeadLetter: bridge.DeadLetter{Reason: "too large for the broker", Attempts: attempts, Event: bridge.Event{
 			ID: key + function, Type: "t", Source: "s", Subject: key + "/" + function, PartitionKey: key, Function: function, Time: now,
 			Data: []byte("{}"),
-		},
+		}},
 	}
 }
 

@@ -137,7 +137,7 @@ func (f *sinkOrigin) DeadLetter(ctx context.Context, items []*lane.Item, letters
 	}
 	batch := make([]bridge.DeadLetter, len(letters))
 	for i := range letters {
-		batch[i] = bridge.DeadLetter{Event: *items[i].Event, Reason: letters[i].Reason, Attempts: letters[i].Attempts}
+		batch[i] = letters[i].DeadLetter
 	}
 	for i, err := range bridge.Answers(f.address.PublishDeadLetters(ctx, batch), len(batch)) {
 		switch {
