@@ -67,6 +67,7 @@ type loop struct {
 	checking  bool
 	nextCheck time.Time
 	wellAt    time.Time // when a check passed last
+	away      bool      // no check has passed since one failed
 
 	notices notices
 }
@@ -304,6 +305,9 @@ func (l *loop) settle(b *batch) {
 		return
 	}
 	b.lane.Settle(now, r)
+	if len(r.Failed) > 0 { // whether it is the sink, and when that is back, a check tells
+		l.nextCheck = lane.Earlier(l.nextCheck, now.Add(l.d.o.ReturnInterval))
+	}
 	if live {
 		l.health.delivering(l.lanes)
 		l.d.origin.Settled(b.lane, Settlement{Started: b.started, Passed: r.Done > 0, Health: l.health.now, Lanes: l.lanes, Cause: r.Cause})
@@ -378,7 +382,8 @@ func (l *loop) startWrite() time.Time {
 	return time.Time{}
 }
 
-// startCheck asks an idle sink now and then whether it could publish, so that trouble shows before events come.
+// startCheck asks an idle sink now and then whether it could publish, so that trouble shows before events come. One that is
+// away is asked often: its return is what all that is held waits for.
 func (l *loop) startCheck(ctx context.Context) time.Time {
 	if l.checking {
 		return time.Time{}
@@ -387,7 +392,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 	if now.Before(l.nextCheck) {
 		return l.nextCheck
 	}
-	if l.live.window.Events() > 0 {
+	if l.live.window.Events() > 0 && !l.lanes.Held() {
 		// Publishing shows how the sink is.
 		l.nextCheck = now.Add(l.d.origin.CheckInterval())
 		return l.nextCheck
@@ -402,13 +407,21 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 			if ctx.Err() != nil { // a stop is no trouble of the sink's, and no sign that it is well
 				return
 			}
+			now := time.Now()
 			if err == nil {
-				l.wellAt = time.Now()
+				l.wellAt = now
+				if l.away {
+					l.lanes.TryNow(now)
+				}
 			}
+			l.away = err != nil
 			if l.live.window.Events() == 0 && l.d.origin.Checked(err) {
 				l.health.idle(err)
 			}
-			l.nextCheck = time.Now().Add(l.d.origin.CheckInterval())
+			l.nextCheck = now.Add(l.d.origin.CheckInterval())
+			if l.away && l.lanes.Held() {
+				l.nextCheck = now.Add(l.d.o.ReturnInterval)
+			}
 		}
 	})
 	return time.Time{}

@@ -127,3 +127,21 @@ func (s *hangingCheck) Check(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
+
+// What is held does not wait for its time when the sink is back. A backoff is for what a sink that is well refuses.
+func TestTheReturnOfASinkIsWhatHeldEventsWaitFor(t *testing.T) {
+	sink := deliverytest.NewScriptedSink()
+	gone := bridge.Retry(errors.New("connection refused"))
+	sink.Fail, sink.Unwell = func(bridge.Event) error { return gone }, gone
+	f := start(t, sink, func(o *Options) {
+		o.MinBackoff, o.MaxBackoff, o.CheckInterval, o.ReturnInterval = time.Hour, time.Hour, time.Hour, time.Millisecond
+	})
+	for i := range 100 {
+		f.accept(fmt.Sprintf("k%d", i), "a")
+	}
+	f.awaitBatches(1)
+	require.Eventually(t, func() bool { return f.log.Count("sink is down") == 1 }, 10*time.Second, time.Millisecond)
+	f.sink.Set(func() { sink.Fail, sink.Unwell = nil, nil })
+	f.awaitCursor(100)
+	f.sink.Set(func() { require.LessOrEqual(t, f.sink.Batches[1], 16, "a small batch asks first") })
+}

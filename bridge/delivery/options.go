@@ -68,6 +68,8 @@ type Options struct {
 	MaxBackoff     time.Duration
 	BlockedBackoff time.Duration
 
+	// ReturnInterval is how often a sink that is away is asked whether it is back, while events wait for it (250 ms).
+	ReturnInterval time.Duration
 	// CheckInterval is how often an idle sink is asked whether it could publish what the journal has (15 s), and CheckTimeout
 	// how long it may take to say so (10 s).
 	CheckInterval time.Duration
@@ -85,6 +87,7 @@ func (o *Options) setDefaults() {
 	defaultTo(&o.MaxBackoff, 30*time.Second)
 	defaultTo(&o.BlockedBackoff, 5*time.Second)
 	defaultTo(&o.CheckInterval, 15*time.Second)
+	defaultTo(&o.ReturnInterval, 250*time.Millisecond)
 	defaultTo(&o.CheckTimeout, 10*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

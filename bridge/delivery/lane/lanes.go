@@ -81,6 +81,26 @@ func (l *Lanes) Finish(it *Item) {
 	}
 }
 
+// Held tells whether an event is held anywhere, or tried again.
+func (l *Lanes) Held() bool {
+	for _, lane := range l.lanes {
+		if lane.attempt > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// TryNow has everything that is held tried again at once, as if it had failed for the first time. While nothing of a lane
+// gets through, a small batch goes first.
+func (l *Lanes) TryNow(now time.Time) {
+	for _, lane := range l.lanes {
+		if lane.attempt > 0 {
+			lane.attempt, lane.retryAt = 1, now
+		}
+	}
+}
+
 // Remove takes out the items that which selects and that are not under way.
 func (l *Lanes) Remove(which func(*Item) bool) (removed []*Item) {
 	for _, lane := range l.lanes {
