@@ -51,7 +51,8 @@ func table() map[string]rules {
 		"bridge/tensorlake":  {allowed: []string{"bridge"}, standardOnly: true},
 		"bridge/cloudevents": {allowed: []string{"bridge"}, standardOnly: true},
 		"bridge/problem":     {standardOnly: true},
-		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem"}},
+		"bridge/loglimit":    {standardOnly: true},
+		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem", "bridge/loglimit"}},
 		"bridge/journal":     {allowed: []string{"bridge"}},
 		"bridge/delivery":    {allowed: []string{"bridge", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"}},
 		// The state of what is on its way, apart from everything that waits.
@@ -65,7 +66,7 @@ func table() map[string]rules {
 			"bridge", "bridge/journal", "bridge/delivery", "bridge/delivery/queue", "bridge/tensorlake", "bridge/cloudevents", "bridge/problem",
 			"sinks", // tail and check go to the brokers themselves
 		}},
-		"bridge/ops": {allowed: []string{"bridge", "bridge/problem"}},
+		"bridge/ops": {allowed: []string{"bridge", "bridge/problem", "bridge/loglimit"}},
 		"bridge/app": {allowed: []string{everything}, testsImportAnything: true},
 
 		"sinks": {
@@ -74,7 +75,7 @@ func table() map[string]rules {
 		},
 		"sinks/nats":         {allowed: []string{"bridge", "bridge/cloudevents", "config/setting"}},
 		"sinks/kafka":        {allowed: []string{"bridge", "bridge/cloudevents", "config/setting"}},
-		"sinks/embeddednats": {allowed: []string{"bridge", "bridge/cloudevents"}},
+		"sinks/embeddednats": {allowed: []string{"bridge/loglimit"}},
 
 		// Consumers' own programs: they know the brokers, and nothing of this module.
 		"docs/examples/go/kafka": {},

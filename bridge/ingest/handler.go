@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/loglimit"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
@@ -79,9 +80,9 @@ type Handler struct {
 
 	draining atomic.Bool
 
-	refusalLines      [resultCount]lineLimit
-	unrecognizedLines lineLimit
-	reusedIDLines     lineLimit
+	refusalLog      [resultCount]*slog.Logger
+	unrecognizedLog *slog.Logger
+	reusedIDLog     *slog.Logger
 }
 
 // New makes the handler. It fails when an option has a value that cannot work, or a metric is registered already.
@@ -124,6 +125,10 @@ func New(o Options) (*Handler, error) {
 	if h.now == nil {
 		h.now = time.Now
 	}
+	for i := range h.refusalLog {
+		h.refusalLog[i] = loglimit.New(h.logger, h.now)
+	}
+	h.unrecognizedLog, h.reusedIDLog = loglimit.New(h.logger, h.now), loglimit.New(h.logger, h.now)
 	var err error
 	h.metrics, err = newMetrics(o.Registerer, h.secrets(), func() float64 { return float64(h.admission.inFlight()) })
 	if err != nil {
@@ -385,31 +390,20 @@ func (h *Handler) logStored(ctx context.Context, as result, w bridge.Webhook, pa
 
 func (h *Handler) noteReusedID(ctx context.Context, w bridge.Webhook) {
 	h.metrics.reusedIDs.Inc()
-	if suppressed, ok := h.reusedIDLines.pass(h.now()); ok {
-		h.logger.LogAttrs(ctx, slog.LevelWarn, "webhook accepted under an id that another body has",
-			slog.String("webhook_id", w.ID), slog.Int("bytes", len(w.Body)), suppressedAttr(suppressed))
-	}
+	h.reusedIDLog.LogAttrs(ctx, slog.LevelWarn, "webhook accepted under an id that another body has",
+		slog.String("webhook_id", w.ID), slog.Int("bytes", len(w.Body)))
 }
 
 func (h *Handler) noteUnrecognized(ctx context.Context, w bridge.Webhook, payload tensorlake.Payload) {
 	h.metrics.unrecognized.Inc()
-	if suppressed, ok := h.unrecognizedLines.pass(h.now()); ok {
-		h.logger.LogAttrs(ctx, slog.LevelWarn,
-			"webhook accepted that is not recognized: its event goes under unrecognized, or other",
-			slog.String("webhook_id", w.ID), slog.String("shape", payload.Shape().String()),
-			slog.String("reason", payload.Reason()), slog.Int("bytes", len(w.Body)), suppressedAttr(suppressed))
-	}
+	h.unrecognizedLog.LogAttrs(ctx, slog.LevelWarn,
+		"webhook accepted that is not recognized: its event goes under unrecognized, or other",
+		slog.String("webhook_id", w.ID), slog.String("shape", payload.Shape().String()),
+		slog.String("reason", payload.Reason()), slog.Int("bytes", len(w.Body)))
 }
 
 func (h *Handler) logRefused(r *http.Request, f *refusal) {
 	t := f.kind.terms()
-	if !h.logger.Enabled(r.Context(), t.level) {
-		return
-	}
-	suppressed, ok := h.refusalLines[t.result].pass(h.now())
-	if !ok {
-		return
-	}
 	attrs := []slog.Attr{
 		slog.String("result", t.result.String()), slog.Int("status", t.status), slog.String("detail", f.detail),
 		slog.String("remote_addr", r.RemoteAddr),
@@ -427,8 +421,5 @@ func (h *Handler) logRefused(r *http.Request, f *refusal) {
 	if f.stack != nil {
 		attrs = append(attrs, slog.String("stack", string(f.stack)))
 	}
-	if suppressed > 0 {
-		attrs = append(attrs, suppressedAttr(suppressed))
-	}
-	h.logger.LogAttrs(r.Context(), t.level, "webhook refused", attrs...)
+	h.refusalLog[t.result].LogAttrs(r.Context(), t.level, "webhook refused", attrs...)
 }

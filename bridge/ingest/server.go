@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge/loglimit"
 )
 
 // NewServer returns a server for the public listener, with a bound on every wait and on the size of headers.
@@ -28,6 +30,6 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 		MaxHeaderBytes:               32 << 10,
 		// A connection over HTTP/2 holds many requests; the limit on webhooks in flight is beside this one.
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 128},
-		ErrorLog: slog.NewLogLogger(limitedHandler{Handler: logger.Handler(), limit: &lineLimit{}}, slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(loglimit.New(logger, time.Now).Handler(), slog.LevelWarn),
 	}
 }

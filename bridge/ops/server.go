@@ -4,10 +4,13 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge/loglimit"
 )
 
 // NewServer returns a server for the operations listener, with a bound on every wait and on the size
-// of headers. Its errors go to logger, which may be nil. The caller starts and stops it.
+// of headers. Its errors go to logger, which may be nil, a few lines a second
+// at most. The caller starts and stops it.
 func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -20,6 +23,6 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 		WriteTimeout:                 30 * time.Second,
 		IdleTimeout:                  60 * time.Second,
 		MaxHeaderBytes:               16 << 10,
-		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ErrorLog:                     slog.NewLogLogger(loglimit.New(logger, time.Now).Handler(), slog.LevelWarn),
 	}
 }

@@ -196,6 +196,12 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func TestDirectoryThatTurnsOutBad(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "jetstream"), []byte("a file where a directory belongs"), 0o600))
@@ -206,9 +212,7 @@ func TestDirectoryThatTurnsOutBad(t *testing.T) {
 	require.Error(t, err)
 	require.NoError(t, ctx.Err(), "it is not waited for")
 	require.ErrorContains(t, err, "cannot start")
-	logged.mu.Lock()
-	defer logged.mu.Unlock()
-	require.Contains(t, logged.text.String(), "component=nats-server")
+	require.Contains(t, logged.String(), "component=nats-server")
 }
 
 func TestStartEndsWithItsContext(t *testing.T) {

@@ -3,33 +3,28 @@ package embeddednats
 import (
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge/loglimit"
 )
 
 // logger writes the server's lines to slog. A server says a lot that is of no use to whoever runs a bridge, so what it
 // calls a notice is for debugging here.
 type logger struct {
 	log *slog.Logger
+	// limited is log for what anybody can cause by connecting.
+	limited *slog.Logger
 	// fatal gets the first line after which a server of its own would have exited.
 	fatal chan string
-	// stuck gets a word when a stream, or all of JetStream, takes nothing more because of an error of the disk.
-	stuck chan struct{}
-	// full gets a word when all streams together have stored what they may.
-	full chan struct{}
 }
 
 func newLogger(log *slog.Logger) *logger {
+	log = log.With("component", "nats-server")
 	return &logger{
-		log: log.With("component", "nats-server"), fatal: make(chan string, 1), stuck: make(chan struct{}, 1), full: make(chan struct{}, 1),
+		log: log, limited: loglimit.New(log, time.Now), fatal: make(chan string, 1),
 	}
 }
-
-// stuckLines are parts of what the server says when it is stuck, and fullLine of what it says when it is full. There is no
-// other way to learn of it.
-var stuckLines = []string{"critical write error", "jetstream out of", "disabling jetstream"} //nolint:gochecknoglobals // a constant
-
-const fullLine = "jetstream file resource limits exceeded for server"
 
 func (l *logger) line(format string, args ...any) slog.Attr {
 	return slog.String("line", strings.TrimSpace(fmt.Sprintf(format, args...)))
@@ -42,33 +37,12 @@ func (l *logger) Noticef(format string, args ...any) {
 
 // Warnf implements server.Logger.
 func (l *logger) Warnf(format string, args ...any) {
-	line := l.line(format, args...)
-	l.noteTrouble(line.Value.String())
-	l.log.Warn("the embedded NATS server warns", line)
+	l.limited.Warn("the embedded NATS server warns", l.line(format, args...))
 }
 
 // Errorf implements server.Logger.
 func (l *logger) Errorf(format string, args ...any) {
-	line := l.line(format, args...)
-	l.noteTrouble(line.Value.String())
-	l.log.Error("the embedded NATS server reports an error", line)
-}
-
-func (l *logger) noteTrouble(line string) {
-	line = strings.ToLower(line)
-	if strings.Contains(line, fullLine) {
-		tell(l.full)
-	}
-	if slices.ContainsFunc(stuckLines, func(part string) bool { return strings.Contains(line, part) }) {
-		tell(l.stuck)
-	}
-}
-
-func tell(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // it is known
-	}
+	l.limited.Error("the embedded NATS server reports an error", l.line(format, args...))
 }
 
 // Fatalf implements server.Logger. It returns, although the server expects the process to end: Start reports it.
