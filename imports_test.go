@@ -52,6 +52,7 @@ func table() map[string]rules {
 		"bridge/cloudevents": {allowed: []string{"bridge"}, standardOnly: true},
 		"bridge/problem":     {standardOnly: true},
 		"bridge/loglimit":    {standardOnly: true},
+		"bridge/tlsfiles":    {standardOnly: true},
 		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem", "bridge/loglimit"}},
 		"bridge/journal":     {allowed: []string{"bridge"}},
 		"bridge/delivery":    {allowed: []string{"bridge", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"}},
@@ -73,8 +74,8 @@ func table() map[string]rules {
 			allowed:             []string{"bridge", "config/setting", "sinks/nats", "sinks/kafka"},
 			testsImportAnything: true,
 		},
-		"sinks/nats":         {allowed: []string{"bridge", "bridge/cloudevents", "config/setting"}},
-		"sinks/kafka":        {allowed: []string{"bridge", "bridge/cloudevents", "config/setting"}},
+		"sinks/nats":         {allowed: []string{"bridge", "bridge/cloudevents", "bridge/tlsfiles", "config/setting"}},
+		"sinks/kafka":        {allowed: []string{"bridge", "bridge/cloudevents", "bridge/tlsfiles", "config/setting"}},
 		"sinks/embeddednats": {allowed: []string{"bridge/loglimit"}},
 
 		// Consumers' own programs: they know the brokers, and nothing of this module.

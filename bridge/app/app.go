@@ -24,6 +24,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/ops"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 	"github.com/fnbridge/fnbridge/config"
 	"github.com/fnbridge/fnbridge/sinks"
 	"github.com/fnbridge/fnbridge/sinks/embeddednats"
@@ -255,11 +256,11 @@ func (a *App) openPublic(ctx context.Context) error {
 	}
 	a.public = ingest.NewServer(a.handler, a.log)
 	if servesTLS(a.cfg) {
-		certificates, err := ingest.NewCertificates(a.cfg.TLSCertFile, a.cfg.TLSKeyFile, a.log)
+		files, err := tlsfiles.Open(tlsfiles.Names{Cert: a.cfg.TLSCertFile, Key: a.cfg.TLSKeyFile}, a.log)
 		if err != nil {
 			return fmt.Errorf("FNBRIDGE_TLS_CERT_FILE and FNBRIDGE_TLS_KEY_FILE: %w", err)
 		}
-		a.public.TLSConfig = certificates.TLSConfig()
+		a.public.TLSConfig = files.Server()
 	}
 	l, err := a.listen(ctx, "FNBRIDGE_LISTEN", a.cfg.Listen)
 	if err != nil {

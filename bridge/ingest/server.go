@@ -9,7 +9,7 @@ import (
 )
 
 // NewServer returns a server for the public listener, with a bound on every wait and on the size of headers.
-// The caller starts and stops it, and sets TLSConfig (see Certificates.TLSConfig) for TLS.
+// The caller starts and stops it, and sets TLSConfig for TLS.
 //
 // logger, which may be nil, gets what the server itself has to say (TLS handshakes, connections), a few lines a
 // second at most.

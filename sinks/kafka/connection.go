@@ -2,13 +2,10 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +14,8 @@ import (
 	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/produce"
 	"github.com/segmentio/kafka-go/sasl"
+
+	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 )
 
 // clientID is what the brokers' logs and quotas know us by.
@@ -26,7 +25,7 @@ const clientID = "fnbridge"
 type connector struct {
 	brokers []string
 	topic   string
-	tls     *tlsFiles
+	tls     *tlsfiles.Files
 	sasl    sasl.Mechanism
 	timing  timing
 	log     *slog.Logger
@@ -64,7 +63,7 @@ func (c *connector) open() *generation {
 		SASL:           c.sasl,
 	}
 	if c.tls != nil {
-		g.transport.TLS = c.tls.config(c.log)
+		g.transport.TLS = c.tls.Client()
 	}
 	// Without a Timeout the library leaks a goroutine for each cancelled call, and gives brokers half a second.
 	g.client = &kafkago.Client{Addr: kafkago.TCP(c.brokers...), Timeout: c.timing.attempt, Transport: g}
@@ -238,63 +237,4 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 func (c *conn) Close() error {
 	c.generation.connector.remove(c)
 	return c.Conn.Close()
-}
-
-// tlsFiles reads the files of TLS whenever a connection needs them. If they cannot be read, as in the middle of being
-// replaced, what was read last stays in force.
-type tlsFiles struct {
-	caFile, certFile, keyFile string
-
-	mu          sync.Mutex
-	authorities *x509.CertPool   // set when caFile is
-	certificate *tls.Certificate // set when certFile is
-}
-
-func (f *tlsFiles) readAuthorities() (*x509.CertPool, error) {
-	pem, err := os.ReadFile(f.caFile)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM format", f.caFile)
-	}
-	return pool, nil
-}
-
-func (f *tlsFiles) config(log *slog.Logger) *tls.Config {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.caFile != "" {
-		config.RootCAs = f.currentAuthorities(log)
-	}
-	if f.certFile != "" {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return f.currentCertificate(log), nil
-		}
-	}
-	return config
-}
-
-func (f *tlsFiles) currentAuthorities(log *slog.Logger) *x509.CertPool {
-	pool, err := f.readAuthorities()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil {
-		log.Warn("cannot read TLS_CA_FILE again; the authorities read before stay in force", slog.Any("error", err))
-		return f.authorities
-	}
-	f.authorities = pool
-	return pool
-}
-
-func (f *tlsFiles) currentCertificate(log *slog.Logger) *tls.Certificate {
-	cert, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil {
-		log.Warn("cannot read TLS_CERT_FILE and TLS_KEY_FILE again; the certificate read before stays in force", slog.Any("error", err))
-		return f.certificate
-	}
-	f.certificate = &cert
-	return &cert
 }

@@ -13,9 +13,10 @@ import (
 func TestRetiredGenerationLeavesNothing(t *testing.T) {
 	c := seeded(t, 1)
 	o := testOptions(t, c.ListenAddrs())
-	checked, err := o.check()
+	log := slog.New(slog.DiscardHandler)
+	checked, err := o.check(log)
 	require.NoError(t, err)
-	connector := newConnector(&o, checked, slog.New(slog.DiscardHandler))
+	connector := newConnector(&o, checked, log)
 	before := goleak.IgnoreCurrent()
 
 	g := connector.open()

@@ -99,11 +99,11 @@ func newSink(o Options, r role) (*Sink, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.timing.setDefaults()
-	checked, err := o.check()
+	log := o.Logger.With(slog.String("sink", o.Name))
+	checked, err := o.check(log)
 	if err != nil {
 		return nil, fmt.Errorf("kafka sink %q: %w", o.Name, err)
 	}
-	log := o.Logger.With(slog.String("sink", o.Name))
 	if o.SASLMechanism == saslPlain && !o.TLS && r != burying { // the events' sink has said it
 		log.Warn("the Kafka password goes over the network in clear text: use TLS, or a SCRAM mechanism")
 	}

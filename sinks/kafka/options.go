@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 )
 
 const (
@@ -63,11 +63,11 @@ type Options struct {
 // checked is what check makes of Options.
 type checked struct {
 	compression kafkago.Compression
-	mechanism   sasl.Mechanism // nil: none
-	tls         *tlsFiles      // nil: plain text
+	mechanism   sasl.Mechanism  // nil: none
+	tls         *tlsfiles.Files // nil: plain text
 }
 
-func (o *Options) check() (checked, error) {
+func (o *Options) check(log *slog.Logger) (checked, error) {
 	var c checked
 	var problems []error
 	if len(o.Brokers) == 0 {
@@ -85,36 +85,15 @@ func (o *Options) check() (checked, error) {
 	if c.compression, err = compressionOf(o.Compression); err != nil {
 		problems = append(problems, err)
 	}
-	if c.tls, err = o.checkTLS(); err != nil {
-		problems = append(problems, err)
+	if o.TLS {
+		if c.tls, err = tlsfiles.Open(tlsfiles.Names{CA: o.TLSCAFile, Cert: o.TLSCertFile, Key: o.TLSKeyFile}, log); err != nil {
+			problems = append(problems, err)
+		}
 	}
 	if c.mechanism, err = o.checkSASL(); err != nil {
 		problems = append(problems, err)
 	}
 	return c, errors.Join(problems...)
-}
-
-func (o *Options) checkTLS() (*tlsFiles, error) {
-	if !o.TLS {
-		return nil, nil //nolint:nilnil // nil is plain text
-	}
-	var problems []error
-	files := &tlsFiles{caFile: o.TLSCAFile, certFile: o.TLSCertFile, keyFile: o.TLSKeyFile}
-	if o.TLSCAFile != "" {
-		pool, err := files.readAuthorities()
-		if err != nil {
-			problems = append(problems, fmt.Errorf("TLS_CA_FILE: %w", err))
-		}
-		files.authorities = pool
-	}
-	if o.TLSCertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(o.TLSCertFile, o.TLSKeyFile)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("TLS_CERT_FILE and TLS_KEY_FILE: %w", err))
-		}
-		files.certificate = &certificate
-	}
-	return files, errors.Join(problems...)
 }
 
 // checkSASL keeps the password out of its errors, and with it the library's, which quote characters that they refuse.

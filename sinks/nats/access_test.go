@@ -285,9 +285,6 @@ func TestTLS(t *testing.T) {
 			o.TLSCertFile, o.TLSKeyFile = ca.IssueExpired(t, "expired")
 		}, "certificate"},
 		"a server without TLS":   {func(*server.Options) {}, full, "the server has none"},
-		"no authorities file":    {withTLS(false), func(o *nats.Options) { o.TLSCAFile = "/missing/ca.pem" }, "/missing/ca.pem"},
-		"an empty authorities'":  {withTLS(false), func(o *nats.Options) { o.TLSCAFile = ca.ClientKeyFile }, "no certificate"},
-		"a key of somebody else": {withTLS(true), func(o *nats.Options) { full(o); o.TLSKeyFile = stranger.ClientKeyFile }, "client certificate"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -302,6 +299,15 @@ func TestTLS(t *testing.T) {
 			requireBlocked(t, sink, tt.want)
 		})
 	}
+}
+
+func TestFilesOfTLSThatCannotBeUsed(t *testing.T) {
+	ca := testcert.New(t)
+	o := options(t, "tls://127.0.0.1:1")
+	o.TLSCAFile, o.TLSCertFile, o.TLSKeyFile = "/missing/ca.pem", ca.ClientCertFile, "/missing/key.pem"
+	_, err := nats.New(o)
+	require.ErrorContains(t, err, "TLS_CA_FILE: open /missing/ca.pem")
+	require.ErrorContains(t, err, "TLS_KEY_FILE: open /missing/key.pem")
 }
 
 func TestCertificatesAreReadAgain(t *testing.T) {

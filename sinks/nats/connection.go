@@ -2,8 +2,6 @@ package nats
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -357,24 +355,8 @@ func (c *connection) options(u *url.URL, name string) ([]natsgo.Option, error) {
 	if o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
 		return options, nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name}
-	if o.TLSCAFile != "" {
-		text, err := os.ReadFile(o.TLSCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the TLS authorities: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("the TLS authorities file %s holds no certificate in PEM", o.TLSCAFile)
-		}
-	}
-	if o.TLSCertFile != "" {
-		cert, err := tls.LoadX509KeyPair(o.TLSCertFile, o.TLSKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the client certificate %s with the key %s: %w", o.TLSCertFile, o.TLSKeyFile, err)
-		}
-		config.Certificates = []tls.Certificate{cert}
-	}
+	config := o.tls.Client()
+	config.ServerName = name
 	return append(options, natsgo.Secure(config)), nil
 }
 

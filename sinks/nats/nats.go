@@ -24,6 +24,7 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 )
 
 // Options of a sink, and of Tail. What Settings.Check refuses is not to be given here.
@@ -41,7 +42,8 @@ type Options struct {
 	NKeyFile       string // a seed
 
 	// TLSCAFile is a PEM file of the authorities to trust instead of the system's. TLSCertFile and TLSKeyFile are a
-	// client's certificate; both or neither. Any of them makes TLS a must. All are read at each connect.
+	// client's certificate; both or neither. Any of them makes TLS a must. They are read again at each connect; while they
+	// are broken, what was read last stays in use.
 	TLSCAFile, TLSCertFile, TLSKeyFile string
 
 	// Stream is the stream to publish to.
@@ -66,6 +68,8 @@ type Options struct {
 	// Logger may be nil. It hears of connections, of the creation of the stream, and once of what is odd about one that
 	// exists, or of a dead-letter subject that no stream takes.
 	Logger *slog.Logger
+
+	tls *tlsfiles.Files
 }
 
 // These bound a sink. They are not for users to turn.
@@ -153,6 +157,10 @@ func (o Options) validated() (Options, error) {
 	}
 	var problems []error
 	if err := new(URLs).Decode(o.URL); err != nil {
+		problems = append(problems, err)
+	}
+	var err error
+	if o.tls, err = tlsfiles.Open(tlsfiles.Names{CA: o.TLSCAFile, Cert: o.TLSCertFile, Key: o.TLSKeyFile}, o.Logger.With("sink", o.Name)); err != nil {
 		problems = append(problems, err)
 	}
 	if err := checkStream(o.Stream); err != nil {

@@ -1,32 +1,44 @@
-package ingest_test
+package tlsfiles_test
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/fnbridge/fnbridge/bridge/ingest"
+	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
+
+// logged collects log lines.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) lines() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Split(strings.TrimSuffix(l.text.String(), "\n"), "\n")
+}
 
 // served is a server whose certificate is in two files.
 type served struct {
 	ca                *testcert.CA
 	certFile, keyFile string // symbolic links, as Kubernetes mounts them
 	link              string // what they go through
-	clock             *clock
 	log               *logged
 	address           string
 }
@@ -35,28 +47,38 @@ func serveTLS(t *testing.T) *served {
 	t.Helper()
 	dir := t.TempDir()
 	s := &served{
-		ca: testcert.New(t), clock: newClock(), log: &logged{},
+		ca: testcert.New(t), log: &logged{},
 		certFile: filepath.Join(dir, "tls.crt"), keyFile: filepath.Join(dir, "tls.key"), link: filepath.Join(dir, "..data"),
 	}
 	s.mount(t, s.issue(t, "first"))
 	require.NoError(t, os.Symlink(filepath.Join("..data", "tls.crt"), s.certFile))
 	require.NoError(t, os.Symlink(filepath.Join("..data", "tls.key"), s.keyFile))
-	certificates, err := ingest.NewCertificates(s.certFile, s.keyFile, slog.New(slog.NewTextHandler(s.log, nil)))
+	files, err := tlsfiles.Open(s.names(), slog.New(slog.NewTextHandler(s.log, nil)))
 	require.NoError(t, err)
-	ingest.SetClock(certificates, s.clock.now)
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", files.Server())
 	require.NoError(t, err)
 	s.address = listener.Addr().String()
-	server := ingest.NewServer(http.NotFoundHandler(), nil)
-	server.TLSConfig = certificates.TLSConfig()
-	ended := make(chan error, 1)
-	go func() { ended <- server.ServeTLS(listener, "", "") }()
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				_ = conn.(*tls.Conn).HandshakeContext(t.Context())
+			})
+		}
+	})
 	t.Cleanup(func() {
-		require.NoError(t, server.Close())
-		require.ErrorIs(t, <-ended, http.ErrServerClosed)
+		require.NoError(t, listener.Close())
+		serving.Wait()
 	})
 	return s
 }
+
+func (s *served) names() tlsfiles.Names { return tlsfiles.Names{Cert: s.certFile, Key: s.keyFile} }
 
 // issue makes a directory with a pair for this name.
 func (s *served) issue(t *testing.T, name string) string {
@@ -99,18 +121,15 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	require.Equal(t, "first", s.name(t))
 
 	s.mount(t, s.issue(t, "second"))
-	require.Equal(t, "first", s.name(t), "the files are looked at once a second")
-	s.clock.move()
 	require.Equal(t, "second", s.name(t))
 	require.Equal(t, "second", s.name(t))
 
-	lines := s.log.at(slog.LevelInfo)
+	lines := s.log.lines()
 	require.Len(t, lines, 1)
-	require.Contains(t, lines[0], "TLS certificate read again")
+	require.Contains(t, lines[0], "read again")
 	require.Contains(t, lines[0], "not_after=")
-	s.clock.move()
 	require.Equal(t, "second", s.name(t))
-	require.Len(t, s.log.at(slog.LevelInfo), 1, "nothing changed")
+	require.Len(t, s.log.lines(), 1, "nothing changed")
 
 	// Written again in place, without links.
 	third := s.issue(t, "third")
@@ -119,7 +138,6 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(s.link, name), content, 0o600))
 	}
-	s.clock.move()
 	require.Equal(t, "third", s.name(t))
 }
 
@@ -130,10 +148,9 @@ func TestBrokenCertificateIsNotTaken(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(broken, "tls.key"), []byte("no key"), 0o600))
 	s.mount(t, broken)
 	for range 3 {
-		s.clock.move()
 		require.Equal(t, "first", s.name(t))
 	}
-	lines := s.log.at(slog.LevelInfo)
+	lines := s.log.lines()
 	require.Len(t, lines, 1, "said once, not once a second")
 	require.Contains(t, lines[0], "level=ERROR")
 	require.Contains(t, lines[0], s.keyFile)
@@ -142,28 +159,24 @@ func TestBrokenCertificateIsNotTaken(t *testing.T) {
 	key, err := os.ReadFile(filepath.Join(s.issue(t, "other"), "tls.key"))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(broken, "tls.key"), key, 0o600))
-	s.clock.move()
 	require.Equal(t, "first", s.name(t))
-	require.Len(t, s.log.at(slog.LevelInfo), 2)
+	require.Len(t, s.log.lines(), 2)
 
 	require.NoError(t, os.Remove(filepath.Join(broken, "tls.crt")))
-	s.clock.move()
 	require.Equal(t, "first", s.name(t))
-	lines = s.log.at(slog.LevelInfo)
+	lines = s.log.lines()
 	require.Len(t, lines, 3)
 	require.Contains(t, lines[2], s.certFile)
 
 	s.mount(t, s.issue(t, "mended"))
-	s.clock.move()
 	require.Equal(t, "mended", s.name(t))
-	lines = s.log.at(slog.LevelInfo)
+	lines = s.log.lines()
 	require.Len(t, lines, 4)
-	require.Contains(t, lines[3], "TLS certificate read again")
+	require.Contains(t, lines[3], "read again")
 
 	s.mount(t, broken)
-	s.clock.move()
 	require.Equal(t, "mended", s.name(t))
-	require.Len(t, s.log.at(slog.LevelInfo), 5, "broken anew is said anew")
+	require.Len(t, s.log.lines(), 5, "broken anew is said anew")
 }
 
 func TestManyHandshakesWhileItChanges(t *testing.T) {
@@ -174,7 +187,6 @@ func TestManyHandshakesWhileItChanges(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for range 20 {
-				s.clock.move()
 				name, err := s.connect(t)
 				if err != nil || !slices.Contains(names, name) {
 					t.Errorf("certificate %q, error %v", name, err)
@@ -186,7 +198,6 @@ func TestManyHandshakesWhileItChanges(t *testing.T) {
 		s.mount(t, s.issue(t, name))
 	}
 	all.Wait()
-	s.clock.move()
 	require.Equal(t, "fourth", s.name(t))
 }
 
@@ -197,25 +208,65 @@ func TestCertificatesAtStart(t *testing.T) {
 	_, otherKey := ca.Issue(t, "b", "127.0.0.1")
 	missing := filepath.Join(t.TempDir(), "none")
 
-	_, err := ingest.NewCertificates(certFile, keyFile, nil)
-	require.NoError(t, err)
-	_, err = ingest.NewCertificates(missing, keyFile, nil)
-	require.ErrorIs(t, err, os.ErrNotExist)
-	require.ErrorContains(t, err, "TLS certificate: ")
-	require.ErrorContains(t, err, missing)
-	_, err = ingest.NewCertificates(certFile, missing, nil)
-	require.ErrorContains(t, err, "TLS key: ")
-	_, err = ingest.NewCertificates(certFile, otherKey, nil)
-	require.ErrorContains(t, err, otherKey)
-	_, err = ingest.NewCertificates(keyFile, keyFile, nil)
-	require.ErrorContains(t, err, keyFile)
+	for _, tt := range []struct {
+		names tlsfiles.Names
+		want  []string
+	}{
+		{tlsfiles.Names{}, nil},
+		{tlsfiles.Names{Cert: certFile, Key: keyFile}, nil},
+		{tlsfiles.Names{CA: ca.CAFile}, nil},
+		{tlsfiles.Names{CA: missing, Cert: missing, Key: keyFile}, []string{"TLS_CA_FILE: open " + missing, "TLS_CERT_FILE: open " + missing}},
+		{tlsfiles.Names{Cert: certFile, Key: missing}, []string{"TLS_KEY_FILE: open " + missing}},
+		{tlsfiles.Names{Cert: certFile, Key: otherKey}, []string{"TLS_CERT_FILE and TLS_KEY_FILE: ", otherKey}},
+		{tlsfiles.Names{CA: keyFile, Cert: keyFile, Key: keyFile}, []string{"TLS_CA_FILE: " + keyFile + " holds no certificate", "TLS_CERT_FILE and"}},
+	} {
+		_, err := tlsfiles.Open(tt.names, nil)
+		if tt.want == nil {
+			require.NoError(t, err)
+		}
+		for _, want := range tt.want {
+			require.ErrorContains(t, err, want)
+		}
+	}
 
 	log := &logged{}
 	certFile, keyFile = ca.IssueExpired(t, "old", "127.0.0.1")
-	_, err = ingest.NewCertificates(certFile, keyFile, slog.New(slog.NewTextHandler(log, nil)))
+	_, err := tlsfiles.Open(tlsfiles.Names{Cert: certFile, Key: keyFile}, slog.New(slog.NewTextHandler(log, nil)))
 	require.NoError(t, err, "to serve an expired certificate is better than not to serve")
-	require.Len(t, log.at(slog.LevelWarn), 1)
-	require.Contains(t, log.at(slog.LevelWarn)[0], "expired")
+	require.Len(t, log.lines(), 1)
+	require.Contains(t, log.lines()[0], "expired")
+}
+
+func TestAClientReadsAgain(t *testing.T) {
+	t.Parallel()
+	old, replacement := testcert.New(t), testcert.New(t)
+	log := &logged{}
+	files, err := tlsfiles.Open(tlsfiles.Names{CA: old.CAFile, Cert: old.ClientCertFile, Key: old.ClientKeyFile}, slog.New(slog.NewTextHandler(log, nil)))
+	require.NoError(t, err)
+	before := files.Client()
+	require.True(t, old.ClientTLS(t).RootCAs.Equal(before.RootCAs))
+	mine, err := before.GetClientCertificate(nil)
+	require.NoError(t, err)
+
+	// What is half replaced is not taken, neither half of it.
+	replace := func(file, by string) {
+		text, err := os.ReadFile(by)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(file, text, 0o600))
+	}
+	replace(old.CAFile, replacement.CAFile)
+	replace(old.ClientCertFile, replacement.ClientCertFile)
+	require.True(t, before.RootCAs.Equal(files.Client().RootCAs))
+	same, err := before.GetClientCertificate(nil)
+	require.NoError(t, err)
+	require.Same(t, mine, same)
+	require.Len(t, log.lines(), 1, "said once")
+
+	replace(old.ClientKeyFile, replacement.ClientKeyFile)
+	require.True(t, replacement.ClientTLS(t).RootCAs.Equal(files.Client().RootCAs))
+	other, err := before.GetClientCertificate(nil)
+	require.NoError(t, err)
+	require.NotEqual(t, mine.Certificate, other.Certificate)
 }
 
 func TestOldTLSIsRefused(t *testing.T) {
@@ -225,45 +276,4 @@ func TestOldTLSIsRefused(t *testing.T) {
 	config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	_, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", s.address)
 	require.ErrorContains(t, err, "protocol version")
-}
-
-func TestHTTP2(t *testing.T) {
-	t.Parallel()
-	e := start(t, setup{tls: true})
-	r := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
-	a := e.postHTTP2(t, r, strings.NewReader(r.body), int64(len(r.body)))
-	require.Equal(t, http.StatusAccepted, a.status, a.body)
-	a = e.postHTTP2(t, r, strings.NewReader(r.body), -1)
-	require.Equal(t, http.StatusOK, a.status, a.body)
-	requireProblem(t, e.postHTTP2(t, r, strings.NewReader(pad(1<<20+1)), -1), http.StatusRequestEntityTooLarge, "at most")
-	requireProblem(t, e.postHTTP2(t, r, strings.NewReader(pad(1<<20+1)), 1<<20+1), http.StatusRequestEntityTooLarge, "has 1048577 bytes")
-}
-
-func TestSlowBodyOverHTTP2(t *testing.T) {
-	t.Parallel()
-	e := start(t, setup{tls: true, server: shortBody})
-	body, writer := io.Pipe()
-	t.Cleanup(func() { _ = writer.Close() })
-	requireProblem(t, e.postHTTP2(t, request{header: http.Header{}}, body, -1), http.StatusRequestTimeout, "in time")
-}
-
-// postHTTP2 sends r's headers with a body of that length, or of unknown length (-1), over HTTP/2.
-func (e *endpoint) postHTTP2(t *testing.T, r request, body io.Reader, length int64) answer {
-	t.Helper()
-	pool := x509.NewCertPool()
-	pool.AddCert(e.server.Certificate())
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
-	defer transport.CloseIdleConnections()
-	sent, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.server.URL+ingest.Path, body)
-	require.NoError(t, err)
-	sent.Header = r.header.Clone()
-	sent.Header.Set("Content-Type", "application/json")
-	sent.ContentLength = length
-	response, err := transport.RoundTrip(sent)
-	require.NoError(t, err)
-	defer response.Body.Close()
-	require.Equal(t, 2, response.ProtoMajor)
-	text, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
-	return answer{response.StatusCode, response.Header, response.Close, string(text)}
 }
