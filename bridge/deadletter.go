@@ -21,3 +21,22 @@ type DeadLetterPublisher interface {
 	// the broker is published without its data and says so.
 	PublishDeadLetters(ctx context.Context, letters []DeadLetter) []error
 }
+
+// PublishLetters is how a sink makes its PublishDeadLetters of a way to publish letters: those that the broker refuses with
+// their data are published once more, without.
+func PublishLetters(letters []DeadLetter, publish func(letters []DeadLetter, withData bool) []error) []error {
+	results := publish(letters, true)
+	var refused []int
+	var again []DeadLetter
+	for i, err := range results {
+		if KindOf(err) == FailureReject {
+			refused, again = append(refused, i), append(again, letters[i])
+		}
+	}
+	if len(again) > 0 {
+		for i, err := range publish(again, false) {
+			results[refused[i]] = err
+		}
+	}
+	return results
+}

@@ -19,22 +19,9 @@ func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLett
 	if s.letters == nil {
 		return same(len(letters), bridge.Blocked(errors.New("no topic for dead letters is configured")))
 	}
-	results := s.publishLetters(ctx, letters, true)
-	var refused []int
-	var again []bridge.DeadLetter
-	for i, err := range results {
-		if bridge.KindOf(err) == bridge.FailureReject {
-			refused, again = append(refused, i), append(again, letters[i])
-		}
-	}
-	for i, err := range s.publishLetters(ctx, again, false) {
-		results[refused[i]] = err
-	}
-	return results
-}
-
-func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, withData bool) []error {
-	return s.letters.publish(ctx, letterRecords{s.opts.Format, letters, s.opts.Topic, withData})
+	return bridge.PublishLetters(letters, func(letters []bridge.DeadLetter, withData bool) []error {
+		return s.letters.publish(ctx, letterRecords{s.opts.Format, letters, s.opts.Topic, withData})
+	})
 }
 
 // CheckDeadLetters is Check for the topic of the dead letters: nil also when there is none. Events are published

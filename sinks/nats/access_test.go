@@ -284,7 +284,7 @@ func TestTLS(t *testing.T) {
 			full(o)
 			o.TLSCertFile, o.TLSKeyFile = ca.IssueExpired(t, "expired")
 		}, "certificate"},
-		"a server without TLS":   {func(*server.Options) {}, full, "the server has none"},
+		"a server without TLS": {func(*server.Options) {}, full, "the server has none"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -27,32 +27,19 @@ func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLett
 	if s.o.DeadLetter == "" {
 		return same(len(letters), bridge.Blocked(errors.New("no dead-letter subject is configured")))
 	}
-	results := s.publishLetters(ctx, letters, true)
-	var refused []int
-	var again []bridge.DeadLetter
-	for i, err := range results {
-		if bridge.KindOf(err) == bridge.FailureReject {
-			refused, again = append(refused, i), append(again, letters[i])
+	return bridge.PublishLetters(letters, func(letters []bridge.DeadLetter, withData bool) []error {
+		events := make([]bridge.Event, len(letters))
+		for i, l := range letters {
+			events[i] = l.Event
 		}
-	}
-	for i, err := range s.publishLetters(ctx, again, false) {
-		results[refused[i]] = err
-	}
-	return results
-}
-
-func (s *Sink) publishLetters(ctx context.Context, letters []bridge.DeadLetter, withData bool) []error {
-	events := make([]bridge.Event, len(letters))
-	for i, l := range letters {
-		events[i] = l.Event
-	}
-	return s.publish(ctx, publication{
-		events:  events,
-		prepare: s.prepareLetters,
-		message: func(i int, session *session) (*natsgo.Msg, int, error) {
-			return s.letter(letters[i], session, withData)
-		},
-		letters: true,
+		return s.publish(ctx, publication{
+			events:  events,
+			prepare: s.prepareLetters,
+			message: func(i int, session *session) (*natsgo.Msg, int, error) {
+				return s.letter(letters[i], session, withData)
+			},
+			letters: true,
+		})
 	})
 }
 
