@@ -48,12 +48,13 @@ func table() map[string]rules {
 		"config/setting": {standardOnly: true},
 
 		"bridge":             {standardOnly: true},
-		"bridge/tensorlake":  {allowed: []string{"bridge"}, standardOnly: true},
+		"bridge/tensorlake":  {allowed: []string{"bridge", "bridge/excerpt"}, standardOnly: true},
 		"bridge/cloudevents": {allowed: []string{"bridge"}, standardOnly: true},
-		"bridge/problem":     {standardOnly: true},
+		"bridge/excerpt":     {standardOnly: true},
+		"bridge/problem":     {allowed: []string{"bridge/excerpt"}, standardOnly: true},
 		"bridge/loglimit":    {standardOnly: true},
 		"bridge/tlsfiles":    {standardOnly: true},
-		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem", "bridge/loglimit"}},
+		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem", "bridge/excerpt", "bridge/loglimit"}},
 		"bridge/journal":     {allowed: []string{"bridge"}},
 		"bridge/delivery":    {allowed: []string{"bridge", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"}},
 		// The state of what is on its way, apart from everything that waits.

@@ -2,7 +2,6 @@ package cloudevents
 
 import (
 	"time"
-	"unicode/utf8"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -53,19 +52,20 @@ func (a attribute) headerName(prefix string) string {
 // subject is no URI to CloudEvents, but is made of percent-encoded parts here.
 func (a attribute) isURI() bool { return a == attrSource || a == attrSubject }
 
-// attributes returns the values of e's attributes. Empty ones are absent.
+// attributes returns the values of e's attributes. Empty ones are absent. Those of a webhook's events are legal already,
+// but a header must be safe whatever an event holds.
 func attributes(e *bridge.Event) [attrCount]string {
 	return [...]string{
 		attrSpecVersion:  specVersion,
-		attrID:           legal(e.ID),
-		attrSource:       legal(e.Source),
-		attrType:         legal(e.Type),
-		attrSubject:      legal(e.Subject),
+		attrID:           bridge.AttributeText(e.ID),
+		attrSource:       bridge.AttributeText(e.Source),
+		attrType:         bridge.AttributeText(e.Type),
+		attrSubject:      bridge.AttributeText(e.Subject),
 		attrTime:         formatTime(e.Time),
-		attrPartitionKey: legal(e.PartitionKey),
-		attrSequence:     legal(e.Sequence),
-		attrSourceID:     legal(e.SourceID),
-		attrWebhookID:    legal(e.WebhookID),
+		attrPartitionKey: bridge.AttributeText(e.PartitionKey),
+		attrSequence:     bridge.AttributeText(e.Sequence),
+		attrSourceID:     bridge.AttributeText(e.SourceID),
+		attrWebhookID:    bridge.AttributeText(e.WebhookID),
 	}
 }
 
@@ -76,42 +76,4 @@ func formatTime(t time.Time) string {
 		return ""
 	}
 	return t.Format(time.RFC3339Nano)
-}
-
-// legal makes s a string that CloudEvents allows: bytes that are no UTF-8, control characters and noncharacters are
-// percent-encoded. The events of webhooks hold none, but a header must be safe whatever an event holds.
-func legal(s string) string {
-	i := 0
-	for i < len(s) && ' ' <= s[i] && s[i] < 0x7f {
-		i++
-	}
-	if i == len(s) {
-		return s
-	}
-	clean := make([]byte, 0, len(s)+16)
-	clean = append(clean, s[:i]...)
-	for i < len(s) {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && size == 1 || !legalRune(r) {
-			for _, c := range []byte(s[i : i+size]) {
-				clean = appendPercent(clean, c)
-			}
-		} else {
-			clean = append(clean, s[i:i+size]...)
-		}
-		i += size
-	}
-	return string(clean)
-}
-
-// legalRune follows the type String of CloudEvents 1.0.
-func legalRune(r rune) bool {
-	switch {
-	case r < 0x20, 0x7f <= r && r <= 0x9f: // control characters
-		return false
-	case 0xfdd0 <= r && r <= 0xfdef, r&0xfffe == 0xfffe: // noncharacters
-		return false
-	default:
-		return true
-	}
 }

@@ -48,7 +48,7 @@ func (f Format) EncodeDeadLetter(l bridge.DeadLetter, prefix, address string, wi
 	headers = append(headers,
 		Header{HeaderReason, headerText(l.Reason, maxReason)},
 		Header{HeaderAttempts, strconv.Itoa(l.Attempts)},
-		Header{HeaderAddress, headerValue(attrID, legal(address))},
+		Header{HeaderAddress, headerValue(attrID, bridge.AttributeText(address))},
 	)
 	if !withData {
 		headers = append(headers, Header{HeaderData, DataOmitted})

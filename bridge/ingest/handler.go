@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/excerpt"
 	"github.com/fnbridge/fnbridge/bridge/loglimit"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
@@ -335,7 +336,7 @@ func notStored(err error) *refusal {
 func refuseMethod(c echo.Context) error {
 	return &refusal{
 		kind:   kindMethodNotAllowed,
-		detail: fmt.Sprintf("The method %s is not taken here; send webhooks with POST.", quote(c.Request().Method)),
+		detail: fmt.Sprintf("The method %s is not taken here; send webhooks with POST.", excerpt.Quote(c.Request().Method)),
 	}
 }
 
@@ -407,10 +408,10 @@ func (h *Handler) logRefused(r *http.Request, f *refusal) {
 	attrs := []slog.Attr{
 		slog.String("result", t.result.String()), slog.Int("status", t.status), slog.String("detail", f.detail),
 		slog.String("remote_addr", r.RemoteAddr),
-		slog.String("method", shorten(r.Method)), slog.String("path", shorten(r.URL.Path)),
+		slog.String("method", excerpt.Shorten(r.Method)), slog.String("path", excerpt.Shorten(r.URL.Path)),
 	}
 	if id := claimedID(r.Header); id != "" {
-		attrs = append(attrs, slog.String("webhook_id", shorten(id)))
+		attrs = append(attrs, slog.String("webhook_id", excerpt.Shorten(id)))
 	}
 	if f.reason != "" {
 		attrs = append(attrs, slog.String("reason", f.reason))

@@ -6,6 +6,8 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/bridge/excerpt"
 )
 
 const (
@@ -29,7 +31,7 @@ func checkContentType(h http.Header) *refusal {
 	for _, encoding := range h["Content-Encoding"] {
 		if encoding != "" && !strings.EqualFold(strings.TrimSpace(encoding), "identity") {
 			return unsupported(fmt.Sprintf("The Content-Encoding %s is not taken; send the body as it is, not compressed.",
-				quote(encoding)))
+				excerpt.Quote(encoding)))
 		}
 	}
 	return nil
@@ -46,14 +48,14 @@ func checkMediaType(value string) *refusal {
 		kind = strings.ToLower(strings.TrimSpace(kind))
 	}
 	if kind != mediaType {
-		return unsupported(fmt.Sprintf("The Content-Type %s is not taken; send application/json.", quote(value)))
+		return unsupported(fmt.Sprintf("The Content-Type %s is not taken; send application/json.", excerpt.Quote(value)))
 	}
 	switch charset := strings.ToLower(parameters["charset"]); charset {
 	case "", "utf-8", "utf8", "us-ascii", "ascii":
 		return nil
 	default:
 		return unsupported(fmt.Sprintf("The charset %s is not taken: JSON is exchanged in UTF-8 (RFC 8259, section 8.1).",
-			quote(charset)))
+			excerpt.Quote(charset)))
 	}
 }
 
@@ -103,7 +105,7 @@ func checkWebhookID(id string) *refusal {
 	}
 	for i := range len(id) {
 		if id[i] <= ' ' || id[i] > '~' {
-			return invalid(fmt.Sprintf("is %s", quote(id)))
+			return invalid(fmt.Sprintf("is %s", excerpt.Quote(id)))
 		}
 	}
 	return nil

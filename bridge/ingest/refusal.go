@@ -1,12 +1,10 @@
 package ingest
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/fnbridge/fnbridge/bridge/problem"
 )
@@ -156,22 +154,4 @@ func (f *refusal) write(w http.ResponseWriter) {
 		header.Set(t.headers[i], t.headers[i+1])
 	}
 	problem.New(t.status, f.detail).Write(w)
-}
-
-// maxQuoted bounds how much of a value from a request is repeated in a detail or in the log, in bytes.
-const maxQuoted = 128
-
-// quote returns s shortened and in quotes, with everything that could end a line or hide text escaped.
-func quote(s string) string { return strconv.QuoteToASCII(shorten(s)) }
-
-// shorten cuts s to maxQuoted bytes, after a whole rune, and tells how long it was.
-func shorten(s string) string {
-	if len(s) <= maxQuoted {
-		return s
-	}
-	end := maxQuoted
-	for end > maxQuoted-utf8.UTFMax && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return fmt.Sprintf("%s... (%d bytes)", s[:end], len(s))
 }

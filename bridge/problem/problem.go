@@ -6,8 +6,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
-	"strings"
-	"unicode/utf8"
+
+	"github.com/fnbridge/fnbridge/bridge/excerpt"
 )
 
 // ContentType is the media type of a problem.
@@ -15,6 +15,8 @@ const ContentType = "application/problem+json"
 
 // maxDetail bounds the detail of a problem, in bytes: the text of an error can be of any length.
 const maxDetail = 2048
+
+const ellipsis = "…"
 
 // Problem is one error as RFC 9457, section 3.1, describes it.
 type Problem struct {
@@ -42,7 +44,9 @@ func (p Problem) Write(w http.ResponseWriter) {
 	if p.Type == "" {
 		p.Type = "about:blank"
 	}
-	p.Detail = shorten(p.Detail)
+	if len(p.Detail) > maxDetail {
+		p.Detail = excerpt.Cut(p.Detail, maxDetail-len(ellipsis)) + ellipsis
+	}
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false) // nothing shows this as HTML, and people read it
@@ -56,17 +60,4 @@ func (p Problem) Write(w http.ResponseWriter) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body.Bytes())
-}
-
-// shorten cuts s after a whole rune, and says so with an ellipsis.
-func shorten(s string) string {
-	if len(s) <= maxDetail {
-		return s
-	}
-	const ellipsis = "…"
-	end := maxDetail - len(ellipsis)
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return strings.TrimRight(s[:end], " ") + ellipsis
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/excerpt"
 )
 
 // What the types of the known kinds of envelopes begin with.
@@ -65,7 +66,7 @@ func readAbout(eventType string, data []byte) (a about, other, problem string) {
 	}
 	if lacks != "" {
 		route := append([]string{routeOfOther}, routeOfType(eventType)...)
-		return about{route: route}, fmt.Sprintf("an envelope of the type %s lacks %s", quote(eventType), lacks), ""
+		return about{route: route}, fmt.Sprintf("an envelope of the type %s lacks %s", excerpt.Quote(eventType), lacks), ""
 	}
 	return a, "", ""
 }

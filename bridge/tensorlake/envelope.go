@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/excerpt"
 )
 
 const projectSource = "/tensorlake/projects/"
@@ -65,9 +66,9 @@ func (r *fieldReader) attribute(k key, literal []byte) string {
 	case text == "":
 		r.fail("%s is empty", k)
 	case strings.TrimSpace(text) != text:
-		r.fail("%s %s begins or ends with white space", k, quote(text))
-	case !legalAttribute(text), identity(literal, text) != text:
-		r.fail("%s %s holds a character that no CloudEvents attribute can hold", k, quote(text))
+		r.fail("%s %s begins or ends with white space", k, excerpt.Quote(text))
+	case !bridge.IsAttributeText(text), identity(literal, text) != text:
+		r.fail("%s %s holds a character that no CloudEvents attribute can hold", k, excerpt.Quote(text))
 	}
 	return text
 }
@@ -168,7 +169,7 @@ func (p envelope) events(w bridge.Webhook, _ Options) iter.Seq[bridge.Event] {
 		e.Subject = subject
 		e.Time = firstTime(w, p.occurredAt)
 		e.Sequence = p.sequence
-		e.SourceID = attributeText(p.source)
+		e.SourceID = bridge.AttributeText(p.source)
 		e.Data = p.body
 		e.Project = p.project
 		p.about.describe(&e)

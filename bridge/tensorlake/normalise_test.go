@@ -176,7 +176,7 @@ func TestWrongTypesAreUnrecognized(t *testing.T) {
 		{workflowKeys, "fn_status", "null", "fn_status is null, not an object"},
 		{workflowKeys, "fn_status", `{"fn_A":1}`, `fn_status."fn_A" is a number, not a string`},
 		{workflowKeys, "fn_status", `{"ok":"success","x\n\u202e":null}`, `fn_status."x\n\u202e" is null, not a string`},
-		{workflowKeys, "fn_status", `{"` + strings.Repeat("é", 1000) + `":true}`, `fn_status."` + strings.Repeat("é", 32) + `"… (2000 bytes) is a boolean, not a string`},
+		{workflowKeys, "fn_status", `{"` + strings.Repeat("é", 1000) + `":true}`, `fn_status."` + strings.Repeat("é", 64) + `"… (2000 bytes) is a boolean, not a string`},
 		{workflowKeys, "fn_status", "", "it has the keys of no known shape; the nearest one lacks fn_status"},
 		{documentKeys, "job_id", "7", "job_id is a number, not a string"},
 		{documentKeys, "status", "null", "status is null, not a string"},

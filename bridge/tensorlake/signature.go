@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge/excerpt"
 )
 
 const (
@@ -217,7 +219,7 @@ func (v *Verifier) checkTimestamp(text string, now time.Time) (time.Time, error)
 	if err != nil || len(text) > maxTimestampDigits {
 		return time.Time{}, &SignatureError{
 			Reason: ReasonBadTimestamp,
-			Detail: fmt.Sprintf("the timestamp %s is not a whole number of seconds since 1970", quote(text)),
+			Detail: fmt.Sprintf("the timestamp %s is not a whole number of seconds since 1970", excerpt.Quote(text)),
 		}
 	}
 	at := time.Unix(int64(seconds), 0).UTC() //nolint:gosec // at most twelve digits
@@ -283,7 +285,7 @@ func Sign(secret, id string, at time.Time, body []byte) (http.Header, error) {
 		return nil, fmt.Errorf("the webhook secret %w", err)
 	}
 	if id == "" || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return nil, fmt.Errorf("the webhook id %s must be printable ASCII without spaces, and not empty", quote(id))
+		return nil, fmt.Errorf("the webhook id %s must be printable ASCII without spaces, and not empty", excerpt.Quote(id))
 	}
 	seconds := at.Unix()
 	timestamp := strconv.FormatInt(seconds, 10)

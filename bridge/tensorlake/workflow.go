@@ -2,12 +2,12 @@ package tensorlake
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"hash"
 	"iter"
 	"strconv"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/excerpt"
 )
 
 const (
@@ -47,7 +47,7 @@ func readWorkflow(f *fields) (content, string) {
 	}
 	for function, status := range members(w.statuses) {
 		if status[0] != '"' {
-			r.fail("fn_status.%s is %s, not a string", quote(unquote(function)), kindOf(status))
+			r.fail("fn_status.%s is %s, not a string", excerpt.Quote(unquote(function)), kindOf(status))
 			return nil, problem
 		}
 		w.total++
@@ -138,22 +138,12 @@ const maxDigits = 20
 
 // function returns the event of one entry of fn_status, and the digest that its id is made of.
 func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Event, [sha256.Size]byte) {
-	function, status := unquote(functionLiteral), statusOf(statusLiteral)
+	function, status := unquote(functionLiteral), unquote(statusLiteral)
 	word := statusWord(status)
 	sum := digest("function", string(i.sum[:]), identity(functionLiteral, function), identity(statusLiteral, status))
 	e := i.shared
-	// The three are parts of one text, which takes one allocation.
-	var room [256]byte
-	text := hex.AppendEncode(room[:0], sum[:idBytes])
-	idEnd := len(text)
-	text = append(append(text, functionTypePrefix...), word...)
-	typeEnd := len(text)
-	text = append(append(text, i.subject...), '/')
-	attributes := string(appendPart(text, function))
-	e.ID, e.Type, e.Subject = attributes[:idEnd], attributes[idEnd:typeEnd], attributes[typeEnd:]
-	e.Function = function
-	e.Status = e.Type[len(functionTypePrefix):]
-	e.Outcome = outcomeOf(e.Status)
+	e.ID, e.Type, e.Subject = eventID(sum), functionTypePrefix+word, i.subject+"/"+escapePart(function)
+	e.Function, e.Status, e.Outcome = function, word, outcomeOf(word)
 	e.Route = []string{routeOfWorkflow, e.Application, function, e.Status}
 
 	const functionKey, statusKey = `,"function":`, `,"status":`
@@ -167,18 +157,6 @@ func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Eve
 	data = append(data, '}')
 	e.Data = data
 	return e, sum
-}
-
-// statusOf is unquote, without an allocation for the two words that nearly every status is.
-func statusOf(literal []byte) string {
-	switch string(literal) {
-	case `"success"`:
-		return "success"
-	case `"failure"`:
-		return "failure"
-	default:
-		return unquote(literal)
-	}
 }
 
 // summary adds up the function events of one invocation while they are made.
