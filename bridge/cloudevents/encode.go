@@ -3,7 +3,6 @@ package cloudevents
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -20,45 +19,17 @@ import (
 //
 // The error says that e lacks an attribute that CloudEvents requires, or that f is none of the formats.
 func (f Format) Encode(e bridge.Event, prefix string) (headers []Header, body []byte, err error) {
-	return f.AppendEncode(nil, &e, prefix)
-}
-
-// AppendEncode is Encode, with the headers appended to dst. It does not keep e.
-func (f Format) AppendEncode(dst []Header, e *bridge.Event, prefix string) (headers []Header, body []byte, err error) {
-	if err := f.check(e); err != nil {
+	if err := f.check(&e); err != nil {
 		return nil, nil, err
 	}
 	switch f {
 	case Structured:
-		return append(dst, Header{contentTypeName, structuredContentType}), appendStructured(nil, e), nil
+		return []Header{{contentTypeName, structuredContentType}}, structured(&e), nil
 	case Plain:
-		return append(dst, Header{contentTypeName, jsonContentType}), e.Data, nil
+		return []Header{{contentTypeName, jsonContentType}}, e.Data, nil
 	default:
-		return appendBinaryHeaders(dst, e, prefix), e.Data, nil
+		return binaryHeaders(&e, prefix), e.Data, nil
 	}
-}
-
-// Bound returns how many headers Encode makes of e at most, and how many bytes their names, their values and the body have
-// together at most. It costs much less than Encode, and ends in the same errors.
-func (f Format) Bound(e *bridge.Event, prefix string) (headers, bytes int, err error) {
-	if err := f.check(e); err != nil {
-		return 0, 0, err
-	}
-	const growth = len("%00") // of a byte that is percent-encoded; JSON's escapes are shorter
-	bytes = len(contentTypeName) + len(structuredContentType) + len(e.Data)
-	if f == Plain {
-		return 1, bytes, nil
-	}
-	const time = len("2006-01-02T15:04:05.999999999Z")
-	values := len(specVersion) + len(e.ID) + len(e.Source) + len(e.Type) + len(e.Subject) + time + len(e.PartitionKey) +
-		len(e.Sequence) + len(e.SourceID) + len(e.WebhookID)
-	const perName = len(`"partitionkey":"",`)
-	bytes += int(attrCount)*(perName+len(prefix)) + growth*values
-	if f == Structured {
-		const frame = len(`{"datacontenttype":"application/json","data":}`)
-		return 1, bytes + frame, nil
-	}
-	return int(attrCount) + 1, bytes, nil
 }
 
 // check tells whether e can be written in f.
@@ -86,8 +57,8 @@ func complete(e *bridge.Event) error {
 	}
 }
 
-func appendBinaryHeaders(dst []Header, e *bridge.Event, prefix string) []Header {
-	headers := slices.Grow(dst, int(attrCount)+1)
+func binaryHeaders(e *bridge.Event, prefix string) []Header {
+	headers := make([]Header, 0, attrCount+1)
 	for i, value := range attributes(e) {
 		if value == "" {
 			continue
@@ -101,26 +72,19 @@ func appendBinaryHeaders(dst []Header, e *bridge.Event, prefix string) []Header 
 	return append(headers, Header{contentTypeName, jsonContentType})
 }
 
-// appendStructured appends e in the JSON event format of CloudEvents 1.0.
-func appendStructured(dst []byte, e *bridge.Event) []byte {
+// structured returns e in the JSON event format of CloudEvents 1.0.
+func structured(e *bridge.Event) []byte {
 	const (
 		before      = `{"specversion":"`
 		contentType = `,"datacontenttype":"` + jsonContentType + `"`
 		data        = `,"data":`
-		perValue    = len(`,"partitionkey":""`)
+		room        = 1024 // for all but the data, most often
 	)
-	values := attributes(e)
-	if dst == nil {
-		size := len(before) + len(contentType) + len(data) + len(e.Data) + 1
-		for _, value := range values {
-			size += perValue + len(value) + len(value)/8
-		}
-		dst = make([]byte, 0, size)
-	}
+	dst := make([]byte, 0, room+len(e.Data))
 	dst = append(dst, before...)
 	dst = append(dst, specVersion...)
 	dst = append(dst, '"')
-	for i, value := range values {
+	for i, value := range attributes(e) {
 		a := attribute(i)
 		if value == "" || a == attrSpecVersion {
 			continue

@@ -20,7 +20,7 @@ func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLett
 		return same(len(letters), bridge.Blocked(errors.New("no topic for dead letters is configured")))
 	}
 	return bridge.PublishLetters(letters, func(letters []bridge.DeadLetter, withData bool) []error {
-		return s.letters.publish(ctx, letterRecords{s.opts.Format, letters, s.opts.Topic, withData})
+		return s.letters.publish(ctx, len(letters), s.letters.letterRecord(letters, s.opts.Topic, withData))
 	})
 }
 

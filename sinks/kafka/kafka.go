@@ -46,9 +46,9 @@ type Sink struct {
 	ended    chan struct{}   // closed when the keeper has ended
 	wake     chan struct{}   // has the keeper look at what is asked of it
 
-	keeper keeper
-	limits limits
-	lanes  lanes
+	keeper         keeper
+	limits         limits
+	partitionLocks partitionLocks
 
 	// letters publishes to the topic of the dead letters, and is nil when there is none. With connections of its own, what
 	// goes wrong there disturbs no event.
@@ -168,14 +168,14 @@ func (s *Sink) Close(ctx context.Context) error {
 	}
 }
 
-// lanes holds a lock for each partition: two produce requests to one partition at once can be stored in either order.
-type lanes struct {
+// partitionLocks holds a lock for each partition: two produce requests to one partition at once can be stored in either order.
+type partitionLocks struct {
 	mu    sync.Mutex
 	locks map[int]chan struct{}
 }
 
 // lock waits for the partition, until ctx ends or stopping is closed.
-func (l *lanes) lock(ctx context.Context, partition int, stopping <-chan struct{}) (unlock func(), err error) {
+func (l *partitionLocks) lock(ctx context.Context, partition int, stopping <-chan struct{}) (unlock func(), err error) {
 	l.mu.Lock()
 	if l.locks == nil {
 		l.locks = make(map[int]chan struct{})

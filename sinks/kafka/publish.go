@@ -28,10 +28,13 @@ const (
 	maxRequestBytes = 100 << 20
 )
 
-// record is one of a call's records, on its way to a partition.
+// record is one of a call's records, on its way to a partition. Nothing of it changes: a Produce that was given up reads
+// it for as long as it likes.
 type record struct {
-	index int // in the call
-	size  int // estimate
+	index      int // in the call
+	key, value []byte
+	headers    []kafkago.Header
+	size       int // estimate
 }
 
 // errUnanswered is the result of an event that has none of its own. Only a broker's answer makes it nil.
@@ -39,8 +42,7 @@ var errUnanswered = bridge.Retry(errors.New("not stored"))
 
 // call is one call of Publish, or of PublishDeadLetters.
 type call struct {
-	*Sink
-	content
+	sink    *Sink
 	results []error
 }
 
@@ -50,12 +52,12 @@ type call struct {
 // Order is Kafka's: within a partition. When a batch fails, the later events of its partition are not sent.
 // An event that the brokers can never store is rejected and holds back no other.
 func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
-	return s.publish(ctx, eventRecords{s.opts.Format, events})
+	return s.publish(ctx, len(events), s.eventRecord(events))
 }
 
-// publish stores what content has.
-func (s *Sink) publish(ctx context.Context, content content) []error {
-	c := &call{Sink: s, content: content, results: same(content.len(), errUnanswered)}
+// publish stores n records. write makes the i-th, or says why it cannot be made.
+func (s *Sink) publish(ctx context.Context, n int, write func(i int) (record, error)) []error {
+	c := &call{sink: s, results: same(n, errUnanswered)}
 	if len(c.results) == 0 {
 		return c.results
 	}
@@ -67,7 +69,7 @@ func (s *Sink) publish(ctx context.Context, content content) []error {
 		return same(len(c.results), mark(bridge.KindOf(err), err))
 	}
 	var wg sync.WaitGroup
-	for partition, records := range c.records(topology) {
+	for partition, records := range c.records(topology, write) {
 		wg.Go(func() { c.publishPartition(ctx, partition, records) })
 	}
 	wg.Wait()
@@ -83,56 +85,44 @@ func same(n int, err error) []error {
 }
 
 // records sorts what is to be stored by partition. What can never be stored gets its result at once.
-func (c *call) records(t *topology) map[int][]record {
+func (c *call) records(t *topology, write func(i int) (record, error)) map[int][]record {
 	byPartition := make(map[int][]record)
-	var key []byte
 	for i := range c.results {
-		r, err := c.record(i)
+		r, err := write(i)
 		if err != nil {
+			c.results[i] = bridge.Reject(fmt.Errorf("writing the event: %w", err))
+			continue
+		}
+		if err := c.sink.checkSize(r); err != nil {
 			c.results[i] = err
 			continue
 		}
-		key = append(key[:0], c.key(c.event(i))...)
-		partition := t.partitionOf(key)
-		if byPartition[partition] == nil {
-			byPartition[partition] = make([]record, 0, len(c.results)-i) // most often there is one partition
-		}
+		r.index = i
+		partition := t.partitionOf(r.key)
 		byPartition[partition] = append(byPartition[partition], r)
 	}
 	return byPartition
 }
 
-// record returns the i-th record, or why it can never be stored.
-func (c *call) record(i int) (record, error) {
-	headers, bytes, err := c.bound(i)
-	if err != nil {
-		return record{}, err
-	}
-	e := c.event(i)
-	r := record{index: i, size: recordOverhead + headers*headerOverhead + bytes}
-	r.size += len(c.key(e))
-	return r, c.checkSize(r)
-}
-
 // checkSize rejects a record that no broker takes. Whether it is too large for the topic the broker judges: the limit
 // that the sink has read may have been raised since, and a reject is final.
-func (c *call) checkSize(r record) error {
+func (s *Sink) checkSize(r record) error {
 	if batchOverhead+r.size <= maxRequestBytes {
 		return nil
 	}
-	if size, err := c.batchSize(r); err == nil && size > maxRequestBytes {
+	if size, err := s.batchSize(r); err == nil && size > maxRequestBytes {
 		return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, and socket.request.max.bytes is %d",
-			c.place(), size, maxRequestBytes))
+			s.place(), size, maxRequestBytes))
 	}
 	return nil
 }
 
 // batchSize is the exact size of a batch with r alone, after compression, which is what brokers measure.
-func (c *call) batchSize(r record) (int64, error) {
+func (s *Sink) batchSize(r record) (int64, error) {
 	set := protocol.RecordSet{
 		Version:    2,
-		Attributes: protocol.Attributes(c.compression),
-		Records:    c.reader([]record{r}),
+		Attributes: protocol.Attributes(s.compression),
+		Records:    &recordReader{[]record{r}},
 	}
 	n, err := set.WriteTo(io.Discard)
 	const sizePrefix = 4
@@ -141,14 +131,14 @@ func (c *call) batchSize(r record) (int64, error) {
 
 // publishPartition sends the records of one partition, batch by batch.
 func (c *call) publishPartition(ctx context.Context, partition int, records []record) {
-	unlock, err := c.lanes.lock(ctx, partition, c.stopping)
+	unlock, err := c.sink.partitionLocks.lock(ctx, partition, c.sink.stopping)
 	if err != nil {
-		c.settle(records, bridge.Retry(fmt.Errorf("%s: not sent: %w", c.partition(partition), err)))
+		c.settle(records, bridge.Retry(fmt.Errorf("%s: not sent: %w", c.sink.partition(partition), err)))
 		return
 	}
 	defer unlock()
 	for len(records) > 0 {
-		n := c.batchLength(records)
+		n := c.sink.batchLength(records)
 		if err := c.send(ctx, partition, records[:n]); err != nil {
 			c.notSent(records[n:], err)
 			return
@@ -176,13 +166,13 @@ func (s *Sink) batchLength(records []record) int {
 // that one is alone; what comes before it is stored before what comes after. The error is a failure that is
 // not a record's own. It is in the results already.
 func (c *call) send(ctx context.Context, partition int, batch []record) error {
-	err := c.produce(ctx, partition, batch)
+	err := c.sink.produce(ctx, partition, batch)
 	switch {
 	case err == nil:
 		c.settle(batch, nil)
 		return nil
 	case isRecordFault(err) && len(batch) == 1:
-		c.results[batch[0].index] = c.rejected(partition, batch[0], err)
+		c.results[batch[0].index] = c.sink.rejected(partition, batch[0], err)
 		return nil
 	case isRecordFault(err):
 		half := len(batch) / 2
@@ -197,38 +187,38 @@ func (c *call) send(ctx context.Context, partition int, batch []record) error {
 }
 
 // rejected words why a broker will never store the record.
-func (c *call) rejected(partition int, r record, err error) error {
+func (s *Sink) rejected(partition int, r record, err error) error {
 	if errors.Is(err, kafkago.MessageSizeTooLarge) || errors.Is(err, kafkago.RecordListTooLarge) {
-		size, sizeErr := c.batchSize(r)
+		size, sizeErr := s.batchSize(r)
 		if sizeErr != nil {
 			size = int64(batchOverhead + r.size)
 		}
 		var known string
-		if limit := c.limits.maxBytes.Load(); limit > 0 && size > limit {
+		if limit := s.limits.maxBytes.Load(); limit > 0 && size > limit {
 			known = fmt.Sprintf(", and %s is %d", maxMessageBytes, limit)
 		}
 		return bridge.Reject(&failure{
-			text:  fmt.Sprintf("%s: the event is too large: %d bytes as it is sent%s: %s", c.partition(partition), size, known, inWords(err)),
+			text:  fmt.Sprintf("%s: the event is too large: %d bytes as it is sent%s: %s", s.partition(partition), size, known, inWords(err)),
 			cause: err,
 		})
 	}
-	return bridge.Reject(&failure{text: c.partition(partition) + ": the broker refuses the event: " + inWords(err), cause: err})
+	return bridge.Reject(&failure{text: s.partition(partition) + ": the broker refuses the event: " + inWords(err), cause: err})
 }
 
 // produce sends one batch once. The error is explained, except a record fault of the batch.
-func (c *call) produce(ctx context.Context, partition int, batch []record) error {
-	if err := c.refused(ctx); err != nil {
-		return bridge.Retry(fmt.Errorf("%s: not sent: %w", c.partition(partition), err))
+func (s *Sink) produce(ctx context.Context, partition int, batch []record) error {
+	if err := s.refused(ctx); err != nil {
+		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
 	}
-	g := c.keeper.generation.Load()
-	attempt, cancel := context.WithTimeout(ctx, c.timing.attempt)
+	g := s.keeper.generation.Load()
+	attempt, cancel := context.WithTimeout(ctx, s.timing.attempt)
 	defer cancel()
 	res, err := g.client.Produce(attempt, &kafkago.ProduceRequest{
-		Topic:        c.opts.Topic,
+		Topic:        s.opts.Topic,
 		Partition:    partition,
 		RequiredAcks: kafkago.RequireAll,
-		Records:      c.reader(batch),
-		Compression:  c.compression,
+		Records:      &recordReader{batch},
+		Compression:  s.compression,
 	})
 	if err == nil {
 		err = answer(res)
@@ -237,23 +227,23 @@ func (c *call) produce(ctx context.Context, partition int, batch []record) error
 		return err
 	}
 	select {
-	case <-c.stopping:
-		return bridge.Retry(fmt.Errorf("%s: %w: %s", c.partition(partition), errClosed, inWords(err)))
+	case <-s.stopping:
+		return bridge.Retry(fmt.Errorf("%s: %w: %s", s.partition(partition), errClosed, inWords(err)))
 	default:
 	}
 	if ctx.Err() != nil {
-		return bridge.Retry(&failure{text: c.partition(partition) + ": given up while sending: " + context.Cause(ctx).Error(), cause: err})
+		return bridge.Retry(&failure{text: s.partition(partition) + ": given up while sending: " + context.Cause(ctx).Error(), cause: err})
 	}
 	if isStale(err) {
-		c.noteStale()
+		s.noteStale()
 	}
 	if isMissing(err) {
 		// The library says so of every failure to read metadata too.
-		if _, cause := g.describeTopic(attempt, c.opts.Topic); cause != nil && !isMissing(cause) {
+		if _, cause := g.describeTopic(attempt, s.opts.Topic); cause != nil && !isMissing(cause) {
 			err = cause
 		}
 	}
-	return explain(c.partition(partition), err)
+	return explain(s.partition(partition), err)
 }
 
 // refused tells why nothing is to be sent now.

@@ -186,10 +186,9 @@ func TestBatchesOfAPartitionKeepOrderAndBounds(t *testing.T) {
 func TestEstimateIsNeverTooLow(t *testing.T) {
 	s := open(t, []string{"127.0.0.1:1"})
 	for _, e := range append(events(3, 3), event(1<<60, strings.Repeat("k", 9000))) {
-		c := &call{Sink: s, content: eventRecords{s.opts.Format, []bridge.Event{e}}}
-		r, err := c.record(0)
+		r, err := s.eventRecord([]bridge.Event{e})(0)
 		require.NoError(t, err)
-		size, err := c.batchSize(r)
+		size, err := s.batchSize(r)
 		require.NoError(t, err)
 		require.LessOrEqual(t, size, int64(batchOverhead+r.size))
 	}
@@ -334,14 +333,13 @@ func TestAfterAFailureLaterBatchesOfThePartitionAreNotSent(t *testing.T) {
 // batchLength is how many of events, which have one partition, are sent at once.
 func batchLength(t *testing.T, s *Sink, events []bridge.Event) int {
 	t.Helper()
-	c := &call{Sink: s, content: eventRecords{s.opts.Format, events}}
 	records := make([]record, len(events))
 	for i := range records {
 		var err error
-		records[i], err = c.record(i)
+		records[i], err = s.eventRecord(events)(i)
 		require.NoError(t, err)
 	}
-	return c.batchLength(records)
+	return s.batchLength(records)
 }
 
 func TestBrokerErrors(t *testing.T) {
@@ -454,8 +452,7 @@ func TestWhatWasNotSentIsNotStored(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())
 	sent := one(t, s, 0, 0, 2)
-	empty := &call{Sink: s, content: eventRecords{s.opts.Format, sent}}
-	require.ErrorContains(t, empty.produce(t.Context(), 0, nil), "no record to send")
+	require.ErrorContains(t, s.produce(t.Context(), 0, nil), "no record to send")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -270,8 +270,7 @@ func (c *call) send(i int) {
 
 // message makes the message for e. Its error is classified.
 func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, error) {
-	const room = 16 // for every header
-	headers, body, err := s.o.Format.AppendEncode(make([]cloudevents.Header, 0, room), &e, cloudevents.NATSPrefix)
+	headers, body, err := s.o.Format.Encode(e, cloudevents.NATSPrefix)
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the message: %w", err))
 	}
