@@ -16,7 +16,7 @@ type Webhook struct {
 	Body []byte
 }
 
-// Event is one CloudEvents 1.0 event, with what address templates need beside it.
+// Event is one CloudEvents 1.0 event, and what it is about.
 // An Event and the bytes it holds are not changed once it is made, so it can be shared between goroutines.
 type Event struct {
 	// ID is the same whenever the same fact is delivered: with Source it is what consumers dedupe on.
@@ -42,6 +42,11 @@ type Event struct {
 	// Data is the event's payload, always JSON (application/json).
 	Data []byte
 
+	About
+}
+
+// About is what templates, routes and people know an event by beside its attributes. No message carries it.
+type About struct {
 	// Route is the event's place in a hierarchy of addresses, a part an element, for {route}: such as application, its
 	// name, request and completed.
 	Route []string

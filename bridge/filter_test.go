@@ -19,7 +19,7 @@ func routes(tb testing.TB, text string) bridge.Routes {
 
 func TestRoutesMatchTheTokensThatANATSSubjectShows(t *testing.T) {
 	long := strings.Repeat("long", 60)
-	route := func(parts ...string) bridge.Event { return bridge.Event{Route: parts} }
+	route := func(parts ...string) bridge.Event { return bridge.Event{About: bridge.About{Route: parts}} }
 	failed := route("application", "invoices", "request", "failed")
 	for _, tt := range []struct {
 		patterns string
@@ -76,7 +76,7 @@ func TestAPatternThatIsNoneIsRefusedWithItsPlace(t *testing.T) {
 }
 
 func TestAFilterSelectsWhatAllOfItAppliesTo(t *testing.T) {
-	e := bridge.Event{Type: "tensorlake.application.request.failed", Application: "invoices", Route: []string{"application", "invoices", "request", "failed"}}
+	e := bridge.Event{Type: "tensorlake.application.request.failed", About: bridge.About{Application: "invoices", Route: []string{"application", "invoices", "request", "failed"}}}
 	for _, tt := range []struct {
 		filter bridge.Filter
 		want   bool
@@ -121,7 +121,7 @@ func TestADedupeIDDiffersWithEverythingThatTellsEventsApart(t *testing.T) {
 }
 
 func BenchmarkRoutes(b *testing.B) {
-	e := bridge.Event{Route: []string{"application", "invoices", "request", "failed"}}
+	e := bridge.Event{About: bridge.About{Route: []string{"application", "invoices", "request", "failed"}}}
 	r := routes(b, "workflow.*.*.failure,sandbox.>,application.*.request.completed")
 	b.ReportAllocs()
 	for b.Loop() {

@@ -16,12 +16,14 @@ func sample() bridge.Event {
 		ID:           "id",
 		Type:         "tensorlake.workflow.function.success",
 		PartitionKey: "inv/1",
-		Route:        []string{"workflow", "w.w", "fn {route}", "success"},
-		Application:  "w.w",
-		Function:     "fn {route}",
-		Status:       "success",
-		Request:      "inv 1",
-		Project:      "",
+		About: bridge.About{
+			Route:       []string{"workflow", "w.w", "fn {route}", "success"},
+			Application: "w.w",
+			Function:    "fn {route}",
+			Status:      "success",
+			Request:     "inv 1",
+			Project:     "",
+		},
 	}
 }
 
@@ -76,9 +78,11 @@ func TestTemplateErrorsSayWhatIsWrong(t *testing.T) {
 
 func TestEveryPlaceholderExpands(t *testing.T) {
 	e := bridge.Event{
-		Type: "type", PartitionKey: "partitionkey", SourceID: "source_id", Route: []string{"route"}, Project: "project",
-		Application: "application", Version: "version", Request: "request", Function: "function", Sandbox: "sandbox",
-		SandboxName: "sandbox_name", Status: "status", Outcome: "outcome", Reason: "reason",
+		Type: "type", PartitionKey: "partitionkey", SourceID: "source_id", About: bridge.About{
+			Route: []string{"route"}, Project: "project",
+			Application: "application", Version: "version", Request: "request", Function: "function", Sandbox: "sandbox",
+			SandboxName: "sandbox_name", Status: "status", Outcome: "outcome", Reason: "reason",
+		},
 	}
 	older := map[string]string{"workflow": "application", "invocation": "request"}
 	for _, name := range bridge.Placeholders() {
@@ -110,7 +114,7 @@ func FuzzTemplate(f *testing.F) {
 		require.Equal(t, template, parsed.String())
 
 		// A value of an event, whatever it holds, stands in the place of its placeholder and changes nothing around it.
-		e := bridge.Event{Application: workflow, Function: function, Route: []string{"r", workflow, function}}
+		e := bridge.Event{About: bridge.About{Application: workflow, Function: function, Route: []string{"r", workflow, function}}}
 		values := []string{"{route}", "r." + workflow + "." + function, "{workflow}", workflow, "{application}", workflow, "{function}", function}
 		for _, name := range bridge.Placeholders() {
 			values = append(values, "{"+name+"}", "")

@@ -102,7 +102,7 @@ func withLetters(t *testing.T, dir string, n int) {
 			Sink: "nats", WebhookSeq: 1, FirstAt: now, LastAt: now,
 			DeadLetter: bridge.DeadLetter{Reason: "too large", Attempts: 1, Event: bridge.Event{
 				WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: i}, ID: fmt.Sprintf("id_%d", i),
-				Type: "tensorlake.test", Source: "/tensorlake", Route: []string{"test"}, Data: []byte(`{}`), Time: now,
+				Type: "tensorlake.test", Source: "/tensorlake", About: bridge.About{Route: []string{"test"}}, Data: []byte(`{}`), Time: now,
 			}},
 		}}))
 	}

@@ -343,9 +343,11 @@ func deadLetter(seq int64, index int) DeadLetter {
 		DeadLetter: bridge.DeadLetter{Reason: "too large", Attempts: 1, Event: bridge.Event{
 			WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: index, Replay: 7},
 			ID: "e1", Type: "tensorlake.x", Source: "/tensorlake", Subject: "inv/fn", PartitionKey: "inv", Sequence: "1.2", SourceID: "src",
-			Time: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), Data: []byte(`{"n":1}`), Route: []string{"workflow", "w", "f.1", "success"},
-			Application: "w", Version: "3", Function: "f", Request: "inv", Project: "p", Sandbox: "s", SandboxName: "sn",
-			Status: "success", Outcome: "failure", Reason: "out_of_memory",
+			Time: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), Data: []byte(`{"n":1}`), About: bridge.About{
+				Route:       []string{"workflow", "w", "f.1", "success"},
+				Application: "w", Version: "3", Function: "f", Request: "inv", Project: "p", Sandbox: "s", SandboxName: "sn",
+				Status: "success", Outcome: "failure", Reason: "out_of_memory",
+			},
 		}},
 	}
 }

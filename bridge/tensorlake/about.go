@@ -25,21 +25,11 @@ const (
 	routeOfOther        = "other"
 )
 
-// about is what an envelope's event is about: the names and words in its data that addresses are made of.
+// about is what an envelope's event is about, from the names and words in its data.
 type about struct {
+	bridge.About
+
 	key, subject string // empty: the envelope's source is all that is known
-	route        []string
-
-	application, version, request string
-	sandbox, sandboxName          string
-	status, outcome, reason       string
-}
-
-func (a *about) describe(e *bridge.Event) {
-	e.Route = a.route
-	e.Application, e.Version, e.Request = a.application, a.version, a.request
-	e.Sandbox, e.SandboxName = a.sandbox, a.sandboxName
-	e.Status, e.Outcome, e.Reason = a.status, a.outcome, a.reason
 }
 
 // readAbout tells what an envelope is about by its type, and reads the names from its data. What lacks the names of its
@@ -56,7 +46,7 @@ func readAbout(eventType string, data []byte) (a about, other, problem string) {
 	case strings.HasPrefix(eventType, sandboxTypePrefix):
 		lacks = a.readSandbox(&d, strings.TrimPrefix(eventType, sandboxTypePrefix))
 	case isFamily(eventType):
-		a.route = routeOfType(eventType)
+		a.Route = routeOfType(eventType)
 		return a, "", ""
 	default:
 		lacks = "an event_type of a family that it could belong to"
@@ -66,7 +56,7 @@ func readAbout(eventType string, data []byte) (a about, other, problem string) {
 	}
 	if lacks != "" {
 		route := append([]string{routeOfOther}, routeOfType(eventType)...)
-		return about{route: route}, fmt.Sprintf("an envelope of the type %s lacks %s", excerpt.Quote(eventType), lacks), ""
+		return about{About: bridge.About{Route: route}}, fmt.Sprintf("an envelope of the type %s lacks %s", excerpt.Quote(eventType), lacks), ""
 	}
 	return a, "", ""
 }
@@ -91,43 +81,43 @@ func (a *about) readRequest(data *names, rest string) (lacks string) {
 	both := data.read("application", "request")
 	application := data.in("application", both[0]).read("name", "version")
 	request := data.in("request", both[1]).read("id", "status", "failure_reason")
-	a.application, a.version = text(application[0]), text(application[1])
-	a.request, a.status, a.reason = text(request[0]), word(request[1]), text(request[2])
-	a.outcome = outcomeOf(a.status)
-	if a.application == "" {
+	a.Application, a.Version = text(application[0]), text(application[1])
+	a.Request, a.Status, a.Reason = text(request[0]), word(request[1]), text(request[2])
+	a.Outcome = outcomeOf(a.Status)
+	if a.Application == "" {
 		return "data.application.name"
 	}
-	if a.request == "" {
+	if a.Request == "" {
 		return "data.request.id"
 	}
-	a.key, a.subject = a.request, escapePart(a.application)+"/"+escapePart(a.request)
-	a.route = append([]string{routeOfApplication, a.application, "request"}, strings.Split(rest, ".")...)
+	a.key, a.subject = a.Request, escapePart(a.Application)+"/"+escapePart(a.Request)
+	a.Route = append([]string{routeOfApplication, a.Application, "request"}, strings.Split(rest, ".")...)
 	return ""
 }
 
 func (a *about) readApplication(data *names, rest string) (lacks string) {
 	object := data.read("application")
 	application := data.in("application", object[0]).read("name", "version", "state", "disabled_reason")
-	a.application, a.version = text(application[0]), text(application[1])
-	a.status, a.reason = word(application[2]), text(application[3])
-	if a.application == "" {
+	a.Application, a.Version = text(application[0]), text(application[1])
+	a.Status, a.Reason = word(application[2]), text(application[3])
+	if a.Application == "" {
 		return "data.application.name"
 	}
-	a.key, a.subject = a.application, escapePart(a.application)
-	a.route = append([]string{routeOfApplication, a.application}, strings.Split(rest, ".")...)
+	a.key, a.subject = a.Application, escapePart(a.Application)
+	a.Route = append([]string{routeOfApplication, a.Application}, strings.Split(rest, ".")...)
 	return ""
 }
 
 func (a *about) readSandbox(data *names, rest string) (lacks string) {
 	object := data.read("sandbox")
 	sandbox := data.in("sandbox", object[0]).read("id", "name", "status", "outcome", "outcome_reason")
-	a.sandbox, a.sandboxName = text(sandbox[0]), text(sandbox[1])
-	a.status, a.outcome, a.reason = word(sandbox[2]), word(sandbox[3]), text(sandbox[4])
-	if a.sandbox == "" {
+	a.Sandbox, a.SandboxName = text(sandbox[0]), text(sandbox[1])
+	a.Status, a.Outcome, a.Reason = word(sandbox[2]), word(sandbox[3]), text(sandbox[4])
+	if a.Sandbox == "" {
 		return "data.sandbox.id"
 	}
-	a.key, a.subject = a.sandbox, escapePart(a.sandbox)
-	a.route = append([]string{routeOfSandbox, a.sandboxName}, strings.Split(rest, ".")...)
+	a.key, a.subject = a.Sandbox, escapePart(a.Sandbox)
+	a.Route = append([]string{routeOfSandbox, a.SandboxName}, strings.Split(rest, ".")...)
 	return ""
 }
 

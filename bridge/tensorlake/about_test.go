@@ -33,14 +33,16 @@ func TestEventOfARequest(t *testing.T) {
 		WebhookID:    messageID,
 		Origin:       bridge.Origin{Webhook: bridge.WebhookDigest(messageID, []byte(body))},
 		Data:         []byte(body),
-		Route:        []string{"application", "in.voices", "request", "failed"},
-		Project:      "p/1",
-		Application:  "in.voices",
-		Version:      "3",
-		Request:      "a b/\x00é",
-		Status:       "failed",
-		Outcome:      "failure",
-		Reason:       "out_of_memory",
+		About: bridge.About{
+			Route:       []string{"application", "in.voices", "request", "failed"},
+			Project:     "p/1",
+			Application: "in.voices",
+			Version:     "3",
+			Request:     "a b/\x00é",
+			Status:      "failed",
+			Outcome:     "failure",
+			Reason:      "out_of_memory",
+		},
 	}, eventOf(t, body))
 }
 

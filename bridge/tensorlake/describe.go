@@ -34,10 +34,7 @@ func Describe(e *bridge.Event) {
 	}
 	for of := range payload.Events(bridge.Webhook{Body: e.Data}, Options{}) {
 		if of.Type == e.Type || e.Type == "" {
-			e.Route, e.Project = of.Route, of.Project
-			e.Application, e.Version, e.Request = of.Application, of.Version, of.Request
-			e.Sandbox, e.SandboxName = of.Sandbox, of.SandboxName
-			e.Status, e.Outcome, e.Reason = of.Status, of.Outcome, of.Reason
+			e.About = of.About
 		}
 		return
 	}

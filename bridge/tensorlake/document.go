@@ -26,8 +26,7 @@ type document struct {
 // readDocument wants job_id and status to be strings. Of the other fields each may be absent or null; dataset and
 // the times must otherwise be strings and usage an object, while error can be anything, for nothing says what it is.
 func readDocument(f *fields, body []byte) (content, string) {
-	var problem string
-	r := fieldReader{fields: f, problem: &problem}
+	r := fieldReader{fields: f}
 	d := document{
 		job:        r.required(keyJobID, '"'),
 		status:     r.required(keyStatus, '"'),
@@ -37,8 +36,8 @@ func readDocument(f *fields, body []byte) (content, string) {
 	}
 	r.optional(keyDataset, '"')
 	r.optional(keyUsage, '{')
-	if problem != "" {
-		return nil, problem
+	if r.problem != "" {
+		return nil, r.problem
 	}
 	return d, ""
 }

@@ -28,7 +28,7 @@ type envelope struct {
 // event_version is a string or a number, source_revision a string of digits, and source_ordinal an integer or a string
 // of digits. data can be anything. It also returns why the envelope goes under other, empty where it does not.
 func readEnvelope(f *fields, body []byte) (c content, other, problem string) {
-	r := fieldReader{fields: f, problem: &problem}
+	r := fieldReader{fields: f}
 	var (
 		eventID    = r.required(keyEventID, '"')
 		eventType  = r.required(keyEventType, '"')
@@ -39,8 +39,8 @@ func readEnvelope(f *fields, body []byte) (c content, other, problem string) {
 	)
 	r.checkVersion()
 	revision, ordinal := r.revision(), r.ordinal()
-	if problem != "" {
-		return nil, "", problem
+	if r.problem != "" {
+		return nil, "", r.problem
 	}
 	e := envelope{
 		id:         r.attribute(keyEventID, eventID),
@@ -51,8 +51,8 @@ func readEnvelope(f *fields, body []byte) (c content, other, problem string) {
 		occurredAt: occurredAt,
 		body:       body,
 	}
-	if problem != "" {
-		return nil, "", problem
+	if r.problem != "" {
+		return nil, "", r.problem
 	}
 	e.about, other, problem = readAbout(e.eventType, data)
 	return e, other, problem
@@ -84,7 +84,7 @@ func (r *fieldReader) checkVersion() {
 // revision returns the decimal number that source_revision is, and nothing where there is none.
 func (r *fieldReader) revision() string {
 	value := r.optional(keySourceRevision, '"')
-	if value == nil || *r.problem != "" {
+	if value == nil || r.problem != "" {
 		return ""
 	}
 	number := unquote(value)
@@ -171,8 +171,8 @@ func (p envelope) events(w bridge.Webhook, _ Options) iter.Seq[bridge.Event] {
 		e.Sequence = p.sequence
 		e.SourceID = bridge.AttributeText(p.source)
 		e.Data = p.body
+		e.About = p.about.About
 		e.Project = p.project
-		p.about.describe(&e)
 		yield(e)
 	}
 }

@@ -102,16 +102,15 @@ func (f *fields) nearest() string {
 	return "it has the keys of no known shape; the nearest one lacks " + strings.Join(names, " and ")
 }
 
-// fieldReader reads the fields of one shape and keeps the first thing that is wrong with them. That lies elsewhere, so that
-// the compiler sees that fields do not outlive Parse.
+// fieldReader reads the fields of one shape and keeps the first thing that is wrong with them.
 type fieldReader struct {
 	*fields
-	problem *string
+	problem string
 }
 
 func (r *fieldReader) fail(format string, args ...any) {
-	if *r.problem == "" {
-		*r.problem = fmt.Sprintf(format, args...)
+	if r.problem == "" {
+		r.problem = fmt.Sprintf(format, args...)
 	}
 }
 

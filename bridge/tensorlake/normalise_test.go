@@ -443,11 +443,13 @@ func TestFunctionEvent(t *testing.T) {
 		WebhookID:    messageID,
 		Data: []byte(`{"workflow_name":"w w","invocation_id":"in\u0076","function":"f\u0041/\u00e9","status":"Timed\tout",` +
 			`"functions_total":1}`),
-		Route:       []string{"workflow", "w w", "fA/é", "timed_out"},
-		Application: "w w",
-		Function:    "fA/é",
-		Status:      "timed_out",
-		Request:     "inv",
+		About: bridge.About{
+			Route:       []string{"workflow", "w w", "fA/é", "timed_out"},
+			Application: "w w",
+			Function:    "fA/é",
+			Status:      "timed_out",
+			Request:     "inv",
+		},
 	}, e)
 }
 

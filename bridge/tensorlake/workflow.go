@@ -2,9 +2,9 @@ package tensorlake
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"hash"
 	"iter"
-	"strconv"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/excerpt"
@@ -35,27 +35,26 @@ type workflow struct {
 }
 
 func readWorkflow(f *fields) (content, string) {
-	var problem string
-	r := fieldReader{fields: f, problem: &problem}
+	r := fieldReader{fields: f}
 	w := workflow{
 		name:       r.required(keyWorkflowName, '"'),
 		invocation: r.required(keyInvocationID, '"'),
 		statuses:   r.required(keyFnStatus, '{'),
 	}
-	if problem != "" {
-		return nil, problem
+	if r.problem != "" {
+		return nil, r.problem
 	}
 	for function, status := range members(w.statuses) {
 		if status[0] != '"' {
 			r.fail("fn_status.%s is %s, not a string", excerpt.Quote(unquote(function)), kindOf(status))
-			return nil, problem
+			return nil, r.problem
 		}
 		w.total++
 	}
 	if repeated := w.total * (len(w.name) + len(w.invocation)); repeated > maxRepeated {
 		r.fail("its %d events would repeat the names of workflow and invocation in %d MiB, and %d MiB are the most",
 			w.total, repeated>>20, maxRepeated>>20)
-		return nil, problem
+		return nil, r.problem
 	}
 	return w, ""
 }
@@ -120,21 +119,10 @@ func (p workflow) read(w bridge.Webhook) *invocation {
 	i.shared.Time = w.Timestamp.UTC()
 	i.shared.Application = name
 	i.shared.Request = id
-	const nameKey, invocationKey, totalKey = `{"workflow_name":`, `,"invocation_id":`, `,"functions_total":`
-	shared := make([]byte, 0, len(nameKey)+len(p.name)+len(invocationKey)+len(p.invocation)+len(totalKey)+maxDigits)
-	shared = append(shared, nameKey...)
-	shared = append(shared, p.name...)
-	shared = append(shared, invocationKey...)
-	shared = append(shared, p.invocation...)
-	head := len(shared)
-	shared = append(shared, totalKey...)
-	shared = strconv.AppendInt(shared, int64(p.total), 10)
-	i.dataHead, i.dataTail = shared[:head:head], shared[head:len(shared):len(shared)]
+	i.dataHead = fmt.Appendf(nil, `{"workflow_name":%s,"invocation_id":%s`, p.name, p.invocation)
+	i.dataTail = fmt.Appendf(nil, `,"functions_total":%d`, p.total)
 	return i
 }
-
-// maxDigits is how many digits an int has at the most, and its sign.
-const maxDigits = 20
 
 // function returns the event of one entry of fn_status, and the digest that its id is made of.
 func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Event, [sha256.Size]byte) {
@@ -146,16 +134,7 @@ func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Eve
 	e.Function, e.Status, e.Outcome = function, word, outcomeOf(word)
 	e.Route = []string{routeOfWorkflow, e.Application, function, e.Status}
 
-	const functionKey, statusKey = `,"function":`, `,"status":`
-	data := make([]byte, 0, len(i.dataHead)+len(functionKey)+len(functionLiteral)+len(statusKey)+len(statusLiteral)+len(i.dataTail)+1)
-	data = append(data, i.dataHead...)
-	data = append(data, functionKey...)
-	data = append(data, functionLiteral...)
-	data = append(data, statusKey...)
-	data = append(data, statusLiteral...)
-	data = append(data, i.dataTail...)
-	data = append(data, '}')
-	e.Data = data
+	e.Data = fmt.Appendf(nil, `%s,"function":%s,"status":%s%s}`, i.dataHead, functionLiteral, statusLiteral, i.dataTail)
 	return e, sum
 }
 
@@ -203,15 +182,6 @@ func (s *summary) event() bridge.Event {
 	e.Outcome = outcomeOf(e.Status)
 	e.Route = routeOfType(e.Type)
 
-	data := append([]byte(nil), i.dataHead...)
-	data = append(data, i.dataTail...)
-	data = append(data, `,"succeeded":`...)
-	data = strconv.AppendInt(data, int64(s.succeeded), 10)
-	data = append(data, `,"failed":`...)
-	data = strconv.AppendInt(data, int64(s.failed), 10)
-	data = append(data, `,"status":"`...)
-	data = append(data, e.Status...)
-	data = append(data, `"}`...)
-	e.Data = data
+	e.Data = fmt.Appendf(nil, `%s%s,"succeeded":%d,"failed":%d,"status":"%s"}`, i.dataHead, i.dataTail, s.succeeded, s.failed, e.Status)
 	return e
 }

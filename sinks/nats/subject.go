@@ -43,7 +43,7 @@ func ValidateSubject(t bridge.Template) error {
 		}
 	}
 	// The longest subject that there can be has every value cut short.
-	longest := t.Expand(bridge.Event{Route: make([]string, bridge.MaxRoute)}, func(string) string { return strings.Repeat("x", bridge.ShortToken) })
+	longest := t.Expand(bridge.Event{About: bridge.About{Route: make([]string, bridge.MaxRoute)}}, func(string) string { return strings.Repeat("x", bridge.ShortToken) })
 	if len(longest) > maxSubject {
 		return fmt.Errorf("%q is too long: subjects made with it could have %d bytes, and %d are allowed", text, len(longest), maxSubject)
 	}
@@ -75,7 +75,7 @@ const placeholderMark = "\x00"
 
 // outline is the template with a mark in place of each value.
 func outline(t bridge.Template) string {
-	return t.Expand(bridge.Event{Route: []string{""}}, func(string) string { return placeholderMark })
+	return t.Expand(bridge.Event{About: bridge.About{Route: []string{""}}}, func(string) string { return placeholderMark })
 }
 
 // streamSubject returns the subject, with a wildcard, that covers every subject that t makes: the tokens before the

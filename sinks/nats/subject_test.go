@@ -80,21 +80,21 @@ func TestSubjectOf(t *testing.T) {
 	}{
 		"function": {
 			"tensorlake.{route}",
-			bridge.Event{Route: []string{"workflow", "wf", "fn", "success"}},
+			bridge.Event{About: bridge.About{Route: []string{"workflow", "wf", "fn", "success"}}},
 			"tensorlake.workflow.wf.fn.success",
 		},
 		"no route":         {"tensorlake.{route}", bridge.Event{}, "tensorlake._"},
-		"empty value":      {"t.{workflow}.{status}", bridge.Event{Status: "ok"}, "t._.ok"},
+		"empty value":      {"t.{workflow}.{status}", bridge.Event{About: bridge.About{Status: "ok"}}, "t._.ok"},
 		"dots":             {"t.{type}", bridge.Event{Type: "a.b.c"}, "t.a_b_c"},
-		"wildcards":        {"t.{route}", bridge.Event{Route: []string{"*", ">", "a*b>c"}}, "t._._.a_b_c"},
-		"spaces and lines": {"t.{function}", bridge.Event{Function: "a b\r\nc\td\x00"}, "t.a_b__c_d_"},
-		"dollar":           {"t.{function}", bridge.Event{Function: "$SYS"}, "t._SYS"},
-		"dollar inside":    {"t.{function}", bridge.Event{Function: "a$b"}, "t.a$b"},
-		"not utf-8":        {"t.{function}", bridge.Event{Function: "a\xffb"}, "t.a_b"},
-		"replacement char": {"t.{function}", bridge.Event{Function: "a\ufffdb"}, "t.a_b"},
-		"unicode":          {"t.{function}", bridge.Event{Function: "Grüße漢字"}, "t.Grüße漢字"},
-		"invisible":        {"t.{function}", bridge.Event{Function: "a\u200bb\u00a0c\u2028"}, "t.a_b_c_"},
-		"longest as it is": {"t.{function}", bridge.Event{Function: long[:bridge.MaxToken]}, "t." + long[:bridge.MaxToken]},
+		"wildcards":        {"t.{route}", bridge.Event{About: bridge.About{Route: []string{"*", ">", "a*b>c"}}}, "t._._.a_b_c"},
+		"spaces and lines": {"t.{function}", bridge.Event{About: bridge.About{Function: "a b\r\nc\td\x00"}}, "t.a_b__c_d_"},
+		"dollar":           {"t.{function}", bridge.Event{About: bridge.About{Function: "$SYS"}}, "t._SYS"},
+		"dollar inside":    {"t.{function}", bridge.Event{About: bridge.About{Function: "a$b"}}, "t.a$b"},
+		"not utf-8":        {"t.{function}", bridge.Event{About: bridge.About{Function: "a\xffb"}}, "t.a_b"},
+		"replacement char": {"t.{function}", bridge.Event{About: bridge.About{Function: "a\ufffdb"}}, "t.a_b"},
+		"unicode":          {"t.{function}", bridge.Event{About: bridge.About{Function: "Grüße漢字"}}, "t.Grüße漢字"},
+		"invisible":        {"t.{function}", bridge.Event{About: bridge.About{Function: "a\u200bb\u00a0c\u2028"}}, "t.a_b_c_"},
+		"longest as it is": {"t.{function}", bridge.Event{About: bridge.About{Function: long[:bridge.MaxToken]}}, "t." + long[:bridge.MaxToken]},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -108,11 +108,11 @@ func TestSubjectIsBounded(t *testing.T) {
 	for i := range parts {
 		parts[i] = strings.Repeat("漢", 1000)
 	}
-	subject := subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{Route: parts})
+	subject := subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{About: bridge.About{Route: parts}})
 	require.LessOrEqual(t, len(subject), maxSubject)
 	require.Len(t, strings.Split(subject, "."), 1+bridge.MaxRoute)
 	parts[4999] = "other"
-	require.NotEqual(t, subject, subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{Route: parts}), "what is cut is told apart")
+	require.NotEqual(t, subject, subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{About: bridge.About{Route: parts}}), "what is cut is told apart")
 }
 
 func FuzzSubject(f *testing.F) {
@@ -126,8 +126,10 @@ func FuzzSubject(f *testing.F) {
 			return
 		}
 		event := bridge.Event{
-			Type: a, Application: b, Function: c, Status: d, Request: e, PartitionKey: a + b, Project: c + d,
-			Route: []string{a, b, c, d, e},
+			Type: a, PartitionKey: a + b,
+			About: bridge.About{
+				Route: []string{a, b, c, d, e}, Application: b, Function: c, Status: d, Request: e, Project: c + d,
+			},
 		}
 		subject := subjectOf(template, event)
 		require.True(t, server.IsValidPublishSubject(subject), "%q", subject)

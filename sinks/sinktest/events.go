@@ -39,11 +39,13 @@ func Event(name string, i int, key string) bridge.Event {
 		WebhookID:    "msg_" + name,
 		Origin:       bridge.Origin{Webhook: bridge.WebhookDigest("msg_"+name, []byte(function))},
 		Data:         fmt.Appendf(nil, `{"workflow_name":%s,"invocation_id":%s,"function":%s,"big":12345678901234567890.10}`, quoted(name), quoted(key), quoted(function)),
-		Route:        []string{"workflow", name, function, "success"},
-		Application:  name,
-		Function:     function,
-		Status:       "success",
-		Request:      key,
+		About: bridge.About{
+			Route:       []string{"workflow", name, function, "success"},
+			Application: name,
+			Function:    function,
+			Status:      "success",
+			Request:     key,
+		},
 	}
 }
 

@@ -67,7 +67,7 @@ func (f *fixture) letter(seq int64, key, function string, attempts int) journal.
 	return journal.DeadLetter{
 		Sink: "scripted", WebhookSeq: seq, FirstAt: now, LastAt: now,
 		DeadLetter: bridge.DeadLetter{Reason: "too large for the broker", Attempts: attempts, Event: bridge.Event{
-			ID: key + function, Type: "t", Source: "s", Subject: key + "/" + function, PartitionKey: key, Function: function, Time: now,
+			ID: key + function, Type: "t", Source: "s", Subject: key + "/" + function, PartitionKey: key, About: bridge.About{Function: function}, Time: now,
 			Data: []byte("{}"),
 		}},
 	}

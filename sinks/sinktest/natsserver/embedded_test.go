@@ -95,7 +95,7 @@ func TestAnyNameLeavesTheIndexWhole(t *testing.T) {
 		var events []bridge.Event
 		for i, name := range []string{"a\ufffdb", "\xff\xfe", "a b\tc\r\n", "*", ">", "\x00", "漢字 \U0001f600", "\u2028\u200b", "..", "$JS"} {
 			events = append(events, bridge.Event{
-				ID: strconv.Itoa(i), Source: "/test", Type: "test", Time: time.Unix(0, 0), Function: name, PartitionKey: name, Data: []byte("{}"),
+				ID: strconv.Itoa(i), Source: "/test", Type: "test", Time: time.Unix(0, 0), About: bridge.About{Function: name}, PartitionKey: name, Data: []byte("{}"),
 			})
 		}
 		for _, err := range sink.Publish(t.Context(), events) {
