@@ -30,24 +30,6 @@ func (a attribute) String() string {
 	return [...]string{"specversion", "id", "source", "type", "subject", "time", "partitionkey", "sequence", "sourceid", "webhookid"}[a]
 }
 
-// headerName returns the name of a's header. For the prefixes that are known it allocates nothing.
-func (a attribute) headerName(prefix string) string {
-	switch prefix {
-	case NATSPrefix:
-		return [...]string{
-			"ce-specversion", "ce-id", "ce-source", "ce-type", "ce-subject", "ce-time", "ce-partitionkey",
-			"ce-sequence", "ce-sourceid", "ce-webhookid",
-		}[a]
-	case KafkaPrefix:
-		return [...]string{
-			"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey",
-			"ce_sequence", "ce_sourceid", "ce_webhookid",
-		}[a]
-	default:
-		return prefix + a.String()
-	}
-}
-
 // isURI reports whether a is percent-encoded in itself, so that a reader must leave its percent signs alone. A
 // subject is no URI to CloudEvents, but is made of percent-encoded parts here.
 func (a attribute) isURI() bool { return a == attrSource || a == attrSubject }

@@ -30,7 +30,7 @@ func Decode(headers []Header, prefix string, body []byte) (bridge.Event, error) 
 			continue
 		}
 		for a := range attrCount {
-			if !strings.EqualFold(h.Name, a.headerName(prefix)) {
+			if !strings.EqualFold(h.Name, prefix+a.String()) {
 				continue
 			}
 			if values[a] = h.Value; prefix == NATSPrefix {

@@ -67,7 +67,7 @@ func binaryHeaders(e *bridge.Event, prefix string) []Header {
 		if prefix == NATSPrefix {
 			value = headerValue(a, value)
 		}
-		headers = append(headers, Header{a.headerName(prefix), value})
+		headers = append(headers, Header{prefix + a.String(), value})
 	}
 	return append(headers, Header{contentTypeName, jsonContentType})
 }

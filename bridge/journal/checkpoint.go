@@ -58,7 +58,7 @@ func (w *writer) tookCheckpoint(ctx context.Context, err error) {
 	}
 	w.upkeepFailing = false
 	w.logExcess = 0
-	if info, err := os.Stat(w.path + "-wal"); err == nil {
+	if info, err := os.Stat(w.journal.path + "-wal"); err == nil {
 		w.logExcess = max(info.Size()-walKeep, 0)
 	}
 	w.refreshUsed(ctx)
@@ -71,7 +71,7 @@ func (w *writer) awaitCheckpoint() {
 		return
 	}
 	if err := <-w.checkpointing; err != nil {
-		w.log.Debug("a checkpoint of the journal failed while its connection was to be closed", "error", err)
+		w.journal.log.Debug("a checkpoint of the journal failed while its connection was to be closed", "error", err)
 	}
 	w.checkpointing = nil
 }

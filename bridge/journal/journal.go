@@ -129,7 +129,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	if err := ensureDatabase(ctx, j.path); err != nil {
 		return nil, err
 	}
-	w := &writer{Journal: j}
+	w := &writer{journal: j}
 	closers = append(closers, w.closeStore)
 	if err := w.start(ctx); err != nil {
 		return nil, err

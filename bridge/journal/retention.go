@@ -28,11 +28,11 @@ func sweepInterval(retention time.Duration) time.Duration {
 
 // delivered is the number up to which every configured sink has everything.
 func (w *writer) delivered() int64 {
-	if len(w.cursors) == 0 {
+	if len(w.journal.cursors) == 0 {
 		return 0
 	}
-	lowest := w.head.Load()
-	for _, cursor := range w.cursors {
+	lowest := w.journal.head.Load()
+	for _, cursor := range w.journal.cursors {
 		lowest = min(lowest, cursor.Load())
 	}
 	return lowest
@@ -60,7 +60,7 @@ func (w *writer) endReplays(ctx context.Context, delivered int64) error {
 	}
 	if err := w.store.inTransaction(ctx, func() error {
 		for _, id := range waiting {
-			if _, err := w.store.endReplay(ctx, id, StreamNoRoom, w.now()); err != nil {
+			if _, err := w.store.endReplay(ctx, id, StreamNoRoom, w.journal.now()); err != nil {
 				return err
 			}
 		}
@@ -71,9 +71,9 @@ func (w *writer) endReplays(ctx context.Context, delivered int64) error {
 	for _, id := range waiting {
 		delete(w.replays, id)
 	}
-	w.metrics.replaysEnded.Add(float64(len(waiting)))
-	w.streamsChanged.notify()
-	w.log.WarnContext(ctx, "replays were ended, since the webhooks that they had yet to publish fill the journal; ask for them again when it has room",
+	w.journal.metrics.replaysEnded.Add(float64(len(waiting)))
+	w.journal.streamsChanged.notify()
+	w.journal.log.WarnContext(ctx, "replays were ended, since the webhooks that they had yet to publish fill the journal; ask for them again when it has room",
 		"replays", waiting)
 	return nil
 }
@@ -81,16 +81,16 @@ func (w *writer) endReplays(ctx context.Context, delivered int64) error {
 // clean deletes one step's worth of delivered webhooks that are past their retention or in the way. It
 // tells whether to look again.
 func (w *writer) clean(ctx context.Context) (again bool) {
-	if w.inDoubt != nil || w.keepSinks {
+	if w.inDoubt != nil || w.journal.keepSinks {
 		return false
 	}
 	delivered := w.delivered()
 	w.notePressure(ctx, delivered)
 	var needed int64
 	if w.cleaning.pressed {
-		needed = w.space.excess(lowMarkPercent)
+		needed = w.journal.space.excess(lowMarkPercent)
 	}
-	if delivered < w.oldest.Load() {
+	if delivered < w.journal.oldest.Load() {
 		w.cleaning.sweep = false
 		return false
 	}
@@ -118,8 +118,8 @@ func (w *writer) clean(ctx context.Context) (again bool) {
 		return false
 	}
 	w.upkeepFailing = false
-	w.oldest.Store(through + 1)
-	w.tail.dropThrough(through)
+	w.journal.oldest.Store(through + 1)
+	w.journal.tail.dropThrough(through)
 	w.refreshUsed(ctx)
 	return true
 }
@@ -127,17 +127,17 @@ func (w *writer) clean(ctx context.Context) (again bool) {
 // notePressure begins and ends the time in which the journal is nearly full, and says so once each.
 func (w *writer) notePressure(ctx context.Context, delivered int64) {
 	switch {
-	case !w.cleaning.pressed && w.space.above(highMarkPercent):
+	case !w.cleaning.pressed && w.journal.space.above(highMarkPercent):
 		w.cleaning.pressed = true
-		w.log.WarnContext(ctx, "the journal is nearly full: delivered webhooks are deleted before their retention ends, and when none is left, new webhooks are refused until sinks take what waits",
-			"bytes", w.space.used.Load(), "max_bytes", w.space.limit,
-			"delivered_webhooks", max(delivered-w.oldest.Load()+1, 0), "undelivered_webhooks", w.head.Load()-delivered)
-	case w.cleaning.pressed && !w.space.above(calmMarkPercent):
+		w.journal.log.WarnContext(ctx, "the journal is nearly full: delivered webhooks are deleted before their retention ends, and when none is left, new webhooks are refused until sinks take what waits",
+			"bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.limit,
+			"delivered_webhooks", max(delivered-w.journal.oldest.Load()+1, 0), "undelivered_webhooks", w.journal.head.Load()-delivered)
+	case w.cleaning.pressed && !w.journal.space.above(calmMarkPercent):
 		w.cleaning.pressed = false
-		w.log.InfoContext(ctx, "the journal has room again", "bytes", w.space.used.Load(), "max_bytes", w.space.limit)
+		w.journal.log.InfoContext(ctx, "the journal has room again", "bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.limit)
 	}
-	if !w.space.above(lowMarkPercent) {
-		w.space.wanted.Store(0)
+	if !w.journal.space.above(lowMarkPercent) {
+		w.journal.space.wanted.Store(0)
 	}
 }
 
@@ -158,9 +158,9 @@ func (w *writer) deleteDelivered(ctx context.Context, delivered, needed int64) (
 // lastToDelete returns the number of the last webhook that one step deletes, 0 for none. One that is to come in more than
 // a retention is old as well: a clock was wrong, and it must not keep those behind it for years.
 func (w *writer) lastToDelete(ctx context.Context, delivered, needed int64) (through int64, err error) {
-	now := w.now()
-	from, to := toNanos(now.Add(-w.retention)), toNanos(now.Add(w.retention))
-	rows, err := w.store.oldestWebhooks.QueryContext(ctx, w.oldest.Load()-1, delivered, maxDeletedWebhooks)
+	now := w.journal.now()
+	from, to := toNanos(now.Add(-w.journal.retention)), toNanos(now.Add(w.journal.retention))
+	rows, err := w.store.oldestWebhooks.QueryContext(ctx, w.journal.oldest.Load()-1, delivered, maxDeletedWebhooks)
 	if err != nil {
 		return 0, err
 	}

@@ -28,8 +28,8 @@ const (
 
 // writer is the journal's one goroutine that changes the database. Its fields are its own.
 type writer struct {
-	*Journal
-	store *store
+	journal *Journal
+	store   *store
 	// inDoubt is the failure after which the connection must be opened anew before anything else is answered.
 	inDoubt error
 	// upkeepFailing is set from a failure to the next success, so that it is logged once.
@@ -46,8 +46,6 @@ type writer struct {
 	logExcess int64
 	// checkpointing tells what became of the checkpoint under way beside the writer; nil: there is none.
 	checkpointing <-chan error
-	// appended is room for what a transaction appends.
-	appended []Webhook
 	// uncounted is how many bytes of pages were written since the journal's bytes were counted.
 	uncounted int64
 
@@ -83,27 +81,27 @@ func (e *effects) countLetters(sink string, n int64) {
 
 // start opens the database and decides where each sink begins.
 func (w *writer) start(ctx context.Context) (err error) {
-	if w.store, err = openStore(ctx, w.path); err != nil {
+	if w.store, err = openStore(ctx, w.journal.path); err != nil {
 		return err
 	}
 	w.database = w.store.database
 	if from := w.store.migratedFrom; from > 0 {
-		w.log.InfoContext(ctx, "the journal was brought to a new schema; an older fnbridge can no longer open it", "from", from, "to", schemaVersion)
+		w.journal.log.InfoContext(ctx, "the journal was brought to a new schema; an older fnbridge can no longer open it", "from", from, "to", schemaVersion)
 	}
 	// This reads back the log of a crash and proves that the disk takes writes, before the first promise is made.
 	result, err := checkpoint(ctx, w.store.conn)
 	if err != nil {
-		return fmt.Errorf("move the journal's log into the database: %w", damaged(w.path, err))
+		return fmt.Errorf("move the journal's log into the database: %w", damaged(w.journal.path, err))
 	}
 	if err := w.store.checkLength(ctx, result); err != nil {
 		return err
 	}
 	prepare := w.registerSinks
-	if w.keepSinks {
+	if w.journal.keepSinks {
 		prepare = w.adoptSinks
 	}
 	if err := prepare(ctx); err != nil {
-		return fmt.Errorf("prepare the journal %s for its sinks: %w", w.path, damaged(w.path, err))
+		return fmt.Errorf("prepare the journal %s for its sinks: %w", w.journal.path, damaged(w.journal.path, err))
 	}
 	if err := w.syncLogName(); err != nil {
 		return err
@@ -113,15 +111,15 @@ func (w *writer) start(ctx context.Context) (err error) {
 
 // quickCheck checks the structure of a small database. A large one would hold up the start too long.
 func (w *writer) quickCheck(ctx context.Context) error {
-	if w.space.used.Load() > quickCheckBytes {
+	if w.journal.space.used.Load() > quickCheckBytes {
 		return nil
 	}
-	return checkStructure(ctx, w.views.db, w.path, "quick_check(10)")
+	return checkStructure(ctx, w.journal.views.db, w.journal.path, "quick_check(10)")
 }
 
 // syncLogName makes the name of the log durable: a database without its log is not what was acknowledged.
 func (w *writer) syncLogName() error {
-	if err := errors.Join(w.store.noteLog(), syncDirectory(filepath.Dir(w.path))); err != nil {
+	if err := errors.Join(w.store.noteLog(), syncDirectory(filepath.Dir(w.journal.path))); err != nil {
 		return fmt.Errorf("make the journal's log durable: %w", err)
 	}
 	return nil
@@ -139,11 +137,11 @@ func (w *writer) adoptSinks(ctx context.Context) error {
 	}
 	for _, s := range sinks {
 		if s.Configured {
-			w.sinks = append(w.sinks, s.Sink)
-			w.cursors[s.Sink] = new(atomic.Int64)
+			w.journal.sinks = append(w.journal.sinks, s.Sink)
+			w.journal.cursors[s.Sink] = new(atomic.Int64)
 		}
 	}
-	err = w.store.conn.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = 'max_bytes'`).Scan(&w.space.limit)
+	err = w.store.conn.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = 'max_bytes'`).Scan(&w.journal.space.limit)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -156,7 +154,7 @@ func (w *writer) registerSinks(ctx context.Context) error {
 	err := w.store.inTransaction(ctx, func() error {
 		conn := w.store.conn
 		if _, err := conn.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ('max_bytes', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1`,
-			w.space.limit); err != nil {
+			w.journal.space.limit); err != nil {
 			return err
 		}
 		p, err := readPosition(ctx, conn)
@@ -166,7 +164,7 @@ func (w *writer) registerSinks(ctx context.Context) error {
 		if _, err := conn.ExecContext(ctx, `UPDATE sinks SET configured = 0`); err != nil {
 			return err
 		}
-		for _, sink := range w.sinks {
+		for _, sink := range w.journal.sinks {
 			if err := w.registerSink(ctx, sink, p); err != nil {
 				return err
 			}
@@ -183,7 +181,7 @@ func (w *writer) registerSinks(ctx context.Context) error {
 		return err
 	}
 	for _, s := range left {
-		w.log.WarnContext(ctx, "the journal remembers a sink that is not configured; what it has not been sent is not kept for it",
+		w.journal.log.WarnContext(ctx, "the journal remembers a sink that is not configured; what it has not been sent is not kept for it",
 			"sink", s.Sink, "webhooks_behind", s.Backlog, "dead_letters", s.DeadLetters)
 	}
 	return nil
@@ -200,7 +198,7 @@ func (w *writer) registerSink(ctx context.Context, sink string, p position) erro
 		return err
 	}
 	if missed := p.oldest - 1 - cursor; missed > 0 {
-		w.log.WarnContext(ctx, "a sink is configured again; webhooks that came meanwhile are no longer kept and will not reach it",
+		w.journal.log.WarnContext(ctx, "a sink is configured again; webhooks that came meanwhile are no longer kept and will not reach it",
 			"sink", sink, "webhooks_missed", missed)
 		cursor = p.oldest - 1
 	}
@@ -212,55 +210,55 @@ func (w *writer) registerSink(ctx context.Context, sink string, p position) erro
 func (w *writer) load(ctx context.Context) error {
 	p, err := readPosition(ctx, w.store.conn)
 	if err != nil {
-		return damaged(w.path, err)
+		return damaged(w.journal.path, err)
 	}
 	sinks, err := readSinks(ctx, w.store.conn, p)
 	if err != nil {
-		return damaged(w.path, err)
+		return damaged(w.journal.path, err)
 	}
 	streams, err := readStreams(ctx, w.store.conn, false)
 	if err != nil {
-		return damaged(w.path, err)
+		return damaged(w.journal.path, err)
 	}
 	used, err := w.store.usedBytes(ctx)
 	if err != nil {
-		return damaged(w.path, err)
+		return damaged(w.journal.path, err)
 	}
 	w.replays = make(map[int64]int64)
 	for i := range streams {
-		if t := &streams[i]; t.Kind == Replay && w.cursors[t.Sink] != nil {
+		if t := &streams[i]; t.Kind == Replay && w.journal.cursors[t.Sink] != nil {
 			w.replays[t.ID] = t.Cursor
 		}
 	}
 	w.letters = make(map[string]int64, len(sinks))
 	for _, s := range sinks {
 		w.letters[s.Sink] = s.DeadLetters
-		if cursor, ok := w.cursors[s.Sink]; ok {
+		if cursor, ok := w.journal.cursors[s.Sink]; ok {
 			cursor.Store(s.Cursor)
 		}
 	}
-	w.tail.forget()
-	w.oldest.Store(p.oldest)
-	w.space.used.Store(used)
-	if w.head.Swap(p.head) != p.head {
-		w.changed.notify()
+	w.journal.tail.forget()
+	w.journal.oldest.Store(p.oldest)
+	w.journal.space.used.Store(used)
+	if w.journal.head.Swap(p.head) != p.head {
+		w.journal.changed.notify()
 	}
 	// After a doubtful commit there may be letters and streams that nobody was told of.
-	w.lettersAdded.notify()
-	w.streamsChanged.notify()
+	w.journal.lettersAdded.notify()
+	w.journal.streamsChanged.notify()
 	return nil
 }
 
 func (w *writer) showDeadLetters() {
 	for sink, n := range w.letters {
-		w.metrics.deadLetters.WithLabelValues(sink).Set(float64(n))
+		w.journal.metrics.deadLetters.WithLabelValues(sink).Set(float64(n))
 	}
 }
 
 // run is the writer's life: it ends when the queue is closed and empty.
 func (w *writer) run(ctx context.Context) {
-	defer close(w.done)
-	ticker := time.NewTicker(sweepInterval(w.retention))
+	defer close(w.journal.done)
+	ticker := time.NewTicker(sweepInterval(w.journal.retention))
 	defer ticker.Stop()
 	tick := func() {
 		w.cleaning.sweep = true
@@ -279,14 +277,14 @@ func (w *writer) run(ctx context.Context) {
 			// anyone, gives the next fsync more to carry.
 			runtime.Gosched()
 			if n := len(batch); n >= crowdedCommit {
-				w.queue.gather(min(2*n, maxBatchRequests), min(took, longestGathering))
+				w.journal.queue.gather(min(2*n, maxBatchRequests), min(took, longestGathering))
 			}
 		}
 		clear(batch)
 		var finished bool
-		batch, finished = w.queue.take(batch[:0])
+		batch, finished = w.journal.queue.take(batch[:0])
 		if finished {
-			w.closeErr = w.shutDown(ctx)
+			w.journal.closeErr = w.shutDown(ctx)
 			return
 		}
 		if len(batch) > 0 {
@@ -310,7 +308,7 @@ func (w *writer) run(ctx context.Context) {
 			continue
 		}
 		select {
-		case <-w.queue.wake:
+		case <-w.journal.queue.wake:
 		case <-ticker.C:
 			tick()
 		case err := <-w.checkpointing:
@@ -321,39 +319,35 @@ func (w *writer) run(ctx context.Context) {
 
 // commit makes one transaction of batch and answers every request of it.
 func (w *writer) commit(ctx context.Context, batch []*request) {
-	started := w.now()
+	started := w.journal.now()
 	e, err := w.apply(ctx, batch)
-	defer func() {
-		clear(e.appended)
-		w.appended = e.appended
-	}()
 	if err != nil {
 		w.fail(ctx, batch, err)
 		return
 	}
 	if w.outage.end() {
-		w.log.InfoContext(ctx, "the journal can write again")
+		w.journal.log.InfoContext(ctx, "the journal can write again")
 	}
-	w.metrics.commitSeconds.Observe(w.now().Sub(started).Seconds())
-	w.metrics.commitRequests.Observe(float64(len(batch)))
+	w.journal.metrics.commitSeconds.Observe(w.journal.now().Sub(started).Seconds())
+	w.journal.metrics.commitRequests.Observe(float64(len(batch)))
 	w.take(ctx, e)
 	for _, r := range batch {
-		w.space.release(r.cost)
+		w.journal.space.release(r.cost)
 		r.answer()
 	}
 }
 
 // fail answers every request of a batch that is not durable.
 func (w *writer) fail(ctx context.Context, batch []*request, err error) {
-	err = fmt.Errorf("write to the journal %s: %w", w.path, err)
+	err = fmt.Errorf("write to the journal %s: %w", w.journal.path, err)
 	if isDamage(err) {
-		err = &DamagedError{Path: w.path, Err: err}
+		err = &DamagedError{Path: w.journal.path, Err: err}
 	}
 	if w.outage.begin(err.Error()) {
-		w.log.ErrorContext(ctx, "the journal cannot write; webhooks are refused until it can", "error", err, "requests", len(batch))
+		w.journal.log.ErrorContext(ctx, "the journal cannot write; webhooks are refused until it can", "error", err, "requests", len(batch))
 	}
 	for _, r := range batch {
-		w.space.release(r.cost)
+		w.journal.space.release(r.cost)
 		r.accepted, r.changed, r.err = 0, 0, err
 		r.answer()
 	}
@@ -365,7 +359,7 @@ func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
 	if err := w.settleDoubt(ctx); err != nil {
 		return effects{}, err
 	}
-	e := effects{appended: w.appended[:0]}
+	var e effects
 	err := w.store.inTransaction(ctx, func() error {
 		for _, r := range batch {
 			if err := w.applyRequest(ctx, r, &e); err != nil {
@@ -387,7 +381,7 @@ func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
 func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error {
 	switch r.kind {
 	case kindAppend:
-		seq := w.head.Load() + int64(len(e.appended)) + 1
+		seq := w.journal.head.Load() + int64(len(e.appended)) + 1
 		accepted, err := w.store.append(ctx, seq, &r.webhook)
 		if err != nil {
 			return err
@@ -411,7 +405,7 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		}
 		e.lettersAdded = true
 	case kindLettersPublished:
-		return w.store.notePublished(ctx, r.letters, w.now())
+		return w.store.notePublished(ctx, r.letters, w.journal.now())
 	case kindDropLetters:
 		deleted, err := w.store.deleteLetters(ctx, r.filter)
 		if err != nil {
@@ -426,9 +420,9 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		for i := range r.streams {
 			t := &r.streams[i]
 			if t.Kind == Replay {
-				t.Cursor, t.Through = w.oldest.Load()-1, w.cursors[t.Sink].Load()
+				t.Cursor, t.Through = w.journal.oldest.Load()-1, w.journal.cursors[t.Sink].Load()
 			}
-			if err := w.store.addStream(ctx, t, w.now()); err != nil {
+			if err := w.store.addStream(ctx, t, w.journal.now()); err != nil {
 				return err
 			}
 			if t.Kind == Replay {
@@ -437,7 +431,7 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		}
 		e.streamsChanged = true
 	case kindCancelReplay:
-		cancelled, err := w.store.endReplay(ctx, r.seq, StreamCancelled, w.now())
+		cancelled, err := w.store.endReplay(ctx, r.seq, StreamCancelled, w.journal.now())
 		if err != nil {
 			return err
 		}
@@ -455,14 +449,14 @@ func (w *writer) applyMove(ctx context.Context, r *request, e *effects) error {
 	for i := range r.moves {
 		t := &r.moves[i].Stream
 		// The writer alone knows: what it has just committed, readers see before it is counted.
-		if head := w.head.Load(); t.Kind != Retry && t.Cursor > head {
+		if head := w.journal.head.Load(); t.Kind != Retry && t.Cursor > head {
 			r.err = fmt.Errorf("sink %q cannot have passed webhook %d: the newest is %d", t.Sink, t.Cursor, head)
 			return nil
 		}
 	}
 	for i := range r.moves {
 		t := &r.moves[i].Stream
-		removed, err := w.store.move(ctx, &r.moves[i], w.letters[t.Sink]+e.letters[t.Sink] > 0, w.now())
+		removed, err := w.store.move(ctx, &r.moves[i], w.letters[t.Sink]+e.letters[t.Sink] > 0, w.journal.now())
 		if err != nil {
 			return err
 		}
@@ -473,7 +467,7 @@ func (w *writer) applyMove(ctx context.Context, r *request, e *effects) error {
 		switch {
 		case t.Kind == Live:
 			if e.advances == nil {
-				e.advances = make(map[string]int64, len(w.sinks))
+				e.advances = make(map[string]int64, len(w.journal.sinks))
 			}
 			e.advances[t.Sink] = max(e.advances[t.Sink], t.Cursor)
 		case t.End != "":
@@ -493,7 +487,7 @@ func (w *writer) applyMove(ctx context.Context, r *request, e *effects) error {
 // take makes a durable transaction's effects visible.
 func (w *writer) take(ctx context.Context, e effects) {
 	for sink, seq := range e.advances {
-		if cursor := w.cursors[sink]; seq > cursor.Load() {
+		if cursor := w.journal.cursors[sink]; seq > cursor.Load() {
 			cursor.Store(seq)
 		}
 	}
@@ -504,21 +498,21 @@ func (w *writer) take(ctx context.Context, e effects) {
 	}
 	for sink, n := range e.letters {
 		w.letters[sink] += n
-		w.metrics.deadLetters.WithLabelValues(sink).Set(float64(w.letters[sink]))
+		w.journal.metrics.deadLetters.WithLabelValues(sink).Set(float64(w.letters[sink]))
 	}
-	if w.space.uncertain(w.uncounted) {
+	if w.journal.space.uncertain(w.uncounted) {
 		w.refreshUsed(ctx)
 	}
 	if len(e.appended) > 0 {
-		w.tail.add(e.appended)
-		w.head.Add(int64(len(e.appended)))
-		w.changed.notify()
+		w.journal.tail.add(e.appended)
+		w.journal.head.Add(int64(len(e.appended)))
+		w.journal.changed.notify()
 	}
 	if e.lettersAdded {
-		w.lettersAdded.notify()
+		w.journal.lettersAdded.notify()
 	}
 	if e.streamsChanged {
-		w.streamsChanged.notify()
+		w.journal.streamsChanged.notify()
 	}
 }
 
@@ -532,7 +526,7 @@ func (w *writer) countFrames() {
 // refreshUsed counts the journal's bytes anew. A count that fails leaves the last one: the next write will show why.
 func (w *writer) refreshUsed(ctx context.Context) {
 	if used, err := w.store.usedBytes(ctx); err == nil {
-		w.space.used.Store(used + w.logExcess)
+		w.journal.space.used.Store(used + w.logExcess)
 		w.uncounted = 0
 	}
 }
@@ -546,10 +540,10 @@ func (w *writer) settleDoubt(ctx context.Context) error {
 	}
 	// The old connection's word no longer counts, nor does its error.
 	_ = w.closeStore()
-	if err := inPlace(w.path, w.database); err != nil {
+	if err := inPlace(w.journal.path, w.database); err != nil {
 		return err
 	}
-	store, err := openStore(ctx, w.path)
+	store, err := openStore(ctx, w.journal.path)
 	if err != nil {
 		return err
 	}
@@ -601,21 +595,21 @@ func (w *writer) reportUpkeep(ctx context.Context, what string, err error) {
 		return
 	}
 	w.upkeepFailing = true
-	w.log.WarnContext(ctx, "upkeep of the journal failed and will be tried again", "what", what, "error", err)
+	w.journal.log.WarnContext(ctx, "upkeep of the journal failed and will be tried again", "what", what, "error", err)
 }
 
 // shutDown leaves one complete database file behind, as far as the disk allows: what it does not, the next start does.
 func (w *writer) shutDown(ctx context.Context) error {
-	err := w.views.close()
+	err := w.journal.views.close()
 	w.awaitCheckpoint()
 	if w.store != nil && w.inDoubt == nil {
 		_, failed := checkpoint(ctx, w.store.conn)
 		err = errors.Join(err, failed)
 	}
-	err = errors.Join(err, w.closeStore(), w.lock.release())
-	w.metrics.unregister()
+	err = errors.Join(err, w.closeStore(), w.journal.lock.release())
+	w.journal.metrics.unregister()
 	if err != nil {
-		return fmt.Errorf("close the journal %s: %w", w.path, err)
+		return fmt.Errorf("close the journal %s: %w", w.journal.path, err)
 	}
 	return nil
 }

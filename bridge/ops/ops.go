@@ -27,7 +27,7 @@ const (
 	scrapeTimeout = 20 * time.Second
 )
 
-// Options are the parts that the handler asks. The zero value is a process that is always live and ready and has no metrics.
+// Options are the parts that the handler asks. The zero value is a process that is always ready and has no metrics.
 type Options struct {
 	// Registry is what /metrics shows.
 	Registry prometheus.Gatherer
@@ -35,17 +35,15 @@ type Options struct {
 	// stands: keep secrets out of it. It is called concurrently, once for each request, with a
 	// context that ends after 5 s or when the request does. Nil: always ready.
 	Ready func(ctx context.Context) error
-	// Live returns an error when only a restart helps. It is called concurrently. Nil: always live.
-	Live func() error
 	// Status is what /status shows as JSON. It is called concurrently. Nil: there is no such address.
 	Status func() any
-	// Logger gets one line when the answer of /readyz or /livez changes. Nil: none.
+	// Logger gets one line when the answer of /readyz changes. Nil: none.
 	Logger *slog.Logger
 }
 
 // New returns the handler of the operations listener. It is safe for concurrent use.
 //
-//   - GET /livez: 200 "ok", or 503 with the cause
+//   - GET /livez: 200 "ok"
 //   - GET /readyz: 200 "ok", or 503 with the cause
 //   - GET /metrics: Prometheus text or OpenMetrics, as the request prefers
 //   - GET /status: JSON, if there is a Status
@@ -62,11 +60,7 @@ func New(o Options) http.Handler {
 	if o.Ready == nil {
 		o.Ready = func(context.Context) error { return nil }
 	}
-	if o.Live == nil {
-		o.Live = func() error { return nil }
-	}
-	live := &probe{path: "/livez", check: func(context.Context) error { return o.Live() }, logger: o.Logger}
-	ready := &probe{path: "/readyz", check: o.Ready, logger: o.Logger}
+	ready := &probe{check: o.Ready, logger: o.Logger}
 	metrics := promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{
 		ErrorLog:            metricsLog{o.Logger},
 		ErrorHandling:       promhttp.ContinueOnError, // one broken collector must not hide the rest
@@ -75,7 +69,7 @@ func New(o Options) http.Handler {
 		EnableOpenMetrics:   true,
 	})
 	paths := map[string]http.Handler{
-		"/livez":   live,
+		"/livez":   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok") }),
 		"/readyz":  ready,
 		"/metrics": metrics,
 	}
@@ -119,7 +113,6 @@ func writeText(w http.ResponseWriter, text string) {
 
 // probe answers whether a check passes, and logs when that changes.
 type probe struct {
-	path   string
 	check  func(context.Context) error
 	logger *slog.Logger
 
@@ -150,9 +143,9 @@ func (p *probe) note(err error) {
 	switch {
 	case !changed:
 	case err != nil:
-		p.logger.Warn("health check fails", slog.String("path", p.path), slog.Any("error", err))
+		p.logger.Warn("health check fails", slog.String("path", "/readyz"), slog.Any("error", err))
 	default:
-		p.logger.Info("health check passes again", slog.String("path", p.path))
+		p.logger.Info("health check passes again", slog.String("path", "/readyz"))
 	}
 }
 

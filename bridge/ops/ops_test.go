@@ -156,13 +156,6 @@ func TestReady(t *testing.T) {
 	require.Contains(t, log.String(), "passes again")
 }
 
-func TestLive(t *testing.T) {
-	t.Parallel()
-	s := serve(t, ops.Options{Live: func() error { return errors.New("the writer has stopped") }})
-	requireProblem(t, ask(t, s, http.MethodGet, "/livez", nil), http.StatusServiceUnavailable, "the writer has stopped")
-	require.Equal(t, http.StatusOK, ask(t, s, http.MethodGet, "/readyz", nil).status)
-}
-
 func TestWhoeverLeavesChangesNothing(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer

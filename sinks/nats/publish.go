@@ -285,10 +285,8 @@ func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, erro
 // newHeader returns headers as the library takes them.
 func newHeader(headers []cloudevents.Header) natsgo.Header {
 	header := make(natsgo.Header, len(headers))
-	values := make([]string, len(headers)) // one allocation for all
-	for i, h := range headers {
-		values[i] = h.Value
-		header[h.Name] = values[i : i+1 : i+1]
+	for _, h := range headers {
+		header[h.Name] = []string{h.Value}
 	}
 	return header
 }
