@@ -3,6 +3,7 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -432,6 +433,26 @@ func TestSettingsThatOnlyAPartUnderstandsAreChecked(t *testing.T) {
 	require.ErrorContains(t, problems, "{rout}")
 	require.ErrorContains(t, problems, "FNBRIDGE_AUDIT_KEY")
 	require.ErrorContains(t, problems, "FNBRIDGE_AUDIT_ROUTES")
+}
+
+func TestSecretsAreWhatTheVerifierTakes(t *testing.T) {
+	of := func(bytes int) string {
+		return "whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", bytes)))
+	}
+	environment(t, t.TempDir(), map[string]string{"WEBHOOK_SECRETS": of(24) + " " + of(75)})
+	_, _, err := app.LoadConfig()
+	require.NoError(t, err, "Svix takes up to 75 bytes")
+
+	environment(t, t.TempDir(), map[string]string{"WEBHOOK_SECRETS": of(23) + ",c2VjcmV0," + of(24) + " whsec_*"})
+	_, _, err = app.LoadConfig()
+	var problems config.Errors
+	require.ErrorAs(t, err, &problems)
+	require.Len(t, problems, 3)
+	require.ErrorContains(t, problems[0], "FNBRIDGE_WEBHOOK_SECRETS: secret 1 of 4 holds 23 bytes")
+	require.ErrorContains(t, problems[1], "FNBRIDGE_WEBHOOK_SECRETS: secret 2 of 4 does not begin with whsec_")
+	require.ErrorContains(t, problems[2], "FNBRIDGE_WEBHOOK_SECRETS: secret 4 of 4 is not valid base64")
+	require.NotContains(t, err.Error(), of(24)[:12])
+	require.NotContains(t, err.Error(), "c2VjcmV0")
 }
 
 func TestTheOperationsListenerTellsHowTheBridgeIs(t *testing.T) {

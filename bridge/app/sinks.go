@@ -2,10 +2,12 @@ package app
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 	"github.com/fnbridge/fnbridge/config"
 	"github.com/fnbridge/fnbridge/config/setting"
 	"github.com/fnbridge/fnbridge/sinks"
@@ -14,12 +16,20 @@ import (
 // Kinds returns every kind of sink that a bridge can have.
 func Kinds() []setting.Kind { return sinks.Kinds() }
 
-// LoadConfig reads the environment, as config.Load does, and the routes in it, which are the bridge's own language.
+// LoadConfig reads the environment, as config.Load does, and checks what is in the bridge's own language: routes, and the
+// signing secrets. An error names a secret by its place, never by its value.
 func LoadConfig() (*config.Config, []config.Warning, error) {
 	cfg, warnings, err := config.Load(Kinds())
 	var problems config.Errors
 	if err != nil && !errors.As(err, &problems) {
 		return cfg, warnings, err
+	}
+	for i, secret := range cfg.WebhookSecrets {
+		if _, err := tensorlake.ParseSecret(secret.Reveal()); err != nil {
+			problems = append(problems, config.Problem{
+				Variable: cfg.Variable("", "WEBHOOK_SECRETS"), Message: fmt.Sprintf("secret %d of %d %v", i+1, len(cfg.WebhookSecrets), err),
+			})
+		}
 	}
 	for _, s := range cfg.Sinks {
 		if _, err := ParseRoutes(s.Routes); err != nil {
