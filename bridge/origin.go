@@ -39,8 +39,7 @@ func (o Origin) DedupeID(address string) string {
 	if o.Webhook == (Digest{}) {
 		return ""
 	}
-	var room [256]byte
-	b := append(room[:0], o.Webhook[:]...)
+	b := append([]byte(nil), o.Webhook[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Index))  //nolint:gosec // an index is not negative
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Replay)) //nolint:gosec // the bits are the number
 	b = append(b, address...)

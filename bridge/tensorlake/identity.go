@@ -9,11 +9,8 @@ import (
 // digest is the SHA-256 of a kind of fact and what tells one fact of that kind from another. Each is preceded by its
 // length, so that no two lists of fields digest the same bytes.
 func digest(kind string, fields ...string) [sha256.Size]byte {
-	var room [512]byte // enough for most facts without an allocation
-	b := room[:0]
-	b = binary.BigEndian.AppendUint64(b, uint64(len(kind)))
-	b = append(b, kind...)
-	for _, f := range fields {
+	var b []byte
+	for _, f := range append([]string{kind}, fields...) {
 		b = binary.BigEndian.AppendUint64(b, uint64(len(f)))
 		b = append(b, f...)
 	}
