@@ -194,7 +194,7 @@ fmt: $(GOLANGCI_LINT) ## format the code
 	$(GOLANGCI_LINT) fmt
 
 .PHONY: generate
-generate: ## write the generated files anew: golden files, event and metric pages, schemas and AsyncAPI document, README table
+generate: ## write the generated files anew: golden files, event and metric pages, schemas and AsyncAPI document, tables of variables
 	$(GO) generate ./...
 	cd test && $(GO) generate ./...
 
