@@ -18,15 +18,16 @@ const (
 
 // Variable describes one environment variable.
 type Variable struct {
-	Name     string `json:"name"` // full; that of a sink, as for a sink that has the name of its kind
-	Type     string `json:"type"` // what the value is, in a word or the words that are allowed
-	Default  string `json:"default"`
-	Meaning  string `json:"meaning"`
-	Group    string `json:"group"`
-	Kind     string `json:"kind,omitempty"` // the kind of sinks that alone has it
-	Required bool   `json:"required"`       // it has to be given
-	Secret   bool   `json:"secret"`         // never shown
-	First    bool   `json:"-"`              // one of those to know first
+	Name     string   `json:"name"`              // full; that of a sink, as for a sink that has the name of its kind
+	Type     string   `json:"type"`              // what the value is, in a word or the words that are allowed
+	Options  []string `json:"options,omitempty"` // the words that are allowed, when only some are
+	Default  string   `json:"default"`
+	Meaning  string   `json:"meaning"`
+	Group    string   `json:"group"`
+	Kind     string   `json:"kind,omitempty"` // the kind of sinks that alone has it
+	Required bool     `json:"required"`       // it has to be given
+	Secret   bool     `json:"secret"`         // never shown
+	First    bool     `json:"-"`              // one of those to know first
 }
 
 // Variables returns every variable, in groups.
@@ -36,8 +37,8 @@ func Variables(of []setting.Kind) []Variable {
 	add := func(group, kind, start string, fields []field) {
 		for _, f := range fields {
 			list = append(list, Variable{
-				Name: start + f.name, Type: f.typeWord(), Default: f.defaultValue, Meaning: f.meaning(),
-				Group: group, Kind: kind, Required: f.required != "", Secret: f.secret(), First: f.first,
+				Name: start + f.name, Type: f.typeWord(), Options: f.options, Default: f.defaultValue,
+				Meaning: f.meaning(), Group: group, Kind: kind, Required: f.required != "", Secret: f.secret(), First: f.first,
 			})
 		}
 	}

@@ -56,7 +56,8 @@ func TestVariables(t *testing.T) {
 		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: "Kafka sinks", Kind: "kafka", Secret: true, First: true,
 	}, found["FNBRIDGE_KAFKA_SASL_PASSWORD"])
 	require.Equal(t, Variable{
-		Name: "FNBRIDGE_LOG_LEVEL", Type: "debug, info, warn or error", Default: "info", Meaning: "Lowest level that is logged.", Group: GroupBridge,
+		Name: "FNBRIDGE_LOG_LEVEL", Type: "debug, info, warn or error", Options: []string{"debug", "info", "warn", "error"},
+		Default: "info", Meaning: "Lowest level that is logged.", Group: GroupBridge,
 	}, found["FNBRIDGE_LOG_LEVEL"])
 	require.Equal(t, Variable{
 		Name: "FNBRIDGE_KAFKA_BROKERS", Type: "addresses", Group: "Kafka sinks", Kind: "kafka", Required: true, First: true,
