@@ -88,8 +88,8 @@ func WriteMarkdown(w io.Writer, of []setting.Kind) error {
 		if i > 0 {
 			_, _ = fmt.Fprintln(out)
 		}
-		above := "**" + group[0].Group + ".** " + markdownText(kinds(of).introduction(group[0].Group))
-		_, _ = fmt.Fprintf(out, "%s\n\n", strings.TrimRight(above, " "))
+		above := wrap("**"+group[0].Group+".** "+markdownText(kinds(of).introduction(group[0].Group)), 120)
+		_, _ = fmt.Fprintf(out, "%s\n\n", strings.Join(above, "\n"))
 		_, _ = fmt.Fprintln(out, "| Variable | Type | Default | Meaning |\n|---|---|---|---|")
 		for _, v := range group {
 			_, _ = fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n", v.Name, v.Type, markdownCode(v.Default), markdownText(v.Meaning))

@@ -53,7 +53,7 @@ func TestVariables(t *testing.T) {
 		found[v.Name] = v
 	}
 	require.Equal(t, Variable{
-		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: "Kafka sinks", Kind: "kafka", Secret: true, First: true,
+		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: "Kafka sinks", Kind: "kafka", Secret: true,
 	}, found["FNBRIDGE_KAFKA_SASL_PASSWORD"])
 	require.Equal(t, Variable{
 		Name: "FNBRIDGE_LOG_LEVEL", Type: "debug, info, warn or error", Options: []string{"debug", "info", "warn", "error"},

@@ -26,8 +26,8 @@ type Settings struct {
 	TLSCertFile       string         `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
 	TLSKeyFile        string         `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
 	SASLMechanism     string         `envconfig:"SASL_MECHANISM" options:"PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" first:"true" desc:"How to log in, with SASL_USERNAME and SASL_PASSWORD; empty: without."`
-	SASLUsername      string         `envconfig:"SASL_USERNAME" first:"true" desc:"User to log in as."`
-	SASLPassword      setting.Secret `envconfig:"SASL_PASSWORD" first:"true" desc:"Password of SASL_USERNAME."`
+	SASLUsername      string         `envconfig:"SASL_USERNAME" desc:"User to log in as."`
+	SASLPassword      setting.Secret `envconfig:"SASL_PASSWORD" desc:"Password of SASL_USERNAME."`
 	Compression       string         `envconfig:"COMPRESSION" default:"lz4" options:"none,gzip,snappy,lz4,zstd" desc:"Compression of the batches that are sent."`
 }
 
