@@ -157,7 +157,8 @@ scaling: ## measure both ways to acknowledge, and one to three bridges, in about
 		-scaling=$(SCALING) -torture.report='$(CURDIR)/dist/scaling'
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## run golangci-lint, format included
+lint: $(GOLANGCI_LINT) ## run golangci-lint, format included, and look for long lines in documents
+	bash .ci/prose
 	$(GOLANGCI_LINT) run ./...
 	cd test && $(GOLANGCI_LINT) run ./...
 
