@@ -23,8 +23,12 @@ const (
 	testSupport = "sinks/sinktest"
 	// So does deliveryTestSupport.
 	deliveryTestSupport = "bridge/delivery/deliverytest"
+	// embeddedNATS is a server, not a kind of sink.
+	embeddedNATS = "sinks/embeddednats"
 	// everything, as an element of a row, allows every package of the module but the commands.
 	everything = "*"
+	// aKind stands for every package of a kind of sink, which is a folder in sinks: a new kind has its row already.
+	aKind = "sinks/<kind>"
 )
 
 // rules say what one package may import of this module. Its tests may import test support as well, and itself.
@@ -72,12 +76,11 @@ func table() map[string]rules {
 		"bridge/app": {allowed: []string{everything}, testsImportAnything: true},
 
 		"sinks": {
-			allowed:             []string{"bridge", "config/setting", "sinks/nats", "sinks/kafka"},
+			allowed:             []string{"bridge", "config/setting", aKind},
 			testsImportAnything: true,
 		},
-		"sinks/nats":         {allowed: []string{"bridge", "bridge/cloudevents", "bridge/tlsfiles", "config/setting"}},
-		"sinks/kafka":        {allowed: []string{"bridge", "bridge/cloudevents", "bridge/tlsfiles", "config/setting"}},
-		"sinks/embeddednats": {allowed: []string{"bridge/loglimit"}},
+		aKind:        {allowed: []string{"bridge", "bridge/cloudevents", "bridge/tlsfiles", "config/setting"}},
+		embeddedNATS: {allowed: []string{"bridge/loglimit"}},
 
 		// Consumers' own programs: they know the brokers, and nothing of this module.
 		"docs/examples/go/kafka": {},
@@ -88,7 +91,7 @@ func table() map[string]rules {
 // supportRules are the row of test support, whichever packages it has.
 func supportRules() rules {
 	return rules{allowed: []string{
-		"bridge", "bridge/cloudevents", "config/setting", "sinks", "sinks/nats", "sinks/kafka", "sinks/embeddednats",
+		"bridge", "bridge/cloudevents", "config/setting", "sinks", aKind, embeddedNATS,
 	}}
 }
 
@@ -122,6 +125,15 @@ func TestImportCheckFindsWhatIsForbidden(t *testing.T) {
 		},
 		"config beyond app and cmd": {
 			"sinks/kafka/a.go", `import "github.com/fnbridge/fnbridge/config"`, "may not import config",
+		},
+		"a new kind, in the registry": {
+			"sinks/sinks.go", `import "github.com/fnbridge/fnbridge/sinks/pulsar"`, "",
+		},
+		"a new kind and what a kind imports": {
+			"sinks/pulsar/a.go", `import "github.com/fnbridge/fnbridge/bridge/cloudevents"`, "",
+		},
+		"a new kind and another": {
+			"sinks/pulsar/a.go", `import "github.com/fnbridge/fnbridge/sinks/kafka"`, "sinks/pulsar may not import sinks/kafka",
 		},
 		"a kind in config": {
 			"config/a.go", `import "github.com/fnbridge/fnbridge/sinks/kafka"`, "may not import sinks/kafka",
@@ -188,7 +200,7 @@ func check(tree fs.FS, table map[string]rules) (broken, seen []string, err error
 		if path.Ext(name) != ".go" {
 			return nil
 		}
-		pkg := path.Dir(name)
+		pkg := rowOf(path.Dir(name))
 		first := !slices.Contains(seen, pkg)
 		if first {
 			seen = append(seen, pkg)
@@ -266,7 +278,7 @@ func (r rules) judge(file, imported string) string {
 		return ""
 	}
 	switch {
-	case slices.Contains(r.allowed, ours):
+	case slices.Contains(r.allowed, rowOf(ours)):
 		return ""
 	case isTest && (ours == pkg || isTestSupport(ours) || r.testsImportAnything):
 		return ""
@@ -279,6 +291,14 @@ func (r rules) judge(file, imported string) string {
 		return ""
 	}
 	return fmt.Sprintf("%s may not import %s", pkg, ours)
+}
+
+// rowOf returns the name under which a package is in the table.
+func rowOf(pkg string) string {
+	if path.Dir(pkg) == "sinks" && pkg != testSupport && pkg != embeddedNATS {
+		return aKind
+	}
+	return pkg
 }
 
 func isTestSupport(pkg string) bool {

@@ -5,7 +5,8 @@
 // The settings of a sink are declared by its kind, and the kinds are passed in: the package knows none.
 //
 // Tags of a configuration field: envconfig (name after the prefix), default and desc as envconfig
-// knows them; type (what a string holds), options (the words that are allowed), min and max (inclusive).
+// knows them; type (what a string holds), options (the words that are allowed), min and max (inclusive); required (what
+// to give, when there has to be a value), and first:"true" for those to know first, which the README shows.
 package config
 
 import (
@@ -24,24 +25,24 @@ const (
 
 // Config is the whole configuration of a bridge. It can be printed, logged and marshalled: secrets show as [redacted].
 type Config struct {
-	Listen      string `envconfig:"LISTEN" default:":8080" type:"address" desc:"Address (host:port) of the public listener, which takes the webhooks."`
+	Listen      string `envconfig:"LISTEN" default:":8080" type:"address" first:"true" desc:"Address (host:port) of the public listener, which takes the webhooks."`
 	TLSCertFile string `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM certificate chain of the public listener, reloaded when the file changes; empty: plain HTTP."`
 	TLSKeyFile  string `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of that certificate, reloaded when the file changes."`
 	OpsListen   string `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz, /metrics, and /status with ACK=sinks."`
 
-	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made and kept in the data directory, with ACK=sinks only if NATS is embedded."`
+	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" first:"true" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made and kept in the data directory, with ACK=sinks only if NATS is embedded."`
 	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks; whoever reaches the listener can then publish events."`
 	WebhookTolerance time.Duration `envconfig:"WEBHOOK_TOLERANCE" default:"5m" min:"1s" max:"24h" desc:"How far the timestamp of a signature may be off from this machine's clock, from 1s to 24h."`
 	MaxBody          setting.Bytes `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB, or 7MiB with the embedded NATS server; larger ones are answered 413."`
 	MaxInFlight      int           `envconfig:"MAX_IN_FLIGHT" default:"1024" min:"1" max:"100000" desc:"Webhooks worked on at the same time, from 1 to 100000; more are answered 503."`
 	SummaryEvents    bool          `envconfig:"SUMMARY_EVENTS" default:"false" desc:"Add one event that sums up the invocation after the function events of each workflow webhook."`
-	Ack              string        `envconfig:"ACK" default:"journal" options:"journal,sinks" desc:"What a 2xx answer stands for: stored in the journal on this machine's disk, or acknowledged by every required sink (any number of processes without a disk)."`
+	Ack              string        `envconfig:"ACK" default:"journal" options:"journal,sinks" first:"true" desc:"What a 2xx answer stands for: stored in the journal on this machine's disk, or acknowledged by every required sink (any number of processes without a disk)."`
 
-	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" desc:"Directory of the journal, the webhook secret that was made and the embedded NATS server's files, created when it is not there; ACK=sinks writes nothing but the latter two."`
-	JournalMaxBytes setting.Bytes `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" desc:"Disk space that the journal may take, at least 1MiB and four times MAX_BODY; when undelivered webhooks fill it, new ones are answered 503."`
+	DataDir         string        `envconfig:"DATA_DIR" default:"./data" type:"directory" first:"true" desc:"Directory of the journal, the webhook secret that was made and the embedded NATS server's files, created when it is not there; ACK=sinks writes nothing but the latter two."`
+	JournalMaxBytes setting.Bytes `envconfig:"JOURNAL_MAX_BYTES" default:"8GiB" min:"1MiB" first:"true" desc:"Disk space that the journal may take, at least 1MiB and four times MAX_BODY; when undelivered webhooks fill it, new ones are answered 503."`
 	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, so that one that comes again is recognised; at least 1s."`
 
-	Sinks              Sinks  `envconfig:"SINKS" default:"[kind]" desc:"Where events go: a list of name=kind, separated by commas, with the kinds [kinds]; [kind] alone is short for [kind]=[kind]."`
+	Sinks              Sinks  `envconfig:"SINKS" default:"[kind]" first:"true" desc:"Where events go: a list of name=kind, separated by commas, with the kinds [kinds]; [kind] alone is short for [kind]=[kind]."`
 	EmbeddedNATSListen string `envconfig:"EMBEDDED_NATS_LISTEN" default:"127.0.0.1:4222" type:"address" desc:"Address (host:port) of the embedded NATS server, which runs when a nats sink has no URL; its clients need no credentials."`
 
 	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"25s" min:"1ms" desc:"How long a stop waits for running requests and deliveries, at least 1ms; what is left is delivered after the next start."`
@@ -61,8 +62,8 @@ type Sink struct {
 	Embedded bool
 
 	Format      string        `envconfig:"FORMAT" default:"binary" options:"binary,structured,plain" desc:"How an event is written: as CloudEvents with its attributes in headers (binary) or in one JSON document (structured), or its data alone (plain)."`
-	Routes      string        `envconfig:"ROUTES" default:">" type:"routes" desc:"Which events the sink gets: patterns over {route} in the syntax of NATS subjects (* one token, > the rest), separated by commas."`
-	DeadLetter  string        `envconfig:"DEAD_LETTER" type:"subject or topic" desc:"Subject or topic that dead letters are published to as well, not that of events; CREATE_STREAM and CREATE_TOPIC hold for it; empty: none (with ACK=sinks, the answer is 422)."`
+	Routes      string        `envconfig:"ROUTES" default:">" type:"routes" first:"true" desc:"Which events the sink gets: patterns over {route} in the syntax of NATS subjects (* one token, > the rest), separated by commas."`
+	DeadLetter  string        `envconfig:"DEAD_LETTER" type:"subject or topic" first:"true" desc:"Subject or topic that dead letters are published to as well, not that of events; CREATE_STREAM and CREATE_TOPIC hold for it; empty: none (with ACK=sinks, the answer is 422)."`
 	Required    bool          `envconfig:"REQUIRED" default:"true" desc:"With ACK=sinks, whether a webhook waits for this sink; one that is not required is tried, and what it misses is counted."`
 	GiveUpAfter time.Duration `envconfig:"GIVE_UP_AFTER" min:"1s" desc:"How long an event may fail, or wait behind one that does, before it goes to the dead letters, at least 1s; empty or 0: for ever. Not with ACK=sinks."`
 

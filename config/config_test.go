@@ -19,7 +19,7 @@ import (
 	"github.com/fnbridge/fnbridge/sinks/nats"
 )
 
-var update = flag.Bool("update", false, "write the golden files and the table in README.md anew")
+var update = flag.Bool("update", false, "write the golden files and the tables of variables anew")
 
 // environment has the process's environment hold these variables, and no others of the bridge, for the test.
 func environment(t *testing.T, variables map[string]string) {

@@ -24,6 +24,8 @@ type field struct {
 	desc         string
 	min, max     string
 	options      []string
+	required     string // what to give, when it has to be given
+	first        bool   // one of those to know first
 }
 
 // fieldsOf returns the variables of a configuration struct, in the order of its fields.
@@ -45,6 +47,8 @@ func fieldsOf(t reflect.Type) []field {
 			min:          sf.Tag.Get("min"),
 			max:          sf.Tag.Get("max"),
 			options:      setting.List(sf.Tag.Get("options")),
+			required:     sf.Tag.Get("required"),
+			first:        sf.Tag.Get("first") == "true",
 		}
 		if f.holds == "" {
 			f.holds = wordFor(f)
@@ -98,6 +102,14 @@ func wordFor(f field) string {
 
 // secret tells whether the value is never to be shown.
 func (f field) secret() bool { return f.holds == holdsSecret || f.holds == holdsSecrets }
+
+// meaning says in a table what the value is for.
+func (f field) meaning() string {
+	if f.required != "" {
+		return strings.TrimSuffix(f.desc, ".") + "; required."
+	}
+	return f.desc
+}
 
 // typeWord says in a table what the value is: the words that are allowed, when only some are.
 func (f field) typeWord() string {

@@ -75,6 +75,9 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 	text, path := os.Getenv(name), os.Getenv(name+fileSuffix)
 	switch {
 	case text == "" && path == "":
+		if f.required != "" {
+			l.problem(name, "is not set: give %s", f.required)
+		}
 		return false
 	case path == "":
 		l.config.given[name] = name

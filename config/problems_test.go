@@ -82,9 +82,9 @@ func TestProblems(t *testing.T) {
 		"dead letters among other events": {"SINKS=kafka,b=kafka\nKAFKA_BROKERS=a:1\nB_BROKERS=a:1\nB_TOPIC=b\nB_DEAD_LETTER=tensorlake-events", []string{`B_DEAD_LETTER: tensorlake-events is the topic of the events of the sink kafka`}},
 		"dead letters among later events": {"SINKS=kafka,b=kafka\nKAFKA_BROKERS=a:1\nB_BROKERS=a:1\nB_TOPIC=b\nKAFKA_DEAD_LETTER=b", []string{`KAFKA_DEAD_LETTER: b is the topic of the events of the sink b`}},
 
-		"no sinks":             {"SINKS=,", []string{`SINKS: there is no sink in it: give name or name=kind, several separated by commas; kinds are nats or kafka`}},
-		"sink without kind":    {"SINKS=audit", []string{`SINKS: "audit" has no kind: give audit=nats or audit=kafka`}},
-		"sink of unknown kind": {"SINKS=audit=rabbit", []string{`SINKS: "audit=rabbit": "rabbit" is not a kind of sink: give audit=nats or audit=kafka`}},
+		"no sinks":             {"SINKS=,", []string{`SINKS: there is no sink in it: give name or name=kind, several separated by commas; kinds are nats`}},
+		"sink without kind":    {"SINKS=audit", []string{`SINKS: "audit" has no kind: give audit=nats`}},
+		"sink of unknown kind": {"SINKS=audit=rabbit", []string{`SINKS: "audit=rabbit": "rabbit" is not a kind of sink: give audit=nats`}},
 		"sink with a dash":     {"SINKS=my-sink=nats", []string{`SINKS: "my-sink=nats": "my-sink" is not a name of a sink: give a lower-case letter and then at most 30 of a-z, 0-9 and _, such as audit (no dashes`}},
 		"sink in upper case":   {"SINKS=Audit=nats", []string{`SINKS: "Audit=nats": "Audit" is not a name`}},
 		"sink from a digit":    {"SINKS=2nd=nats", []string{`SINKS: "2nd=nats": "2nd" is not a name`}},

@@ -18,30 +18,34 @@ const (
 
 // Variable describes one environment variable.
 type Variable struct {
-	Name    string `json:"name"` // full; that of a sink, as for a sink that has the name of its kind
-	Type    string `json:"type"` // what the value is, in a word or the words that are allowed
-	Default string `json:"default"`
-	Meaning string `json:"meaning"`
-	Group   string `json:"group"`
-	Secret  bool   `json:"secret"` // never shown
+	Name     string   `json:"name"`              // full; that of a sink, as for a sink that has the name of its kind
+	Type     string   `json:"type"`              // what the value is, in a word or the words that are allowed
+	Options  []string `json:"options,omitempty"` // the words that are allowed, when only some are
+	Default  string   `json:"default"`
+	Meaning  string   `json:"meaning"`
+	Group    string   `json:"group"`
+	Kind     string   `json:"kind,omitempty"` // the kind of sinks that alone has it
+	Required bool     `json:"required"`       // it has to be given
+	Secret   bool     `json:"secret"`         // never shown
+	First    bool     `json:"-"`              // one of those to know first
 }
 
 // Variables returns every variable, in groups.
 func Variables(of []setting.Kind) []Variable {
 	kinds := kinds(of)
 	var list []Variable
-	add := func(group, start string, fields []field) {
+	add := func(group, kind, start string, fields []field) {
 		for _, f := range fields {
 			list = append(list, Variable{
-				Name: start + f.name, Type: f.typeWord(), Default: f.defaultValue,
-				Meaning: f.desc, Group: group, Secret: f.secret(),
+				Name: start + f.name, Type: f.typeWord(), Options: f.options, Default: f.defaultValue,
+				Meaning: f.meaning(), Group: group, Kind: kind, Required: f.required != "", Secret: f.secret(), First: f.first,
 			})
 		}
 	}
-	add(GroupBridge, prefix, kinds.bridgeFields())
-	add(GroupSinks, prefixOf("<sink>"), everySinkFields())
+	add(GroupBridge, "", prefix, kinds.bridgeFields())
+	add(GroupSinks, "", prefixOf("<sink>"), everySinkFields())
 	for _, kind := range kinds {
-		add(groupOf(kind), prefixOf(kind.Name), kinds.fields(kind.Name))
+		add(groupOf(kind), kind.Name, prefixOf(kind.Name), kinds.fields(kind.Name))
 	}
 	return list
 }
@@ -84,8 +88,8 @@ func WriteMarkdown(w io.Writer, of []setting.Kind) error {
 		if i > 0 {
 			_, _ = fmt.Fprintln(out)
 		}
-		above := "**" + group[0].Group + ".** " + markdownText(kinds(of).introduction(group[0].Group))
-		_, _ = fmt.Fprintf(out, "%s\n\n", strings.TrimRight(above, " "))
+		above := wrap("**"+group[0].Group+".** "+markdownText(kinds(of).introduction(group[0].Group)), 120)
+		_, _ = fmt.Fprintf(out, "%s\n\n", strings.Join(above, "\n"))
 		_, _ = fmt.Fprintln(out, "| Variable | Type | Default | Meaning |\n|---|---|---|---|")
 		for _, v := range group {
 			_, _ = fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n", v.Name, v.Type, markdownCode(v.Default), markdownText(v.Meaning))

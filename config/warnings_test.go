@@ -20,7 +20,7 @@ func TestWarnings(t *testing.T) {
 		"sink not in the list":  {[]string{"KAFKA_BROKERS=a:1"}, []string{"FNBRIDGE_KAFKA_BROKERS: has no effect: there is no sink kafka in FNBRIDGE_SINKS (nats); add kafka if you want one"}},
 		"its file":              {[]string{"KAFKA_TLS_KEY_FILE=a"}, []string{"FNBRIDGE_KAFKA_TLS_KEY_FILE: has no effect: there is no sink kafka in"}},
 		"named sink not there":  {[]string{"AUDIT_TOPIC=a"}, []string{"FNBRIDGE_AUDIT_TOPIC: has no effect: there is no sink audit in FNBRIDGE_SINKS (nats); add audit=kafka if you want one"}},
-		"of either kind":        {[]string{"AUDIT_FORMAT=a"}, []string{"add audit=nats or audit=kafka if you want one"}},
+		"of either kind":        {[]string{"AUDIT_FORMAT=a"}, []string{"add audit=nats"}},
 		"sink's name misspelt":  {[]string{"NAST_URL=a"}, []string{"FNBRIDGE_NAST_URL: has no effect: there is no sink nast in FNBRIDGE_SINKS (nats); add nast=nats if you want one, or did you mean FNBRIDGE_NATS_URL?"}},
 		"other kind's variable": {[]string{"NATS_TOPIC=a"}, []string{"FNBRIDGE_NATS_TOPIC: has no effect: the sink nats is of the kind nats, and only kafka sinks have TOPIC"}},
 

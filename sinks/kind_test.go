@@ -14,17 +14,19 @@ import (
 	"github.com/fnbridge/fnbridge/config"
 	"github.com/fnbridge/fnbridge/config/setting"
 	"github.com/fnbridge/fnbridge/sinks"
+	"github.com/fnbridge/fnbridge/sinks/kafka"
+	"github.com/fnbridge/fnbridge/sinks/nats"
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/memory"
 )
 
-// kinds are those of the bridge and one that is a folder of its own. Beside that folder, its line here is all that there
-// is of it.
+// kinds are a registry with a kind more. Beside its folder, its line here is all that there is of it.
 func kinds() []setting.Kind {
-	return append(
-		sinks.Kinds(),
+	return []setting.Kind{
+		sinks.Kind[nats.Settings]("nats", "NATS"),
+		sinks.Kind[kafka.Settings]("kafka", "Kafka"),
 		sinks.Kind[memory.Settings]("memory", "Memory"),
-	)
+	}
 }
 
 // load reads the configuration of a bridge with these variables and no others, their names without the prefix.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -61,6 +62,42 @@ func renderEventsPage(tb testing.TB) string {
 		for _, c := range section.cases {
 			renderCase(tb, &b, c)
 		}
+	}
+	return wrapped(b.String())
+}
+
+// wrapped breaks lines of prose after at most 120 columns: not those of tables, of code and of headings.
+func wrapped(page string) string {
+	const columns = 120
+	var b strings.Builder
+	code := false
+	for line := range strings.Lines(page) {
+		fence := strings.HasPrefix(line, "```")
+		code = code != fence
+		if code || fence || strings.HasPrefix(line, "|") || strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+			continue
+		}
+		indent := ""
+		if strings.HasPrefix(line, "- ") {
+			indent = "  "
+		}
+		column := 0
+		for i, word := range strings.Split(strings.TrimSuffix(line, "\n"), " ") {
+			width := utf8.RuneCountInString(word)
+			switch {
+			case i == 0:
+			case column+1+width > columns:
+				b.WriteString("\n" + indent)
+				column = len(indent)
+			default:
+				b.WriteString(" ")
+				column++
+			}
+			b.WriteString(word)
+			column += width
+		}
+		b.WriteString("\n")
 	}
 	return b.String()
 }

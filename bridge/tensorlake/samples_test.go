@@ -17,7 +17,7 @@ import (
 
 func TestEverySampleIsWhatItsNameSays(t *testing.T) {
 	now := time.Date(2026, 8, 4, 14, 0, 0, 125_999_999, time.FixedZone("", 2*60*60))
-	names := map[string]bool{}
+	names, shapes := map[string]bool{}, map[tensorlake.Shape]bool{}
 	for _, s := range tensorlake.Samples() {
 		require.False(t, names[s.Name], s.Name)
 		require.NotEmpty(t, s.About, s.Name)
@@ -28,6 +28,7 @@ func TestEverySampleIsWhatItsNameSays(t *testing.T) {
 			body := s.Payload(now, newID)
 			payload, err := tensorlake.Parse(body)
 			require.NoError(t, err)
+			shapes[payload.Shape()] = true
 			var types []string
 			for e := range payload.Events(bridge.Webhook{ID: "msg_1", Body: body}, tensorlake.Options{}) {
 				types = append(types, e.Type)
@@ -62,6 +63,9 @@ func TestEverySampleIsWhatItsNameSays(t *testing.T) {
 		require.True(t, names[name], name)
 	}
 	require.Equal(t, "workflow", tensorlake.Samples()[0].Name)
+	for s := tensorlake.ShapeUnrecognized + 1; s.String() != tensorlake.ShapeUnrecognized.String(); s++ {
+		require.True(t, shapes[s], "no sample of the shape %s", s)
+	}
 }
 
 // requireEnvelope holds a sample against what Tensorlake documents of the lifecycle envelope.

@@ -32,6 +32,6 @@ func envCommand(c console) *cobra.Command {
 		},
 	}
 	jsonFlag(cmd, &asJSON)
-	cmd.Flags().BoolVar(&asMarkdown, "markdown", false, "print the tables of the README")
+	cmd.Flags().BoolVar(&asMarkdown, "markdown", false, "print the tables of docs/configuration.md")
 	return cmd
 }

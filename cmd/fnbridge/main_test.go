@@ -402,6 +402,21 @@ func TestEnvAndVersion(t *testing.T) {
 	require.Regexp(t, `^fnbridge \S+`, out)
 }
 
+func TestTheReadmeHasEveryCommand(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	out, _, exit := newShell(t).run("--help")
+	require.Equal(t, 0, exit)
+	_, list, ok := strings.Cut(out, "Available Commands:\n")
+	require.True(t, ok, out)
+	list, _, _ = strings.Cut(list, "\n\n")
+	for line := range strings.Lines(list) {
+		if name := strings.Fields(line)[0]; name != "help" && name != "completion" {
+			require.Contains(t, string(readme), "\n| `fnbridge "+name, "the table of commands")
+		}
+	}
+}
+
 func TestCheckTellsWhyASinkCannotBePublishedTo(t *testing.T) {
 	s := newShell(t, "FNBRIDGE_NATS_URL=nats://someone:hunter2@127.0.0.1:1") // nobody listens on port 1
 	out, errs, exit := s.run("check", "--timeout", "2s")

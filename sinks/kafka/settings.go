@@ -15,17 +15,17 @@ import (
 
 // Settings are those of a sink that publishes to Apache Kafka.
 type Settings struct {
-	Brokers           Addresses      `envconfig:"BROKERS" type:"addresses" desc:"Addresses (host:port) of brokers to start from, separated by commas; required."`
-	Topic             TopicName      `envconfig:"TOPIC" default:"tensorlake-events" type:"name" desc:"Topic that stores the events."`
+	Brokers           Addresses      `envconfig:"BROKERS" type:"addresses" required:"host:port of one broker or more, separated by commas, such as broker-1:9092,broker-2:9092" first:"true" desc:"Addresses (host:port) of brokers to start from, separated by commas."`
+	Topic             TopicName      `envconfig:"TOPIC" default:"tensorlake-events" type:"name" first:"true" desc:"Topic that stores the events."`
 	Key               string         `envconfig:"KEY" default:"{partitionkey}" type:"template" desc:"Template of an event's key, which decides its partition as in the Java client; placeholders as in a NATS subject; an empty key becomes {partitionkey}."`
 	CreateTopic       bool           `envconfig:"CREATE_TOPIC" default:"false" desc:"Create the topic when it is not there; one that is there is used as it is."`
 	Partitions        int            `envconfig:"PARTITIONS" default:"12" min:"1" max:"100000" desc:"Partitions of a topic that is created, from 1 to 100000."`
 	ReplicationFactor int            `envconfig:"REPLICATION_FACTOR" default:"3" min:"1" max:"32767" desc:"Replicas of each partition of a topic that is created, from 1 to 32767; not more than there are brokers."`
-	TLS               bool           `envconfig:"TLS" default:"false" desc:"Connect with TLS."`
+	TLS               bool           `envconfig:"TLS" default:"false" first:"true" desc:"Connect with TLS."`
 	TLSCAFile         string         `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the brokers; empty: those of the system."`
 	TLSCertFile       string         `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
 	TLSKeyFile        string         `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
-	SASLMechanism     string         `envconfig:"SASL_MECHANISM" options:"PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" desc:"How to log in, with SASL_USERNAME and SASL_PASSWORD; empty: without."`
+	SASLMechanism     string         `envconfig:"SASL_MECHANISM" options:"PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" first:"true" desc:"How to log in, with SASL_USERNAME and SASL_PASSWORD; empty: without."`
 	SASLUsername      string         `envconfig:"SASL_USERNAME" desc:"User to log in as."`
 	SASLPassword      setting.Secret `envconfig:"SASL_PASSWORD" desc:"Password of SASL_USERNAME."`
 	Compression       string         `envconfig:"COMPRESSION" default:"lz4" options:"none,gzip,snappy,lz4,zstd" desc:"Compression of the batches that are sent."`
@@ -82,10 +82,6 @@ func isTopic(text string) bool { return topicName.MatchString(text) && text != "
 
 // Check implements setting.Settings.
 func (s *Settings) Check(sink *setting.Sink, earlier []*setting.Sink) {
-	if !sink.Given("BROKERS") {
-		sink.Problem("BROKERS", "is not set: give host:port of one broker or more, separated by commas, "+
-			"such as broker-1:9092,broker-2:9092")
-	}
 	s.checkDeadLetter(sink)
 	s.checkTLS(sink)
 	s.checkLogin(sink)

@@ -19,8 +19,8 @@ const maxEmbeddedBody setting.Bytes = 7 << 20
 
 // Settings are those of a sink that publishes to NATS JetStream.
 type Settings struct {
-	URL          URLs           `envconfig:"URL" type:"URLs" desc:"Server URLs (nats://, tls://, ws:// or wss://), separated by commas; empty: the embedded server."`
-	CredsFile    string         `envconfig:"CREDS_FILE" type:"file" desc:"Credentials file (JWT and NKey seed) to log in with."`
+	URL          URLs           `envconfig:"URL" type:"URLs" first:"true" desc:"Server URLs (nats://, tls://, ws:// or wss://), separated by commas; empty: the embedded server."`
+	CredsFile    string         `envconfig:"CREDS_FILE" type:"file" first:"true" desc:"Credentials file (JWT and NKey seed) to log in with."`
 	Token        setting.Secret `envconfig:"TOKEN" desc:"Token to log in with."`
 	User         string         `envconfig:"USER" desc:"User to log in as, with a password."`
 	Password     setting.Secret `envconfig:"PASSWORD" desc:"Password of that user."`
@@ -28,12 +28,12 @@ type Settings struct {
 	TLSCAFile    string         `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the servers; empty: those of the system."`
 	TLSCertFile  string         `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
 	TLSKeyFile   string         `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
-	Stream       StreamName     `envconfig:"STREAM" default:"TENSORLAKE" type:"name" desc:"JetStream stream that stores the events."`
+	Stream       StreamName     `envconfig:"STREAM" default:"TENSORLAKE" type:"name" first:"true" desc:"JetStream stream that stores the events."`
 	CreateStream bool           `envconfig:"CREATE_STREAM" default:"true" desc:"Create the stream when it is not there; one that is there is used as it is."`
 	Replicas     int            `envconfig:"REPLICAS" default:"1" min:"1" max:"5" desc:"Replicas of a stream that is created, from 1 to 5; more than 1 needs a cluster."`
 	MaxAge       time.Duration  `envconfig:"MAX_AGE" default:"168h" min:"100ms" desc:"How long a stream that is created keeps its events, at least 100ms."`
 	DedupeWindow time.Duration  `envconfig:"DEDUPE_WINDOW" default:"10m" min:"100ms" desc:"How long a stream that is created recognises an event that is published again, from 100ms to MAX_AGE."`
-	Subject      string         `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"template" desc:"Template of the subject that an event is published on; placeholders such as {route}, {application}, {status} and {project} are listed in docs/events.md."`
+	Subject      string         `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"template" first:"true" desc:"Template of the subject that an event is published on; placeholders such as {route}, {application}, {status} and {project} are listed in docs/events.md."`
 }
 
 // StreamName is the name of a stream.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // plotDirectory is where the plots and the figures are, beside the page.
@@ -86,6 +87,42 @@ func brokerName(kind string) string {
 	return "NATS JetStream"
 }
 
+// wrapped breaks lines of prose after at most 120 columns: not those of tables, of code and of headings.
+func wrapped(page string) string {
+	const columns = 120
+	var b strings.Builder
+	code := false
+	for line := range strings.Lines(page) {
+		fence := strings.HasPrefix(line, "```")
+		code = code != fence
+		if code || fence || strings.HasPrefix(line, "|") || strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+			continue
+		}
+		indent := ""
+		if strings.HasPrefix(line, "- ") {
+			indent = "  "
+		}
+		column := 0
+		for i, word := range strings.Split(strings.TrimSuffix(line, "\n"), " ") {
+			width := utf8.RuneCountInString(word)
+			switch {
+			case i == 0:
+			case column+1+width > columns:
+				b.WriteString("\n" + indent)
+				column = len(indent)
+			default:
+				b.WriteString(" ")
+				column++
+			}
+			b.WriteString(word)
+			column += width
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
 // page is the page of documentation.
 func (r *results) page() string {
 	w := &writer{}
@@ -111,7 +148,7 @@ func (r *results) page() string {
 	r.writeGrowth(w)
 	r.writeCost(w)
 	r.writeMethod(w)
-	return strings.TrimRight(w.String(), "\n") + "\n"
+	return wrapped(strings.TrimRight(w.String(), "\n") + "\n")
 }
 
 // goal is one line of what the project wants of itself.

@@ -3,6 +3,8 @@ package catalogue_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,8 +45,13 @@ func asyncAPI(t *testing.T) object {
 		return ref("#/components/messages/" + name)
 	}
 
-	for _, payload := range []string{"workflow", "request", "application", "sandbox", "document", "envelope", "unrecognized"} {
-		s := schemas(t)["payloads/"+payload]
+	all := schemas(t)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		payload, ok := strings.CutPrefix(name, "payloads/")
+		if !ok {
+			continue
+		}
+		s := all[name]
 		incoming = append(incoming, member{payload, message("webhook-"+payload, object{
 			{"title", s.Title}, {"contentType", "application/json"}, {"payload", schemaRef("payloads/" + payload)},
 		})})

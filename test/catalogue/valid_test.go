@@ -51,7 +51,7 @@ func TestPayloadSchemasSayWhatIsRecognized(t *testing.T) {
 	for _, p := range goldenPayloads(t) {
 		shape := p.parse(t).Shape()
 		if shape == tensorlake.ShapeUnrecognized {
-			for _, s := range []tensorlake.Shape{tensorlake.ShapeWorkflow, tensorlake.ShapeDocument, tensorlake.ShapeEnvelope} {
+			for s := shape + 1; s.String() != shape.String(); s++ { // every other one
 				// That a key is there twice is nothing that a schema sees.
 				if !strings.Contains(p.parse(t).Reason(), "appears twice") {
 					require.Error(t, validates("payloads/"+s.String(), p.body), p.name)

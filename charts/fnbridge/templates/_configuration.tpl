@@ -19,13 +19,12 @@ the chart's own Secret: a variable's value shows in "kubectl describe", a file's
 
 {{/* The kind of a sink: (dict "name" "…" "sink" (dict …)). A sink that is called as its kind need not name it. */}}
 {{- define "fnbridge.kind" -}}
-{{- if .sink.kind -}}
-{{- .sink.kind -}}
-{{- else if has .name (list "nats" "kafka") -}}
-{{- .name -}}
-{{- else -}}
-{{- fail (printf "sinks.%s.kind is missing: give nats or kafka" .name) -}}
+{{- $kind := default .name .sink.kind -}}
+{{- $kinds := (include "fnbridge.declared" . | fromJson).sinks -}}
+{{- if not (hasKey $kinds $kind) -}}
+{{- fail (printf "sinks.%s.kind: %s is no kind of sink; give one of %s" .name $kind (keys $kinds | sortAlpha | join ", ")) -}}
 {{- end -}}
+{{- $kind -}}
 {{- end -}}
 
 {{/* "true" if a sink uses the NATS server inside the bridge, else nothing. */}}
@@ -63,22 +62,25 @@ Every variable that config and sinks give, as JSON {"variables": […]}, each wi
 */}}
 {{- define "fnbridge.variables" -}}
 {{- $given := list -}}
+{{- $declared := include "fnbridge.declared" . | fromJson -}}
 {{- range $key, $value := .Values.config -}}
-{{- $given = append $given (dict "path" (printf "config.%s" $key) "prefix" "" "place" "bridge" "name" (snakecase $key | upper) "value" $value) -}}
+{{- $given = append $given (dict "path" (printf "config.%s" $key) "prefix" "" "place" "bridge" "name" (snakecase $key | upper) "value" $value
+      "secret" (has $key $declared.config.secrets)) -}}
 {{- end -}}
 {{- range $name, $sink := include "fnbridge.sinks" . | fromJson -}}
+{{- $secrets := (get $declared.sinks (include "fnbridge.kind" (dict "name" $name "sink" $sink))).secrets -}}
 {{- range $key, $value := omit $sink "kind" -}}
-{{- $given = append $given (dict "path" (printf "sinks.%s.%s" $name $key) "prefix" (printf "%s_" (upper $name)) "place" $name "name" (snakecase $key | upper) "value" $value) -}}
+{{- $given = append $given (dict "path" (printf "sinks.%s.%s" $name $key) "prefix" (printf "%s_" (upper $name)) "place" $name "name" (snakecase $key | upper) "value" $value
+      "secret" (has $key $secrets)) -}}
 {{- end -}}
 {{- end -}}
 {{- $variables := list -}}
 {{- range $given -}}
 {{- if and (not (kindIs "invalid" .value)) (ne (toString .value) "") (ne (toString .value) "[]") -}}
 {{- $file := hasSuffix "_FILE" .name -}}
-{{- $secret := has .name (list "WEBHOOK_SECRETS" "TOKEN" "PASSWORD" "SASL_PASSWORD") -}}
 {{- $env := printf "FNBRIDGE_%s%s" .prefix .name -}}
 {{- $variable := dict "path" .path "env" $env -}}
-{{- if or (kindIs "map" .value) $secret -}}
+{{- if or (kindIs "map" .value) .secret -}}
 {{- $_ := set $variable "env" (ternary $env (printf "%s_FILE" $env) $file) -}}
 {{- $_ := set $variable "file" (printf "%s/%s" .place .name) -}}
 {{- if kindIs "map" .value -}}

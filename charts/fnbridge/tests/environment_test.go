@@ -29,13 +29,24 @@ import (
 
 // variable is what "fnbridge env --json" tells of one.
 type variable struct {
-	Name    string `json:"name"`
-	Type    string `json:"type"`
-	Default string `json:"default"`
-	Meaning string `json:"meaning"`
-	Group   string `json:"group"`
-	Secret  bool   `json:"secret"`
+	Name     string   `json:"name"` // declared cuts its prefix off
+	Type     string   `json:"type"`
+	Options  []string `json:"options"`
+	Default  string   `json:"default"`
+	Meaning  string   `json:"meaning"`
+	Group    string   `json:"group"`
+	Kind     string   `json:"kind"`
+	Required bool     `json:"required"`
+	Secret   bool     `json:"secret"`
 }
+
+// kind is a kind of sinks, with the variables that its sinks have: those of every sink, and its own.
+type kind struct {
+	name, group string
+	every, own  []variable
+}
+
+func (k kind) variables() []variable { return slices.Concat(k.every, k.own) }
 
 // bridge is the command, built once from the module that this chart belongs to.
 //
@@ -86,29 +97,31 @@ func ofChart() map[string]string {
 	}
 }
 
-// groups are the variables without their prefixes, by what has them: bridge, nats or kafka. Those of every sink are in both.
-func groups(t *testing.T) map[string][]variable {
+// declared are the variables without their prefixes: those of the bridge that config has, and the kinds of sinks.
+func declared(t *testing.T) (bridge []variable, kinds []kind) {
 	t.Helper()
-	all := make(map[string][]variable)
+	const everySink = "FNBRIDGE_<SINK>_"
+	var every []variable
 	for _, v := range variables(t) {
 		switch {
-		case strings.HasPrefix(v.Name, "FNBRIDGE_<SINK>_"):
-			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_<SINK>_")
-			all["nats"] = append(all["nats"], v)
-			all["kafka"] = append(all["kafka"], v)
-		case v.Group == "NATS sinks":
-			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_NATS_")
-			all["nats"] = append(all["nats"], v)
-		case v.Group == "Kafka sinks":
-			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_KAFKA_")
-			all["kafka"] = append(all["kafka"], v)
+		case v.Kind != "":
+			if len(kinds) == 0 || kinds[len(kinds)-1].name != v.Kind {
+				kinds = append(kinds, kind{name: v.Kind, group: v.Group, every: every})
+			}
+			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_"+strings.ToUpper(v.Kind)+"_")
+			k := &kinds[len(kinds)-1]
+			k.own = append(k.own, v)
+		case strings.HasPrefix(v.Name, everySink):
+			v.Name = strings.TrimPrefix(v.Name, everySink)
+			every = append(every, v)
 		default:
-			require.Equal(t, "Bridge", v.Group)
 			v.Name = strings.TrimPrefix(v.Name, "FNBRIDGE_")
-			all["bridge"] = append(all["bridge"], v)
+			if _, ok := ofChart()[v.Name]; !ok { // TestVariablesOfTheChart
+				bridge = append(bridge, v)
+			}
 		}
 	}
-	return all
+	return bridge, kinds
 }
 
 // key is the name of a variable in the values: MAX_BODY is maxBody.
@@ -163,11 +176,9 @@ func sample(v variable) (given any, want string) {
 	case "file":
 		return "/elsewhere/file", "/elsewhere/file"
 	}
-	if words := strings.FieldsFunc(strings.ReplaceAll(v.Type, " or ", ", "), func(r rune) bool { return r == ',' || r == ' ' }); len(words) > 1 && v.Type != "subject or topic" {
-		for _, w := range words {
-			if w != v.Default {
-				return w, w
-			}
+	for _, w := range v.Options {
+		if w != v.Default {
+			return w, w
 		}
 	}
 	return "some_" + strings.ToLower(v.Name), "some_" + strings.ToLower(v.Name)
@@ -176,48 +187,54 @@ func sample(v variable) (given any, want string) {
 // TestEveryVariableIsReachable sets every variable by its value, as it is and by reference, and finds it at the container.
 func TestEveryVariableIsReachable(t *testing.T) {
 	t.Parallel()
-	for group, all := range groups(t) {
-		for _, v := range all {
-			if _, ok := ofChart()[v.Name]; ok && group == "bridge" {
-				continue // TestVariablesOfTheChart
+	bridge, kinds := declared(t)
+	for _, v := range bridge {
+		reach(t, "bridge/"+v.Name, "FNBRIDGE_"+v.Name, v, func(given any) values {
+			config := map[string]any{key(v.Name): given}
+			if v.Name == "TLS_CERT_FILE" {
+				config["tlsKeyFile"] = "/elsewhere/key"
 			}
-			t.Run(group+"/"+v.Name, func(t *testing.T) {
-				t.Parallel()
-				name := "FNBRIDGE_" + v.Name
-				with := func(given any) map[string]string {
-					vs := values{"config": map[string]any{key(v.Name): given}}
-					if group != "bridge" {
-						sink := map[string]any{"kind": group, "brokers": "a:9092", "url": "nats://a:4222"}
-						delete(sink, map[string]string{"nats": "brokers", "kafka": "url"}[group])
-						sink[key(v.Name)] = given
-						vs = values{"sinks": map[string]any{"audit": sink}}
-						name = "FNBRIDGE_AUDIT_" + v.Name
+			return values{"config": config}
+		})
+	}
+	for _, k := range kinds {
+		for _, v := range k.variables() {
+			reach(t, k.name+"/"+v.Name, "FNBRIDGE_AUDIT_"+v.Name, v, func(given any) values {
+				sink := map[string]any{"kind": k.name}
+				for _, other := range k.own {
+					if other.Required {
+						sink[key(other.Name)], _ = sample(other)
 					}
-					if v.Name == "TLS_CERT_FILE" && group == "bridge" {
-						vs["config"].(map[string]any)["tlsKeyFile"] = "/elsewhere/key"
-					}
-					return env(bridgeContainer(t, install(t, vs)))
 				}
-				given, want := sample(v)
-				got := with(given)
-				switch {
-				case v.Secret:
-					require.NotContains(t, got, name, "a secret that anybody who may look at the pod can read")
-					require.Regexp(t, "^/etc/fnbridge/[a-z]+/"+v.Name+"$", got[name+"_FILE"])
-				default:
-					require.Equal(t, want, got[name])
-				}
-				if v.Name == "SHUTDOWN_TIMEOUT" {
-					return // the grace period is reckoned from it
-				}
-				got = with(map[string]any{"secret": "some-secret", "key": "some-key"})
-				if !strings.HasSuffix(name, "_FILE") {
-					name += "_FILE"
-				}
-				require.Regexp(t, "^/etc/fnbridge/[a-z]+/"+v.Name+"$", got[name])
+				sink[key(v.Name)] = given
+				return values{"sinks": map[string]any{"audit": sink}}
 			})
 		}
 	}
+}
+
+// reach sets one variable, whose full name is name, by the values that with makes of what is given for it.
+func reach(t *testing.T, test, name string, v variable, with func(given any) values) {
+	t.Helper()
+	t.Run(test, func(t *testing.T) {
+		t.Parallel()
+		given, want := sample(v)
+		got := env(bridgeContainer(t, install(t, with(given))))
+		if v.Secret {
+			require.NotContains(t, got, name, "a secret that anybody who may look at the pod can read")
+			require.Regexp(t, "^/etc/fnbridge/[a-z]+/"+v.Name+"$", got[name+"_FILE"])
+		} else {
+			require.Equal(t, want, got[name])
+		}
+		if v.Name == "SHUTDOWN_TIMEOUT" {
+			return // the grace period is reckoned from it
+		}
+		got = env(bridgeContainer(t, install(t, with(map[string]any{"secret": "some-secret", "key": "some-key"}))))
+		if !strings.HasSuffix(name, "_FILE") {
+			name += "_FILE"
+		}
+		require.Regexp(t, "^/etc/fnbridge/[a-z]+/"+v.Name+"$", got[name])
+	})
 }
 
 func TestVariablesOfTheChart(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +26,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "write the generated files anew: values.schema.json, variables.gotmpl and the golden files")
+var update = flag.Bool("update", false, "write the generated files anew: values.schema.json, variables.gotmpl, _variables.tpl and the golden files")
 
 // requireFile compares a generated file, or writes it.
 func requireFile(t *testing.T, path string, want []byte) {
@@ -70,7 +69,8 @@ func schemaTypes() map[string]reflect.Type {
 // generator makes the schema.
 type generator struct {
 	t           *testing.T
-	groups      map[string][]variable
+	bridge      []variable
+	kinds       []kind
 	definitions map[string]any
 }
 
@@ -82,7 +82,8 @@ func TestSchemaIsCurrent(t *testing.T) {
 	require.NoError(t, yaml.UnmarshalStrict(text, &source))
 	definitions, ok := source["definitions"].(map[string]any)
 	require.True(t, ok)
-	g := generator{t: t, groups: groups(t), definitions: definitions}
+	g := generator{t: t, definitions: definitions}
+	g.bridge, g.kinds = declared(t)
 	delete(source, "definitions")
 	for name := range definitions {
 		definitions[name] = g.fill(definitions[name], nil)
@@ -104,8 +105,11 @@ func (g generator) fill(node any, about *description) any {
 	if !ok {
 		return node
 	}
-	if group, ok := m["variables"].(string); ok {
-		m = g.variables(group)
+	switch m["variables"] {
+	case "bridge":
+		m = g.variables(g.bridge)
+	case "sinks":
+		m = g.sinks()
 	}
 	if name, ok := m["type of"].(string); ok {
 		kind, ok := schemaTypes()[name]
@@ -161,24 +165,53 @@ func isObject(m map[string]any) bool {
 	return !kind
 }
 
-// variables describes the values that become the variables of a group.
-func (g generator) variables(group string) map[string]any {
+// variables describes the values that become variables.
+func (g generator) variables(all []variable) map[string]any {
 	properties := make(map[string]any)
-	for _, v := range g.groups[group] {
-		if _, ok := ofChart()[v.Name]; ok && group == "bridge" {
-			continue
-		}
+	for _, v := range all {
 		properties[key(v.Name)] = variableSchema(v)
 	}
-	schema := map[string]any{"type": "object", "additionalProperties": false, "properties": properties}
-	if group != "bridge" {
-		properties["kind"] = map[string]any{"const": group}
-		if group == "kafka" {
-			schema["required"] = []any{"brokers"}
+	return map[string]any{"type": "object", "additionalProperties": false, "properties": properties}
+}
+
+// sinks describes sinks by name, by the definition of each kind. One that is called as a kind is of it.
+func (g generator) sinks() map[string]any {
+	named := make(map[string]any)
+	var names, choices []any
+	for _, k := range g.kinds {
+		sink := g.variables(k.variables())
+		sink["type"] = []any{"object", "null"}
+		sink["properties"].(map[string]any)["kind"] = map[string]any{"const": k.name}
+		var required []any
+		for _, v := range k.variables() {
+			if v.Required {
+				required = append(required, key(v.Name))
+			}
 		}
-		schema["type"] = []any{"object", "null"}
+		if required != nil {
+			sink["required"] = required
+		}
+		g.definitions[k.name+"Sink"] = sink
+		reference := map[string]any{"$ref": "#/definitions/" + k.name + "Sink"}
+		named[k.name] = reference
+		names = append(names, k.name)
+		is := map[string]any{"properties": map[string]any{"kind": map[string]any{"const": k.name}}}
+		choices = append(choices, map[string]any{"if": is, "then": reference})
 	}
-	return schema
+	return map[string]any{
+		"type":          "object",
+		"propertyNames": map[string]any{"pattern": "^[a-z][a-z0-9_]{0,30}$"},
+		"properties":    named,
+		"additionalProperties": map[string]any{
+			"if": map[string]any{"type": "object"},
+			"then": map[string]any{
+				"required":   []any{"kind"},
+				"properties": map[string]any{"kind": map[string]any{"enum": names}},
+				"allOf":      choices,
+			},
+			"else": map[string]any{"type": "null"},
+		},
+	}
 }
 
 func variableSchema(v variable) map[string]any {
@@ -196,14 +229,13 @@ func variableSchema(v variable) map[string]any {
 	case "URLs", "addresses", "routes", "secrets":
 		value["type"] = []any{"string", "array", "null"}
 		value["items"] = map[string]any{"type": "string", "minLength": 1}
-	default:
-		if words := regexp.MustCompile(`, | or `).Split(v.Type, -1); len(words) > 1 && v.Type != "subject or topic" {
-			all := []any{"", nil}
-			for _, w := range words {
-				all = append(all, w)
-			}
-			value = map[string]any{"enum": all}
+	}
+	if len(v.Options) > 0 {
+		all := []any{"", nil}
+		for _, w := range v.Options {
+			all = append(all, w)
 		}
+		value = map[string]any{"enum": all}
 	}
 	about := v.Meaning
 	if v.Default != "" {
@@ -339,30 +371,67 @@ func TestEveryValueIsDescribed(t *testing.T) {
 func TestVariablesPageIsCurrent(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	all := groups(t)
-	table := func(name, prefix, group string, skip func(variable) bool) {
-		fmt.Fprintf(&out, "{{ define %q -}}\n| Key | Variable | Default | Meaning |\n|---|---|---|---|\n", name)
-		for _, v := range all[group] {
-			if !skip(v) {
-				def := ""
-				if v.Default != "" {
-					def = "`" + v.Default + "`"
-				}
-				fmt.Fprintf(&out, "| `%s` | `%s%s` | %s | %s |\n", key(v.Name), prefix, v.Name, def, strings.ReplaceAll(v.Meaning, "|", "\\|"))
+	table := func(prefix string, all []variable) {
+		out.WriteString("| Key | Variable | Default | Meaning |\n|---|---|---|---|\n")
+		for _, v := range all {
+			def := ""
+			if v.Default != "" {
+				def = "`" + v.Default + "`"
+			}
+			fmt.Fprintf(&out, "| `%s` | `%s%s` | %s | %s |\n", key(v.Name), prefix, v.Name, def, strings.ReplaceAll(v.Meaning, "|", "\\|"))
+		}
+	}
+	bridge, kinds := declared(t)
+	out.WriteString("{{ define \"variables.bridge\" -}}\n")
+	table("FNBRIDGE_", bridge)
+	out.WriteString("{{- end }}\n{{ define \"variables.sinks\" -}}\n")
+	table("FNBRIDGE_<SINK>_", kinds[0].every)
+	for _, k := range kinds {
+		fmt.Fprintf(&out, "\n### %s\n\nThose of `kind: %s` also have:\n\n", k.group, k.name)
+		table("FNBRIDGE_<SINK>_", k.own)
+	}
+	out.WriteString("{{- end }}\n")
+	requireFile(t, filepath.Join(chartDir, "variables.gotmpl"), []byte(out.String()))
+}
+
+// TestVariablesOfTemplatesIsCurrent holds what the templates have to know of variables.
+func TestVariablesOfTemplatesIsCurrent(t *testing.T) {
+	t.Parallel()
+	// What a bridge connects to, by the types that tell of it.
+	connects := []string{"URL", "URLs", "address", "addresses"}
+	keys := func(all []variable, is func(variable) bool) []string {
+		found := []string{}
+		for _, v := range all {
+			if is(v) {
+				found = append(found, key(v.Name))
 			}
 		}
-		out.WriteString("{{- end }}\n")
+		return found
 	}
-	every := func(v variable) bool {
-		return slices.ContainsFunc(all["kafka"], func(o variable) bool { return o == v })
+	secret := func(v variable) bool { return v.Secret }
+	bridge, kinds := declared(t)
+	type of struct {
+		Secrets   []string `json:"secrets"`
+		Addresses []string `json:"addresses"`
 	}
-	table("variables.bridge", "FNBRIDGE_", "bridge", func(v variable) bool { return ofChart()[v.Name] != "" })
-	table("variables.sink", "FNBRIDGE_<SINK>_", "nats", func(v variable) bool { return !every(v) })
-	table("variables.nats", "FNBRIDGE_<SINK>_", "nats", every)
-	table("variables.kafka", "FNBRIDGE_<SINK>_", "kafka", func(v variable) bool {
-		return slices.ContainsFunc(all["nats"], func(o variable) bool { return o == v })
-	})
-	requireFile(t, filepath.Join(chartDir, "variables.gotmpl"), []byte(out.String()))
+	all := struct {
+		Config of            `json:"config"`
+		Sinks  map[string]of `json:"sinks"`
+	}{of{keys(bridge, secret), []string{}}, make(map[string]of)}
+	for _, k := range kinds {
+		all.Sinks[k.name] = of{
+			keys(k.variables(), secret),
+			keys(k.own, func(v variable) bool { return slices.Contains(connects, v.Type) }),
+		}
+	}
+	text, err := json.MarshalIndent(all, "", "  ")
+	require.NoError(t, err)
+	requireFile(t, filepath.Join(chartDir, "templates", "_variables.tpl"), []byte(
+		`{{/* Keys of config, and of sinks by their kind, that hold secrets or addresses to connect to. Written by make chart-generate. */}}
+{{- define "fnbridge.declared" -}}
+`+string(text)+`
+{{- end -}}
+`))
 }
 
 // TestSchemaKnowsTheValues holds that values.yaml has every key of the schema, and the other way round.
@@ -458,6 +527,7 @@ func TestWhatCannotWorkTogetherIsRefused(t *testing.T) {
 		"set twice":                   {`env: [{name: FNBRIDGE_SINKS, value: nats}]`, "env: FNBRIDGE_SINKS is set by the chart already"},
 		"limits set twice":            {`env: [{name: GOMEMLIMIT, value: 1GiB}]`, "GOMEMLIMIT comes from resources.limits"},
 		"ports nobody knows":          {`{networkPolicy: {enabled: true}, sinks: {nats: {url: {secret: a, key: b}}}}`, "networkPolicy.extraEgress: the addresses of the sink nats come from a Secret"},
+		"a port that is not there":    {`{networkPolicy: {enabled: true}, sinks: {kafka: {brokers: kafka-1}}}`, "networkPolicy.extraEgress: sinks.kafka.brokers has an address without a port"},
 		"memory in words":             {`resources: {limits: {memory: 1 GB}}`, "resources.limits.memory: 1 GB is not understood"},
 	} {
 		t.Run(name, func(t *testing.T) {

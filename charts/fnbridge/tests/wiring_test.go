@@ -268,6 +268,20 @@ func TestNetworkPolicyLetsTheBridgeOut(t *testing.T) {
 	})
 }
 
+func TestNetworkPolicyKnowsThePortsOfSchemes(t *testing.T) {
+	t.Parallel()
+	for url, port := range map[string]int32{
+		"nats://a": 4222, "tls://a/": 4222, "ws://a": 80, "wss://a/path": 443, "wss://a:8443/path": 8443, "nats://user:123@[::1]": 4222,
+	} {
+		all := install(t, values{
+			"networkPolicy": map[string]any{"enabled": true}, "sinks": map[string]any{"nats": map[string]any{"url": url}},
+		})
+		sinks := one[*networkingv1.NetworkPolicy](t, all).Spec.Egress[1].Ports
+		require.Len(t, sinks, 1, url)
+		require.Equal(t, port, sinks[0].Port.IntVal, url)
+	}
+}
+
 func TestMountsHaveVolumes(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, v values) {

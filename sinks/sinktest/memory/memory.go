@@ -18,17 +18,14 @@ import (
 
 // Settings are those of a sink that keeps events in memory.
 type Settings struct {
-	Place    string        `envconfig:"PLACE" desc:"Place that keeps the events; required."`
+	Place    string        `envconfig:"PLACE" required:"any name, such as attic" first:"true" desc:"Place that keeps the events."`
 	MaxEvent setting.Bytes `envconfig:"MAX_EVENT" default:"1MiB" min:"1KiB" desc:"Largest event that the place keeps, at least 1KiB."`
 }
 
 // Check implements setting.Settings.
 func (s *Settings) Check(sink *setting.Sink, earlier []*setting.Sink) {
-	if !sink.Given("PLACE") {
-		sink.Problem("PLACE", "is not set: give any name, such as attic")
-	}
 	for _, other := range earlier {
-		if theirs, ok := other.Settings.(*Settings); ok && theirs.Place == s.Place {
+		if theirs, ok := other.Settings.(*Settings); ok && theirs.Place == s.Place && !sink.Bad("PLACE") {
 			sink.Problem("PLACE", "the sink %s keeps its events in %s: give each sink a place of its own",
 				other.Name, s.Place)
 		}
