@@ -6,8 +6,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // BenchmarkAppend stores webhooks of a usual size, each durable before the next of the same caller.

@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 func TestWebhooksAreSelected(t *testing.T) {

@@ -8,8 +8,9 @@ import (
 	"os"
 	"strings"
 
-	"github.com/fnbridge/fnbridge/bridge"
 	"modernc.org/sqlite"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 const (
