@@ -60,7 +60,7 @@ func table() map[string]rules {
 		"bridge/tlsfiles":    {standardOnly: true},
 		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem", "bridge/excerpt", "bridge/loglimit"}},
 		"bridge/journal":     {allowed: []string{"bridge"}},
-		"bridge/delivery":    {allowed: []string{"bridge", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"}},
+		"bridge/delivery":    {allowed: []string{"bridge", "bridge/excerpt", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"}},
 		// The state of what is on its way, apart from everything that waits.
 		"bridge/delivery/lane":    {allowed: []string{"bridge"}, standardOnly: true},
 		"bridge/delivery/forward": {allowed: []string{"bridge", "bridge/journal", "bridge/delivery/lane"}},

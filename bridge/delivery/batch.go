@@ -3,11 +3,11 @@ package delivery
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
+	"github.com/fnbridge/fnbridge/bridge/excerpt"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
@@ -189,14 +189,6 @@ func (n *notice) say(letters []journal.DeadLetter) {
 	}
 	last := &letters[len(letters)-1]
 	n.d.o.Logger.Warn(n.message, "sink", n.d.name, "events", n.unsaid, //nolint:sloglint // as above
-		"last_event_id", last.Event.ID, "last_type", shorten(last.Event.Type), "last_webhook_id", last.Event.WebhookID, "last_error", last.Reason)
+		"last_event_id", last.Event.ID, "last_type", excerpt.Shorten(last.Event.Type), "last_webhook_id", last.Event.WebhookID, "last_error", last.Reason)
 	n.unsaid, n.said = 0, now
-}
-
-// shorten keeps names out of a payload from filling the log.
-func shorten(s string) string {
-	if len(s) <= 128 {
-		return s
-	}
-	return strings.ToValidUTF8(s[:128], "") + "…"
 }

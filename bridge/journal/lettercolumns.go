@@ -107,7 +107,8 @@ func marks(version int) (retry, published string) {
 		return `coalesce((SELECT max(asked_at) FROM streams WHERE kind = 'retry' AND ended_at = 0 AND streams.sink = dead_letters.sink
 			AND dead_letters.id > cursor AND dead_letters.id <= through
 			AND dead_letters.last_at >= since AND dead_letters.last_at < until AND dead_letters.last_at <= asked_at
-			AND (ids = '' OR dead_letters.id IN (SELECT value FROM json_each(ids)))
+			AND (ids = '' OR (streams.id, dead_letters.id) IN (SELECT some.id, value FROM streams AS some, json_each(some.ids)
+				WHERE some.ended_at = 0 AND some.ids <> ''))
 			AND ` + eventMatches + `(events, event_type, workflow, route)), 0)`, "published_at"
 	}
 }
