@@ -305,7 +305,7 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*s
 		return nil, classifyConnect(err)
 	}
 	s.nc = nc
-	s.js, err = natsjs.New(nc,
+	s.js, err = natsjs.NewWithAPIPrefix(nc, c.o.APIPrefix,
 		natsjs.WithPublishAsyncTimeout(c.o.AckTimeout),
 		// The sink's own limit is lower. This one only bounds what calls have left behind that ended early.
 		natsjs.WithPublishAsyncMaxPending(16*maxInFlight),
@@ -352,11 +352,14 @@ func (c *connection) options(u *url.URL, name string) ([]natsgo.Option, error) {
 	case o.User != "":
 		options = append(options, natsgo.UserInfo(o.User, o.Password))
 	}
-	if o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
+	if !o.TLSFirst && o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
 		return options, nil
 	}
 	config := o.tls.Client()
 	config.ServerName = name
+	if o.TLSFirst {
+		options = append(options, natsgo.TLSHandshakeFirst())
+	}
 	return append(options, natsgo.Secure(config)), nil
 }
 

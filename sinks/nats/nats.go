@@ -45,6 +45,12 @@ type Options struct {
 	// client's certificate; both or neither. Any of them makes TLS a must. They are read again at each connect; while they
 	// are broken, what was read last stays in use.
 	TLSCAFile, TLSCertFile, TLSKeyFile string
+	// TLSFirst begins with the TLS handshake, as servers with handshake_first want it. It makes TLS a must too.
+	TLSFirst bool
+
+	// APIPrefix begins the subjects of JetStream's API; empty means $JS.API. JetStream behind a leaf node has
+	// another, by its domain, and so can one that is imported from another account.
+	APIPrefix string
 
 	// Stream is the stream to publish to.
 	Stream string
@@ -148,6 +154,9 @@ func (o Options) validated() (Options, error) {
 	}
 	if o.AckTimeout == 0 {
 		o.AckTimeout = defaultAckTimeout
+	}
+	if o.APIPrefix == "" {
+		o.APIPrefix = "$JS.API"
 	}
 	if o.Replicas == 0 {
 		o.Replicas = 1

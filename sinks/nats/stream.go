@@ -113,7 +113,7 @@ func (e *deniedError) Unwrap() error { return e.err }
 
 // find asks for the stream. Its error is classified, or natsjs.ErrStreamNotFound, or a deniedError.
 func (m *stream) find(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
-	ctx, done := s.watch(ctx, "$JS.API.STREAM.INFO."+m.o.Stream)
+	ctx, done := s.watch(ctx, m.o.APIPrefix+".STREAM.INFO."+m.o.Stream)
 	defer done()
 	stream, err := s.js.Stream(ctx, m.o.Stream)
 	switch {
@@ -133,7 +133,7 @@ func (m *stream) find(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 }
 
 func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
-	ctx, done := s.watch(ctx, "$JS.API.STREAM.CREATE."+m.o.Stream)
+	ctx, done := s.watch(ctx, m.o.APIPrefix+".STREAM.CREATE."+m.o.Stream)
 	defer done()
 	config := natsjs.StreamConfig{
 		Name:        m.o.Stream,

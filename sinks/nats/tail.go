@@ -91,7 +91,7 @@ func (t *tail) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	requests, done := session.watch(ctx, "$JS.API.")
+	requests, done := session.watch(ctx, t.o.APIPrefix+".")
 	defer done()
 	stream, err := session.js.Stream(requests, t.o.Stream)
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
