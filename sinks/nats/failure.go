@@ -33,7 +33,12 @@ const (
 // classifyConnect marks an error of connecting. What may pass by itself is retried: a server that is away or busy.
 // What a person has to mend is blocked: credentials, certificates, a server without TLS.
 func classifyConnect(err error) error {
+	record, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
+	case bridge.KindOf(err) == bridge.FailureBlocked:
+		return err // already said
+	case noTLS && string(record.RecordHeader[:]) == "INFO ":
+		return bridge.Blocked(errors.New("the server does not begin with TLS; leave TLS_FIRST out"))
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired),
 		errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
 		return bridge.Blocked(fmt.Errorf("the server refuses the credentials; check the user, token, NKey or credentials file: %w", err))
