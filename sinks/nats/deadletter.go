@@ -127,6 +127,9 @@ func (s *Sink) findLetterStream(ctx context.Context, session *session) (string, 
 		return name, nil
 	case cause != nil && bridge.KindOf(cause) == bridge.FailureBlocked: // it may not ask
 		return "", nil
+	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, natsjs.ErrJetStreamNotEnabled),
+		errors.Is(err, natsjs.ErrJetStreamNotEnabledForAccount):
+		return "", nil // nobody can be asked, and what is published may be taken all the same
 	case errors.Is(err, natsjs.ErrStreamNotFound):
 		return "", s.noStreamForLetters()
 	default:

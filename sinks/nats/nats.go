@@ -188,13 +188,38 @@ func (o Options) validated() (Options, error) {
 // Name returns the sink's name.
 func (s *Sink) Name() string { return s.o.Name }
 
-// Check tells whether the sink could publish now: it is connected and the stream is there. It creates the stream if
-// it may. With an account that may not look at streams, a connection is all that it can find out.
+// Check tells whether the sink could publish now: it is connected, and the stream is there and has a quorum. It
+// creates the stream if it may. Where JetStream's API shows no such stream, or nothing answered what was published
+// last, the stream itself is asked, and stores nothing. With an account that may not look at streams, a connection is
+// all that it can find out.
 func (s *Sink) Check(ctx context.Context) error {
 	if s.ctx.Err() != nil {
 		return bridge.Retry(errClosed)
 	}
-	return s.ask(ctx, func(ctx context.Context, session *session) error { return s.stream.inspect(ctx, session, true) })
+	err := s.ask(ctx, func(ctx context.Context, session *session) error { return s.stream.inspect(ctx, session, true) })
+	_, hearsay := errors.AsType[*hearsayError](err)
+	subject := s.stream.unanswered()
+	switch {
+	case !hearsay && (err != nil || subject == ""):
+		return err
+	case subject == "":
+		about := bridge.About{Route: []string{"unrecognized"}} // an event that every bridge may have to publish
+		subject = subjectOf(s.o.Subject, bridge.Event{Type: "tensorlake.unrecognized", About: about})
+	}
+	answer := s.ask(ctx, func(ctx context.Context, session *session) error {
+		return s.question(ctx, session, subject, s.o.Stream)
+	})
+	switch api, _ := errors.AsType[*natsjs.APIError](answer); {
+	case isYes(answer):
+		s.stream.answered()
+		return nil
+	case err != nil:
+		return err
+	case api != nil:
+		return s.classifyAnswer(subject, 0, api)
+	default:
+		return s.stream.noAnswer(subject)
+	}
 }
 
 // ask has question ask the server, within the timeout for an answer.

@@ -114,7 +114,7 @@ func (s *Sink) publish(ctx context.Context, p publication) []error {
 	return c.answers(context.Cause(ctx))
 }
 
-// prepare returns a session whose stream can be published to, and whose limit for the size of a message is to be
+// prepare returns a session whose stream has been looked at, and whose limit for the size of a message is to be
 // believed if it matters to events.
 func (s *Sink) prepare(ctx context.Context, events []bridge.Event) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
@@ -129,7 +129,11 @@ func (s *Sink) prepare(ctx context.Context, events []bridge.Event) (*session, er
 			return nil, err
 		}
 	}
-	return session, s.stream.inspect(ctx, session, false)
+	err = s.stream.inspect(ctx, session, false)
+	if _, unusable := errors.AsType[*unusableError](err); unusable {
+		return nil, err
+	}
+	return session, nil // whatever else was found, the acknowledgement decides
 }
 
 // anyTooLarge tells whether the session's server, when it was connected to, did not take the size of one of events.
