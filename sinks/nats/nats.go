@@ -85,7 +85,7 @@ const (
 	maxInFlight = 1024
 	// callTimeouts, times the timeout of one acknowledgement, is when a call of Publish stops sending more, so that it
 	// ends although a server is very slow.
-	callTimeouts = 6
+	callTimeouts = 4
 	// limitTimeouts, times that timeout, is how long the sink relies on the greatest size that a server takes. It tells that
 	// to a new connection only, and to reject an event for a limit that has been raised since would lose it.
 	limitTimeouts = 12
@@ -99,7 +99,9 @@ type Sink struct {
 	conn   *connection
 	stream *stream
 	slots  chan struct{} // a slot for each event in flight
+	trial  chan struct{} // has room for the one who takes all of them
 
+	suspects   suspects
 	duplicates atomic.Int64
 
 	mu      sync.Mutex
@@ -133,6 +135,7 @@ func New(o Options) (*Sink, error) {
 	s := &Sink{
 		o: o, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name),
 		slots:   make(chan struct{}, maxInFlight),
+		trial:   make(chan struct{}, 1),
 		flights: make(map[*natsgo.Msg]*flight),
 		ctx:     ctx, cancel: cancel,
 	}
