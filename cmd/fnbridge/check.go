@@ -20,7 +20,7 @@ func checkCommand(c console) *cobra.Command {
 		Use:   "check",
 		Short: "Validate the configuration and try every sink",
 		Long: `Validates the configuration, then asks the broker of every sink whether events could be published now.
-It publishes nothing; a stream or topic that the bridge may create is created. That dead letters could not be published
+It stores nothing; a stream or topic that the bridge may create is created. That dead letters could not be published
 to an address of their own is a warning, since events can be all the same. Exit code 0: all is well;
 1: a sink cannot be published to; 2: the configuration is wrong.
 

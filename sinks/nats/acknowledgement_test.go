@@ -66,6 +66,30 @@ func TestAnAnswerThatIsNotTheStreamsIsNoAcknowledgement(t *testing.T) {
 	require.EqualValues(t, len(answers)-1, sink.Duplicates(), "the event beside, and nothing that others called a duplicate")
 }
 
+// What a stream demands of each message, in a version that is still to come, no try can mend.
+func TestWhatAStreamWillNeverTakeIsBlocked(t *testing.T) {
+	srv := natsserver.Single(t)
+	nc := natsserver.Connect(t, srv.URL())
+	createStream(t, natsserver.JetStream(t, nc), natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"}})
+	sink := open(t, options(t, srv.URL()))
+	requirePublishes(t, sink, "warm")
+	elsewhere := sinktest.Event("elsewhere", 0, "elsewhere")
+	elsewhere.Route = []string{"document_ingestion", "job"}
+	for code, kind := range map[string]bridge.FailureKind{
+		`"code":400,"err_code":19999`: bridge.FailureBlocked,
+		`"code":400,"err_code":10002`: bridge.FailureRetry, // the account is full
+		`"code":409,"err_code":10158`: bridge.FailureRetry, // an earlier try is in process
+		`"code":429,"err_code":10167`: bridge.FailureRetry, // too many requests
+		`"code":503,"err_code":19999`: bridge.FailureRetry,
+	} {
+		stop := answer(t, nc, "tensorlake.document_ingestion.>", `{"stream":"TENSORLAKE","error":{`+code+`,"description":"a reason"}}`)
+		err := sink.Publish(t.Context(), []bridge.Event{elsewhere})[0]
+		require.Equal(t, kind, bridge.KindOf(err), "%s: %v", code, err)
+		require.ErrorContains(t, err, "a reason")
+		stop()
+	}
+}
+
 func TestOnlyTheStreamOfDeadLettersAcknowledgesThem(t *testing.T) {
 	srv := natsserver.Single(t)
 	nc := natsserver.Connect(t, srv.URL())

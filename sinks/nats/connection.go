@@ -125,7 +125,10 @@ func (c *connection) use(ctx context.Context, s *session) error {
 	err := s.blocked
 	s.mu.Unlock()
 	if err == nil {
-		cause := s.nc.LastError()
+		cause := s.wire.cause()
+		if cause == nil {
+			cause = s.nc.LastError()
+		}
 		if cause == nil {
 			cause = errors.New("closed")
 		}
@@ -298,14 +301,19 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*s
 	)
 	nc, err := natsgo.Connect(u.String(), options...)
 	if err != nil {
-		dialErr := s.wire.close()
-		if dialErr != nil {
-			err = dialErr // nats.go says "no servers available" instead
+		s.wire.close()
+		switch cause := s.wire.cause(); {
+		case cause != nil:
+			err = cause // nats.go says "no servers available" instead
+		case s.wire.silent() && !c.o.TLSFirst && !strings.HasPrefix(u.Scheme, "ws"):
+			if cause := whatElse(ctx, u.Host); cause != nil {
+				err = cause
+			}
 		}
 		return nil, classifyConnect(err)
 	}
 	s.nc = nc
-	s.js, err = natsjs.New(nc,
+	s.js, err = natsjs.NewWithAPIPrefix(nc, c.o.APIPrefix,
 		natsjs.WithPublishAsyncTimeout(c.o.AckTimeout),
 		// The sink's own limit is lower. This one only bounds what calls have left behind that ended early.
 		natsjs.WithPublishAsyncMaxPending(16*maxInFlight),
@@ -352,11 +360,14 @@ func (c *connection) options(u *url.URL, name string) ([]natsgo.Option, error) {
 	case o.User != "":
 		options = append(options, natsgo.UserInfo(o.User, o.Password))
 	}
-	if o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
+	if !o.TLSFirst && o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
 		return options, nil
 	}
 	config := o.tls.Client()
 	config.ServerName = name
+	if o.TLSFirst {
+		options = append(options, natsgo.TLSHandshakeFirst())
+	}
 	return append(options, natsgo.Secure(config)), nil
 }
 
@@ -415,7 +426,7 @@ type dialer struct {
 	ctx context.Context //nolint:containedctx // natsgo.CustomDialer has no place for it
 
 	mu     sync.Mutex
-	conn   net.Conn
+	conn   *guard
 	stop   func() bool
 	err    error
 	closed bool
@@ -434,13 +445,13 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		_ = conn.Close()
 		return nil, net.ErrClosed
 	}
-	d.conn = conn
+	d.conn = newGuard(conn)
 	d.stop = context.AfterFunc(d.ctx, func() { _ = conn.Close() })
-	return conn, nil
+	return d.conn, nil
 }
 
-// close cuts the connection, and returns the error of dialling, if it failed.
-func (d *dialer) close() error {
+// close cuts the connection.
+func (d *dialer) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
@@ -448,5 +459,23 @@ func (d *dialer) close() error {
 		d.stop()
 		_ = d.conn.Close()
 	}
+}
+
+// cause returns why the connection could not be made, or why what came over it was refused, and nil if neither was so.
+func (d *dialer) cause() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conn != nil {
+		if refused := d.conn.refused.Load(); refused != nil {
+			return *refused
+		}
+	}
 	return d.err
+}
+
+// silent tells whether there was a connection, and the server said nothing.
+func (d *dialer) silent() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conn != nil && !d.conn.heard.Load()
 }

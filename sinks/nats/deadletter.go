@@ -118,7 +118,7 @@ func (s *Sink) inspectDeadLetters(ctx context.Context, session *session) error {
 // findLetterStream asks which stream takes the dead letters, and returns nothing when the account may not ask. Its error
 // is classified.
 func (s *Sink) findLetterStream(ctx context.Context, session *session) (string, error) {
-	ctx, done := session.watch(ctx, "$JS.API.STREAM.NAMES")
+	ctx, done := session.watch(ctx, s.o.APIPrefix+".STREAM.NAMES")
 	defer done()
 	name, err := session.js.StreamNameBySubject(ctx, s.o.DeadLetter)
 	cause := context.Cause(ctx)
@@ -127,6 +127,9 @@ func (s *Sink) findLetterStream(ctx context.Context, session *session) (string, 
 		return name, nil
 	case cause != nil && bridge.KindOf(cause) == bridge.FailureBlocked: // it may not ask
 		return "", nil
+	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, natsjs.ErrJetStreamNotEnabled),
+		errors.Is(err, natsjs.ErrJetStreamNotEnabledForAccount):
+		return "", nil // nobody can be asked, and what is published may be taken all the same
 	case errors.Is(err, natsjs.ErrStreamNotFound):
 		return "", s.noStreamForLetters()
 	default:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -28,12 +29,20 @@ const (
 	codeMaxBytesRequired    natsjs.ErrorCode = 10113
 	codeInvalidConfig       natsjs.ErrorCode = 10052
 	codeNoLimits            natsjs.ErrorCode = 10120
+	codeAccountFull         natsjs.ErrorCode = 10002
+	codeDuplicateInProcess  natsjs.ErrorCode = 10158
+	codeNotAvailable        natsjs.ErrorCode = 10008
 )
 
 // classifyConnect marks an error of connecting. What may pass by itself is retried: a server that is away or busy.
 // What a person has to mend is blocked: credentials, certificates, a server without TLS.
 func classifyConnect(err error) error {
+	record, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
+	case bridge.KindOf(err) == bridge.FailureBlocked:
+		return err // already said
+	case noTLS && string(record.RecordHeader[:]) == "INFO ":
+		return bridge.Blocked(errors.New("the server does not begin with TLS; leave TLS_FIRST out"))
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired),
 		errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
 		return bridge.Blocked(fmt.Errorf("the server refuses the credentials; check the user, token, NKey or credentials file: %w", err))
@@ -94,8 +103,8 @@ func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, 
 	case errors.Is(err, natsjs.ErrInvalidJSAck):
 		return false, s.somebodyElse(subject, "the answer is no acknowledgement of a stream")
 	case errors.Is(err, natsjs.ErrAsyncPublishTimeout):
-		return true, bridge.Retry(fmt.Errorf("%s has not acknowledged a message to %s within %s: %w",
-			s.streamOf(subject), subject, s.o.AckTimeout, err))
+		return true, s.doubted(subject, bridge.Retry(fmt.Errorf("%s has not acknowledged a message to %s within %s: %w",
+			s.streamOf(subject), subject, s.o.AckTimeout, err)))
 	case errors.Is(err, natsjs.ErrTooManyStalledMsgs):
 		return true, bridge.Retry(fmt.Errorf("too many messages wait for %s: %w", s.streamOf(subject), err))
 	default:
@@ -145,8 +154,8 @@ func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) er
 	case codeHeaderTooLarge:
 		return bridge.Reject(fmt.Errorf("the message's headers are larger than %s takes: %w", stream, api))
 	case codeStreamMismatch:
-		return bridge.Blocked(fmt.Errorf("the subject %s belongs to another stream than %s; change the subject or the stream: %w",
-			subject, s.o.Stream, api))
+		return s.doubted(subject, bridge.Blocked(fmt.Errorf("the subject %s belongs to another stream than %s; change the subject or the stream: %w",
+			subject, s.o.Stream, api)))
 	case codeStreamSealed:
 		return bridge.Blocked(fmt.Errorf("%s is sealed and takes nothing; publish to another: %w", stream, api))
 	case natsjs.JSErrCodeJetStreamNotEnabled, natsjs.JSErrCodeJetStreamNotEnabledForAccount:
@@ -158,9 +167,24 @@ func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) er
 		return bridge.Retry(fmt.Errorf("%s cannot store more now; is it full? %w", stream, api))
 	case natsjs.JSErrCodeStreamNotFound:
 		return s.noAnswer(subject)
+	case codeDuplicateInProcess:
+		return s.doubted(subject, bridge.Retry(fmt.Errorf("%s has this message from an earlier try, and its servers have not agreed on it yet: %w", stream, api)))
 	default:
-		return bridge.Retry(fmt.Errorf("%s refused a message to %s: %w", stream, subject, api))
+		refused := fmt.Errorf("%s refused a message to %s: %w", stream, subject, api)
+		if api.Code == http.StatusBadRequest && api.ErrorCode != codeAccountFull {
+			// It is of the wrong kind for this stream, as each event would be: so the codes of JetStream are made.
+			return bridge.Blocked(fmt.Errorf("%w; change the stream's settings, or publish to another", refused))
+		}
+		return bridge.Retry(refused)
 	}
+}
+
+// doubted returns err, with what is wrong with the stream if that is known. It is looked at again.
+func (s *Sink) doubted(subject string, err error) error {
+	if s.takesDeadLetters(subject) {
+		return err
+	}
+	return s.stream.doubted(err)
 }
 
 // classifyRequest marks an error of asking JetStream about a stream, or of creating one.
@@ -173,6 +197,8 @@ func classifyRequest(ctx context.Context, what string, err error) error {
 	}
 	if api, ok := errors.AsType[*natsjs.APIError](err); ok {
 		switch api.ErrorCode {
+		case codeNotAvailable:
+			return bridge.Retry(fmt.Errorf("%s: JetStream's cluster has no leader; more than half of its servers are needed for one: %w", what, err))
 		case codeSubjectsOverlap:
 			return bridge.Blocked(fmt.Errorf("%s: another stream has its subjects; publish to that stream, or change the subject: %w", what, err))
 		case codeReplicasUnsupported:

@@ -45,6 +45,12 @@ type Options struct {
 	// client's certificate; both or neither. Any of them makes TLS a must. They are read again at each connect; while they
 	// are broken, what was read last stays in use.
 	TLSCAFile, TLSCertFile, TLSKeyFile string
+	// TLSFirst begins with the TLS handshake, as servers with handshake_first want it. It makes TLS a must too.
+	TLSFirst bool
+
+	// APIPrefix begins the subjects of JetStream's API; empty means $JS.API. JetStream behind a leaf node has
+	// another, by its domain, and so can one that is imported from another account.
+	APIPrefix string
 
 	// Stream is the stream to publish to.
 	Stream string
@@ -79,7 +85,7 @@ const (
 	maxInFlight = 1024
 	// callTimeouts, times the timeout of one acknowledgement, is when a call of Publish stops sending more, so that it
 	// ends although a server is very slow.
-	callTimeouts = 6
+	callTimeouts = 4
 	// limitTimeouts, times that timeout, is how long the sink relies on the greatest size that a server takes. It tells that
 	// to a new connection only, and to reject an event for a limit that has been raised since would lose it.
 	limitTimeouts = 12
@@ -93,7 +99,9 @@ type Sink struct {
 	conn   *connection
 	stream *stream
 	slots  chan struct{} // a slot for each event in flight
+	trial  chan struct{} // has room for the one who takes all of them
 
+	suspects   suspects
 	duplicates atomic.Int64
 
 	mu      sync.Mutex
@@ -127,6 +135,7 @@ func New(o Options) (*Sink, error) {
 	s := &Sink{
 		o: o, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name),
 		slots:   make(chan struct{}, maxInFlight),
+		trial:   make(chan struct{}, 1),
 		flights: make(map[*natsgo.Msg]*flight),
 		ctx:     ctx, cancel: cancel,
 	}
@@ -148,6 +157,9 @@ func (o Options) validated() (Options, error) {
 	}
 	if o.AckTimeout == 0 {
 		o.AckTimeout = defaultAckTimeout
+	}
+	if o.APIPrefix == "" {
+		o.APIPrefix = "$JS.API"
 	}
 	if o.Replicas == 0 {
 		o.Replicas = 1
@@ -179,13 +191,38 @@ func (o Options) validated() (Options, error) {
 // Name returns the sink's name.
 func (s *Sink) Name() string { return s.o.Name }
 
-// Check tells whether the sink could publish now: it is connected and the stream is there. It creates the stream if
-// it may. With an account that may not look at streams, a connection is all that it can find out.
+// Check tells whether the sink could publish now: it is connected, and the stream is there and has a quorum. It
+// creates the stream if it may. Where JetStream's API shows no such stream, or nothing answered what was published
+// last, the stream itself is asked, and stores nothing. With an account that may not look at streams, a connection is
+// all that it can find out.
 func (s *Sink) Check(ctx context.Context) error {
 	if s.ctx.Err() != nil {
 		return bridge.Retry(errClosed)
 	}
-	return s.ask(ctx, func(ctx context.Context, session *session) error { return s.stream.inspect(ctx, session, true) })
+	err := s.ask(ctx, func(ctx context.Context, session *session) error { return s.stream.inspect(ctx, session, true) })
+	_, hearsay := errors.AsType[*hearsayError](err)
+	subject := s.stream.unanswered()
+	switch {
+	case !hearsay && (err != nil || subject == ""):
+		return err
+	case subject == "":
+		about := bridge.About{Route: []string{"unrecognized"}} // an event that every bridge may have to publish
+		subject = subjectOf(s.o.Subject, bridge.Event{Type: "tensorlake.unrecognized", About: about})
+	}
+	answer := s.ask(ctx, func(ctx context.Context, session *session) error {
+		return s.question(ctx, session, subject, s.o.Stream)
+	})
+	switch api, _ := errors.AsType[*natsjs.APIError](answer); {
+	case isYes(answer):
+		s.stream.answered()
+		return nil
+	case err != nil:
+		return err
+	case api != nil:
+		return s.classifyAnswer(subject, 0, api)
+	default:
+		return s.stream.noAnswer(subject)
+	}
 }
 
 // ask has question ask the server, within the timeout for an answer.

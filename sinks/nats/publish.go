@@ -33,6 +33,8 @@ type landing struct {
 	index int
 	ack   *natsjs.PubAck
 	err   error
+	// alone says that nothing else was in flight, and answeredBehind that what was sent behind it was answered.
+	alone, answeredBehind bool
 }
 
 // publication is what a call publishes: events, or dead letters of events.
@@ -56,6 +58,7 @@ type call struct {
 	shares []*share
 	// ready are the events that may be sent, since the shares of their key before theirs are done with.
 	ready    []int
+	suspects []int // ready, and to be sent alone
 	flying   int
 	landings chan landing
 	messages []*natsgo.Msg // in flight, by index of the event; nil otherwise
@@ -114,7 +117,7 @@ func (s *Sink) publish(ctx context.Context, p publication) []error {
 	return c.answers(context.Cause(ctx))
 }
 
-// prepare returns a session whose stream can be published to, and whose limit for the size of a message is to be
+// prepare returns a session whose stream has been looked at, and whose limit for the size of a message is to be
 // believed if it matters to events.
 func (s *Sink) prepare(ctx context.Context, events []bridge.Event) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.AckTimeout)
@@ -129,7 +132,11 @@ func (s *Sink) prepare(ctx context.Context, events []bridge.Event) (*session, er
 			return nil, err
 		}
 	}
-	return session, s.stream.inspect(ctx, session, false)
+	err = s.stream.inspect(ctx, session, false)
+	if _, unusable := errors.AsType[*unusableError](err); unusable {
+		return nil, err
+	}
+	return session, nil // whatever else was found, the acknowledgement decides
 }
 
 // anyTooLarge tells whether the session's server, when it was connected to, did not take the size of one of events.
@@ -199,7 +206,21 @@ func (c *call) run(ctx context.Context) {
 	limit := callTimeouts * c.sink.o.AckTimeout
 	bound := time.NewTimer(limit)
 	defer bound.Stop()
-	for ctx.Err() == nil && (c.flying > 0 || len(c.ready) > 0) {
+	slow := bridge.Retry(fmt.Errorf("%s is slow: it has not taken all of %d events within %s", c.stream(), len(c.events), limit))
+	for ctx.Err() == nil && (c.flying > 0 || len(c.ready) > 0 || len(c.suspects) > 0) {
+		if c.flying == 0 && len(c.ready) == 0 {
+			// The suspects come last, so that the others have gone through before one of them may break the way.
+			c.ready, c.suspects = c.suspects[:1:1], c.suspects[1:]
+			select {
+			case <-bound.C:
+				c.halted = slow
+			default:
+			}
+			if c.halted == nil {
+				c.try(ctx, c.pop())
+				continue
+			}
+		}
 		if c.halted != nil && len(c.ready) > 0 {
 			i := c.pop()
 			c.settle(i, fmt.Errorf("not sent: %w", c.halted))
@@ -222,7 +243,7 @@ func (c *call) run(ctx context.Context) {
 		case slot <- struct{}{}:
 			c.send(c.pop())
 		case <-bound.C:
-			c.halted = bridge.Retry(fmt.Errorf("%s is slow: it has not taken all of %d events within %s", c.stream(), len(c.events), limit))
+			c.halted = slow
 		case <-ctx.Done():
 		}
 	}
@@ -254,12 +275,23 @@ func (c *call) send(i int) {
 		c.settle(i, err)
 		return
 	}
+	if s.suspects.of(msg) >= suspect {
+		<-s.slots
+		c.suspects = append(c.suspects, i)
+		return
+	}
+	c.fly(i, msg, size)
+}
+
+// fly sends the message of event i, for which the call holds a slot.
+func (c *call) fly(i int, msg *natsgo.Msg, size int) {
+	s := c.sink
 	c.messages[i] = msg
 	c.flying++
 	s.mu.Lock()
 	s.flights[msg] = &flight{call: c, index: i, session: c.session}
 	s.mu.Unlock()
-	_, err = c.session.js.PublishMsgAsync(msg, natsjs.WithRetryAttempts(0))
+	_, err := c.session.js.PublishMsgAsync(msg, natsjs.WithRetryAttempts(0))
 	if err != nil {
 		if errors.Is(err, natsgo.ErrMaxPayload) {
 			err = fmt.Errorf("%d bytes: %w", size, err)
@@ -332,7 +364,7 @@ func (s *Sink) land(msg *natsgo.Msg, ack *natsjs.PubAck, err error) {
 	delete(s.flights, msg)
 	s.mu.Unlock()
 	if f != nil {
-		f.call.landings <- landing{f.index, ack, err}
+		f.call.landings <- landing{index: f.index, ack: ack, err: err}
 	}
 }
 
@@ -344,9 +376,14 @@ func (s *Sink) denied(session *session, subject string, err error) {
 
 // lost ends the flights of a session that has ended.
 func (s *Sink) lost(session *session, err error) {
-	s.landAll(func(_ *natsgo.Msg, f *flight) bool { return f.session == session },
-		fmt.Errorf("not acknowledged: %w", err))
+	s.landAll(func(_ *natsgo.Msg, f *flight) bool { return f.session == session }, &lostError{err})
 }
+
+// lostError says why a session has ended before a message was acknowledged.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return "not acknowledged: " + e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
 
 func (s *Sink) landAll(which func(*natsgo.Msg, *flight) bool, err error) {
 	s.mu.Lock()
@@ -359,7 +396,7 @@ func (s *Sink) landAll(which func(*natsgo.Msg, *flight) bool, err error) {
 	}
 	s.mu.Unlock()
 	for _, f := range landed {
-		f.call.landings <- landing{f.index, nil, err}
+		f.call.landings <- landing{index: f.index, err: err}
 	}
 }
 
@@ -371,12 +408,22 @@ func (c *call) landed(l landing) {
 	msg := c.messages[l.index]
 	c.messages[l.index] = nil
 	if l.ack != nil {
+		s.suspects.acquit(msg)
 		c.settle(l.index, c.acknowledged(msg.Subject, l.ack))
 		return
 	}
-	halt, err := s.classifyPublish(msg.Subject, headerBytes(msg.Header)+len(msg.Data), l.err)
+	size := headerBytes(msg.Header) + len(msg.Data)
+	halt, err := s.classifyPublish(msg.Subject, size, l.err)
 	if halt && c.halted == nil {
 		c.halted = err
+	}
+	if breaks(l.err) && !l.answeredBehind {
+		if times := s.suspects.accuse(msg); l.alone && times >= guilty {
+			s.suspects.acquit(msg) // a later try of the dead letter begins anew
+			err = bridge.Reject(fmt.Errorf("the way to %s breaks at this message of %d bytes: each of %d times that it went alone, what was sent ahead of it "+
+				"was answered, and neither it nor what came behind; does something on the way take less, such as a leaf node's hub (max_payload)? %s",
+				c.stream(), size, guilty-suspect, err.Error()))
+		}
 	}
 	c.settle(l.index, err)
 }

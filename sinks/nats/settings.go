@@ -28,6 +28,9 @@ type Settings struct {
 	TLSCAFile    string         `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the servers; empty: those of the system."`
 	TLSCertFile  string         `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
 	TLSKeyFile   string         `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
+	TLSFirst     bool           `envconfig:"TLS_FIRST" default:"false" desc:"Begin with the TLS handshake, as servers with handshake_first want it."`
+	JSDomain     JSDomain       `envconfig:"JS_DOMAIN" type:"name" desc:"Domain of the JetStream that has the stream, when it is not that of the server, as behind a leaf node."`
+	JSAPIPrefix  JSAPIPrefix    `envconfig:"JS_API_PREFIX" type:"subject" desc:"What the subjects of JetStream's API begin with, instead of $JS.API, as when it is imported from another account."`
 	Stream       StreamName     `envconfig:"STREAM" default:"TENSORLAKE" type:"name" first:"true" desc:"JetStream stream that stores the events."`
 	CreateStream bool           `envconfig:"CREATE_STREAM" default:"true" desc:"Create the stream when it is not there; one that is there is used as it is."`
 	Replicas     int            `envconfig:"REPLICAS" default:"1" min:"1" max:"5" desc:"Replicas of a stream that is created, from 1 to 5; more than 1 needs a cluster."`
@@ -55,6 +58,34 @@ func checkStream(name string) error {
 		`give at most 255 characters without white space and any of . * > / \, such as TENSORLAKE`)
 }
 
+// JSDomain is a domain of JetStream.
+type JSDomain string
+
+// Decode takes what can be a part of a subject.
+func (d *JSDomain) Decode(text string) error {
+	if strings.Contains(text, ".") || checkPrefix(text) != nil {
+		return errors.New(setting.Quote(text) + " is not a domain: give it as the server has it (jetstream { domain: … }), one word without dots")
+	}
+	*d = JSDomain(text)
+	return nil
+}
+
+// JSAPIPrefix is a subject.
+type JSAPIPrefix string
+
+// Decode takes a subject without wildcards.
+func (p *JSAPIPrefix) Decode(text string) error {
+	*p = JSAPIPrefix(text)
+	return checkPrefix(text)
+}
+
+func checkPrefix(text string) error {
+	if slices.Contains(strings.Split(text, "."), "") || strings.ContainsFunc(text, func(r rune) bool { return !bridge.TokenRune(r) && r != '.' }) {
+		return errors.New(setting.Quote(text) + " is not the beginning of a subject: give words with dots between them, such as $JS.hub.API")
+	}
+	return nil
+}
+
 // Embedded implements setting.Embeddable. What was given for servers may be wrong, and they are the sink's own still.
 func (*Settings) Embedded(sink setting.Scope) bool { return !sink.Given("URL") }
 
@@ -63,6 +94,9 @@ func (s *Settings) Check(sink *setting.Sink, earlier []*setting.Sink) {
 	sink.Both("USER", "PASSWORD")
 	sink.Both("TLS_CERT_FILE", "TLS_KEY_FILE")
 	s.checkLogins(sink)
+	if sink.Given("JS_DOMAIN") && sink.Given("JS_API_PREFIX") {
+		sink.Problem("JS_API_PREFIX", "says where JetStream is, and so does %s: keep one", sink.As("JS_DOMAIN"))
+	}
 	if sink.Embedded {
 		s.checkEmbedded(sink)
 	}
@@ -111,9 +145,10 @@ func (s *Settings) checkEmbedded(sink *setting.Sink) {
 	}
 	for _, name := range []string{
 		"CREDS_FILE", "TOKEN", "USER", "PASSWORD", "NKEY_FILE", "TLS_CA_FILE", "TLS_CERT_FILE", "TLS_KEY_FILE",
+		"TLS_FIRST", "JS_DOMAIN", "JS_API_PREFIX",
 	} {
-		if sink.Given(name) {
-			sink.Problem(name, "is for a server of your own, and the embedded one takes no credentials and no TLS: "+
+		if sink.Given(name) && (name != "TLS_FIRST" || s.TLSFirst) {
+			sink.Problem(name, "is for a server of your own, and the embedded one needs none of the kind: "+
 				"set %s, or leave this out", url)
 		}
 	}
@@ -198,10 +233,14 @@ func (s *Settings) options(o bridge.SinkOptions) Options {
 	if url == "" {
 		url = o.EmbeddedURL
 	}
+	prefix := string(s.JSAPIPrefix)
+	if s.JSDomain != "" {
+		prefix = "$JS." + string(s.JSDomain) + ".API"
+	}
 	return Options{
-		Name: o.Name, URL: url,
+		Name: o.Name, URL: url, APIPrefix: prefix,
 		CredsFile: s.CredsFile, Token: s.Token.Reveal(), User: s.User, Password: s.Password.Reveal(), NKeyFile: s.NKeyFile,
-		TLSCAFile: s.TLSCAFile, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile,
+		TLSCAFile: s.TLSCAFile, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile, TLSFirst: s.TLSFirst,
 		Stream: string(s.Stream), CreateStream: s.CreateStream,
 		Replicas: s.Replicas, MaxAge: s.MaxAge, DedupeWindow: s.DedupeWindow,
 		Subject: s.subject(), Format: format, DeadLetter: o.DeadLetter, Logger: o.Logger,

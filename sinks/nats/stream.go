@@ -19,11 +19,17 @@ import (
 const (
 	// inspectPause is the least time between two looks at a stream that is not right.
 	inspectPause = 500 * time.Millisecond
-	// patience is how long a stream may give no answer before that is called blocked: elections take seconds.
-	patience = 15 * time.Second
+	// patienceTimeouts, times Options.AckTimeout, is how long a stream may give no answer before that is called blocked:
+	// elections take seconds.
+	patienceTimeouts = 3
 )
 
 // stream is what the sink knows of its stream. It is looked at once, and again after it gave no answer.
+//
+// What JetStream's API says is a hint. It may be out of reach where publishing is not (the subject is imported from
+// another account, or the stream is behind a leaf node), and it may speak of another stream than the one that the
+// subject leads to. So what is published is sent whatever it says, but for an unusableError, and the acknowledgement
+// decides.
 type stream struct {
 	o      *Options
 	filter string
@@ -33,16 +39,29 @@ type stream struct {
 	looking chan struct{}
 
 	mu       sync.Mutex
-	ready    bool
+	ready    bool // the last look found nothing wrong, or something has been acknowledged since
 	lookedAt time.Time
-	err      error              // of the last look
-	info     *natsjs.StreamInfo // nil until the first look that found it
-	silentAt time.Time          // since when there is no answer; zero while there is
-	warned   bool
+	err      error               // of the last look; nil once something has been acknowledged
+	info     *natsjs.StreamInfo  // nil until the first look that found it
+	silentAt time.Time           // since when there is no answer; zero while there is
+	silentOn string              // the subject of what was published without an answer; empty when only the API gave none
+	warned   map[string]struct{} // what the log has been told
 }
 
+// unusableError says that nothing is to be published, since the stream could not acknowledge or store it.
+type unusableError struct{ err error }
+
+func (e *unusableError) Error() string { return e.err.Error() }
+func (e *unusableError) Unwrap() error { return e.err }
+
+// hearsayError is what the API says, or that it says nothing, where the stream itself may say otherwise.
+type hearsayError struct{ err error }
+
+func (e *hearsayError) Error() string { return e.err.Error() }
+func (e *hearsayError) Unwrap() error { return e.err }
+
 func newStream(o *Options, filter string, log *slog.Logger) *stream {
-	return &stream{o: o, filter: filter, log: log, looking: make(chan struct{}, 1)}
+	return &stream{o: o, filter: filter, log: log, looking: make(chan struct{}, 1), warned: make(map[string]struct{})}
 }
 
 // inspect returns nil when the stream can be published to, as far as can be seen, creating it if that is wanted. With
@@ -73,6 +92,9 @@ func (m *stream) inspect(ctx context.Context, s *session, fresh bool) error {
 	if info != nil {
 		m.info = info
 	}
+	if err == nil && m.silentOn == "" {
+		m.silentAt = time.Time{}
+	}
 	return err
 }
 
@@ -91,18 +113,50 @@ func (m *stream) look(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 	}
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
 		if !m.o.CreateStream {
-			return nil, bridge.Blocked(fmt.Errorf("stream %s does not exist; create it, or allow it to be created", m.o.Stream))
+			return nil, &hearsayError{bridge.Blocked(fmt.Errorf("stream %s does not exist; create it, or allow it to be created", m.o.Stream))}
 		}
 		info, err = m.create(ctx, s)
 	}
 	if err != nil {
-		return nil, err
+		return nil, &hearsayError{err}
 	}
 	if err := m.fits(info.Config); err != nil {
-		return nil, err
+		return info, err
 	}
 	m.warnOfDifferences(info.Config)
-	return info, nil
+	return info, quorum(info)
+}
+
+// quorum tells whether enough of the stream's servers are there to agree on what is stored. One that has just lost
+// the others answers on as if nothing had happened, until it notices.
+func quorum(info *natsjs.StreamInfo) error {
+	if info.Cluster == nil {
+		return nil
+	}
+	there := 0
+	if info.Cluster.Leader != "" {
+		there = 1
+	}
+	var away []string
+	for _, server := range info.Cluster.Replicas {
+		if server.Offline {
+			away = append(away, server.Name)
+		} else {
+			there++
+		}
+	}
+	all := there + len(away)
+	needed := all/2 + 1
+	switch {
+	case there < needed:
+		return bridge.Retry(fmt.Errorf("stream %s has no quorum: %d of its %d servers are there (offline: %s), and %d are needed; start the others",
+			info.Config.Name, there, all, strings.Join(away, ", "), needed))
+	case info.Cluster.Leader == "":
+		return bridge.Retry(fmt.Errorf("stream %s has no leader now: %d of its %d servers are there, %d are needed, and they elect one",
+			info.Config.Name, there, all, needed))
+	default:
+		return nil
+	}
 }
 
 // deniedError says that the account may not ask.
@@ -113,7 +167,7 @@ func (e *deniedError) Unwrap() error { return e.err }
 
 // find asks for the stream. Its error is classified, or natsjs.ErrStreamNotFound, or a deniedError.
 func (m *stream) find(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
-	ctx, done := s.watch(ctx, "$JS.API.STREAM.INFO."+m.o.Stream)
+	ctx, done := s.watch(ctx, m.o.APIPrefix+".STREAM.INFO."+m.o.Stream)
 	defer done()
 	stream, err := s.js.Stream(ctx, m.o.Stream)
 	switch {
@@ -133,7 +187,7 @@ func (m *stream) find(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 }
 
 func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
-	ctx, done := s.watch(ctx, "$JS.API.STREAM.CREATE."+m.o.Stream)
+	ctx, done := s.watch(ctx, m.o.APIPrefix+".STREAM.CREATE."+m.o.Stream)
 	defer done()
 	config := natsjs.StreamConfig{
 		Name:        m.o.Stream,
@@ -169,15 +223,22 @@ func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, er
 
 // fits tells whether events can be stored in a stream of this configuration and be known to be stored.
 func (m *stream) fits(c natsjs.StreamConfig) error {
+	unusable := func(why string) error {
+		return &unusableError{bridge.Blocked(fmt.Errorf("stream %s %s; publish to another", m.o.Stream, why))}
+	}
 	switch {
-	case !slices.ContainsFunc(c.Subjects, func(subject string) bool { return overlap(subject, m.filter) }):
-		return bridge.Blocked(fmt.Errorf("stream %s takes the subjects [%s], and events go to %s; change the subject, the stream's name or its subjects",
-			m.o.Stream, strings.Join(c.Subjects, " "), m.filter))
-	case c.Sealed:
-		return bridge.Blocked(fmt.Errorf("stream %s is sealed and takes nothing; publish to another", m.o.Stream))
 	case c.NoAck:
-		return bridge.Blocked(fmt.Errorf("stream %s is configured to acknowledge nothing (no_ack), so nobody can know what it stored; publish to another",
-			m.o.Stream))
+		return unusable("is configured to acknowledge nothing (no_ack), so nobody can know what it stored")
+	case c.Sealed:
+		return unusable("is sealed and takes nothing")
+	case c.AllowMsgCounter:
+		return unusable("keeps counters (allow_msg_counter) and takes nothing else")
+	case c.Mirror != nil:
+		return &hearsayError{bridge.Blocked(fmt.Errorf("stream %s is a mirror of %s and takes only what that does; publish to %s",
+			m.o.Stream, c.Mirror.Name, c.Mirror.Name))}
+	case !slices.ContainsFunc(c.Subjects, func(subject string) bool { return overlap(subject, m.filter) }):
+		return &hearsayError{bridge.Blocked(fmt.Errorf("stream %s takes the subjects [%s], and events go to %s; change the subject, the stream's name or its subjects",
+			m.o.Stream, strings.Join(c.Subjects, " "), m.filter))}
 	default:
 		return nil
 	}
@@ -200,46 +261,108 @@ func (m *stream) warnOfDifferences(c natsjs.StreamConfig) {
 	if m.o.DedupeWindow > 0 && c.Duplicates < m.o.DedupeWindow {
 		differ("its window for duplicates is %s, not %s", c.Duplicates, m.o.DedupeWindow)
 	}
-	if c.Storage != natsjs.FileStorage {
-		differ("it is kept in memory, so a restart of the servers loses what it acknowledged")
-	}
-	if c.Retention != natsjs.LimitsPolicy {
-		differ("its retention is %s, so events go once they are consumed, or when nobody is interested", c.Retention)
-	}
+	differences = append(differences, losses(c)...)
 	if len(differences) > 0 {
 		m.warnOnce("the stream exists and is used as it is, although it differs from the configuration",
 			"differences", strings.Join(differences, "; "))
 	}
 }
 
+// losses says which settings of a stream lose what it has acknowledged.
+func losses(c natsjs.StreamConfig) []string {
+	var losses []string
+	lose := func(format string, args ...any) { losses = append(losses, fmt.Sprintf(format, args...)) }
+	if c.Storage != natsjs.FileStorage {
+		lose("it is kept in memory, so a restart of the servers loses what it acknowledged")
+	}
+	if c.PersistMode == natsjs.AsyncPersistMode {
+		lose("it acknowledges before it has written (persist_mode async), so a crash of the server loses what it acknowledged")
+	}
+	switch c.Retention {
+	case natsjs.LimitsPolicy:
+	case natsjs.InterestPolicy:
+		lose("its retention is %s: it drops at once what no consumer is interested in, and the rest when all have taken it", c.Retention)
+	case natsjs.WorkQueuePolicy:
+		lose("its retention is %s, so events go once they are consumed", c.Retention)
+	}
+	if c.Discard == natsjs.DiscardOld {
+		until := "for good"
+		if c.MaxAge > 0 {
+			until = "for " + c.MaxAge.String()
+		}
+		for _, limit := range []struct {
+			n    int64
+			what string
+		}{{c.MaxMsgs, "messages"}, {c.MaxBytes, "bytes"}, {c.MaxMsgsPerSubject, "messages of a subject"}} {
+			if limit.n > 0 {
+				lose("it drops the oldest when it has more than %d %s, so they may not stay %s", limit.n, limit.what, until)
+			}
+		}
+	}
+	return losses
+}
+
 func (m *stream) warnOnce(message string, args ...any) {
 	m.mu.Lock()
-	warned := m.warned
-	m.warned = true
+	_, warned := m.warned[message]
+	m.warned[message] = struct{}{}
 	m.mu.Unlock()
 	if !warned {
-		m.log.With("stream", m.o.Stream).Warn(message, args...) //nolint:sloglint // both messages are constants of this file
+		m.log.With("stream", m.o.Stream).Warn(message, args...) //nolint:sloglint // all messages are constants of this file
 	}
 }
 
-// answered notes an acknowledgement.
+// answered notes an acknowledgement, or what is as good. It outweighs whatever the API said before.
 func (m *stream) answered() {
 	m.mu.Lock()
+	said := m.err
+	m.ready, m.err, m.silentAt, m.silentOn = true, nil, time.Time{}, ""
+	m.mu.Unlock()
+	if _, hearsay := errors.AsType[*hearsayError](said); hearsay {
+		m.warnOnce("the stream takes what is published, although JetStream's API says otherwise: nothing is known of its settings",
+			"error", said)
+	}
+}
+
+// doubted returns err with what is wrong with the stream, if the last look found something. The next call of Publish
+// looks again.
+func (m *stream) doubted(err error) error {
+	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.silentAt = time.Time{}
+	m.ready = false
+	if m.err != nil {
+		return fmt.Errorf("%s: %w", err.Error(), m.err) // whose mark counts
+	}
+	return err
 }
 
 // noAnswer notes that no stream takes what is published to subject, and returns what that means.
 func (m *stream) noAnswer(subject string) error {
 	m.mu.Lock()
 	m.ready = false
-	info := m.info
+	info, found := m.info, m.err
 	m.mu.Unlock()
-	if info != nil && !slices.ContainsFunc(info.Config.Subjects, func(s string) bool { return covers(s, subject) }) {
+	_, hearsay := errors.AsType[*hearsayError](found)
+	switch {
+	case found != nil && (!hearsay || bridge.KindOf(found) == bridge.FailureBlocked):
+		return found
+	case found == nil && info != nil && !slices.ContainsFunc(info.Config.Subjects, func(s string) bool { return covers(s, subject) }):
 		return bridge.Blocked(fmt.Errorf("stream %s takes the subjects [%s], which do not cover %s; change the subject or the stream's subjects",
 			m.o.Stream, strings.Join(info.Config.Subjects, " "), subject))
+	case found == nil:
+		found = fmt.Errorf("no stream answers for the subject %s; stream %s may be missing, or without a leader for now", subject, m.o.Stream)
 	}
-	return m.silence(fmt.Errorf("no stream answers for the subject %s; stream %s may be missing, or without a leader for now", subject, m.o.Stream))
+	m.mu.Lock()
+	m.silentOn = subject
+	m.mu.Unlock()
+	return m.silence(found)
+}
+
+// unanswered returns the subject of something that was published and not answered, unless something has been since.
+func (m *stream) unanswered() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.silentOn
 }
 
 // silence marks err as passing at first, and as something to mend when it lasts.
@@ -249,7 +372,7 @@ func (m *stream) silence(err error) error {
 	if m.silentAt.IsZero() {
 		m.silentAt = time.Now()
 	}
-	if time.Since(m.silentAt) > patience {
+	if time.Since(m.silentAt) > patienceTimeouts*m.o.AckTimeout {
 		return bridge.Blocked(err)
 	}
 	return bridge.Retry(err)

@@ -117,6 +117,17 @@ func TestUnusableStreams(t *testing.T) {
 		"no acknowledgements": {
 			[]natsjs.StreamConfig{{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, NoAck: true}}, nil, "no_ack",
 		},
+		"counters": {
+			[]natsjs.StreamConfig{{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, AllowMsgCounter: true, AllowDirect: true}},
+			nil,
+			"keeps counters (allow_msg_counter)",
+		},
+		"a mirror": {
+			[]natsjs.StreamConfig{
+				{Name: "ORIGIN", Subjects: []string{"other.>"}},
+				{Name: "TENSORLAKE", Mirror: &natsjs.StreamSource{Name: "ORIGIN"}},
+			}, nil, "is a mirror of ORIGIN",
+		},
 		"replicas without a cluster": {
 			nil, func(o *nats.Options) { o.Replicas = 3 }, "no cluster",
 		},

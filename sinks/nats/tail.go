@@ -16,8 +16,8 @@ import (
 // tailPause is between two looks at a broker that is away, or has no such stream yet.
 const tailPause = 500 * time.Millisecond
 
-// Tail calls f with every event that is stored in o.Stream under the sink's subjects, in stored order, until ctx ends
-// or f returns an error, which it returns. f is never called concurrently.
+// Tail calls f with every event that is stored in o.Stream under the sink's subjects, or under what the stream makes of
+// them, in stored order, until ctx ends or f returns an error, which it returns. f is never called concurrently.
 //
 // A server that is away is waited for, and so is a stream that does not exist yet. What a person has to mend ends
 // it with an error: credentials, certificates, permissions. It creates nothing on the server that outlives it.
@@ -91,7 +91,7 @@ func (t *tail) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	requests, done := session.watch(ctx, "$JS.API.")
+	requests, done := session.watch(ctx, t.o.APIPrefix+".")
 	defer done()
 	stream, err := session.js.Stream(requests, t.o.Stream)
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
@@ -106,7 +106,9 @@ func (t *tail) round(ctx context.Context) error {
 		t.next, t.missing = 0, true
 	}
 	t.created = info.Created
-	config := natsjs.OrderedConsumerConfig{FilterSubjects: []string{t.filter}, InactiveThreshold: time.Minute}
+	config := natsjs.OrderedConsumerConfig{
+		FilterSubjects: storedUnder(t.filter, info.Config.SubjectTransform), InactiveThreshold: time.Minute,
+	}
 	switch {
 	case t.next > 0:
 		config.DeliverPolicy, config.OptStartSeq = natsjs.DeliverByStartSequencePolicy, t.next

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,6 +30,8 @@ const (
 	startBound = time.Minute
 	askBound   = 5 * time.Second
 	tick       = 10 * time.Millisecond
+	// leafReconnect is how long a leaf node waits after its link was dropped.
+	leafReconnect = 100 * time.Millisecond
 )
 
 // Server is a server with JetStream. It can be stopped and started again at the same address, with what it stored.
@@ -49,6 +54,36 @@ func Single(tb testing.TB, configure ...func(*server.Options)) *Server {
 	tb.Cleanup(s.stop)
 	s.Start(tb)
 	return s
+}
+
+// Leaf starts a server without JetStream that is a leaf node of hub. Each configure may change its options first. It
+// ends with the test. It may not be connected to the hub yet.
+func Leaf(tb testing.TB, hub *Server, configure ...func(*server.Options)) *Server {
+	tb.Helper()
+	remote, err := url.Parse("nats-leaf://" + net.JoinHostPort(hub.options.LeafNode.Host, strconv.Itoa(hub.options.LeafNode.Port)))
+	require.NoError(tb, err)
+	return Single(tb, append([]func(*server.Options){WithoutJetStream, func(o *server.Options) {
+		o.ServerName = "leaf"
+		o.LeafNode.ReconnectInterval = leafReconnect
+		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{remote}}}
+	}}, configure...)...)
+}
+
+// ForLeaves has a server listen for leaf nodes.
+func ForLeaves(tb testing.TB) func(*server.Options) {
+	tb.Helper()
+	port := freePorts(tb, 1)[0]
+	return func(o *server.Options) { o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", port }
+}
+
+// Accounts has a server take the accounts and users of this text of a configuration file.
+func Accounts(tb testing.TB, text string) func(*server.Options) {
+	tb.Helper()
+	file := filepath.Join(tb.TempDir(), "server.conf")
+	require.NoError(tb, os.WriteFile(file, []byte(text), 0o600))
+	parsed, err := server.ProcessConfigFile(file)
+	require.NoError(tb, err)
+	return func(o *server.Options) { o.Accounts, o.Users = parsed.Accounts, parsed.Users }
 }
 
 // Start starts the server after Stop, and returns when it takes clients.
