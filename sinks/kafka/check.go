@@ -42,6 +42,7 @@ func (s *Sink) Check(ctx context.Context) error {
 
 	failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
 	if len(failures) == 0 {
+		s.awaitDescribed(ctx)
 		return nil
 	}
 	// What a person has to mend is the more important news.
@@ -56,6 +57,19 @@ func (s *Sink) Check(ctx context.Context) error {
 		return worst
 	}
 	return mark(bridge.KindOf(worst), fmt.Errorf("%d of %d partitions cannot be published to; one is %w", len(failures), len(t.partitions), worst))
+}
+
+// awaitDescribed waits until the topic's settings have been looked at, once, so that whoever checks has seen what the log
+// warns of.
+func (s *Sink) awaitDescribed(ctx context.Context) {
+	if s.keeper.role == reading {
+		return
+	}
+	select {
+	case <-s.keeper.described:
+	case <-s.stopping:
+	case <-ctx.Done():
+	}
 }
 
 func (s *Sink) checkPartition(ctx context.Context, t *topology, partition int) error {

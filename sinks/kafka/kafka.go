@@ -104,9 +104,6 @@ func newSink(o Options, r role) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka sink %q: %w", o.Name, err)
 	}
-	if o.SASLMechanism == saslPlain && !o.TLS && r != burying { // the events' sink has said it
-		log.Warn("the Kafka password goes over the network in clear text: use TLS, or a SCRAM mechanism")
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Sink{
 		opts:        o,
@@ -121,6 +118,7 @@ func newSink(o Options, r role) (*Sink, error) {
 	}
 	s.keeper.role = r
 	s.keeper.round = make(chan struct{})
+	s.keeper.described = make(chan struct{})
 	go func() {
 		defer close(s.ended)
 		s.keep(ctx)

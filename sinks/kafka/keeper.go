@@ -22,11 +22,15 @@ type keeper struct {
 	topology   atomic.Pointer[topology]   // nil while the topic is not known
 	role       role
 
-	mu     sync.Mutex
-	cause  error         // why topology is nil
-	round  chan struct{} // closed at the end of the next round
-	wanted bool          // somebody waits for a round
-	stale  bool          // connections or metadata have shown to be out of date
+	described     chan struct{} // closed once the topic's settings have been asked for
+	describedOnce sync.Once
+
+	mu       sync.Mutex
+	cause    error         // why topology is nil
+	round    chan struct{} // closed at the end of the next round
+	wanted   bool          // somebody waits for a round
+	stale    bool          // connections or metadata have shown to be out of date
+	warnings []string
 
 	// Of the keeper's goroutine alone.
 	lastRound, lastConnect   time.Time
@@ -35,6 +39,7 @@ type keeper struct {
 	seen, missingSince       time.Time // when the topic was there last, and since when it is not
 	compared                 bool      // the topic has been compared with the options
 	warnedInSync             bool
+	warnedCompact            bool
 	warnedBlocked            bool // of a topic of dead letters: the log has been told why it cannot be published to
 }
 
@@ -151,6 +156,7 @@ func (s *Sink) lookAfter(ctx context.Context) {
 
 	if err == nil && k.role != reading && !time.Now().Before(k.nextDescribe) {
 		s.describe(ctx, topology)
+		k.describedOnce.Do(func() { close(k.described) })
 	}
 }
 
