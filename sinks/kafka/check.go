@@ -25,20 +25,7 @@ func (s *Sink) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	byLeader := make(map[int][]int)
-	for partition, leader := range t.leaders {
-		byLeader[leader] = append(byLeader[leader], partition)
-	}
-	failures := make([]error, len(t.partitions))
-	var wg sync.WaitGroup
-	for _, partitions := range byLeader {
-		wg.Go(func() {
-			for _, partition := range partitions {
-				failures[partition] = s.checkPartition(ctx, t, partition)
-			}
-		})
-	}
-	wg.Wait()
+	failures := s.askLeaders(ctx, t)
 
 	failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
 	if len(failures) == 0 {
@@ -72,6 +59,25 @@ func (s *Sink) awaitDescribed(ctx context.Context) {
 	}
 }
 
+// askLeaders checks every partition, those of different leaders at a time, and returns an error or nil for each.
+func (s *Sink) askLeaders(ctx context.Context, t *topology) []error {
+	byLeader := make(map[int][]int)
+	for partition, leader := range t.leaders {
+		byLeader[leader] = append(byLeader[leader], partition)
+	}
+	failures := make([]error, len(t.partitions))
+	var wg sync.WaitGroup
+	for _, partitions := range byLeader {
+		wg.Go(func() {
+			for _, partition := range partitions {
+				failures[partition] = s.checkPartition(ctx, t, partition)
+			}
+		})
+	}
+	wg.Wait()
+	return failures
+}
+
 func (s *Sink) checkPartition(ctx context.Context, t *topology, partition int) error {
 	what := s.partition(partition)
 	if t.leaders[partition] < 0 {
@@ -79,7 +85,7 @@ func (s *Sink) checkPartition(ctx context.Context, t *topology, partition int) e
 		return bridge.Retry(fmt.Errorf("%s: no broker leads it now", what))
 	}
 	// One partition a request: of several, the library says that one failed and not why.
-	res, err := s.keeper.generation.Load().client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{
+	res, err := request(ctx, s.keeper.generation.Load().client.ListOffsets, &kafkago.ListOffsetsRequest{
 		Topics: map[string][]kafkago.OffsetRequest{s.opts.Topic: {kafkago.LastOffsetOf(partition)}},
 	})
 	if err == nil {

@@ -202,7 +202,7 @@ type timing struct {
 	silence  time.Duration // one read or write on a connection; longer than attempt, so that the request's own deadline comes first
 	dial     time.Duration // a new connection with TLS and SASL
 	dialTCP  time.Duration // one address of several
-	connect  time.Duration // new connections until they have proved themselves
+	connect  time.Duration // new connections, and a new topic, until they have proved themselves
 	metadata time.Duration // the most that the cached metadata lags, and the limit for reading it
 	refresh  time.Duration // between the keeper's looks at the metadata
 	pace     time.Duration // the least time between two such looks

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 )
 
 func creating(partitions, replicationFactor int) func(*Options) {
@@ -196,6 +197,30 @@ func TestWhatATopicDoesToEventsIsWarnedAboutOnce(t *testing.T) {
 			require.Equal(t, min(1, len(tt.want)), strings.Count(l.String(), "WARN"), l.String())
 		})
 	}
+}
+
+// Whoever creates a topic and checks it at once is not told that its leaders do not know yet that they lead.
+func TestATopicIsCreatedOnceItsLeadersKnowIt(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(1))
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.NotLeaderForPartition, Count: 5})
+	s := open(t, c.ListenAddrs(), creating(3, 1))
+	require.NoError(t, s.Check(context.Background()))
+	requireStored(t, publish(t, s, events(9, 9)))
+}
+
+func TestTheBrokersLastKnownAreAskedWhenThoseOfTheListAreGone(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(3), kfake.SeedTopics(6, testTopic))
+	listed := faultproxy.New(t, c.ListenAddrs()[0]) // which the cluster itself knows nothing of
+	s := open(t, []string{listed.Addr()})
+	sent := events(60, 30)
+	requireStored(t, publish(t, s, sent[:30]))
+	listed.Stall()
+	listed.Cut()
+	for partition := range int32(6) {
+		require.NoError(t, c.MoveTopicPartition(testTopic, partition, (c.LeaderFor(testTopic, partition)+1)%3))
+	}
+	publishUntilStored(t, s, sent[30:])
+	require.Eventually(t, func() bool { return s.Check(context.Background()) == nil }, within, 10*time.Millisecond)
 }
 
 func TestSettingsThatMayNotBeReadAreDoneWithout(t *testing.T) {

@@ -122,7 +122,7 @@ func (s *Sink) batchSize(r record) (int64, error) {
 	set := protocol.RecordSet{
 		Version:    2,
 		Attributes: protocol.Attributes(s.compression),
-		Records:    &recordReader{[]record{r}},
+		Records:    &recordReader{batch: []record{r}},
 	}
 	n, err := set.WriteTo(io.Discard)
 	const sizePrefix = 4
@@ -213,11 +213,11 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 	g := s.keeper.generation.Load()
 	attempt, cancel := context.WithTimeout(ctx, s.timing.attempt)
 	defer cancel()
-	res, err := g.client.Produce(attempt, &kafkago.ProduceRequest{
+	res, err := request(attempt, g.client.Produce, &kafkago.ProduceRequest{
 		Topic:        s.opts.Topic,
 		Partition:    partition,
 		RequiredAcks: kafkago.RequireAll,
-		Records:      &recordReader{batch},
+		Records:      &recordReader{batch: batch},
 		Compression:  s.compression,
 	})
 	if err == nil {
@@ -239,7 +239,7 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 	}
 	if isMissing(err) {
 		// The library says so of every failure to read metadata too.
-		if _, cause := g.describeTopic(attempt, s.opts.Topic); cause != nil && !isMissing(cause) {
+		if _, _, cause := g.describeTopic(attempt, s.opts.Topic); cause != nil && !isMissing(cause) {
 			err = cause
 		}
 	}

@@ -405,12 +405,24 @@ func TestAConnectionCutInsteadOfAnAnswer(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())
 	sent := one(t, s, 0, 0, 2)
-	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		return nil, errors.New("cut"), true
-	})
+	stop := cutAbove(c, 0)
 	requireKind(t, bridge.FailureRetry, publish(t, s, sent))
+	stop()
 	publishUntilStored(t, s, sent)
 	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+}
+
+// cutAbove has the cluster end the connection at produce requests with more than size bytes of records, until stop.
+func cutAbove(c *kfake.Cluster, size int) (stop func()) {
+	var stopped atomic.Bool
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if stopped.Load() || len(r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records) <= size {
+			return nil, nil, false
+		}
+		return nil, errors.New("cut"), true
+	})
+	return func() { stopped.Store(true) }
 }
 
 func TestAnAcknowledgementOfSomethingElseIsNone(t *testing.T) {

@@ -32,7 +32,7 @@ const (
 // create makes the topic. That it exists already is success.
 func (s *Sink) create(ctx context.Context) error {
 	// On a client that goes on, the library would wait for the topic in metadata that may not list it.
-	g := s.connector.open()
+	g := s.connector.open(s.keeper.generation.Load().brokers)
 	defer g.abort()
 	config := kafkago.TopicConfig{Topic: s.opts.Topic, NumPartitions: -1, ReplicationFactor: -1}
 	if s.opts.Partitions > 0 {
@@ -45,7 +45,7 @@ func (s *Sink) create(ctx context.Context) error {
 		// With the brokers' default of 1, what is acknowledged could be with one broker alone.
 		config.ConfigEntries = []kafkago.ConfigEntry{{ConfigName: minInSyncReplicas, ConfigValue: "2"}}
 	}
-	res, err := g.client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{config}})
+	res, err := request(ctx, g.client.CreateTopics, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{config}})
 	if err == nil {
 		err = res.Errors[s.opts.Topic]
 	}
@@ -117,7 +117,7 @@ func (s *Sink) describe(ctx context.Context, t *topology) {
 	s.keeper.nextDescribe = time.Now().Add(s.timing.describe)
 	ctx, cancel := context.WithTimeout(ctx, s.timing.metadata)
 	defer cancel()
-	res, err := s.keeper.generation.Load().client.DescribeConfigs(ctx, &kafkago.DescribeConfigsRequest{
+	res, err := request(ctx, s.keeper.generation.Load().client.DescribeConfigs, &kafkago.DescribeConfigsRequest{
 		Resources: []kafkago.DescribeConfigRequestResource{{
 			ResourceType: kafkago.ResourceTypeTopic,
 			ResourceName: s.opts.Topic,
