@@ -143,6 +143,7 @@ func TestApacheKafkaLimits(t *testing.T) {
 		Config: map[string]string{
 			"connections.max.idle.ms":   "2000",
 			"connections.max.reauth.ms": "2000",
+			"socket.request.max.bytes":  "300000",
 		},
 	})
 	// onTime publishes and checks, again and again, and then when nothing was sent for longer than a connection lasts.
@@ -180,7 +181,25 @@ func TestApacheKafkaLimits(t *testing.T) {
 			requireStored(t, publish(t, s, events(1, 1)))
 			onTime(t, s)
 		})
-
+		t.Run("requests that are too large", func(t *testing.T) {
+			t.Parallel()
+			c.CreateTopic(t, "requests", 1, 1, nil)
+			s := open(t, c.Brokers(), toTopic("requests"), unheard)
+			sent := events(21, 1)
+			for i := range sent {
+				sent[i].Data = fmt.Appendf(nil, `{"text":"%060000d"}`, i)
+			}
+			requireStored(t, publish(t, s, sent[:19]))
+			sent[19].Data = fmt.Appendf(nil, `{"text":"%0400000d"}`, 19)
+			var results []error
+			require.Eventually(t, func() bool {
+				results = publish(t, s, sent[19:])
+				return bridge.KindOf(results[0]) == bridge.FailureReject
+			}, within, 100*time.Millisecond)
+			require.ErrorContains(t, results[0], "socket.request.max.bytes")
+			requireStored(t, results[1:])
+			require.Equal(t, slices.Concat(idsOf(sent[:19]), idsOf(sent[20:])), ids(apacheRecords(t, c, "requests")[0]))
+		})
 	})
 }
 

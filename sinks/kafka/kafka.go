@@ -49,6 +49,7 @@ type Sink struct {
 	keeper         keeper
 	limits         limits
 	partitionLocks partitionLocks
+	cuts           cuts
 
 	// letters publishes to the topic of the dead letters, and is nil when there is none. With connections of its own, what
 	// goes wrong there disturbs no event.
@@ -211,6 +212,7 @@ type timing struct {
 	describe time.Duration // between two looks at the topic's settings
 	missing  time.Duration // a topic that was there is missed for this long before a person is asked to mend it
 	idle     time.Duration // an unused connection is closed
+	cutting  time.Duration // connections end at one event for this long before it is rejected
 }
 
 func (t *timing) setDefaults() {
@@ -232,6 +234,7 @@ func (t *timing) setDefaults() {
 		{&t.describe, time.Minute},
 		{&t.missing, 5 * time.Second},
 		{&t.idle, 30 * time.Second},
+		{&t.cutting, 5 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

@@ -425,6 +425,63 @@ func cutAbove(c *kfake.Cluster, size int) (stop func()) {
 	return func() { stopped.Store(true) }
 }
 
+// So does a broker at requests above its socket.request.max.bytes.
+func TestABatchThatEndsConnectionsIsHalved(t *testing.T) {
+	c := seeded(t, 1)
+	cutAbove(c, 10_000)
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 100)
+	tooLarge(sent, 500, slices.Collect(func(yield func(int) bool) {
+		for i := range sent {
+			yield(i)
+		}
+	})...)
+	requireStored(t, publish(t, s, sent))
+	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]), "stored once each, in order")
+}
+
+func TestAnEventThatEndsConnectionsAgainAndAgainIsRejected(t *testing.T) {
+	c := seeded(t, 1)
+	stop := cutAbove(c, 10_000)
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.cutting = 300 * time.Millisecond })
+	sent := one(t, s, 0, 0, 9)
+	tooLarge(sent, 20_000, 4)
+	results := publish(t, s, sent)
+	requireStored(t, results[:4])
+	requireKind(t, bridge.FailureRetry, results[4:])
+	require.ErrorContains(t, results[4], "socket.request.max.bytes")
+	began := time.Now()
+	require.Eventually(t, func() bool {
+		results = publish(t, s, sent[4:])
+		return bridge.KindOf(results[0]) == bridge.FailureReject
+	}, within, 10*time.Millisecond)
+	require.GreaterOrEqual(t, time.Since(began), 250*time.Millisecond)
+	require.ErrorContains(t, results[0], "ends the connection at this event alone: 20")
+	requireStored(t, results[1:])
+
+	requireKind(t, bridge.FailureRetry, publish(t, s, sent[4:5]))
+	stop()
+	requireStored(t, publish(t, s, sent[4:5]))
+	require.Empty(t, s.cuts.events)
+}
+
+// A broker that ends other connections too is in trouble itself, and no event is to blame.
+func TestAPassingFaultIsNoEventsFault(t *testing.T) {
+	c := seeded(t, 1)
+	stop := cutAbove(c, 0)
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.cutting = time.Nanosecond })
+	sent := one(t, s, 0, 0, 9)
+	down := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.NotLeaderForPartition, Count: -1})
+	asked := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
+	for range 10 {
+		requireKind(t, bridge.FailureRetry, publish(t, s, sent))
+	}
+	require.LessOrEqual(t, asked.Hits(), 20, "it is not halved")
+	down.Remove()
+	stop()
+	publishUntilStored(t, s, sent)
+}
+
 func TestAnAcknowledgementOfSomethingElseIsNone(t *testing.T) {
 	for name, lie := range map[string]func(topic *kmsg.ProduceResponseTopic){
 		"another topic":     func(topic *kmsg.ProduceResponseTopic) { topic.Topic = "other" },

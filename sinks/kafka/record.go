@@ -26,7 +26,7 @@ func (s *Sink) letterRecord(letters []bridge.DeadLetter, topic string, withData 
 }
 
 func (s *Sink) newRecord(e *bridge.Event, headers []cloudevents.Header, value []byte) record {
-	r := record{key: []byte(s.key(e)), value: value, headers: make([]kafkago.Header, len(headers))}
+	r := record{event: e, key: []byte(s.key(e)), value: value, headers: make([]kafkago.Header, len(headers))}
 	if r.value == nil {
 		r.value = []byte{} // a record without a value means that its key is deleted
 	}
