@@ -136,7 +136,7 @@ func TestApacheKafkaCluster(t *testing.T) {
 	})
 }
 
-// TestApacheKafkaLimits meets brokers that end connections.
+// TestApacheKafkaLimits meets brokers that end connections, and hold back clients.
 func TestApacheKafkaLimits(t *testing.T) {
 	c := apachekafka.Start(t, apachekafka.Options{
 		Users: map[string]string{apacheUser: apachePassword},
@@ -201,6 +201,45 @@ func TestApacheKafkaLimits(t *testing.T) {
 			require.Equal(t, slices.Concat(idsOf(sent[:19]), idsOf(sent[20:])), ids(apacheRecords(t, c, "requests")[0]))
 		})
 	})
+	t.Run("a quota", func(t *testing.T) {
+		c.CreateTopic(t, "quota", 12, 1, nil)
+		limitClient(t, c, 500_000)
+		s := open(t, c.Brokers(), toTopic("quota"), unheard)
+		sent := events(60, 60)
+		for i := range sent {
+			sent[i].Data = fmt.Appendf(nil, `{"text":"%0120000d"}`, i)
+		}
+		for left := sent; len(left) > 0; {
+			var failed []bridge.Event
+			for i, err := range publish(t, s, left) {
+				if err != nil {
+					require.ErrorContains(t, err, "quota")
+					failed = append(failed, left[i])
+				}
+			}
+			left = failed
+		}
+		require.ElementsMatch(t, idsOf(sent), ids(slices.Concat(apacheRecords(t, c, "quota")...)), "stored once each")
+	})
+}
+
+// limitClient has the brokers take so many bytes a second from sinks.
+func limitClient(t *testing.T, c *apachekafka.Cluster, bytesPerSecond float64) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
+	require.NoError(t, err)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	entry := kmsg.AlterClientQuotasRequestEntry{
+		Entity: []kmsg.AlterClientQuotasRequestEntryEntity{{Type: "client-id", Name: new(clientID)}},
+		Ops:    []kmsg.AlterClientQuotasRequestEntryOp{{Key: "producer_byte_rate", Value: bytesPerSecond}},
+	}
+	req := kmsg.NewPtrAlterClientQuotasRequest()
+	req.Entries = append(req.Entries, entry)
+	answer, err := req.RequestWith(ctx, client)
+	require.NoError(t, err)
+	require.Zero(t, answer.Entries[0].ErrorCode)
 }
 
 // apacheTopics numbers the topics of the conformance suite, each of which is new.

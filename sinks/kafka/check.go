@@ -84,6 +84,9 @@ func (s *Sink) checkPartition(ctx context.Context, t *topology, partition int) e
 		s.noteStale()
 		return bridge.Retry(fmt.Errorf("%s: no broker leads it now", what))
 	}
+	if s.quotas.holds(t.leaders[partition]) {
+		return nil // it has just answered, and answers nothing else until then
+	}
 	// One partition a request: of several, the library says that one failed and not why.
 	res, err := request(ctx, s.keeper.generation.Load().client.ListOffsets, &kafkago.ListOffsetsRequest{
 		Topics: map[string][]kafkago.OffsetRequest{s.opts.Topic: {kafkago.LastOffsetOf(partition)}},

@@ -50,6 +50,7 @@ type Sink struct {
 	limits         limits
 	partitionLocks partitionLocks
 	cuts           cuts
+	quotas         quotas
 
 	// letters publishes to the topic of the dead letters, and is nil when there is none. With connections of its own, what
 	// goes wrong there disturbs no event.

@@ -203,6 +203,14 @@ func (s *Sink) answers(ctx context.Context, partition int) bool {
 	return t != nil && partition < len(t.leaders) && s.checkPartition(ctx, t, partition) == nil
 }
 
+// leader is the broker that leads the partition, as far as is known.
+func (s *Sink) leader(partition int) int {
+	if t := s.keeper.topology.Load(); t != nil && partition < len(t.leaders) {
+		return t.leaders[partition]
+	}
+	return -1
+}
+
 // cut is the result of an event at which a broker, which is well, has ended the connection that it alone was sent on. That is
 // a passing fault until it has happened again and again.
 func (s *Sink) cut(partition int, r record, cause error) error {
@@ -292,6 +300,12 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 	if err := s.refused(ctx); err != nil {
 		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
 	}
+	quota := s.quotas.of(s.leader(partition))
+	done, err := quota.await(ctx, s.stopping)
+	if err != nil {
+		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
+	}
+	defer done()
 	g := s.keeper.generation.Load()
 	attempt, cancel := context.WithTimeout(ctx, s.timing.attempt)
 	defer cancel()
@@ -303,6 +317,7 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 		Compression:  s.compression,
 	})
 	if err == nil {
+		quota.hold(res.Throttle)
 		err = answer(res)
 	}
 	if err == nil || isRecordFault(err) {

@@ -482,6 +482,47 @@ func TestAPassingFaultIsNoEventsFault(t *testing.T) {
 	publishUntilStored(t, s, sent)
 }
 
+// A broker reads nothing more from a client that it holds to its quota: what is sent meanwhile would time out, and be stored twice.
+func TestABrokersThrottleTimeIsWaitedFor(t *testing.T) {
+	const throttle = 700 * time.Millisecond
+	c := seeded(t, 4)
+	var mu sync.Mutex
+	var sent []time.Time
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		sent = append(sent, time.Now())
+		res := r.ResponseKind().(*kmsg.ProduceResponse)
+		res.ThrottleMillis = int32(throttle / time.Millisecond)
+		topic := kmsg.NewProduceResponseTopic()
+		topic.Topic = testTopic
+		p := kmsg.NewProduceResponseTopicPartition()
+		p.Partition = r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Partition
+		topic.Partitions = append(topic.Partitions, p)
+		res.Topics = append(res.Topics, topic)
+		return res, nil, true
+	})
+	s := open(t, c.ListenAddrs())
+	for partition := range 3 {
+		one(t, s, partition, 0, 1)
+	}
+	requireStored(t, publish(t, s, one(t, s, 0, 0, 1)))
+	require.NoError(t, s.Check(context.Background()), "it has just answered")
+	requireStored(t, publish(t, s, slices.Concat(one(t, s, 1, 1, 1), one(t, s, 2, 2, 1))))
+	require.Len(t, sent, 3)
+	for i := range sent[1:] {
+		require.GreaterOrEqual(t, sent[i+1].Sub(sent[i]), throttle, "one by one, each after the wait of the one before")
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), throttle/4)
+	defer cancel()
+	results := s.Publish(ctx, one(t, s, 3, 3, 1))
+	requireKind(t, bridge.FailureRetry, results)
+	require.ErrorContains(t, results[0], "quota")
+	require.Len(t, sent, 3, "not sent")
+}
+
 func TestAnAcknowledgementOfSomethingElseIsNone(t *testing.T) {
 	for name, lie := range map[string]func(topic *kmsg.ProduceResponseTopic){
 		"another topic":     func(topic *kmsg.ProduceResponseTopic) { topic.Topic = "other" },
