@@ -30,16 +30,17 @@ import (
 const (
 	// maxAnswerBytes is the largest answer that is read. The metadata of 100,000 partitions take a third of it.
 	maxAnswerBytes = 16 << 20
-	// maxFetchBytes is the same for records, since a batch comes whole whatever its size. It is the most that they may have
-	// when they are decompressed, too.
+	// maxFetchBytes is the same for records, since a batch comes whole whatever its size. It is the most that they may
+	// have when they are decompressed, too.
 	maxFetchBytes = maxRequestBytes
 	// maxFetchRecords is the most that one batch may have, with their headers.
 	maxFetchRecords = 1 << 20
 )
 
-// plainConn is a connection without TLS, whose peer may be anybody. The client library makes room for whatever count an answer
-// claims, and panics at some, on goroutines of its own. So it gets an answer only once that is here whole, its counts fit
-// into its bytes, and it has been decoded without harm. One goroutine at a time uses it, as the library does.
+// plainConn is a connection without TLS, whose peer may be anybody. The client library makes room for whatever count an
+// answer claims, and panics at some, on goroutines of its own. So it gets an answer only once that is here whole, its
+// counts fit into its bytes, and it has been decoded without harm. One goroutine at a time uses it, as the library
+// does.
 type plainConn struct {
 	net.Conn
 	address string

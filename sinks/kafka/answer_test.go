@@ -211,8 +211,8 @@ func TestAnswersAreTaken(t *testing.T) {
 	})
 }
 
-// FuzzAnswer holds that nothing a peer says costs more than a connection: no panic, no memory that its bytes do not account for,
-// and what is taken is what the library then reads from the connection.
+// FuzzAnswer holds that nothing a peer says costs more than a connection: no panic, no memory that its bytes do not
+// account for, and what is taken is what the library then reads from the connection.
 func FuzzAnswer(f *testing.F) {
 	samples(f, func(key protocol.ApiKey, version int16, frame []byte) { f.Add(int16(key), version, frame) })
 	f.Add(int16(protocol.ApiVersions), int16(0), []byte("HTTP/1.1 400 Bad Request\r\n\r\n"))

@@ -46,8 +46,8 @@ func (s *Sink) Check(ctx context.Context) error {
 	return mark(bridge.KindOf(worst), fmt.Errorf("%d of %d partitions cannot be published to; one is %w", len(failures), len(t.partitions), worst))
 }
 
-// awaitDescribed waits until the topic's settings have been looked at, once, so that whoever checks has seen what the log
-// warns of.
+// awaitDescribed waits until the topic's settings have been looked at, once, so that whoever checks has seen what the
+// log warns of.
 func (s *Sink) awaitDescribed(ctx context.Context) {
 	if s.keeper.role == reading {
 		return

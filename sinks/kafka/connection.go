@@ -54,7 +54,8 @@ type generation struct {
 	retired   atomic.Bool
 }
 
-// open returns a new generation, which starts from brokers. It reads the files of TLS again and connects to nothing yet.
+// open returns a new generation, which starts from brokers. It reads the files of TLS again and connects to nothing
+// yet.
 func (c *connector) open(brokers []string) *generation {
 	g := &generation{brokers: brokers, connector: c}
 	g.transport = &kafkago.Transport{
@@ -85,8 +86,8 @@ func (g *generation) retire() {
 // through.
 //
 // Brokers end connections that lie idle (connections.max.idle.ms), and those whose login has run out
-// (connections.max.reauth.ms), which a client learns from its next request. That is no failure: the request goes out again
-// until it had a connection of its own. An end of that one is an answer.
+// (connections.max.reauth.ms), which a client learns from its next request. That is no failure: the request goes out
+// again until it had a connection of its own. An end of that one is an answer.
 func (g *generation) RoundTrip(ctx context.Context, address net.Addr, req kafkago.Request) (res kafkago.Response, err error) {
 	defer func() {
 		if g.retired.Load() {

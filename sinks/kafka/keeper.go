@@ -203,8 +203,8 @@ func (s *Sink) learn(ctx context.Context, renew bool) (*topology, error) {
 	return topology, nil
 }
 
-// awaitCreated returns the topic that has just been created, once its leaders know that they lead it. Until then they refuse
-// what the metadata sends them.
+// awaitCreated returns the topic that has just been created, once its leaders know that they lead it. Until then they
+// refuse what the metadata sends them.
 func (s *Sink) awaitCreated(ctx context.Context) (*topology, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timing.connect)
 	defer cancel()
@@ -231,8 +231,8 @@ func (s *Sink) awaitCreated(ctx context.Context) (*topology, error) {
 	}
 }
 
-// connect puts a new generation in the place of the current one, once it has read the metadata. The brokers last known are
-// asked when none of BROKERS answers, and not before: their addresses may have become another cluster's.
+// connect puts a new generation in the place of the current one, once it has read the metadata. The brokers last known
+// are asked when none of BROKERS answers, and not before: their addresses may have become another cluster's.
 func (s *Sink) connect(ctx context.Context) error {
 	k := &s.keeper
 	k.lastConnect = time.Now()
@@ -295,7 +295,8 @@ func (s *Sink) read(ctx context.Context) (*topology, error) {
 	return t, nil
 }
 
-// describeTopic returns the topic from the cached metadata, with at least one partition, and the addresses of the brokers.
+// describeTopic returns the topic from the cached metadata, with at least one partition, and the addresses of the
+// brokers.
 func (g *generation) describeTopic(ctx context.Context, name string) (_ kafkago.Topic, brokers []string, _ error) {
 	md, err := request(ctx, g.client.Metadata, &kafkago.MetadataRequest{Topics: []string{name}})
 	if err != nil {

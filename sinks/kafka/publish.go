@@ -164,10 +164,10 @@ func (s *Sink) batchLength(records []record) int {
 	return len(records)
 }
 
-// send stores one batch. A broker that refuses it for one of its records does not say which, and one that takes no request
-// of its size (socket.request.max.bytes) ends the connection without a word. So the batch is halved until such a record is
-// alone; what comes before it is stored before what comes after. The error is a failure that is not a record's own. It is in
-// the results already.
+// send stores one batch. A broker that refuses it for one of its records does not say which, and one that takes no
+// request of its size (socket.request.max.bytes) ends the connection without a word. So the batch is halved until such
+// a record is alone; what comes before it is stored before what comes after. The error is a failure that is not a
+// record's own. It is in the results already.
 func (c *call) send(ctx context.Context, partition int, batch []record) error {
 	err := c.sink.produce(ctx, partition, batch)
 	if err == nil {
@@ -211,8 +211,8 @@ func (s *Sink) leader(partition int) int {
 	return -1
 }
 
-// cut is the result of an event at which a broker, which is well, has ended the connection that it alone was sent on. That is
-// a passing fault until it has happened again and again.
+// cut is the result of an event at which a broker, which is well, has ended the connection that it alone was sent on.
+// That is a passing fault until it has happened again and again.
 func (s *Sink) cut(partition int, r record, cause error) error {
 	size, err := s.batchSize(r)
 	if err != nil {

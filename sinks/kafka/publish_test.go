@@ -482,7 +482,8 @@ func TestAPassingFaultIsNoEventsFault(t *testing.T) {
 	publishUntilStored(t, s, sent)
 }
 
-// A broker reads nothing more from a client that it holds to its quota: what is sent meanwhile would time out, and be stored twice.
+// A broker reads nothing more from a client that it holds to its quota: what is sent meanwhile would time out, and be
+// stored twice.
 func TestABrokersThrottleTimeIsWaitedFor(t *testing.T) {
 	const throttle = 700 * time.Millisecond
 	c := seeded(t, 4)

@@ -53,7 +53,8 @@ func (q *quota) hold(throttle time.Duration) {
 }
 
 // await waits until the broker takes requests. While it holds us back they go one by one, each with the wait that the
-// one before it was told of: together they would all be over the quota, again and again. The caller calls done after the answer.
+// one before it was told of: together they would all be over the quota, again and again. The caller calls done after
+// the answer.
 func (q *quota) await(ctx context.Context, stopping <-chan struct{}) (done func(), err error) {
 	if q.left() <= 0 {
 		return func() {}, nil

@@ -100,8 +100,8 @@ func (s *Sink) warn(message string, attrs ...any) {
 	s.keeper.warnings = append(s.keeper.warnings, s.place()+": "+message)
 }
 
-// Warnings returns what the log has been warned of: how the topics are set up, where that endangers events. After a Check
-// that succeeded it is complete. Safe for concurrent use.
+// Warnings returns what the log has been warned of: how the topics are set up, where that endangers events. After a
+// Check that succeeded it is complete. Safe for concurrent use.
 func (s *Sink) Warnings() []string {
 	s.keeper.mu.Lock()
 	warnings := slices.Clone(s.keeper.warnings)
@@ -162,8 +162,8 @@ func (s *Sink) warnOfCompaction(policy string) {
 		slog.String("cleanup_policy", policy))
 }
 
-// warnOfFewReplicas warns, once, of a topic whose acknowledgement is the word of one broker, which Kafka gives before its
-// disk has the event.
+// warnOfFewReplicas warns, once, of a topic whose acknowledgement is the word of one broker, which Kafka gives before
+// its disk has the event.
 func (s *Sink) warnOfFewReplicas(t *topology) {
 	if s.limits.minSync.Load() != 1 || s.keeper.warnedInSync {
 		return
