@@ -18,12 +18,19 @@ type SinkCheck struct {
 	Cause string `json:"cause,omitempty"`
 	// Warning says why dead letters could not be published to their own address now. Events can be all the same.
 	Warning string `json:"warning,omitempty"`
+	// Warnings are about how the broker is set up, where that endangers events that it has acknowledged.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // deadLetterChecker is a sink that can tell whether its dead letters could be published to their own address now, and
 // that says yes when it has none.
 type deadLetterChecker interface {
 	CheckDeadLetters(ctx context.Context) error
+}
+
+// warner is a sink that tells, after Check, how its broker's set-up endangers events.
+type warner interface {
+	Warnings() []string
 }
 
 // CheckSink asks a sink's broker whether events could be published now, until ctx ends.
@@ -38,6 +45,9 @@ func CheckSink(ctx context.Context, s Sink) SinkCheck {
 			if warning := letters.CheckDeadLetters(ctx); warning != nil {
 				r.Warning = warning.Error()
 			}
+		}
+		if w, ok := sink.(warner); ok {
+			r.Warnings = w.Warnings()
 		}
 		err = errors.Join(err, sink.Close(context.WithoutCancel(ctx)))
 	}

@@ -20,8 +20,9 @@ func checkCommand(c console) *cobra.Command {
 		Use:   "check",
 		Short: "Validate the configuration and try every sink",
 		Long: `Validates the configuration, then asks the broker of every sink whether events could be published now.
-It stores nothing; a stream or topic that the bridge may create is created. That dead letters could not be published
-to an address of their own is a warning, since events can be all the same. Exit code 0: all is well;
+It stores nothing; a stream or topic that the bridge may create is created. That dead letters could not be published to
+an address of their own is a warning, since events can be all the same; so is a topic that may lose what it has
+acknowledged. Exit code 0: all is well;
 1: a sink cannot be published to; 2: the configuration is wrong.
 
 With --live it only asks the running bridge's operations listener whether the process lives, as a container's health check does.`,
@@ -77,6 +78,9 @@ func printCheck(c console, r admin.SinkCheck, asJSON bool) error {
 	}
 	if r.Warning != "" {
 		text += "\n" + indent(printableLines("warning: dead letters cannot be published to their address: "+r.Warning))
+	}
+	for _, warning := range r.Warnings {
+		text += "\n" + indent(printableLines("warning: "+warning))
 	}
 	_, err := fmt.Fprintf(c.out, "sink %s (%s)  %s\n", r.Sink, r.Kind, text)
 	return err

@@ -425,6 +425,18 @@ func TestCheckTellsWhyASinkCannotBePublishedTo(t *testing.T) {
 	require.NotContains(t, out+errs, "hunter2")
 }
 
+func TestCheckCreatesTheTopicAndWarnsOfWhatItWouldLose(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	s := newShell(t, "FNBRIDGE_SINKS=kafka", "FNBRIDGE_KAFKA_BROKERS="+c.ListenAddrs()[0],
+		"FNBRIDGE_KAFKA_CREATE_TOPIC=true", "FNBRIDGE_KAFKA_REPLICATION_FACTOR=1")
+	out, errs, exit := s.run("check")
+	require.Equal(t, 0, exit, "%s%s", out, errs)
+	require.Contains(t, out, "sink kafka (kafka)  ok\n")
+	require.Contains(t, out, `warning: topic "tensorlake-events": the Kafka topic has one replica`)
+}
+
 // workflowPayload has the invocation left out.
 const workflowPayload = `{"workflow_name": "workflow_XXXX", "invocation_id": "%s", "fn_status": {"fn_A": "success", "fn_B": "failure"}}`
 

@@ -101,6 +101,7 @@ func TestApacheKafka(t *testing.T) {
 func TestApacheKafkaCluster(t *testing.T) {
 	c := apachekafka.Start(t, apachekafka.Options{Nodes: 3})
 	t.Run("a node that freezes is replaced", func(t *testing.T) { testApacheFrozenNode(t, c) })
+	t.Run("the one in BROKERS is gone", func(t *testing.T) { testApacheLastKnown(t, c) })
 	t.Run("a node restarts", func(t *testing.T) { testApacheRestart(t, c) })
 	t.Run("too few in sync", func(t *testing.T) { testApacheTooFewInSync(t, c) })
 	t.Run("conformance", func(t *testing.T) {
@@ -133,6 +134,112 @@ func TestApacheKafkaCluster(t *testing.T) {
 			return b.Broker
 		})
 	})
+}
+
+// TestApacheKafkaLimits meets brokers that end connections, and hold back clients.
+func TestApacheKafkaLimits(t *testing.T) {
+	c := apachekafka.Start(t, apachekafka.Options{
+		Users: map[string]string{apacheUser: apachePassword},
+		Config: map[string]string{
+			"connections.max.idle.ms":   "2000",
+			"connections.max.reauth.ms": "2000",
+			"socket.request.max.bytes":  "300000",
+		},
+	})
+	// onTime publishes and checks, again and again, and then when nothing was sent for longer than a connection lasts.
+	onTime := func(t *testing.T, s *Sink) {
+		t.Helper()
+		for began := time.Now(); time.Since(began) < 7*time.Second; {
+			requireStored(t, publish(t, s, events(20, 20)))
+			require.NoError(t, s.Check(t.Context()))
+		}
+		idle := time.NewTicker(3 * time.Second)
+		defer idle.Stop()
+		for range 2 {
+			<-idle.C
+			require.NoError(t, s.Check(t.Context()))
+			<-idle.C
+			requireStored(t, publish(t, s, events(20, 20)))
+		}
+	}
+	unheard := func(o *Options) { o.timing = timing{} } // as in production
+	t.Run("ended connections", func(t *testing.T) {
+		t.Run("idle connections", func(t *testing.T) {
+			t.Parallel()
+			c.CreateTopic(t, "idle", 4, 1, nil)
+			s := open(t, c.Brokers(), toTopic("idle"), unheard)
+			requireStored(t, publish(t, s, events(1, 1)))
+			onTime(t, s)
+		})
+		t.Run("logins that run out", func(t *testing.T) {
+			t.Parallel()
+			c.CreateTopic(t, "logins", 4, 1, nil)
+			s := open(t, c.SASLBrokers(), toTopic("logins"), unheard, func(o *Options) {
+				o.TLS, o.TLSCAFile = true, c.CA().CAFile
+				o.SASLMechanism, o.SASLUsername, o.SASLPassword = saslScramSHA256, apacheUser, apachePassword
+			})
+			requireStored(t, publish(t, s, events(1, 1)))
+			onTime(t, s)
+		})
+		t.Run("requests that are too large", func(t *testing.T) {
+			t.Parallel()
+			c.CreateTopic(t, "requests", 1, 1, nil)
+			s := open(t, c.Brokers(), toTopic("requests"), unheard)
+			sent := events(21, 1)
+			for i := range sent {
+				sent[i].Data = fmt.Appendf(nil, `{"text":"%060000d"}`, i)
+			}
+			requireStored(t, publish(t, s, sent[:19]))
+			sent[19].Data = fmt.Appendf(nil, `{"text":"%0400000d"}`, 19)
+			var results []error
+			require.Eventually(t, func() bool {
+				results = publish(t, s, sent[19:])
+				return bridge.KindOf(results[0]) == bridge.FailureReject
+			}, within, 100*time.Millisecond)
+			require.ErrorContains(t, results[0], "socket.request.max.bytes")
+			requireStored(t, results[1:])
+			require.Equal(t, slices.Concat(idsOf(sent[:19]), idsOf(sent[20:])), ids(apacheRecords(t, c, "requests")[0]))
+		})
+	})
+	t.Run("a quota", func(t *testing.T) {
+		c.CreateTopic(t, "quota", 12, 1, nil)
+		limitClient(t, c, 500_000)
+		s := open(t, c.Brokers(), toTopic("quota"), unheard)
+		sent := events(60, 60)
+		for i := range sent {
+			sent[i].Data = fmt.Appendf(nil, `{"text":"%0120000d"}`, i)
+		}
+		for left := sent; len(left) > 0; {
+			var failed []bridge.Event
+			for i, err := range publish(t, s, left) {
+				if err != nil {
+					require.ErrorContains(t, err, "quota")
+					failed = append(failed, left[i])
+				}
+			}
+			left = failed
+		}
+		require.ElementsMatch(t, idsOf(sent), ids(slices.Concat(apacheRecords(t, c, "quota")...)), "stored once each")
+	})
+}
+
+// limitClient has the brokers take so many bytes a second from sinks.
+func limitClient(t *testing.T, c *apachekafka.Cluster, bytesPerSecond float64) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
+	require.NoError(t, err)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	entry := kmsg.AlterClientQuotasRequestEntry{
+		Entity: []kmsg.AlterClientQuotasRequestEntryEntity{{Type: "client-id", Name: new(clientID)}},
+		Ops:    []kmsg.AlterClientQuotasRequestEntryOp{{Key: "producer_byte_rate", Value: bytesPerSecond}},
+	}
+	req := kmsg.NewPtrAlterClientQuotasRequest()
+	req.Entries = append(req.Entries, entry)
+	answer, err := req.RequestWith(ctx, client)
+	require.NoError(t, err)
+	require.Zero(t, answer.Entries[0].ErrorCode)
 }
 
 // apacheTopics numbers the topics of the conformance suite, each of which is new.
@@ -387,7 +494,9 @@ func testApacheSecurity(t *testing.T, c *apachekafka.Cluster) {
 func testApacheTopics(t *testing.T, c *apachekafka.Cluster) {
 	t.Run("created", func(t *testing.T) {
 		s := open(t, c.Brokers(), toTopic("created"), func(o *Options) { o.CreateTopic, o.Partitions, o.ReplicationFactor = true, 5, 1 })
-		publishUntilStored(t, s, events(20, 20)) // brokers say what they lead before they know it themselves
+		// Brokers say what they lead before they know it themselves, which is nothing to bother anybody with.
+		require.NoError(t, s.Check(t.Context()))
+		requireStored(t, publish(t, s, events(20, 20)))
 		require.Len(t, apacheRecords(t, c, "created"), 5)
 	})
 	t.Run("created by two at once", func(t *testing.T) {
@@ -542,6 +651,19 @@ func testApacheFrozenNode(t *testing.T, c *apachekafka.Cluster) {
 	requireKind(t, bridge.FailureRetry, results)
 	publishUntilStored(t, s, behind)
 	require.NotEqual(t, frozen, c.Leader(t, topic, 0))
+}
+
+// testApacheLastKnown kills the one broker that the sink was told of.
+func testApacheLastKnown(t *testing.T, c *apachekafka.Cluster) {
+	const topic = "lastknown"
+	c.CreateTopic(t, topic, 6, 3, nil)
+	s := open(t, c.Brokers()[:1], toTopic(topic))
+	publishUntilStored(t, s, events(30, 30))
+	c.Kill(t, 1)
+	defer c.StartNode(t, 1)
+	publishUntilStored(t, s, events(60, 60)[30:])
+	require.Eventually(t, func() bool { return s.Check(t.Context()) == nil }, within, 10*time.Millisecond)
+	publishUntilStored(t, s, events(90, 90)[60:])
 }
 
 // testApacheRestart stops a node in good order, which hands over what it leads, and starts it again while events flow.

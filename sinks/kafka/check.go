@@ -25,23 +25,11 @@ func (s *Sink) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	byLeader := make(map[int][]int)
-	for partition, leader := range t.leaders {
-		byLeader[leader] = append(byLeader[leader], partition)
-	}
-	failures := make([]error, len(t.partitions))
-	var wg sync.WaitGroup
-	for _, partitions := range byLeader {
-		wg.Go(func() {
-			for _, partition := range partitions {
-				failures[partition] = s.checkPartition(ctx, t, partition)
-			}
-		})
-	}
-	wg.Wait()
+	failures := s.askLeaders(ctx, t)
 
 	failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
 	if len(failures) == 0 {
+		s.awaitDescribed(ctx)
 		return nil
 	}
 	// What a person has to mend is the more important news.
@@ -58,14 +46,49 @@ func (s *Sink) Check(ctx context.Context) error {
 	return mark(bridge.KindOf(worst), fmt.Errorf("%d of %d partitions cannot be published to; one is %w", len(failures), len(t.partitions), worst))
 }
 
+// awaitDescribed waits until the topic's settings have been looked at, once, so that whoever checks has seen what the
+// log warns of.
+func (s *Sink) awaitDescribed(ctx context.Context) {
+	if s.keeper.role == reading {
+		return
+	}
+	select {
+	case <-s.keeper.described:
+	case <-s.stopping:
+	case <-ctx.Done():
+	}
+}
+
+// askLeaders checks every partition, those of different leaders at a time, and returns an error or nil for each.
+func (s *Sink) askLeaders(ctx context.Context, t *topology) []error {
+	byLeader := make(map[int][]int)
+	for partition, leader := range t.leaders {
+		byLeader[leader] = append(byLeader[leader], partition)
+	}
+	failures := make([]error, len(t.partitions))
+	var wg sync.WaitGroup
+	for _, partitions := range byLeader {
+		wg.Go(func() {
+			for _, partition := range partitions {
+				failures[partition] = s.checkPartition(ctx, t, partition)
+			}
+		})
+	}
+	wg.Wait()
+	return failures
+}
+
 func (s *Sink) checkPartition(ctx context.Context, t *topology, partition int) error {
 	what := s.partition(partition)
 	if t.leaders[partition] < 0 {
 		s.noteStale()
 		return bridge.Retry(fmt.Errorf("%s: no broker leads it now", what))
 	}
+	if s.quotas.holds(t.leaders[partition]) {
+		return nil // it has just answered, and answers nothing else until then
+	}
 	// One partition a request: of several, the library says that one failed and not why.
-	res, err := s.keeper.generation.Load().client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{
+	res, err := request(ctx, s.keeper.generation.Load().client.ListOffsets, &kafkago.ListOffsetsRequest{
 		Topics: map[string][]kafkago.OffsetRequest{s.opts.Topic: {kafkago.LastOffsetOf(partition)}},
 	})
 	if err == nil {

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/metadata"
 	"github.com/segmentio/kafka-go/protocol/produce"
 	"github.com/segmentio/kafka-go/sasl"
 
@@ -23,36 +25,39 @@ const clientID = "fnbridge"
 
 // connector makes generations, and knows every connection that is open.
 type connector struct {
-	brokers []string
+	brokers []string // of BROKERS
 	topic   string
 	tls     *tlsfiles.Files
 	sasl    sasl.Mechanism
 	timing  timing
 	log     *slog.Logger
 
-	mu     sync.Mutex
-	conns  map[*conn]struct{}
-	closed bool
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	reached map[string]bool // addresses that were connected to, ever
+	closed  bool
 }
 
 func newConnector(o *Options, c checked, log *slog.Logger) *connector {
 	return &connector{
 		brokers: o.Brokers, topic: o.Topic, tls: c.tls, sasl: c.mechanism, timing: o.timing, log: log,
-		conns: make(map[*conn]struct{}),
+		conns: make(map[*conn]struct{}), reached: make(map[string]bool),
 	}
 }
 
 // generation is a client with a pool of connections and a cache of metadata of its own.
 type generation struct {
+	brokers   []string // where it starts from
 	client    *kafkago.Client
 	transport *kafkago.Transport
 	connector *connector
 	retired   atomic.Bool
 }
 
-// open returns a new generation. It reads the files of TLS again and connects to nothing yet.
-func (c *connector) open() *generation {
-	g := &generation{connector: c}
+// open returns a new generation, which starts from brokers. It reads the files of TLS again and connects to nothing
+// yet.
+func (c *connector) open(brokers []string) *generation {
+	g := &generation{brokers: brokers, connector: c}
 	g.transport = &kafkago.Transport{
 		Dial:           g.dial,
 		DialTimeout:    c.timing.dial,
@@ -66,7 +71,7 @@ func (c *connector) open() *generation {
 		g.transport.TLS = c.tls.Client()
 	}
 	// Without a Timeout the library leaks a goroutine for each cancelled call, and gives brokers half a second.
-	g.client = &kafkago.Client{Addr: kafkago.TCP(c.brokers...), Timeout: c.timing.attempt, Transport: g}
+	g.client = &kafkago.Client{Addr: kafkago.TCP(brokers...), Timeout: c.timing.attempt, Transport: g}
 	return g
 }
 
@@ -79,17 +84,50 @@ func (g *generation) retire() {
 // RoundTrip sends the client's requests, and checks what a broker acknowledges. One that begins just as the generation is
 // retired has the library make a new pool, which would ask for metadata for ever: it is retired too, once the request is
 // through.
-func (g *generation) RoundTrip(ctx context.Context, address net.Addr, req kafkago.Request) (kafkago.Response, error) {
+//
+// Brokers end connections that lie idle (connections.max.idle.ms), and those whose login has run out
+// (connections.max.reauth.ms), which a client learns from its next request. That is no failure: the request goes out
+// again until it had a connection of its own. An end of that one is an answer.
+func (g *generation) RoundTrip(ctx context.Context, address net.Addr, req kafkago.Request) (res kafkago.Response, err error) {
 	defer func() {
 		if g.retired.Load() {
 			g.transport.CloseIdleConnections()
 		}
 	}()
-	res, err := g.transport.RoundTrip(ctx, address, req)
+	_, cached := req.(*metadata.Request)
+	for {
+		fresh := new(atomic.Bool)
+		res, err = g.transport.RoundTrip(context.WithValue(ctx, freshKey{}, fresh), address, req)
+		if err == nil || cached || !isCut(err) || fresh.Load() || ctx.Err() != nil || !rewind(req) {
+			break
+		}
+	}
 	if asked, ok := req.(*produce.Request); ok {
 		err = checkAcknowledgement(asked, res, err)
 	}
 	return res, err
+}
+
+// request makes a call of the client. A panic of the library at what a broker answers is an error of the call.
+func request[Req, Res any](ctx context.Context, call func(context.Context, *Req) (*Res, error), req *Req) (res *Res, err error) {
+	defer recovered(&err)
+	return call(ctx, req)
+}
+
+// freshKey is where the context of a request has an *atomic.Bool, which is set when a connection is made for it.
+type freshKey struct{}
+
+// rewind has a request that was sent ready to be sent again.
+func rewind(req kafkago.Request) bool {
+	asked, ok := req.(*produce.Request)
+	if !ok {
+		return true
+	}
+	records, ok := asked.Topics[0].Partitions[0].RecordSet.Records.(*recordReader)
+	if ok {
+		records.rewind()
+	}
+	return ok
 }
 
 // checkAcknowledgement returns an error unless res acknowledges, or refuses, the one batch that was asked for. The library
@@ -126,25 +164,42 @@ func (g *generation) abort() {
 }
 
 func (g *generation) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if fresh, ok := ctx.Value(freshKey{}).(*atomic.Bool); ok {
+		fresh.Store(true)
+	}
 	d := net.Dialer{Timeout: g.connector.timing.dialTCP}
 	raw, err := d.DialContext(ctx, network, address)
 	if err != nil {
+		if g.connector.onlyAdvertised(address) {
+			err = &advertisedError{address, err}
+		}
 		return nil, err
 	}
 	c := &conn{Conn: raw, generation: g, silence: g.connector.timing.silence}
-	if !g.connector.add(c) {
+	if !g.connector.add(c, address) {
 		_ = raw.Close()
 		return nil, errClosed
+	}
+	if g.connector.tls == nil {
+		return &plainConn{Conn: c, address: address}, nil
 	}
 	return c, nil
 }
 
-func (c *connector) add(open *conn) bool {
+// onlyAdvertised tells whether nobody but the cluster has ever shown that a broker is at the address.
+func (c *connector) onlyAdvertised(address string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.reached[address] && !slices.Contains(c.brokers, address)
+}
+
+func (c *connector) add(open *conn, address string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false
 	}
+	c.reached[address] = true
 	c.conns[open] = struct{}{}
 	return true
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
 
@@ -321,6 +322,53 @@ func TestASilentBrokerDoesNotHoldUpTheOthersWhileConnectionsAreRenewed(t *testin
 	for i := 1; i < len(sent); i++ {
 		requireStored(t, publish(t, s, sent[i:i+1]))
 	}
+}
+
+// Brokers end idle connections, and those whose login has run out, whenever they like.
+func TestConnectionsThatBrokersHaveEndedAreNoFailure(t *testing.T) {
+	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			f := &faulty{t: t, dir: t.TempDir(), proxies: make(map[int]*faultproxy.Proxy)}
+			opts := []kfake.Opt{kfake.NumBrokers(2), kfake.SeedTopics(8, testTopic)}
+			var change []func(*Options)
+			if secure {
+				ca := testcert.New(t)
+				opts, change = append(opts, kfake.TLS(ca.ServerTLS(t, false))), append(change, withTLS(ca))
+			}
+			f.start(t, opts...)
+			t.Cleanup(f.cluster.Close)
+			var l logs
+			s := open(t, f.cluster.ListenAddrs(), append(change, withLogs(&l))...)
+			for range 5 {
+				requireStored(t, publish(t, s, events(40, 40)))
+				f.each((*faultproxy.Proxy).Cut)
+				require.NoError(t, s.Check(context.Background()))
+				f.each((*faultproxy.Proxy).Cut)
+			}
+			require.NotContains(t, l.String(), "ERROR")
+		})
+	}
+}
+
+func TestWhatABrokerAdvertisesIsSaid(t *testing.T) {
+	nowhere, err := net.ResolveTCPAddr("tcp", "127.0.0.1:1")
+	require.NoError(t, err)
+	var listening string
+	c := newCluster(t, kfake.NumBrokers(1), kfake.SeedTopics(1, testTopic), kfake.ListenFn(func(network, address string) (net.Listener, error) {
+		listener, err := net.Listen(network, address)
+		if err != nil {
+			return nil, err
+		}
+		listening = listener.Addr().String()
+		return advertised{listener, nowhere}, nil
+	}))
+	require.Equal(t, []string{"127.0.0.1:1"}, c.ListenAddrs())
+	s := open(t, []string{listening})
+	results := publish(t, s, events(1, 1))
+	requireKind(t, bridge.FailureRetry, append(results, s.Check(context.Background())))
+	require.ErrorContains(t, results[0], "connection refused")
+	require.ErrorContains(t, results[0], "127.0.0.1:1 is what the broker advertises")
+	require.ErrorContains(t, s.Check(context.Background()), "127.0.0.1:1 is what the broker advertises")
 }
 
 func TestDeadlinesOfAConnection(t *testing.T) {

@@ -71,6 +71,16 @@ func classify(err error) (kind bridge.FailureKind, advice string) {
 	if advice := certificateAdvice(err); advice != "" {
 		return bridge.FailureBlocked, advice
 	}
+	if _, ok := errors.AsType[*strangerError](err); ok {
+		return bridge.FailureBlocked, "check the host and port in BROKERS"
+	}
+	if errors.Is(err, errOldSASL) {
+		return bridge.FailureBlocked, "use newer brokers, or connect with TLS"
+	}
+	if advertised, ok := errors.AsType[*advertisedError](err); ok {
+		return bridge.FailureRetry, advertised.address + " is what the broker advertises (advertised.listeners), and was never reached from here: " +
+			"correct it there, or let this machine reach it"
+	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		return bridge.FailureRetry, "check BROKERS, and the names that the brokers advertise"
 	}
@@ -141,13 +151,27 @@ func certificateAdvice(err error) string {
 // firstContactAdvice is for connections that a broker cuts before anything was ever read from the cluster.
 // A broker that is asked for TLS or credentials and gets none, or the other way round, does just that.
 func firstContactAdvice(err error) string {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+	if isCut(err) {
 		return "wrong credentials, or TLS against a plaintext port, or the reverse? Check TLS and the SASL settings"
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "read" && op.Timeout() {
 		return "it takes connections and does not answer. Is it a Kafka broker and well, and is it TLS against a plaintext port?"
 	}
 	return ""
+}
+
+// advertisedError is about an address that was never reached, and that nobody but the brokers gives.
+type advertisedError struct {
+	address string
+	cause   error
+}
+
+func (e *advertisedError) Error() string { return e.cause.Error() }
+func (e *advertisedError) Unwrap() error { return e.cause }
+
+// isCut tells whether a broker, or what is before it, has ended the connection.
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // isRecordFault tells whether a broker refuses a batch for one of its records.

@@ -49,6 +49,8 @@ type Sink struct {
 	keeper         keeper
 	limits         limits
 	partitionLocks partitionLocks
+	cuts           cuts
+	quotas         quotas
 
 	// letters publishes to the topic of the dead letters, and is nil when there is none. With connections of its own, what
 	// goes wrong there disturbs no event.
@@ -104,9 +106,6 @@ func newSink(o Options, r role) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka sink %q: %w", o.Name, err)
 	}
-	if o.SASLMechanism == saslPlain && !o.TLS && r != burying { // the events' sink has said it
-		log.Warn("the Kafka password goes over the network in clear text: use TLS, or a SCRAM mechanism")
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Sink{
 		opts:        o,
@@ -121,6 +120,7 @@ func newSink(o Options, r role) (*Sink, error) {
 	}
 	s.keeper.role = r
 	s.keeper.round = make(chan struct{})
+	s.keeper.described = make(chan struct{})
 	go func() {
 		defer close(s.ended)
 		s.keep(ctx)
@@ -204,7 +204,7 @@ type timing struct {
 	silence  time.Duration // one read or write on a connection; longer than attempt, so that the request's own deadline comes first
 	dial     time.Duration // a new connection with TLS and SASL
 	dialTCP  time.Duration // one address of several
-	connect  time.Duration // new connections until they have proved themselves
+	connect  time.Duration // new connections, and a new topic, until they have proved themselves
 	metadata time.Duration // the most that the cached metadata lags, and the limit for reading it
 	refresh  time.Duration // between the keeper's looks at the metadata
 	pace     time.Duration // the least time between two such looks
@@ -213,6 +213,7 @@ type timing struct {
 	describe time.Duration // between two looks at the topic's settings
 	missing  time.Duration // a topic that was there is missed for this long before a person is asked to mend it
 	idle     time.Duration // an unused connection is closed
+	cutting  time.Duration // connections end at one event for this long before it is rejected
 }
 
 func (t *timing) setDefaults() {
@@ -234,6 +235,7 @@ func (t *timing) setDefaults() {
 		{&t.describe, time.Minute},
 		{&t.missing, 5 * time.Second},
 		{&t.idle, 30 * time.Second},
+		{&t.cutting, 5 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,19 +24,25 @@ type keeper struct {
 	topology   atomic.Pointer[topology]   // nil while the topic is not known
 	role       role
 
-	mu     sync.Mutex
-	cause  error         // why topology is nil
-	round  chan struct{} // closed at the end of the next round
-	wanted bool          // somebody waits for a round
-	stale  bool          // connections or metadata have shown to be out of date
+	described     chan struct{} // closed once the topic's settings have been asked for
+	describedOnce sync.Once
+
+	mu       sync.Mutex
+	cause    error         // why topology is nil
+	round    chan struct{} // closed at the end of the next round
+	wanted   bool          // somebody waits for a round
+	stale    bool          // connections or metadata have shown to be out of date
+	warnings []string
 
 	// Of the keeper's goroutine alone.
 	lastRound, lastConnect   time.Time
 	lastCreate, nextDescribe time.Time
+	known                    []string  // brokers, as the metadata listed them last
 	createErr                error     // of the last try
 	seen, missingSince       time.Time // when the topic was there last, and since when it is not
 	compared                 bool      // the topic has been compared with the options
 	warnedInSync             bool
+	warnedCompact            bool
 	warnedBlocked            bool // of a topic of dead letters: the log has been told why it cannot be published to
 }
 
@@ -151,6 +159,7 @@ func (s *Sink) lookAfter(ctx context.Context) {
 
 	if err == nil && k.role != reading && !time.Now().Before(k.nextDescribe) {
 		s.describe(ctx, topology)
+		k.describedOnce.Do(func() { close(k.described) })
 	}
 }
 
@@ -187,26 +196,62 @@ func (s *Sink) learn(ctx context.Context, renew bool) (*topology, error) {
 	if k.createErr = s.create(ctx); k.createErr != nil {
 		return nil, k.createErr
 	}
-	if err := s.connect(ctx); err != nil {
+	if topology, err = s.awaitCreated(ctx); err != nil {
 		return nil, err
-	}
-	if topology, err = s.read(ctx); err != nil {
-		return nil, bridge.Retry(fmt.Errorf("%s: it has been created and does not show yet", s.place()))
 	}
 	k.seen = time.Now()
 	return topology, nil
 }
 
-// connect puts a new generation in the place of the current one, once it has read the metadata.
+// awaitCreated returns the topic that has just been created, once its leaders know that they lead it. Until then they
+// refuse what the metadata sends them.
+func (s *Sink) awaitCreated(ctx context.Context) (*topology, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timing.connect)
+	defer cancel()
+	pause := time.NewTicker(s.timing.pace)
+	defer pause.Stop()
+	for {
+		// The library does not read its metadata again when a broker says that it does not lead.
+		err := s.connect(ctx)
+		var t *topology
+		if err == nil {
+			t, err = s.read(ctx)
+		}
+		if err == nil {
+			err = errors.Join(s.askLeaders(ctx, t)...)
+		}
+		if err == nil {
+			return t, nil
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return nil, bridge.Retry(&failure{text: s.place() + ": it has been created and cannot be published to yet: " + inWords(err), cause: err})
+		}
+	}
+}
+
+// connect puts a new generation in the place of the current one, once it has read the metadata. The brokers last known
+// are asked when none of BROKERS answers, and not before: their addresses may have become another cluster's.
 func (s *Sink) connect(ctx context.Context) error {
 	k := &s.keeper
 	k.lastConnect = time.Now()
+	err := s.connectTo(ctx, s.connector.brokers)
+	if err != nil && len(k.known) > 0 && s.connectTo(ctx, k.known) == nil {
+		s.log.Debug("connected by the brokers last known, since none of BROKERS answers", slog.Any("error", err))
+		return nil
+	}
+	return err
+}
+
+func (s *Sink) connectTo(ctx context.Context, brokers []string) error {
+	k := &s.keeper
 	ctx, cancel := context.WithTimeout(ctx, s.timing.connect)
 	defer cancel()
-	next := s.connector.open()
-	if _, err := next.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{s.opts.Topic}}); err != nil {
+	next := s.connector.open(brokers)
+	if _, err := request(ctx, next.client.Metadata, &kafkago.MetadataRequest{Topics: []string{s.opts.Topic}}); err != nil {
 		next.abort()
-		what := "connecting to " + strings.Join(s.opts.Brokers, ", ")
+		what := "connecting to " + strings.Join(brokers, ", ")
 		if k.generation.Load() == nil {
 			if advice := firstContactAdvice(err); advice != "" {
 				return bridge.Retry(&failure{text: what + ": " + inWords(err) + ": " + advice, cause: err})
@@ -222,7 +267,10 @@ func (s *Sink) connect(ctx context.Context) error {
 
 // read takes the topic from the current generation's metadata.
 func (s *Sink) read(ctx context.Context) (*topology, error) {
-	topic, err := s.keeper.generation.Load().describeTopic(ctx, s.opts.Topic)
+	topic, brokers, err := s.keeper.generation.Load().describeTopic(ctx, s.opts.Topic)
+	if len(brokers) > 0 {
+		s.keeper.known = brokers
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -247,25 +295,29 @@ func (s *Sink) read(ctx context.Context) (*topology, error) {
 	return t, nil
 }
 
-// describeTopic returns the topic from the cached metadata, with at least one partition.
-func (g *generation) describeTopic(ctx context.Context, name string) (kafkago.Topic, error) {
-	md, err := g.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{name}})
+// describeTopic returns the topic from the cached metadata, with at least one partition, and the addresses of the
+// brokers.
+func (g *generation) describeTopic(ctx context.Context, name string) (_ kafkago.Topic, brokers []string, _ error) {
+	md, err := request(ctx, g.client.Metadata, &kafkago.MetadataRequest{Topics: []string{name}})
 	if err != nil {
-		return kafkago.Topic{}, err
+		return kafkago.Topic{}, nil, err
+	}
+	for _, b := range md.Brokers {
+		brokers = append(brokers, net.JoinHostPort(b.Host, strconv.Itoa(b.Port)))
 	}
 	for _, topic := range md.Topics {
 		switch {
 		case topic.Name != name:
 		case len(topic.Partitions) > 0:
 			// An error beside partitions concerns some of them, and is theirs to report.
-			return topic, nil
+			return topic, brokers, nil
 		case topic.Error != nil:
-			return kafkago.Topic{}, topic.Error
+			return kafkago.Topic{}, brokers, topic.Error
 		default:
-			return kafkago.Topic{}, kafkago.LeaderNotAvailable
+			return kafkago.Topic{}, brokers, kafkago.LeaderNotAvailable
 		}
 	}
-	return kafkago.Topic{}, kafkago.UnknownTopicOrPartition
+	return kafkago.Topic{}, brokers, kafkago.UnknownTopicOrPartition
 }
 
 // missing is the error for a topic that does not exist and is not ours to create. One that was there a moment ago

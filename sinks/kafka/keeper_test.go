@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 )
 
 func creating(partitions, replicationFactor int) func(*Options) {
@@ -161,8 +162,65 @@ func TestNobodysWishIsNotWarnedAbout(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(1), kfake.SeedTopics(4, testTopic))
 	var l logs
 	s := open(t, c.ListenAddrs(), withLogs(&l), func(o *Options) { o.Partitions, o.ReplicationFactor = 12, 3 })
-	require.Eventually(t, func() bool { return s.limits.maxBytes.Load() > 0 }, within, 5*time.Millisecond)
-	require.NotContains(t, l.String(), "WARN")
+	require.NoError(t, s.Check(context.Background()))
+	require.NotContains(t, l.String(), "used as it is")
+}
+
+func TestWhatATopicDoesToEventsIsWarnedAboutOnce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		brokers int
+		config  map[string]string
+		want    []string
+	}{
+		"compacted": {3, map[string]string{cleanupPolicy: "compact", minInSyncReplicas: "2"}, []string{
+			"keeps the last record of a key alone", "set its cleanup.policy to delete",
+		}},
+		"compacted and deleted": {3, map[string]string{cleanupPolicy: "compact,delete", minInSyncReplicas: "2"}, []string{"cleanup_policy=compact,delete"}},
+		"one replica":           {1, nil, []string{"the Kafka topic has one replica", "min.insync.replicas=2"}},
+		"one in sync":           {3, nil, []string{"min.insync.replicas of the Kafka topic is 1", "set it to 2"}},
+		"safe":                  {3, map[string]string{minInSyncReplicas: "2"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, kfake.NumBrokers(tt.brokers))
+			require.NoError(t, c.CreateTopic(testTopic, 2, tt.config))
+			described := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Observe: true, Count: -1})
+			var l logs
+			s := open(t, c.ListenAddrs(), withLogs(&l))
+			require.NoError(t, s.Check(context.Background()))
+			for _, want := range tt.want {
+				require.Contains(t, l.String(), want, "before Check returns")
+			}
+			require.Len(t, s.Warnings(), min(1, len(tt.want)))
+			ctx, cancel := context.WithTimeout(context.Background(), within)
+			defer cancel()
+			require.NoError(t, described.Wait(ctx, 3))
+			require.Equal(t, min(1, len(tt.want)), strings.Count(l.String(), "WARN"), l.String())
+		})
+	}
+}
+
+// Whoever creates a topic and checks it at once is not told that its leaders do not know yet that they lead.
+func TestATopicIsCreatedOnceItsLeadersKnowIt(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(1))
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.NotLeaderForPartition, Count: 5})
+	s := open(t, c.ListenAddrs(), creating(3, 1))
+	require.NoError(t, s.Check(context.Background()))
+	requireStored(t, publish(t, s, events(9, 9)))
+}
+
+func TestTheBrokersLastKnownAreAskedWhenThoseOfTheListAreGone(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(3), kfake.SeedTopics(6, testTopic))
+	listed := faultproxy.New(t, c.ListenAddrs()[0]) // which the cluster itself knows nothing of
+	s := open(t, []string{listed.Addr()})
+	sent := events(60, 30)
+	requireStored(t, publish(t, s, sent[:30]))
+	listed.Stall()
+	listed.Cut()
+	for partition := range int32(6) {
+		require.NoError(t, c.MoveTopicPartition(testTopic, partition, (c.LeaderFor(testTopic, partition)+1)%3))
+	}
+	publishUntilStored(t, s, sent[30:])
+	require.Eventually(t, func() bool { return s.Check(context.Background()) == nil }, within, 10*time.Millisecond)
 }
 
 func TestSettingsThatMayNotBeReadAreDoneWithout(t *testing.T) {

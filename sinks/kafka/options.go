@@ -118,5 +118,5 @@ func (o *Options) checkSASL() (sasl.Mechanism, error) {
 	if err != nil {
 		return nil, errors.New("SASL_USERNAME or SASL_PASSWORD holds a character that SCRAM does not allow (RFC 4013)")
 	}
-	return mechanism, nil
+	return boundedSCRAM{mechanism}, nil
 }

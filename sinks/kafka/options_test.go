@@ -63,15 +63,6 @@ func TestNewNeedsNoBroker(t *testing.T) {
 	require.Equal(t, -1, s.Partition(event(1, "k")))
 }
 
-func TestPlainPasswordWithoutTLSIsWarnedAbout(t *testing.T) {
-	var l logs
-	open(t, []string{"127.0.0.1:1"}, withLogs(&l), func(o *Options) {
-		o.SASLMechanism, o.SASLUsername, o.SASLPassword = saslPlain, "u", "hunter2"
-	})
-	require.Contains(t, l.String(), "clear text")
-	require.NotContains(t, l.String(), "hunter2")
-}
-
 func TestClassification(t *testing.T) {
 	for kind, codes := range map[bridge.FailureKind][]int{
 		bridge.FailureRetry:   {-1, 1, 2, 3, 5, 6, 7, 8, 9, 13, 19, 20, 56, 74, 75, 89, 100, 999},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
@@ -32,6 +33,7 @@ const (
 // it for as long as it likes.
 type record struct {
 	index      int // in the call
+	event      *bridge.Event
 	key, value []byte
 	headers    []kafkago.Header
 	size       int // estimate
@@ -122,7 +124,7 @@ func (s *Sink) batchSize(r record) (int64, error) {
 	set := protocol.RecordSet{
 		Version:    2,
 		Attributes: protocol.Attributes(s.compression),
-		Records:    &recordReader{[]record{r}},
+		Records:    &recordReader{batch: []record{r}},
 	}
 	n, err := set.WriteTo(io.Discard)
 	const sizePrefix = 4
@@ -162,19 +164,19 @@ func (s *Sink) batchLength(records []record) int {
 	return len(records)
 }
 
-// send stores one batch. A broker that refuses it for one of its records does not say which, so the batch is halved until
-// that one is alone; what comes before it is stored before what comes after. The error is a failure that is
-// not a record's own. It is in the results already.
+// send stores one batch. A broker that refuses it for one of its records does not say which, and one that takes no
+// request of its size (socket.request.max.bytes) ends the connection without a word. So the batch is halved until such
+// a record is alone; what comes before it is stored before what comes after. The error is a failure that is not a
+// record's own. It is in the results already.
 func (c *call) send(ctx context.Context, partition int, batch []record) error {
 	err := c.sink.produce(ctx, partition, batch)
-	switch {
-	case err == nil:
+	if err == nil {
+		c.sink.cuts.stored(batch)
 		c.settle(batch, nil)
 		return nil
-	case isRecordFault(err) && len(batch) == 1:
-		c.results[batch[0].index] = c.sink.rejected(partition, batch[0], err)
-		return nil
-	case isRecordFault(err):
+	}
+	refused := isRecordFault(err) || (isCut(err) && c.sink.answers(ctx, partition))
+	if refused && len(batch) > 1 {
 		half := len(batch) / 2
 		if err := c.send(ctx, partition, batch[:half]); err != nil {
 			c.notSent(batch[half:], err)
@@ -182,8 +184,96 @@ func (c *call) send(ctx context.Context, partition int, batch []record) error {
 		}
 		return c.send(ctx, partition, batch[half:])
 	}
+	switch {
+	case refused && isCut(err):
+		err = c.sink.cut(partition, batch[0], err)
+	case refused:
+		err = c.sink.rejected(partition, batch[0], err)
+	}
 	c.settle(batch, err)
+	if bridge.KindOf(err) == bridge.FailureReject {
+		return nil
+	}
 	return err
+}
+
+// answers tells whether the leader of the partition answers a small request, on whatever connection.
+func (s *Sink) answers(ctx context.Context, partition int) bool {
+	t := s.keeper.topology.Load()
+	return t != nil && partition < len(t.leaders) && s.checkPartition(ctx, t, partition) == nil
+}
+
+// leader is the broker that leads the partition, as far as is known.
+func (s *Sink) leader(partition int) int {
+	if t := s.keeper.topology.Load(); t != nil && partition < len(t.leaders) {
+		return t.leaders[partition]
+	}
+	return -1
+}
+
+// cut is the result of an event at which a broker, which is well, has ended the connection that it alone was sent on.
+// That is a passing fault until it has happened again and again.
+func (s *Sink) cut(partition int, r record, cause error) error {
+	size, err := s.batchSize(r)
+	if err != nil {
+		size = int64(batchOverhead + r.size)
+	}
+	f := &failure{
+		text: fmt.Sprintf("%s: the broker answers others and ends the connection at this event alone: %d bytes as it is sent: "+
+			"is its socket.request.max.bytes, or the limit of what is before it, smaller? (%s)", s.partition(partition), size, inWords(cause)),
+		cause: cause,
+	}
+	if s.cuts.repeated(r.event, s.timing.cutting) {
+		return bridge.Reject(f)
+	}
+	return bridge.Retry(f)
+}
+
+// cuts are the events at which connections have been ended.
+type cuts struct {
+	mu     sync.Mutex
+	events map[cutEvent]cutCount
+}
+
+type cutEvent struct{ source, id string }
+
+type cutCount struct {
+	tries int
+	since time.Time
+}
+
+// repeated notes another try of e, and tells whether it has had enough of them over at least the time given.
+func (c *cuts) repeated(e *bridge.Event, over time.Duration) bool {
+	const enough, most = 5, 1024
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.events == nil || len(c.events) >= most {
+		c.events = make(map[cutEvent]cutCount)
+	}
+	key := cutEvent{e.Source, e.ID}
+	count, ok := c.events[key]
+	if !ok {
+		count.since = time.Now()
+	}
+	count.tries++
+	c.events[key] = count
+	if count.tries < enough || time.Since(count.since) < over {
+		return false
+	}
+	delete(c.events, key)
+	return true
+}
+
+// stored forgets the events of a batch.
+func (c *cuts) stored(batch []record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.events) == 0 {
+		return
+	}
+	for _, r := range batch {
+		delete(c.events, cutEvent{r.event.Source, r.event.ID})
+	}
 }
 
 // rejected words why a broker will never store the record.
@@ -210,17 +300,24 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 	if err := s.refused(ctx); err != nil {
 		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
 	}
+	quota := s.quotas.of(s.leader(partition))
+	done, err := quota.await(ctx, s.stopping)
+	if err != nil {
+		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
+	}
+	defer done()
 	g := s.keeper.generation.Load()
 	attempt, cancel := context.WithTimeout(ctx, s.timing.attempt)
 	defer cancel()
-	res, err := g.client.Produce(attempt, &kafkago.ProduceRequest{
+	res, err := request(attempt, g.client.Produce, &kafkago.ProduceRequest{
 		Topic:        s.opts.Topic,
 		Partition:    partition,
 		RequiredAcks: kafkago.RequireAll,
-		Records:      &recordReader{batch},
+		Records:      &recordReader{batch: batch},
 		Compression:  s.compression,
 	})
 	if err == nil {
+		quota.hold(res.Throttle)
 		err = answer(res)
 	}
 	if err == nil || isRecordFault(err) {
@@ -239,7 +336,7 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 	}
 	if isMissing(err) {
 		// The library says so of every failure to read metadata too.
-		if _, cause := g.describeTopic(attempt, s.opts.Topic); cause != nil && !isMissing(cause) {
+		if _, _, cause := g.describeTopic(attempt, s.opts.Topic); cause != nil && !isMissing(cause) {
 			err = cause
 		}
 	}

@@ -405,12 +405,123 @@ func TestAConnectionCutInsteadOfAnAnswer(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())
 	sent := one(t, s, 0, 0, 2)
-	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		return nil, errors.New("cut"), true
-	})
+	stop := cutAbove(c, 0)
 	requireKind(t, bridge.FailureRetry, publish(t, s, sent))
+	stop()
 	publishUntilStored(t, s, sent)
 	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
+}
+
+// cutAbove has the cluster end the connection at produce requests with more than size bytes of records, until stop.
+func cutAbove(c *kfake.Cluster, size int) (stop func()) {
+	var stopped atomic.Bool
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if stopped.Load() || len(r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records) <= size {
+			return nil, nil, false
+		}
+		return nil, errors.New("cut"), true
+	})
+	return func() { stopped.Store(true) }
+}
+
+// So does a broker at requests above its socket.request.max.bytes.
+func TestABatchThatEndsConnectionsIsHalved(t *testing.T) {
+	c := seeded(t, 1)
+	cutAbove(c, 10_000)
+	s := open(t, c.ListenAddrs())
+	sent := one(t, s, 0, 0, 100)
+	tooLarge(sent, 500, slices.Collect(func(yield func(int) bool) {
+		for i := range sent {
+			yield(i)
+		}
+	})...)
+	requireStored(t, publish(t, s, sent))
+	require.Equal(t, idsOf(sent), ids(stored(t, c)[0]), "stored once each, in order")
+}
+
+func TestAnEventThatEndsConnectionsAgainAndAgainIsRejected(t *testing.T) {
+	c := seeded(t, 1)
+	stop := cutAbove(c, 10_000)
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.cutting = 300 * time.Millisecond })
+	sent := one(t, s, 0, 0, 9)
+	tooLarge(sent, 20_000, 4)
+	results := publish(t, s, sent)
+	requireStored(t, results[:4])
+	requireKind(t, bridge.FailureRetry, results[4:])
+	require.ErrorContains(t, results[4], "socket.request.max.bytes")
+	began := time.Now()
+	require.Eventually(t, func() bool {
+		results = publish(t, s, sent[4:])
+		return bridge.KindOf(results[0]) == bridge.FailureReject
+	}, within, 10*time.Millisecond)
+	require.GreaterOrEqual(t, time.Since(began), 250*time.Millisecond)
+	require.ErrorContains(t, results[0], "ends the connection at this event alone: 20")
+	requireStored(t, results[1:])
+
+	requireKind(t, bridge.FailureRetry, publish(t, s, sent[4:5]))
+	stop()
+	requireStored(t, publish(t, s, sent[4:5]))
+	require.Empty(t, s.cuts.events)
+}
+
+// A broker that ends other connections too is in trouble itself, and no event is to blame.
+func TestAPassingFaultIsNoEventsFault(t *testing.T) {
+	c := seeded(t, 1)
+	stop := cutAbove(c, 0)
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.cutting = time.Nanosecond })
+	sent := one(t, s, 0, 0, 9)
+	down := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.NotLeaderForPartition, Count: -1})
+	asked := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
+	for range 10 {
+		requireKind(t, bridge.FailureRetry, publish(t, s, sent))
+	}
+	require.LessOrEqual(t, asked.Hits(), 20, "it is not halved")
+	down.Remove()
+	stop()
+	publishUntilStored(t, s, sent)
+}
+
+// A broker reads nothing more from a client that it holds to its quota: what is sent meanwhile would time out, and be
+// stored twice.
+func TestABrokersThrottleTimeIsWaitedFor(t *testing.T) {
+	const throttle = 700 * time.Millisecond
+	c := seeded(t, 4)
+	var mu sync.Mutex
+	var sent []time.Time
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		sent = append(sent, time.Now())
+		res := r.ResponseKind().(*kmsg.ProduceResponse)
+		res.ThrottleMillis = int32(throttle / time.Millisecond)
+		topic := kmsg.NewProduceResponseTopic()
+		topic.Topic = testTopic
+		p := kmsg.NewProduceResponseTopicPartition()
+		p.Partition = r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Partition
+		topic.Partitions = append(topic.Partitions, p)
+		res.Topics = append(res.Topics, topic)
+		return res, nil, true
+	})
+	s := open(t, c.ListenAddrs())
+	for partition := range 3 {
+		one(t, s, partition, 0, 1)
+	}
+	requireStored(t, publish(t, s, one(t, s, 0, 0, 1)))
+	require.NoError(t, s.Check(context.Background()), "it has just answered")
+	requireStored(t, publish(t, s, slices.Concat(one(t, s, 1, 1, 1), one(t, s, 2, 2, 1))))
+	require.Len(t, sent, 3)
+	for i := range sent[1:] {
+		require.GreaterOrEqual(t, sent[i+1].Sub(sent[i]), throttle, "one by one, each after the wait of the one before")
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), throttle/4)
+	defer cancel()
+	results := s.Publish(ctx, one(t, s, 3, 3, 1))
+	requireKind(t, bridge.FailureRetry, results)
+	require.ErrorContains(t, results[0], "quota")
+	require.Len(t, sent, 3, "not sent")
 }
 
 func TestAnAcknowledgementOfSomethingElseIsNone(t *testing.T) {

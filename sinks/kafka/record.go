@@ -26,7 +26,7 @@ func (s *Sink) letterRecord(letters []bridge.DeadLetter, topic string, withData 
 }
 
 func (s *Sink) newRecord(e *bridge.Event, headers []cloudevents.Header, value []byte) record {
-	r := record{key: []byte(s.key(e)), value: value, headers: make([]kafkago.Header, len(headers))}
+	r := record{event: e, key: []byte(s.key(e)), value: value, headers: make([]kafkago.Header, len(headers))}
 	if r.value == nil {
 		r.value = []byte{} // a record without a value means that its key is deleted
 	}
@@ -39,15 +39,21 @@ func (s *Sink) newRecord(e *bridge.Event, headers []cloudevents.Header, value []
 }
 
 // recordReader reads the records of a batch as the library takes them, one after the other.
-type recordReader struct{ left []record }
+type recordReader struct {
+	batch []record
+	next  int
+}
+
+// rewind has the reader begin again.
+func (r *recordReader) rewind() { r.next = 0 }
 
 // ReadRecord implements kafkago.RecordReader.
 func (r *recordReader) ReadRecord() (*kafkago.Record, error) {
-	if len(r.left) == 0 {
+	if r.next == len(r.batch) {
 		return nil, io.EOF
 	}
-	next := r.left[0]
-	r.left = r.left[1:]
+	next := r.batch[r.next]
+	r.next++
 	// Without a time, a record gets that of its sending. The event's own may lie far off, and brokers
 	// delete and refuse by the record's time.
 	return &kafkago.Record{Key: kafkago.NewBytes(next.key), Value: kafkago.NewBytes(next.value), Headers: next.headers}, nil

@@ -144,12 +144,20 @@ func (p *fetcher) run(ctx context.Context) {
 			p.reported = text
 			p.log.Warn("cannot read a partition of the Kafka topic; trying again", slog.Any("error", err))
 		}
-		pause := time.NewTimer(s.timing.refresh / 2)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-		}
-		pause.Stop()
+		pause(ctx, s.timing.refresh/2)
+	}
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -197,7 +205,7 @@ func (p *fetcher) offsetAt(ctx context.Context, at time.Time) (int64, error) {
 
 func (p *fetcher) offset(ctx context.Context, req kafkago.OffsetRequest) (int64, error) {
 	s := p.tail.sink
-	res, err := s.keeper.generation.Load().client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{
+	res, err := request(ctx, s.keeper.generation.Load().client.ListOffsets, &kafkago.ListOffsetsRequest{
 		Topics: map[string][]kafkago.OffsetRequest{s.opts.Topic: {req}},
 	})
 	if err == nil {
@@ -219,14 +227,16 @@ func (p *fetcher) offset(ctx context.Context, req kafkago.OffsetRequest) (int64,
 	return -1, nil
 }
 
-// fetch reads once and hands on what came.
-func (p *fetcher) fetch(ctx context.Context) error {
+// fetch reads once and hands on what came. Records are decoded as they are handed on.
+func (p *fetcher) fetch(ctx context.Context) (err error) {
+	defer recovered(&err)
 	s := p.tail.sink
-	res, err := s.keeper.generation.Load().client.Fetch(ctx, &kafkago.FetchRequest{
+	res, err := request(ctx, s.keeper.generation.Load().client.Fetch, &kafkago.FetchRequest{
 		Topic: s.opts.Topic, Partition: p.partition, Offset: p.next,
 		MinBytes: 1, MaxBytes: fetchBytes, MaxWait: fetchWait,
 	})
 	if err == nil {
+		pause(ctx, res.Throttle) // the broker reads nothing from this connection before it is over
 		err = res.Error
 	}
 	if errors.Is(err, kafkago.OffsetOutOfRange) {

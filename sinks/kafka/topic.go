@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,12 +26,13 @@ type limits struct {
 const (
 	maxMessageBytes   = "max.message.bytes"
 	minInSyncReplicas = "min.insync.replicas"
+	cleanupPolicy     = "cleanup.policy"
 )
 
 // create makes the topic. That it exists already is success.
 func (s *Sink) create(ctx context.Context) error {
 	// On a client that goes on, the library would wait for the topic in metadata that may not list it.
-	g := s.connector.open()
+	g := s.connector.open(s.keeper.generation.Load().brokers)
 	defer g.abort()
 	config := kafkago.TopicConfig{Topic: s.opts.Topic, NumPartitions: -1, ReplicationFactor: -1}
 	if s.opts.Partitions > 0 {
@@ -42,7 +45,7 @@ func (s *Sink) create(ctx context.Context) error {
 		// With the brokers' default of 1, what is acknowledged could be with one broker alone.
 		config.ConfigEntries = []kafkago.ConfigEntry{{ConfigName: minInSyncReplicas, ConfigValue: "2"}}
 	}
-	res, err := g.client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{config}})
+	res, err := request(ctx, g.client.CreateTopics, &kafkago.CreateTopicsRequest{Topics: []kafkago.TopicConfig{config}})
 	if err == nil {
 		err = res.Errors[s.opts.Topic]
 	}
@@ -80,13 +83,33 @@ func (s *Sink) compare(t *topology) {
 		return // PARTITIONS and REPLICATION_FACTOR are nobody's wish then
 	}
 	if want := s.opts.Partitions; want > 0 && want != len(t.partitions) {
-		s.log.Warn("the Kafka topic exists with another number of partitions than PARTITIONS says; it is used as it is",
-			slog.String("topic", s.opts.Topic), slog.Int("partitions", len(t.partitions)), slog.Int("configured", want))
+		s.warn("the Kafka topic exists with another number of partitions than PARTITIONS says; it is used as it is",
+			slog.Int("partitions", len(t.partitions)), slog.Int("configured", want))
 	}
 	if want := s.opts.ReplicationFactor; want > 0 && want != t.replicas {
-		s.log.Warn("the Kafka topic exists with another replication factor than REPLICATION_FACTOR says; it is used as it is",
-			slog.String("topic", s.opts.Topic), slog.Int("replication_factor", t.replicas), slog.Int("configured", want))
+		s.warn("the Kafka topic exists with another replication factor than REPLICATION_FACTOR says; it is used as it is",
+			slog.Int("replication_factor", t.replicas), slog.Int("configured", want))
 	}
+}
+
+// warn tells the log about the topic, and keeps it for Warnings.
+func (s *Sink) warn(message string, attrs ...any) {
+	s.log.With(slog.String("topic", s.opts.Topic)).Warn(message, attrs...) //nolint:sloglint // all messages are constants of this file
+	s.keeper.mu.Lock()
+	defer s.keeper.mu.Unlock()
+	s.keeper.warnings = append(s.keeper.warnings, s.place()+": "+message)
+}
+
+// Warnings returns what the log has been warned of: how the topics are set up, where that endangers events. After a
+// Check that succeeded it is complete. Safe for concurrent use.
+func (s *Sink) Warnings() []string {
+	s.keeper.mu.Lock()
+	warnings := slices.Clone(s.keeper.warnings)
+	s.keeper.mu.Unlock()
+	if s.letters != nil {
+		warnings = append(warnings, s.letters.Warnings()...)
+	}
+	return warnings
 }
 
 // describe reads the topic's settings as well as it may.
@@ -94,11 +117,11 @@ func (s *Sink) describe(ctx context.Context, t *topology) {
 	s.keeper.nextDescribe = time.Now().Add(s.timing.describe)
 	ctx, cancel := context.WithTimeout(ctx, s.timing.metadata)
 	defer cancel()
-	res, err := s.keeper.generation.Load().client.DescribeConfigs(ctx, &kafkago.DescribeConfigsRequest{
+	res, err := request(ctx, s.keeper.generation.Load().client.DescribeConfigs, &kafkago.DescribeConfigsRequest{
 		Resources: []kafkago.DescribeConfigRequestResource{{
 			ResourceType: kafkago.ResourceTypeTopic,
 			ResourceName: s.opts.Topic,
-			ConfigNames:  []string{maxMessageBytes, minInSyncReplicas},
+			ConfigNames:  []string{maxMessageBytes, minInSyncReplicas, cleanupPolicy},
 		}},
 	})
 	if err != nil {
@@ -110,6 +133,10 @@ func (s *Sink) describe(ctx context.Context, t *topology) {
 			s.log.Debug("cannot read the settings of the Kafka topic", slog.Any("error", resource.Error))
 		}
 		for _, entry := range resource.ConfigEntries {
+			if entry.ConfigName == cleanupPolicy {
+				s.warnOfCompaction(entry.ConfigValue)
+				continue
+			}
 			n, err := strconv.ParseInt(entry.ConfigValue, 10, 64)
 			if err != nil || n <= 0 {
 				continue
@@ -122,9 +149,29 @@ func (s *Sink) describe(ctx context.Context, t *topology) {
 			}
 		}
 	}
-	if n := s.limits.minSync.Load(); n == 1 && t.replicas >= 3 && !s.keeper.warnedInSync {
-		s.keeper.warnedInSync = true
-		s.log.Warn("min.insync.replicas of the Kafka topic is 1: a broker may acknowledge what it alone has, and lose it; set it to 2",
-			slog.String("topic", s.opts.Topic), slog.Int("replication_factor", t.replicas))
+	s.warnOfFewReplicas(t)
+}
+
+// warnOfCompaction warns, once, of a topic that keeps the last record of a key alone.
+func (s *Sink) warnOfCompaction(policy string) {
+	if !strings.Contains(policy, "compact") || s.keeper.warnedCompact {
+		return
 	}
+	s.keeper.warnedCompact = true
+	s.warn("the Kafka topic keeps the last record of a key alone, so that the events of a request replace each other; set its cleanup.policy to delete",
+		slog.String("cleanup_policy", policy))
+}
+
+// warnOfFewReplicas warns, once, of a topic whose acknowledgement is the word of one broker, which Kafka gives before
+// its disk has the event.
+func (s *Sink) warnOfFewReplicas(t *topology) {
+	if s.limits.minSync.Load() != 1 || s.keeper.warnedInSync {
+		return
+	}
+	s.keeper.warnedInSync = true
+	what := "min.insync.replicas of the Kafka topic is 1: a broker may acknowledge what it alone has, and lose it; set it to 2, with three replicas"
+	if t.replicas == 1 {
+		what = "the Kafka topic has one replica: what its broker acknowledges is lost with that broker; give it three, and min.insync.replicas=2"
+	}
+	s.warn(what, slog.Int("replication_factor", t.replicas))
 }
