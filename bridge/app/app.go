@@ -238,7 +238,7 @@ func (a *App) openPublic(ctx context.Context) error {
 		return err
 	}
 	o := ingest.Options{
-		Verifier: verifier, Events: EventOptions(a.cfg), Store: store{a.journal},
+		Path: a.cfg.Path, Verifier: verifier, Events: EventOptions(a.cfg), Store: store{a.journal},
 		MaxBody: int64(a.cfg.MaxBody), MaxInFlight: a.cfg.MaxInFlight, BodyMemory: a.bounds.bodies,
 		Logger: a.log, Registerer: a.metrics, Now: a.now,
 	}

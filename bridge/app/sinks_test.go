@@ -2,9 +2,11 @@ package app_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -152,30 +154,17 @@ func TestTwoSinksWhoseStreamsCannotBeBesideEachOtherAreRefused(t *testing.T) {
 	}
 }
 
-func TestWebhookSecretsAreReadAtTheStart(t *testing.T) {
-	for name, c := range map[string]struct {
-		changes map[string]string
-		want    []string
-	}{
-		"as many as there are": {map[string]string{"WEBHOOK_SECRETS": secret + " \n," + secret}, nil},
-		"without start":        {map[string]string{"WEBHOOK_SECRETS": "c2VjcmV0"}, []string{"FNBRIDGE_WEBHOOK_SECRETS: secret 1 of 1 does not begin with whsec_; copy"}},
-		"two wrong ones": {
-			map[string]string{"WEBHOOK_SECRETS": secret + " whsec_* whsec_aaaa"},
-			[]string{"FNBRIDGE_WEBHOOK_SECRETS: secret 2 of 3 is not valid base64", "FNBRIDGE_WEBHOOK_SECRETS: secret 3 of 3 holds 3 bytes"},
-		},
-		"beside another problem": {map[string]string{"WEBHOOK_SECRETS": "x", "MAX_BODY": "x"}, []string{"FNBRIDGE_MAX_BODY", "FNBRIDGE_WEBHOOK_SECRETS"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			environment(t, t.TempDir(), c.changes)
-			_, _, err := app.LoadConfig()
-			var problems config.Errors
-			if len(c.want) > 0 {
-				require.ErrorAs(t, err, &problems)
-			}
-			require.Len(t, problems, len(c.want))
-			for _, want := range c.want {
-				require.ErrorContains(t, problems, want)
-			}
-		})
+func TestWebhooksAreTakenAtThePath(t *testing.T) {
+	r := start(t, t.TempDir(), map[string]string{"PATH": "/hooks/of-us"})
+	for path, status := range map[string]int{"/hooks/of-us": 202, "/hooks/of-us/": 202, "/webhooks/tensorlake": 404} {
+		id := "msg_" + path
+		now := fmt.Sprint(time.Now().Unix())
+		got, answer, err := exchange(t, r.Addr().String(), wireRequest{
+			line: "POST " + path + " HTTP/1.1", headers: signedHeaders(id, workflow, now), body: workflow,
+		}.text(), false)
+		require.NoError(t, err)
+		require.Equal(t, status, got, answer)
+		require.True(t, status == 202 || strings.Contains(answer, "send webhooks to /hooks/of-us"), answer)
 	}
+	require.Contains(t, r.log.String(), r.Addr().String()+"/hooks/of-us")
 }

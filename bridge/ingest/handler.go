@@ -23,7 +23,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
-// Path is the address of the endpoint.
+// Path is the address of the endpoint, unless Options say otherwise.
 const Path = "/webhooks/tensorlake"
 
 const (
@@ -37,6 +37,9 @@ const (
 
 // Options are the parts and limits of the endpoint.
 type Options struct {
+	// Path is where webhooks are taken, with or without a slash behind it. It has none itself, and nothing that is a
+	// pattern to a router. Empty is the constant Path.
+	Path string
 	// Verifier checks signatures. Nil: unsigned webhooks are taken, and one without an id gets a random one.
 	Verifier *tensorlake.Verifier
 	// Events decides how many events a webhook is said to become.
@@ -68,6 +71,7 @@ type Options struct {
 // Handler answers the requests of the public listener. It is safe for concurrent use, and has no goroutines of its own.
 type Handler struct {
 	echo         *echo.Echo
+	path         string
 	verifier     *tensorlake.Verifier
 	events       tensorlake.Options
 	store        Store
@@ -112,6 +116,7 @@ func New(o Options) (*Handler, error) {
 		return nil, fmt.Errorf("webhook endpoint: %w", err)
 	}
 	h := &Handler{
+		path:         orDefault(o.Path, Path),
 		verifier:     o.Verifier,
 		events:       o.Events,
 		store:        o.Store,
@@ -142,7 +147,7 @@ func New(o Options) (*Handler, error) {
 	h.echo = echo.New()
 	h.echo.Logger.SetOutput(io.Discard) // what there is to say is said through slog
 	h.echo.HTTPErrorHandler = h.refuse
-	for _, path := range []string{Path, Path + "/"} {
+	for _, path := range []string{h.path, h.path + "/"} {
 		h.echo.POST(path, h.receive)
 		h.echo.RouteNotFound(path, refuseMethod) // ahead of echo's own 405, and of its answer to OPTIONS
 	}
@@ -380,7 +385,7 @@ func panicked(p any) *refusal {
 func (h *Handler) refuse(err error, c echo.Context) {
 	f, ok := errors.AsType[*refusal](err)
 	if !ok {
-		f = fromEcho(err)
+		f = h.fromEcho(err)
 	}
 	h.metrics.count(f.kind.terms().result)
 	h.logRefused(c.Request(), f)
@@ -390,9 +395,9 @@ func (h *Handler) refuse(err error, c echo.Context) {
 }
 
 // fromEcho makes a refusal of an error that came from echo itself: there is no such path.
-func fromEcho(err error) *refusal {
+func (h *Handler) fromEcho(err error) *refusal {
 	if e, ok := errors.AsType[*echo.HTTPError](err); ok && e.Code == http.StatusNotFound {
-		return &refusal{kind: kindNotFound, detail: "There is nothing at this path; send webhooks to " + Path + "."}
+		return &refusal{kind: kindNotFound, detail: "There is nothing at this path; send webhooks to " + h.path + "."}
 	}
 	return &refusal{
 		kind:   kindInternalError,
