@@ -30,11 +30,12 @@ type Config struct {
 	TLSKeyFile  string `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of that certificate, reloaded when the file changes."`
 	OpsListen   string `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz, /metrics, and /status with ACK=sinks."`
 
+	Path             string        `envconfig:"PATH" default:"/webhooks/tensorlake" type:"path" desc:"Path that takes the webhooks, with or without a slash behind it."`
 	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" first:"true" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made and kept in the data directory, with ACK=sinks only if NATS is embedded."`
 	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks; whoever reaches the listener can then publish events."`
 	WebhookTolerance time.Duration `envconfig:"WEBHOOK_TOLERANCE" default:"5m" min:"1s" max:"24h" desc:"How far the timestamp of a signature may be off from this machine's clock, from 1s to 24h."`
 	MaxBody          setting.Bytes `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB, or 7MiB with the embedded NATS server; larger ones are answered 413."`
-	MaxInFlight      int           `envconfig:"MAX_IN_FLIGHT" default:"1024" min:"1" max:"100000" desc:"Webhooks worked on at the same time, from 1 to 100000; more are answered 503."`
+	MaxInFlight      int           `envconfig:"MAX_IN_FLIGHT" default:"1024" min:"1" max:"100000" desc:"Webhooks stored at the same time, from 1 to 100000; further ones wait up to a second for their turn, and are then answered 503."`
 	SummaryEvents    bool          `envconfig:"SUMMARY_EVENTS" default:"false" desc:"Add one event that sums up the invocation after the function events of each workflow webhook."`
 	Ack              string        `envconfig:"ACK" default:"journal" options:"journal,sinks" first:"true" desc:"What a 2xx answer stands for: stored in the journal on this machine's disk, or acknowledged by every required sink (any number of processes without a disk)."`
 

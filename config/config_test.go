@@ -84,7 +84,7 @@ func TestDefaults(t *testing.T) {
 	require.Empty(t, errs)
 	require.Empty(t, warnings)
 	require.Equal(t, &Config{
-		Listen: ":8080", OpsListen: "127.0.0.1:8081",
+		Listen: ":8080", OpsListen: "127.0.0.1:8081", Path: "/webhooks/tensorlake",
 		WebhookTolerance: 5 * time.Minute, MaxBody: 1 << 20, MaxInFlight: 1024, Ack: "journal",
 		DataDir: "./data", JournalMaxBytes: 8 << 30, Retention: 72 * time.Hour,
 		Sinks: Sinks{{
@@ -105,7 +105,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	c, warnings, errs := load(
 		t,
 		"LISTEN=0.0.0.0:443", "TLS_CERT_FILE="+file, "TLS_KEY_FILE="+file, "OPS_LISTEN=[::1]:9000",
-		"WEBHOOK_SECRETS="+secret+", "+secretOf(64), "INSECURE_UNSIGNED=false", "WEBHOOK_TOLERANCE=10m", "MAX_BODY=2MB",
+		"WEBHOOK_SECRETS="+secret+", "+secretOf(64), "INSECURE_UNSIGNED=false", "WEBHOOK_TOLERANCE=10m", "MAX_BODY=2MB", "PATH=/hooks",
 		"MAX_IN_FLIGHT=7", "SUMMARY_EVENTS=TRUE", "ACK=Journal", "DATA_DIR=/var/lib/fnbridge", "JOURNAL_MAX_BYTES=1gib",
 		"RETENTION=1h30m", "SINKS=nats, audit=Kafka", "SHUTDOWN_TIMEOUT=1s", "LOG_LEVEL=WARN", "LOG_FORMAT=JSON",
 		"NATS_URL=nats://me:pass@one:4222, tls://two", "NATS_TLS_CA_FILE="+file, "NATS_TLS_CERT_FILE="+file, "NATS_TLS_KEY_FILE="+file,
@@ -143,7 +143,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	bridge := *c
 	bridge.WebhookSecrets, bridge.Sinks, bridge.given = nil, nil, nil
 	require.Equal(t, Config{
-		Listen: "0.0.0.0:443", TLSCertFile: file, TLSKeyFile: file, OpsListen: "[::1]:9000",
+		Listen: "0.0.0.0:443", TLSCertFile: file, TLSKeyFile: file, OpsListen: "[::1]:9000", Path: "/hooks",
 		WebhookTolerance: 10 * time.Minute, MaxBody: 2_000_000, MaxInFlight: 7, SummaryEvents: true, Ack: "journal",
 		DataDir: "/var/lib/fnbridge", JournalMaxBytes: 1 << 30, Retention: 90 * time.Minute, EmbeddedNATSListen: "127.0.0.1:4222",
 		ShutdownTimeout: time.Second, LogLevel: slog.LevelWarn, LogFormat: "json",

@@ -71,6 +71,7 @@ const (
 	holdsSecrets   = "secrets"
 	holdsSinks     = "sinks"
 	holdsFile      = "file"
+	holdsPath      = "path"
 	holdsDirectory = "directory"
 )
 

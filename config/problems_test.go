@@ -53,6 +53,12 @@ func TestProblems(t *testing.T) {
 		"named file missing":   {"NATS_URL=nats://a\nNATS_CREDS_FILE=" + missing, []string{`NATS_CREDS_FILE: the file "` + missing + `" cannot be read (no such file or directory): give`}},
 		"named file directory": {"NATS_URL=nats://a\nNATS_CREDS_FILE=" + dir, []string{`NATS_CREDS_FILE: "` + dir + `" is a directory`}},
 
+		"path, relative":       {"PATH=hooks", []string{`PATH: "hooks" is not a path: give a slash and a name`}},
+		"path, root":           {"PATH=/", []string{`PATH: "/" is not a path`}},
+		"path with a slash":    {"PATH=/hooks/", []string{`PATH: "/hooks/" is not a path`}},
+		"path with a pattern":  {"PATH=/hooks/:x", []string{`PATH: "/hooks/:x" is not a path`}},
+		"path with dots":       {"PATH=/a/../b", []string{`PATH: "/a/../b" is not a path`}},
+		"path of the health":   {"PATH=/livez", []string{`PATH: "/livez" is what load balancers ask for`}},
 		"no secret":            {"WEBHOOK_SECRETS= , ", []string{`WEBHOOK_SECRETS: there is no secret in it`}},
 		"unsigned and secrets": {secret + "\nINSECURE_UNSIGNED=true", []string{`INSECURE_UNSIGNED: true accepts webhooks that nobody signed, although FNBRIDGE_WEBHOOK_SECRETS is set`}},
 

@@ -130,12 +130,36 @@ func checkText(holds, text string) string {
 		if _, _, ok := setting.SplitAddress(text); !ok {
 			return setting.Quote(text) + " is not an address: give host:port, or :port for every interface, with a port from 0 to 65535, such as 127.0.0.1:8080"
 		}
+	case holdsPath:
+		return checkPath(text)
 	case holdsFile:
 		return checkFile(text)
 	case holdsDirectory:
 		if info, err := os.Stat(text); err == nil && !info.IsDir() { //nolint:gosec // the operator says which directory
 			return setting.Quote(text) + " is a file: give the path of a directory, such as /var/lib/fnbridge"
 		}
+	}
+	return ""
+}
+
+// checkPath says what is wrong with a path of a URL. What would need escapes, or be a pattern to a router, is not allowed.
+func checkPath(text string) string {
+	parts := strings.Split(text, "/")
+	for _, part := range parts[1:] {
+		odd := strings.ContainsFunc(part, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~", r)
+		})
+		if odd || part == "" || part == "." || part == ".." {
+			parts = nil
+			break
+		}
+	}
+	if len(parts) < 2 || parts[0] != "" {
+		return setting.Quote(text) + " is not a path: give a slash and a name, several one behind the other, of letters, digits and - . _ ~, " +
+			"such as /webhooks/tensorlake"
+	}
+	if text == "/livez" {
+		return setting.Quote(text) + " is what load balancers ask for: give another path, such as /webhooks/tensorlake"
 	}
 	return ""
 }

@@ -3,7 +3,6 @@ package app
 import (
 	"net"
 
-	"github.com/fnbridge/fnbridge/bridge/ingest"
 	"github.com/fnbridge/fnbridge/config"
 )
 
@@ -31,5 +30,5 @@ func webhookURL(cfg *config.Config, address string) string {
 	if servesTLS(cfg) {
 		scheme = "https"
 	}
-	return scheme + "://" + address + ingest.Path
+	return scheme + "://" + address + cfg.Path
 }

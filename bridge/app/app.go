@@ -37,14 +37,6 @@ const (
 	leastCloseTimeout = 250 * time.Millisecond
 )
 
-// More connections than webhooks in flight may be open, since most wait for their next webhook; beyond the limit those
-// that wait are closed for new ones, so that they cannot use up the process's file descriptors.
-const (
-	connectionsPerWebhook = 4
-	minConnections        = 256
-	opsConnections        = 64
-)
-
 // Options of an App. Config is required and must have passed Validate.
 type Options struct {
 	Config   *config.Config
@@ -61,6 +53,7 @@ type App struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	now     func() time.Time
+	bounds  bounds
 
 	journal    *journal.Journal // nil with FNBRIDGE_ACK=sinks
 	queue      *queue.Queue     // nil with FNBRIDGE_ACK=journal
@@ -99,6 +92,9 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 			a = nil
 		}
 	}()
+	if a.bounds, err = boundsOf(a.cfg, memoryLimit(), ingest.MaxOpenFiles()); err != nil {
+		return a, err
+	}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := ops.RegisterBuildInfo(a.metrics, o.Version, o.Revision); err != nil {
 		return a, err
@@ -165,7 +161,7 @@ func (a *App) openStorage(ctx context.Context) (err error) {
 		a.undoLater("data directory", func(context.Context) error { return lock.Close() })
 	}
 	a.queue, err = queue.New(queue.Options{
-		Events: EventOptions(a.cfg), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: ingest.BodyMemory(int64(a.cfg.MaxBody)),
+		Events: EventOptions(a.cfg), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: a.bounds.bodies,
 		Registerer: a.metrics,
 	})
 	if err == nil {
@@ -242,8 +238,8 @@ func (a *App) openPublic(ctx context.Context) error {
 		return err
 	}
 	o := ingest.Options{
-		Verifier: verifier, Events: EventOptions(a.cfg), Store: store{a.journal},
-		MaxBody: int64(a.cfg.MaxBody), MaxInFlight: a.cfg.MaxInFlight,
+		Path: a.cfg.Path, Verifier: verifier, Events: EventOptions(a.cfg), Store: store{a.journal},
+		MaxBody: int64(a.cfg.MaxBody), MaxInFlight: a.cfg.MaxInFlight, BodyMemory: a.bounds.bodies,
 		Logger: a.log, Registerer: a.metrics, Now: a.now,
 	}
 	if a.queue != nil {
@@ -266,7 +262,7 @@ func (a *App) openPublic(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.publicAt = ingest.LimitConnections(l, publicConnections(a.cfg.MaxInFlight), a.public, a.log)
+	a.publicAt = ingest.LimitConnections(l, a.bounds.connections, a.public, a.log)
 	return nil
 }
 
@@ -305,16 +301,6 @@ func (a *App) adminParts() admin.Parts {
 	return admin.Parts{
 		DataDir: a.cfg.DataDir, Journal: a.journal, Queue: a.queue, Sinks: a.sinks, Ready: a.ready, Logger: a.log,
 	}
-}
-
-// publicConnections is how many connections the public listener holds. They take at most half of the file descriptors
-// that the process may have: the journal and the sinks need some, too.
-func publicConnections(maxInFlight int) int {
-	n := max(minConnections, connectionsPerWebhook*maxInFlight)
-	if files := ingest.MaxOpenFiles(); files > 0 {
-		n = min(n, max(1, files/2))
-	}
-	return n
 }
 
 func (a *App) listen(ctx context.Context, variable, address string) (net.Listener, error) {
@@ -419,6 +405,7 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 func (a *App) sayReady() {
+	a.bounds.say(a.log)
 	log := a.log.With("webhooks", webhookURL(a.cfg, a.Addr().String()), "operations", "http://"+a.OpsAddr().String(),
 		"sinks", sinkNames(a.cfg))
 	if a.queue == nil || a.cfg.UsesEmbedded() {

@@ -1,6 +1,8 @@
 package app_test
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
 
 // maxBody is what these bridges take, in bytes.
@@ -26,6 +31,7 @@ func TestHostileInput(t *testing.T) {
 	program := buildProgram(t)
 	t.Run("requests", func(t *testing.T) { hostileRequests(t, program) })
 	t.Run("100,000 functions", func(t *testing.T) { aHundredThousandFunctions(t, program) })
+	t.Run("strangers hold on", func(t *testing.T) { strangersHoldOn(t, program) })
 	t.Run("connections", func(t *testing.T) { connectionFloods(t, program) })
 }
 
@@ -77,6 +83,9 @@ func hostileRequests(t *testing.T, program string) {
 		part   string // of the answer
 	}{
 		{"as it should be", good(workflow).text(), 202, events(2)},
+		{"with a slash behind the path", changed(func(r *wireRequest) { r.line = "POST /webhooks/tensorlake/ HTTP/1.1" }).text(), 202, events(2)},
+		{"a load balancer's question", raw("GET / HTTP/1.1").text(), 200, "ok"},
+		{"9 kB of small headers", insert(good(workflow), strings.Repeat("A: b\r\n", 1500)+"A: b").text(), 431, ""},
 
 		// The request line.
 		{"HTTP/0.9", "GET /webhooks/tensorlake\r\n\r\n", 400, ""},
@@ -103,15 +112,15 @@ func hostileRequests(t *testing.T, program string) {
 		{"TRACE", raw("TRACE /webhooks/tensorlake HTTP/1.1", "X-Secret: shown").text(), 405, "POST"},
 		{"CONNECT", raw("CONNECT 127.0.0.1:22 HTTP/1.1").text(), 404, ""},
 		{"a method of control characters", raw("PO\x01ST /webhooks/tensorlake HTTP/1.1").text(), 400, ""},
-		{"a method of 20 kB", raw(strings.Repeat("A", 20_000) + " /webhooks/tensorlake HTTP/1.1").text(), 405, "bytes"},
-		{"a target of 20 kB", raw("POST /" + strings.Repeat("a", 20_000) + " HTTP/1.1").text(), 404, ""},
-		{"a query of 20 kB", changed(func(r *wireRequest) {
-			r.line = "POST /webhooks/tensorlake?" + strings.Repeat("a", 20_000) + " HTTP/1.1"
+		{"a method of 5 kB", raw(strings.Repeat("A", 5_000) + " /webhooks/tensorlake HTTP/1.1").text(), 405, "bytes"},
+		{"a target of 5 kB", raw("POST /" + strings.Repeat("a", 5_000) + " HTTP/1.1").text(), 404, ""},
+		{"a query of 5 kB", changed(func(r *wireRequest) {
+			r.line = "POST /webhooks/tensorlake?" + strings.Repeat("a", 5_000) + " HTTP/1.1"
 		}).text(), 202, events(2)},
 		{"a target of 1 MB", raw("POST /" + strings.Repeat("a", 1<<20) + " HTTP/1.1").text(), 431, ""},
 
 		// Headers.
-		{"a header of 20 kB", insert(good(workflow), "X-Large: "+strings.Repeat("x", 20_000)).text(), 202, events(2)},
+		{"a header of 5 kB", insert(good(workflow), "X-Large: "+strings.Repeat("x", 5_000)).text(), 202, events(2)},
 		{"a header of 1 MB", insert(good(workflow), "X-Large: "+strings.Repeat("x", 1<<20)).text(), 431, ""},
 		{"100,000 headers", insert(good(workflow), strings.Repeat("A: b\r\n", 100_000)+"A: b").text(), 431, ""},
 		{"a header name of 1 MB", insert(good(workflow), strings.Repeat("x", 1<<20)+": 1").text(), 431, ""},
@@ -178,7 +187,7 @@ func hostileRequests(t *testing.T, program string) {
 		{"gzip", insert(good(workflow), "Content-Encoding: gzip").text(), 415, "compressed"},
 		{"gzip of gzip", insert(good(workflow), "Content-Encoding: gzip, gzip").text(), 415, "compressed"},
 		{"two types", insert(good(workflow), "Content-Type: text/plain").text(), 415, "more than one"},
-		{"a type of 20 kB", strings.Replace(good(workflow).text(), "application/json", strings.Repeat("x", 20_000), 1), 415, "20000 bytes"},
+		{"a type of 5 kB", strings.Replace(good(workflow).text(), "application/json", strings.Repeat("x", 5_000), 1), 415, "5000 bytes"},
 
 		// Ids, signatures and their times.
 		{"two ids", changed(func(r *wireRequest) { r.headers = append([]string{"Svix-Id: other"}, r.headers...) }).text(), 401, "more than once"},
@@ -197,9 +206,9 @@ func hostileRequests(t *testing.T, program string) {
 		{"underscores", wireRequest{
 			headers: []string{"Svix_Id: msg_u", "Svix_Timestamp: " + now, "Svix_Signature: " + signature("msg_u", workflow, now)}, body: workflow,
 		}.text(), 401, "missing"},
-		{"500 signatures, the last one right", wireRequest{
+		{"70 signatures, the last one right", wireRequest{
 			headers: []string{"Svix-Id: msg_s", "Svix-Timestamp: " + now, "Svix-Signature: " +
-				strings.Repeat("v1,"+strings.Repeat("A", 43)+"= ", 500) + signature("msg_s", workflow, now)}, body: workflow,
+				strings.Repeat("v1,"+strings.Repeat("A", 43)+"= ", 70) + signature("msg_s", workflow, now)}, body: workflow,
 		}.text(), 401, "no signature matches"},
 		{"a webhook", again.text(), 202, events(2)},
 		{"replayed", again.text(), 200, `"duplicate":true`},
@@ -310,6 +319,150 @@ func aHundredThousandFunctions(t *testing.T, program string) {
 	require.Equal(t, uint64(functions+2), stream.CachedInfo().State.Msgs)
 	t.Logf("most memory: %d MiB before, %d MiB after", before>>20, p.peakMemory()>>20)
 	require.Less(t, p.peakMemory(), before+128<<20)
+}
+
+// tries is how many signed webhooks are sent while strangers hold on.
+const tries = 20
+
+// strangersHoldOn plays what strangers can hold against a bridge with the chart's memory, which must not be killed for it. Who
+// is sent away comes again. Signed webhooks, and the probes, are answered all the while.
+func strangersHoldOn(t *testing.T, program string) {
+	t.Helper()
+	const memory = 512 << 20 // the chart's limit, of which GOMEMLIMIT is nine tenths
+	certificates := testcert.New(t)
+	certFile, keyFile := certificates.Issue(t, "fnbridge", "127.0.0.1")
+	small := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "%x:\n", 0x1000+i) // six bytes, each with a name of its own
+		}
+		return b.String()
+	}
+	body := func(line string) string { return line + " HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" }
+	const webhook = "POST /webhooks/tensorlake"
+	for name, test := range map[string]struct {
+		text      string        // what each sends, and no more
+		strangers int           // at once
+		hold      time.Duration // until a stranger goes by itself; 0: never
+		ops, tls  bool
+	}{
+		"no word":                      {"", 4000, 0, false, false},
+		"a body for a 404 [8]":         {body("GET /x"), 4000, 0, false, false},
+		"a body of another type [8]":   {strings.Replace(body(webhook), "Host", "Content-Type: text/plain\r\nHost", 1), 4000, 0, false, false},
+		"a body for a probe [9]":       {body("GET /livez"), 100, 0, true, false},
+		"metrics that nobody reads":    {strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 100), 100, 0, true, false},
+		"small headers [10]":           {webhook + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n" + small(1300) + "\r\n", 4096, 0, false, false},
+		"small headers without an end": {webhook + " HTTP/1.1\r\nHost: x\r\n" + small(1300), 4096, 0, false, false},
+		"more headers than are taken":  {webhook + " HTTP/1.1\r\nHost: x\r\n" + small(2900), 4096, 0, false, false},
+		"one byte of a body [38]":      {wireRequest{body: "{", length: "100"}.text(), 1400, 950 * time.Millisecond, false, false},
+		"half a body of 1 MiB":         {wireRequest{body: strings.Repeat(" ", 1<<19+1), length: "1048576"}.text(), 500, 0, false, false},
+		"headers over TLS [39]":        {webhook + " HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n" + small(1300) + "\r\n", 600, 0, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment := []string{fmt.Sprintf("GOMEMLIMIT=%d", memory/10*9)}
+			if test.tls {
+				environment = append(environment, "FNBRIDGE_TLS_CERT_FILE="+certFile, "FNBRIDGE_TLS_KEY_FILE="+keyFile)
+			}
+			p := serveProcess(t, program, environment...)
+			address := p.public
+			if test.ops {
+				address = p.ops
+			}
+			var client *tls.Config
+			if test.tls {
+				client = certificates.ClientTLS(t)
+				client.ServerName, client.NextProtos = "127.0.0.1", []string{"h2", "http/1.1"}
+			}
+			held := holdOn(t, address, client, test.text, test.strangers, test.hold)
+			require.Eventually(t, func() bool { return held.Load() >= int64(test.strangers) }, 60*time.Second, time.Millisecond)
+
+			sender := &http.Client{Transport: &http.Transport{TLSClientConfig: client, DisableKeepAlives: true}, Timeout: 15 * time.Second}
+			var slowest, probe time.Duration
+			var again int
+			for i := range tries {
+				begun := time.Now()
+				again += p.mustTake(t, sender, test.tls, fmt.Sprintf("signed_%d", i))
+				slowest = max(slowest, time.Since(begun))
+				begun = time.Now()
+				for _, path := range []string{"/livez", "/readyz"} {
+					status, answer, err := exchange(t, p.ops, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n", false)
+					require.NoError(t, err)
+					require.Equal(t, http.StatusOK, status, answer)
+				}
+				probe = max(probe, time.Since(begun))
+			}
+			t.Logf("%d strangers held on, %d times; of %d webhooks the slowest took %v, with %d sent again; both probes %v; most memory %d MiB",
+				test.strangers, held.Load(), tries, slowest, again, probe, p.peakMemory()>>20)
+			require.Less(t, slowest, 10*time.Second)
+			require.Less(t, probe, 10*time.Second)
+			require.Less(t, p.peakMemory(), int64(memory))
+		})
+	}
+}
+
+// mustTake sends a signed webhook as a sender does, who sends it again when the connection ends, and returns how often.
+func (p *hostileProcess) mustTake(t *testing.T, client *http.Client, withTLS bool, id string) (again int) {
+	t.Helper()
+	scheme := "http://"
+	if withTLS {
+		scheme = "https://"
+	}
+	for until := time.Now().Add(60 * time.Second); ; again++ {
+		timestamp := fmt.Sprint(time.Now().Unix())
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, scheme+p.public+"/webhooks/tensorlake", strings.NewReader(workflow))
+		require.NoError(t, err)
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Svix-Id", id)
+		r.Header.Set("Svix-Timestamp", timestamp)
+		r.Header.Set("Svix-Signature", signature(id, workflow, timestamp))
+		response, err := client.Do(r)
+		if err == nil {
+			_ = response.Body.Close()
+			require.Less(t, response.StatusCode, 300)
+			return again
+		}
+		require.Less(t, time.Now(), until, err)
+	}
+}
+
+// holdOn has so many strangers connect, send text and wait, until the test ends. One who is sent away, or has held on for so
+// long, comes again, every five seconds or that long. It returns how often they have sent it.
+func holdOn(t *testing.T, address string, over *tls.Config, text string, strangers int, hold time.Duration) *atomic.Int64 {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	t.Cleanup(func() { cancel(); all.Wait() })
+	again := 5 * time.Second
+	if hold > 0 {
+		again = hold
+	}
+	held := &atomic.Int64{}
+	for range strangers {
+		all.Go(func() {
+			pace := time.NewTicker(again)
+			defer pace.Stop()
+			for ; ctx.Err() == nil; <-pace.C {
+				conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+				if err != nil {
+					continue
+				}
+				if over != nil {
+					conn = tls.Client(conn, over)
+				}
+				if hold > 0 {
+					_ = conn.SetDeadline(time.Now().Add(hold))
+				}
+				stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+				if _, err := io.WriteString(conn, text); err == nil {
+					held.Add(1)
+					_, _ = io.Copy(io.Discard, conn) // until it is closed, or its time is up
+				}
+				stop()
+				_ = conn.Close()
+			}
+		})
+	}
+	return held
 }
 
 // connectionFloods: what is opened and left holds no more than the bridge means to give, keeps nobody out, and is forgotten.

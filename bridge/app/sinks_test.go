@@ -2,9 +2,11 @@ package app_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -150,4 +152,19 @@ func TestTwoSinksWhoseStreamsCannotBeBesideEachOtherAreRefused(t *testing.T) {
 			require.Equal(t, "FNBRIDGE_B_SUBJECT", problems[0].Variable)
 		})
 	}
+}
+
+func TestWebhooksAreTakenAtThePath(t *testing.T) {
+	r := start(t, t.TempDir(), map[string]string{"PATH": "/hooks/of-us"})
+	for path, status := range map[string]int{"/hooks/of-us": 202, "/hooks/of-us/": 202, "/webhooks/tensorlake": 404} {
+		id := "msg_" + path
+		now := fmt.Sprint(time.Now().Unix())
+		got, answer, err := exchange(t, r.Addr().String(), wireRequest{
+			line: "POST " + path + " HTTP/1.1", headers: signedHeaders(id, workflow, now), body: workflow,
+		}.text(), false)
+		require.NoError(t, err)
+		require.Equal(t, status, got, answer)
+		require.True(t, status == 202 || strings.Contains(answer, "send webhooks to /hooks/of-us"), answer)
+	}
+	require.Contains(t, r.log.String(), r.Addr().String()+"/hooks/of-us")
 }

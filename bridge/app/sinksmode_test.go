@@ -139,6 +139,18 @@ func TestAnEventThatNoBrokerStoresIsToldToTheSender(t *testing.T) {
 	require.Equal(t, 1, dead)
 }
 
+func TestNothingIsFinalWhileARequiredSinkHasNotStoredIt(t *testing.T) {
+	broker := natsserver.Single(t, func(o *server.Options) { o.MaxPayload = 8192 })
+	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts there: a Kafka that hangs
+	require.NoError(t, err)
+	defer l.Close()
+	r := start(t, noDir(t), overSinks(broker, map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": l.Addr().String()}))
+	r.mustPost("msg_1", strings.ReplaceAll(workflow, "fn_B", strings.Repeat("x", 5000)), http.StatusServiceUnavailable)
+	_, metrics := r.get("/metrics")
+	require.Contains(t, metrics, `fnbridge_events_total{result="rejected",sink="nats"} 1`)
+	require.Contains(t, metrics, `fnbridge_webhooks_total{result="rejected"} 0`)
+}
+
 func TestAKnownOutageIsAnsweredAtOnceAndEndsByItself(t *testing.T) {
 	broker := natsserver.Single(t)
 	r := start(t, noDir(t), overSinks(broker, nil))

@@ -10,7 +10,7 @@ import (
 
 // firstBuffer is how much memory a request gets before any of its body has come, in bytes. A length that is only
 // declared costs the sender nothing.
-const firstBuffer = 64 << 10
+const firstBuffer = 4 << 10
 
 // readBody reads the body of r, which has at most limit bytes. Before the body takes n bytes of memory more, grow is
 // asked for them. If it returns false, the body is refused as overload.
@@ -56,14 +56,14 @@ func readBody(r *http.Request, limit int64, grow func(n int64) bool) ([]byte, *r
 
 func tooLarge(what string, limit int64) *refusal {
 	return &refusal{
-		kind:   kindTooLarge, // which closes rather than reading what is left
+		kind:   kindTooLarge,
 		detail: fmt.Sprintf("%s; at most %d bytes are taken. Send less, or raise FNBRIDGE_MAX_BODY.", what, limit),
 	}
 }
 
 func noMemory() *refusal {
 	return &refusal{
-		kind:   kindOverloadedMidway,
+		kind:   kindOverloaded,
 		detail: "The webhooks that are being taken right now fill the memory there is for them; send this one again.",
 		reason: "memory",
 	}

@@ -2,6 +2,9 @@ package ingest
 
 import (
 	"container/list"
+	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,15 +16,19 @@ import (
 const fullLineEvery = time.Minute
 
 // LimitConnections returns a listener for server that has at most most connections open at once; most must be more
-// than 0. Without it a stranger's connections can use up the file descriptors of the process.
+// than 0. Every request has an owner here that can cut it: the connection that it came on.
 //
-// When all are in use, the connection that has waited longest is closed for a new one. What it waits for may be its
-// first request, the rest of a request's headers, or its next request. So connections that are opened and left cannot
-// keep out a sender. A new one waits only while every connection has a request that is being answered. The server's
-// timeouts bound that.
+// A connection waits for its peer from the start until a request's body is there, and again once there is an answer: for
+// headers, for a body, for a reader of the answer, for the next request. When all are in use, the one that has waited
+// longest is closed for a new one. So whoever holds a connection and sends nothing keeps nobody out, and a request that
+// is there never waits for one that is not. A new connection waits only while every other has a request that is being
+// worked on, which the handler bounds.
 //
-// It sets server.ConnState, so it is called before server starts, and l must be served by server alone. logger, which
-// may be nil, gets a line a minute while connections are closed for others.
+// An answer that is given before the whole body was read ends the connection: nobody waits for the rest.
+//
+// It sets server.ConnState and ConnContext, and wraps its Handler, so it is called before server starts, and l must be
+// served by server alone. server must not speak HTTP/2, where a connection holds many requests. logger, which may be
+// nil, gets a line a minute while connections are closed for others.
 func LimitConnections(l net.Listener, most int, server *http.Server, logger *slog.Logger) net.Listener {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -29,6 +36,10 @@ func LimitConnections(l net.Listener, most int, server *http.Server, logger *slo
 	limited := &limitedListener{Listener: l, most: most, logger: logger}
 	limited.room.L = &limited.mu
 	server.ConnState = limited.note
+	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(ctx, connectionKey{}, ours(conn))
+	}
+	server.Handler = owned(server.Handler)
 	return limited
 }
 
@@ -42,7 +53,7 @@ type limitedListener struct {
 	mu       sync.Mutex
 	room     sync.Cond // a connection has ended or begun to wait, or the listener is closed
 	open     int
-	waiting  list.List // of *limitedConn: those without a request, longest first
+	waiting  list.List // of *limitedConn: those that wait for their peer, longest first
 	closed   bool
 	lastLine time.Time
 }
@@ -52,8 +63,21 @@ type limitedConn struct {
 	net.Conn
 
 	listener *limitedListener
-	waits    *list.Element // in listener.waiting, nil while there is a request
+	waits    *list.Element // in listener.waiting, nil while a request is worked on
+	answers  *time.Timer   // until it waits for the reader of an answer
 	gone     bool          // it is not counted any more
+}
+
+// connectionKey is where the context of a request has its *limitedConn.
+type connectionKey struct{}
+
+// ours returns the connection that the listener has accepted, nil if it was another's.
+func ours(conn net.Conn) *limitedConn {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		conn = over.NetConn()
+	}
+	c, _ := conn.(*limitedConn)
+	return c
 }
 
 // Accept waits for a connection, and then until it is among the most that are allowed.
@@ -102,6 +126,7 @@ func (l *limitedListener) forget(c *limitedConn) {
 		return
 	}
 	c.gone = true
+	c.stopAnswer()
 	l.open--
 	if c.waits != nil {
 		l.waiting.Remove(c.waits)
@@ -119,26 +144,78 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// note is the server's ConnState. A connection is active from the end of a request's headers to the end of the answer.
+// note is the server's ConnState. What a peer has done lets its connection wait anew.
 func (l *limitedListener) note(conn net.Conn, state http.ConnState) {
-	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
-		conn = over.NetConn()
+	if c := ours(conn); c != nil && (state == http.StateActive || state == http.StateIdle) {
+		c.wait()
 	}
-	c, ok := conn.(*limitedConn)
-	if !ok {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+}
+
+// wait says that c waits for its peer from now on.
+func (c *limitedConn) wait() {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	c.waitsNow()
+}
+
+// waitsNow is wait. The caller holds mu.
+func (c *limitedConn) waitsNow() {
+	l := c.listener
+	c.stopAnswer()
 	switch {
 	case c.gone:
-	case state == http.StateActive && c.waits != nil:
-		l.waiting.Remove(c.waits)
-		c.waits = nil
-	case state == http.StateIdle && c.waits == nil:
+	case c.waits != nil:
+		l.waiting.MoveToBack(c.waits)
+	default:
 		c.waits = l.waiting.PushBack(c)
 		l.room.Signal()
 	}
+}
+
+// work says that c has a request that is there, body and all. It is not closed for another until it waits again.
+func (c *limitedConn) work() {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	c.stopAnswer()
+	if c.waits != nil {
+		c.listener.waiting.Remove(c.waits)
+		c.waits = nil
+	}
+}
+
+// answer says that c has an answer from now on. It has a moment to get out before c waits for its reader.
+func (c *limitedConn) answer() {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	if c.gone || c.waits != nil {
+		return
+	}
+	c.stopAnswer()
+	var timer *time.Timer
+	timer = time.AfterFunc(lingering, func() {
+		c.listener.mu.Lock()
+		defer c.listener.mu.Unlock()
+		if c.answers == timer { // else another request has begun
+			c.waitsNow()
+		}
+	})
+	c.answers = timer
+}
+
+// stopAnswer ends the moment that an answer has. The caller holds mu.
+func (c *limitedConn) stopAnswer() {
+	if c.answers != nil {
+		c.answers.Stop()
+		c.answers = nil
+	}
+}
+
+// CloseWrite lets the server end its side first, so that an answer is not overtaken by the reset of what was not read.
+func (c *limitedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // Close ends the connection and makes room for another.
@@ -148,3 +225,82 @@ func (c *limitedConn) Close() error {
 	c.listener.mu.Unlock()
 	return c.Conn.Close()
 }
+
+// lingering is how long an answer has to get out. Meanwhile what is left of a body is read and forgotten, so that a sender
+// that reads only once it has sent everything gets to read.
+const lingering = 500 * time.Millisecond
+
+// owned has the connection of each request follow what becomes of the request.
+func owned(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := r.Context().Value(connectionKey{}).(*limitedConn)
+		if c == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		a := &ownedAnswer{ResponseWriter: w, conn: c}
+		if r.Body == http.NoBody {
+			a.received()
+		} else {
+			body := r.Body
+			r = r.WithContext(r.Context()) // a copy: the server goes by its own
+			r.Body = &ownedBody{ReadCloser: body, answer: a}
+		}
+		next.ServeHTTP(a, r)
+		if !a.whole {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingering))
+		}
+	})
+}
+
+// ownedBody tells when the body has been read whole.
+type ownedBody struct {
+	io.ReadCloser
+
+	answer *ownedAnswer
+}
+
+func (b *ownedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) && !b.answer.whole {
+		b.answer.received()
+	}
+	return n, err
+}
+
+// ownedAnswer tells when there is an answer that waits for its reader.
+type ownedAnswer struct {
+	http.ResponseWriter
+
+	conn            *limitedConn
+	whole, answered bool
+}
+
+func (a *ownedAnswer) received() {
+	a.whole = true
+	a.conn.work()
+}
+
+func (a *ownedAnswer) WriteHeader(status int) {
+	a.answer()
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *ownedAnswer) Write(p []byte) (int, error) {
+	a.answer()
+	return a.ResponseWriter.Write(p)
+}
+
+func (a *ownedAnswer) answer() {
+	if a.answered {
+		return
+	}
+	a.answered = true
+	if !a.whole {
+		a.Header().Set("Connection", "close")
+	}
+	a.conn.answer()
+}
+
+// Unwrap is for http.ResponseController.
+func (a *ownedAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

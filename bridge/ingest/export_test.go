@@ -6,3 +6,17 @@ func (h *Handler) BodyBytes() int64 {
 	defer h.admission.mu.Unlock()
 	return h.admission.bytes
 }
+
+// Waiting returns how many webhooks wait for their turn.
+func (h *Handler) Waiting() int {
+	h.admission.mu.Lock()
+	defer h.admission.mu.Unlock()
+	return h.admission.queue.Len()
+}
+
+// WaitsForMemory tells whether a body waits for memory.
+func (h *Handler) WaitsForMemory() bool {
+	h.admission.mu.Lock()
+	defer h.admission.mu.Unlock()
+	return h.admission.freed != nil
+}

@@ -23,7 +23,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
-// Path is the address of the endpoint.
+// Path is the address of the endpoint, unless Options say otherwise.
 const Path = "/webhooks/tensorlake"
 
 const (
@@ -31,13 +31,15 @@ const (
 	defaultMaxInFlight  = 1024
 	defaultStoreTimeout = 10 * time.Second // the sender gives up after 15
 
-	// All bodies together may have the memory of bodiesInMemory of the largest, and at least leastBodyMemory bytes.
-	bodiesInMemory  = 4
-	leastBodyMemory = 64 << 20
+	bodiesInMemory  = 4 // of the largest size
+	usualBodyMemory = 64 << 20
 )
 
 // Options are the parts and limits of the endpoint.
 type Options struct {
+	// Path is where webhooks are taken, with or without a slash behind it. It has none itself, and nothing that is a
+	// pattern to a router. Empty is the constant Path.
+	Path string
 	// Verifier checks signatures. Nil: unsigned webhooks are taken, and one without an id gets a random one.
 	Verifier *tensorlake.Verifier
 	// Events decides how many events a webhook is said to become.
@@ -46,10 +48,12 @@ type Options struct {
 	Store Store
 	// MaxBody is the largest body that is taken, in bytes. 0 is 1 MiB.
 	MaxBody int64
-	// MaxInFlight is how many webhooks are read, checked and stored at once. 0 is 1024. A further one displaces one whose
-	// body has been coming for more than a second. If there is none, it is answered 503. The same holds when the bodies
-	// take more than 64 MiB, or four times MaxBody if that is more.
+	// MaxInFlight is how many webhooks are stored at once. 0 is 1024. A further one that is there and signed waits up to a
+	// second for its turn, and is then answered 503.
 	MaxInFlight int
+	// BodyMemory is how much memory all bodies have together, in bytes. 0 is BodyMemory(MaxBody). When it is in use, bodies
+	// that are still coming give way to those that come faster.
+	BodyMemory int64
 	// StoreTimeout bounds one Append. 0 is 10 s.
 	StoreTimeout time.Duration
 	// AnswerTimeout bounds an Append too, from when the headers of its request arrived. 0: it does not.
@@ -67,6 +71,7 @@ type Options struct {
 // Handler answers the requests of the public listener. It is safe for concurrent use, and has no goroutines of its own.
 type Handler struct {
 	echo         *echo.Echo
+	path         string
 	verifier     *tensorlake.Verifier
 	events       tensorlake.Options
 	store        Store
@@ -98,6 +103,9 @@ func New(o Options) (*Handler, error) {
 	if o.MaxInFlight < 0 {
 		errs = append(errs, fmt.Errorf("%d webhooks at once are allowed; it must be more than 0", o.MaxInFlight))
 	}
+	if o.BodyMemory < 0 {
+		errs = append(errs, fmt.Errorf("all bodies together have %d bytes; it must be more than 0", o.BodyMemory))
+	}
 	if o.StoreTimeout < 0 {
 		errs = append(errs, fmt.Errorf("the store timeout is %s; it must be more than 0", o.StoreTimeout))
 	}
@@ -108,6 +116,7 @@ func New(o Options) (*Handler, error) {
 		return nil, fmt.Errorf("webhook endpoint: %w", err)
 	}
 	h := &Handler{
+		path:         orDefault(o.Path, Path),
 		verifier:     o.Verifier,
 		events:       o.Events,
 		store:        o.Store,
@@ -118,8 +127,8 @@ func New(o Options) (*Handler, error) {
 		logger:       o.Logger,
 		now:          o.Now,
 	}
-	h.admission.maxWebhooks = int64(orDefault(o.MaxInFlight, defaultMaxInFlight))
-	h.admission.maxBytes = BodyMemory(h.maxBody)
+	h.admission.maxPlaces = int64(orDefault(o.MaxInFlight, defaultMaxInFlight))
+	h.admission.maxBytes = orDefault(o.BodyMemory, BodyMemory(h.maxBody))
 	if h.logger == nil {
 		h.logger = slog.New(slog.DiscardHandler)
 	}
@@ -138,13 +147,19 @@ func New(o Options) (*Handler, error) {
 	h.echo = echo.New()
 	h.echo.Logger.SetOutput(io.Discard) // what there is to say is said through slog
 	h.echo.HTTPErrorHandler = h.refuse
-	h.echo.POST(Path, h.receive)
-	h.echo.RouteNotFound(Path, refuseMethod) // ahead of echo's own 405, and of its answer to OPTIONS
+	for _, path := range []string{h.path, h.path + "/"} {
+		h.echo.POST(path, h.receive)
+		h.echo.RouteNotFound(path, refuseMethod) // ahead of echo's own 405, and of its answer to OPTIONS
+	}
 	return h, nil
 }
 
-// BodyMemory returns how much memory the bodies of all webhooks in flight may have, in bytes, given Options.MaxBody.
-func BodyMemory(maxBody int64) int64 { return max(leastBodyMemory, bodiesInMemory*maxBody) }
+// BodyMemory returns how much memory the bodies of all webhooks have where there is enough, in bytes, given
+// Options.MaxBody.
+func BodyMemory(maxBody int64) int64 { return max(usualBodyMemory, LeastBodyMemory(maxBody)) }
+
+// LeastBodyMemory returns how much they need, so that one large body does not shut out the next.
+func LeastBodyMemory(maxBody int64) int64 { return bodiesInMemory * maxBody }
 
 func orDefault[T comparable](value, otherwise T) T {
 	var zero T
@@ -154,8 +169,17 @@ func orDefault[T comparable](value, otherwise T) T {
 	return value
 }
 
-// ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.echo.ServeHTTP(w, r) }
+// ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it. GET / and /livez are for
+// load balancers, and say nothing of what answers.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if reads && (r.URL.Path == "/" || r.URL.Path == "/livez") {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, "ok\n") // an error is a reader that is gone
+		return
+	}
+	h.echo.ServeHTTP(w, r)
+}
 
 // secrets returns how many secrets a webhook may be signed with; none if it need not be signed.
 func (h *Handler) secrets() int {
@@ -180,26 +204,19 @@ func (h *Handler) receive(c echo.Context) (err error) {
 		return &refusal{kind: kindDraining, detail: "This server is shutting down; send the webhook again."}
 	}
 	start := h.now()
-	slot := h.admission.admit(start, func() {
+	slot := h.admission.admit(func() {
 		// A deadline that has passed ends a Read that waits. If that cannot be, the server's own timeout does.
 		_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Unix(1, 0))
 	})
-	if slot == nil {
-		return &refusal{
-			kind: kindOverloaded,
-			detail: fmt.Sprintf("%d webhooks are being taken right now, and no more at once; send this one again, or raise "+
-				"FNBRIDGE_MAX_IN_FLIGHT.", h.admission.maxWebhooks),
-		}
-	}
 	defer slot.release()
 
 	r := c.Request()
 	if f := checkContentType(r.Header); f != nil {
 		return f
 	}
-	body, f := readBody(r, h.maxBody, func(n int64) bool { return slot.grow(h.now(), n) })
+	body, f := readBody(r, h.maxBody, slot.grow)
 	if !slot.arrived() {
-		return displaced(h.admission.maxWebhooks)
+		return displaced()
 	}
 	if f != nil {
 		return f
@@ -207,6 +224,14 @@ func (h *Handler) receive(c echo.Context) (err error) {
 	webhook := bridge.Webhook{ReceivedAt: h.now(), Body: body}
 	if f := h.identify(&webhook, r.Header); f != nil {
 		return f
+	}
+	if !slot.place() {
+		return &refusal{
+			kind: kindOverloaded,
+			detail: fmt.Sprintf("%d webhooks are being stored right now, and no more at once; send this one again, or raise "+
+				"FNBRIDGE_MAX_IN_FLIGHT.", h.admission.maxPlaces),
+			reason: "in_flight",
+		}
 	}
 	payload, err := tensorlake.Parse(body)
 	if err != nil {
@@ -236,11 +261,11 @@ func (h *Handler) receive(c echo.Context) (err error) {
 	return answer(c, h.storedStatus, webhook.ID, `,"events":`+strconv.Itoa(payload.Len(h.events))+`}`)
 }
 
-func displaced(most int64) *refusal {
+func displaced() *refusal {
 	return &refusal{
-		kind: kindOverloadedMidway,
-		detail: fmt.Sprintf("The body came so slowly that its place was given to another webhook: %d are taken at once, "+
-			"and memory is bounded. Send it again, faster.", most),
+		kind: kindOverloaded,
+		detail: "The body came so slowly that its memory was given to another webhook: that of all bodies together is " +
+			"bounded. Send it again, faster.",
 		reason: "displaced",
 	}
 }
@@ -360,7 +385,7 @@ func panicked(p any) *refusal {
 func (h *Handler) refuse(err error, c echo.Context) {
 	f, ok := errors.AsType[*refusal](err)
 	if !ok {
-		f = fromEcho(err)
+		f = h.fromEcho(err)
 	}
 	h.metrics.count(f.kind.terms().result)
 	h.logRefused(c.Request(), f)
@@ -370,9 +395,9 @@ func (h *Handler) refuse(err error, c echo.Context) {
 }
 
 // fromEcho makes a refusal of an error that came from echo itself: there is no such path.
-func fromEcho(err error) *refusal {
+func (h *Handler) fromEcho(err error) *refusal {
 	if e, ok := errors.AsType[*echo.HTTPError](err); ok && e.Code == http.StatusNotFound {
-		return &refusal{kind: kindNotFound, detail: "There is nothing at this path; send webhooks to " + Path + "."}
+		return &refusal{kind: kindNotFound, detail: "There is nothing at this path; send webhooks to " + h.path + "."}
 	}
 	return &refusal{
 		kind:   kindInternalError,
@@ -405,12 +430,16 @@ func (h *Handler) noteUnrecognized(ctx context.Context, w bridge.Webhook, payloa
 
 func (h *Handler) logRefused(r *http.Request, f *refusal) {
 	t := f.kind.terms()
+	id := claimedID(r.Header)
+	if id != "" && (f.kind == kindNotFound || f.kind == kindMethodNotAllowed) {
+		t.level = slog.LevelWarn // no passing scanner: a sender with a wrong address
+	}
 	attrs := []slog.Attr{
 		slog.String("result", t.result.String()), slog.Int("status", t.status), slog.String("detail", f.detail),
 		slog.String("remote_addr", r.RemoteAddr),
 		slog.String("method", excerpt.Shorten(r.Method)), slog.String("path", excerpt.Shorten(r.URL.Path)),
 	}
-	if id := claimedID(r.Header); id != "" {
+	if id != "" {
 		attrs = append(attrs, slog.String("webhook_id", excerpt.Shorten(id)))
 	}
 	if f.reason != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -43,6 +44,7 @@ func TestAccepted(t *testing.T) {
 		"not encoded, and said so":  {base.with("Content-Encoding", "identity"), accepted},
 		"in chunks":                 {base.chunked(7), accepted},
 		"query":                     {base.to(http.MethodPost, ingest.Path+"?x=/"), accepted},
+		"trailing slash":            {base.to(http.MethodPost, ingest.Path+"/"), accepted},
 		"absolute form":             {base.to(http.MethodPost, "http://fnbridge.test"+ingest.Path), accepted},
 		"no functions": {
 			signed(t, "Svix", "msg_1", `{"workflow_name":"w","invocation_id":"i","fn_status":{}}`, now),
@@ -165,7 +167,7 @@ func TestRefused(t *testing.T) {
 		"two content types":    {good.with("Content-Type", "application/json", "text/html"), 415, "unsupported_media_type", "more than one"},
 		"compressed":           {good.with("Content-Encoding", "gzip"), 415, "unsupported_media_type", `"gzip" is not taken`},
 		"compressed twice":     {good.with("Content-Encoding", "identity", "br"), 415, "unsupported_media_type", `"br"`},
-		"a long content type":  {good.with("Content-Type", strings.Repeat("y", 9999)), 415, "unsupported_media_type", "(9999 bytes)"},
+		"a long content type":  {good.with("Content-Type", strings.Repeat("y", 4999)), 415, "unsupported_media_type", "(4999 bytes)"},
 		"declared too large":   {good.with("Content-Length", "1048577"), 413, "too_large", "has 1048577 bytes; at most 1048576"},
 		"declared far too big": {good.with("Content-Length", "9223372036854775807"), 413, "too_large", "FNBRIDGE_MAX_BODY"},
 		"too large in chunks":  {signed(t, "Svix", "m", pad(1<<20+1), now).chunked(1 << 16), 413, "too_large", "at most 1048576"},
@@ -180,7 +182,7 @@ func TestRefused(t *testing.T) {
 		"lower":   {good.to("post", ingest.Path), 405, "method_not_allowed", "POST"},
 
 		"root":            {good.to("POST", "/"), 404, "not_found", ingest.Path},
-		"trailing slash":  {good.to("POST", ingest.Path+"/"), 404, "not_found", ingest.Path},
+		"two slashes":     {good.to("POST", ingest.Path+"//"), 404, "not_found", ingest.Path},
 		"double slash":    {good.to("POST", "/"+ingest.Path), 404, "not_found", ingest.Path},
 		"dots":            {good.to("POST", "/x/.."+ingest.Path), 404, "not_found", ingest.Path},
 		"below":           {good.to("POST", ingest.Path+"/x"), 404, "not_found", ingest.Path},
@@ -212,8 +214,8 @@ func TestRefused(t *testing.T) {
 			require.Equal(t, map[int]string{415: "application/json"}[test.status], a.header.Get("Accept"))
 			require.Equal(t, map[int]string{415: "identity"}[test.status], a.header.Get("Accept-Encoding"))
 			require.Empty(t, a.header.Get("Retry-After"))
-			if test.status == http.StatusRequestEntityTooLarge {
-				require.True(t, a.close)
+			if strings.HasPrefix(test.detail, "has ") && test.status == http.StatusRequestEntityTooLarge {
+				require.True(t, a.close, "it was not read")
 			}
 			require.Empty(t, e.store.stored())
 			require.InDelta(t, 0, e.gathered(t, "fnbridge_webhooks_in_flight", ""), 0)
@@ -400,36 +402,87 @@ func (g gate) pass(ctx context.Context, w bridge.Webhook) error {
 	}
 }
 
+// TestLoadBalancersAreAnswered: as they ask by default, and without a word about what answers.
+func TestLoadBalancersAreAnswered(t *testing.T) {
+	t.Parallel()
+	e := start(t, setup{})
+	for _, path := range []string{"/", "/livez"} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			a := e.do(t, request{}.to(method, path).with("Content-Type").with("Content-Length"))
+			require.Equal(t, http.StatusOK, a.status)
+			require.Equal(t, map[string]string{http.MethodGet: "ok\n"}[method], a.body)
+			require.False(t, a.close)
+		}
+	}
+	require.Empty(t, e.log.at(slog.LevelDebug))
+}
+
+// TestInFlightLimit: what is there waits for its turn, and for nothing whose body is still to come.
 func TestInFlightLimit(t *testing.T) {
 	t.Parallel()
 	g := newGate()
-	now := time.Now() // it stands, so that no body takes long
-	e := start(t, setup{options: ingest.Options{MaxInFlight: 2, Now: func() time.Time { return now }}, inTheWay: g.pass})
+	e := start(t, setup{options: ingest.Options{MaxInFlight: 1}, inTheWay: g.pass})
 	inFlight := func() float64 { return e.gathered(t, "fnbridge_webhooks_in_flight", "") }
-
-	stored := e.dial(t)
-	first := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
-	stored.send(t, first.head()+first.body)
-	require.Equal(t, "msg_1", <-g.arrived)
 	reading := e.dial(t)
-	second := signed(t, "Svix", "msg_2", workflowPayload, time.Now())
-	reading.send(t, second.head())
-	require.Eventually(t, func() bool { return inFlight() == 2 }, 10*time.Second, time.Millisecond,
-		"a webhook has its place before its body is read")
+	slow := signed(t, "Svix", "slow", workflowPayload, time.Now())
+	reading.send(t, slow.head())
+	require.Eventually(t, func() bool { return inFlight() == 1 }, 10*time.Second, time.Millisecond)
 
-	a := e.do(t, signed(t, "Svix", "msg_3", workflowPayload, time.Now()))
-	requireProblem(t, a, http.StatusServiceUnavailable, "2 webhooks are being taken")
+	send := func(id string) *connection {
+		c := e.dial(t)
+		r := signed(t, "Svix", id, workflowPayload, time.Now())
+		c.send(t, r.head()+r.body)
+		return c
+	}
+	stored := send("msg_1")
+	require.Equal(t, "msg_1", <-g.arrived, "it does not wait for the one whose body is to come")
+	a := send("msg_2").receive(t, "") // a second later
+	requireProblem(t, a, http.StatusServiceUnavailable, "1 webhooks are being stored")
 	require.Equal(t, "1", a.header.Get("Retry-After"))
+	require.False(t, a.close)
 	require.InDelta(t, 1, e.result(t, "overloaded"), 0)
-	require.InDelta(t, 2, inFlight(), 0)
-	requireProblem(t, e.do(t, request{}.to("GET", ingest.Path)), 405, "")
 
+	// Those that wait get their turn as they came.
+	var waiting []*connection
+	for i := range 3 {
+		waiting = append(waiting, send(fmt.Sprintf("wait_%d", i)))
+		require.Eventually(t, func() bool { return inFlight() == float64(3+i) }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return e.handler.Waiting() == i+1 }, 10*time.Second, time.Millisecond)
+	}
 	close(g.open)
 	require.Equal(t, http.StatusAccepted, stored.receive(t, "").status)
-	reading.send(t, second.body)
+	for i, c := range waiting {
+		require.Equal(t, fmt.Sprintf("wait_%d", i), <-g.arrived)
+		require.Equal(t, http.StatusAccepted, c.receive(t, "").status)
+	}
+	reading.send(t, slow.body)
 	require.Equal(t, http.StatusAccepted, reading.receive(t, "").status)
-	require.Equal(t, http.StatusAccepted, e.do(t, signed(t, "Svix", "msg_3", workflowPayload, time.Now())).status)
-	require.InDelta(t, 0, inFlight(), 0)
+	require.Eventually(t, func() bool { return inFlight() == 0 }, 10*time.Second, time.Millisecond)
+}
+
+// TestManyAtOnceTakeTurns: 400 webhooks that come together, and a place for one.
+func TestManyAtOnceTakeTurns(t *testing.T) {
+	t.Parallel()
+	e := start(t, setup{options: ingest.Options{MaxInFlight: 1}})
+	var all sync.WaitGroup
+	var accepted atomic.Int32
+	for i := range 400 {
+		c := e.dial(t)
+		r := signed(t, "Svix", fmt.Sprintf("msg_%d", i), workflowPayload, time.Now())
+		all.Go(func() {
+			_, _ = io.WriteString(c, r.head()+r.body)
+			response, err := http.ReadResponse(c.reader, nil)
+			if err != nil {
+				return
+			}
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusAccepted {
+				accepted.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	require.Equal(t, int32(400), accepted.Load())
 }
 
 func TestDrain(t *testing.T) {

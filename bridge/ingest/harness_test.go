@@ -116,7 +116,9 @@ type setup struct {
 	server  func(*http.Server)
 	unsigned,
 	tls bool
-	inTheWay func(ctx context.Context, w bridge.Webhook) error
+	connections int                  // at most; 0: many
+	state       func(http.ConnState) // told after the listener was
+	inTheWay    func(ctx context.Context, w bridge.Webhook) error
 }
 
 func start(t *testing.T, s setup) *endpoint {
@@ -138,14 +140,28 @@ func start(t *testing.T, s setup) *endpoint {
 	if s.server != nil {
 		s.server(e.server.Config)
 	}
+	e.server.Listener = ingest.LimitConnections(e.server.Listener, orMany(s.connections), e.server.Config, logger)
+	note := e.server.Config.ConnState
+	e.server.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		note(c, state)
+		if s.state != nil {
+			s.state(state)
+		}
+	}
 	if s.tls {
-		e.server.EnableHTTP2 = true
 		e.server.StartTLS()
 	} else {
 		e.server.Start()
 	}
 	t.Cleanup(e.server.Close)
 	return e
+}
+
+func orMany(n int) int {
+	if n == 0 {
+		return 10_000
+	}
+	return n
 }
 
 // gathered returns the value of a metric, and 0 when it is not there. label is "name=value" or "".

@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -59,8 +60,8 @@ func TestLevels(t *testing.T) {
 	r := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
 	e.do(t, r)
 	e.do(t, r)
-	e.do(t, r.to("POST", "/wp-login.php"))
-	e.do(t, r.to("GET", ingest.Path))
+	e.do(t, request{}.to("POST", "/wp-login.php"))
+	e.do(t, request{}.to("GET", ingest.Path))
 	require.Empty(t, e.log.at(slog.LevelInfo))
 	lines := e.log.at(slog.LevelDebug)
 	require.Len(t, lines, 4)
@@ -71,10 +72,28 @@ func TestLevels(t *testing.T) {
 	require.Contains(t, lines[3], "method=GET")
 }
 
+// TestAWebhookAtAWrongAddressIsSaid: what a passing scanner sends is not.
+func TestAWebhookAtAWrongAddressIsSaid(t *testing.T) {
+	t.Parallel()
+	e := start(t, setup{})
+	for i, r := range []request{
+		signed(t, "Svix", "msg_1", workflowPayload, time.Now()).to("POST", "/webhooks"),
+		signed(t, "Webhook", "msg_1", workflowPayload, time.Now()).to("POST", "/"),
+		signed(t, "Svix", "msg_1", workflowPayload, time.Now()).to("PUT", ingest.Path),
+		signed(t, "Svix", "msg_1", workflowPayload, time.Now()).with("Content-Type", "text/plain"),
+	} {
+		status := e.do(t, r).status
+		lines := e.log.at(slog.LevelWarn)
+		require.Len(t, lines, i+1)
+		require.Contains(t, lines[i], "webhook_id=msg_1")
+		require.Contains(t, lines[i], fmt.Sprintf("status=%d", status))
+	}
+}
+
 func TestNothingForgesALogLine(t *testing.T) {
 	t.Parallel()
 	e := start(t, setup{})
-	long := strings.Repeat("A", 20<<10)
+	long := strings.Repeat("A", 2<<10)
 	for _, r := range []request{
 		request{}.to("POST", "/%0alevel=ERROR%20msg=forged"),
 		request{}.to("POST", "/"+long),
@@ -132,7 +151,7 @@ fnbridge_webhook_id_reused_total 0
 # HELP fnbridge_webhooks_unrecognized_total Accepted webhooks whose payload has none of the known shapes, or is an envelope that goes under other.
 # TYPE fnbridge_webhooks_unrecognized_total counter
 fnbridge_webhooks_unrecognized_total 0
-# HELP fnbridge_webhooks_in_flight Webhooks that are being read, checked or stored right now.
+# HELP fnbridge_webhooks_in_flight Webhooks that are being read, checked or stored right now, or wait for their turn.
 # TYPE fnbridge_webhooks_in_flight gauge
 fnbridge_webhooks_in_flight 0
 `), "fnbridge_webhooks_total", "fnbridge_webhook_secret_matches_total", "fnbridge_webhook_id_reused_total", "fnbridge_webhooks_unrecognized_total", "fnbridge_webhooks_in_flight"))

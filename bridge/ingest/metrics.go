@@ -55,7 +55,7 @@ func newMetrics(r prometheus.Registerer, secrets int, inFlight func() float64) (
 	}
 	gauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fnbridge_webhooks_in_flight",
-		Help: "Webhooks that are being read, checked or stored right now.",
+		Help: "Webhooks that are being read, checked or stored right now, or wait for their turn.",
 	}, inFlight)
 	var errs []error
 	for _, c := range []prometheus.Collector{webhooks, m.duration, m.secrets, m.unrecognized, m.reusedIDs, gauge} {

@@ -64,7 +64,6 @@ const (
 	kindRejected
 	kindUnavailable
 	kindOverloaded
-	kindOverloadedMidway // the body has not been read to its end
 	kindDraining
 	kindPanic
 	kindInternalError
@@ -76,7 +75,8 @@ type terms struct {
 	result result
 	status int
 	level  slog.Level // of the line in the log
-	// closes ends the connection after the answer: what follows on it cannot be trusted, or is not wanted.
+	// closes ends the connection after the answer: what follows on it is not wanted. Where the body was not read whole,
+	// LimitConnections sees to it.
 	closes bool
 	// retryAfter is when the sender should try again. 0: it is not told.
 	retryAfter time.Duration
@@ -101,16 +101,15 @@ func (k kind) terms() terms {
 	return [kindCount]terms{
 		kindUnauthorized:         {resultUnauthorized, http.StatusUnauthorized, warn, stays, 0, challenge},
 		kindInvalid:              {resultInvalid, http.StatusBadRequest, warn, stays, 0, nil},
-		kindTooSlow:              {resultIncomplete, http.StatusRequestTimeout, debug, closes, 0, nil},
-		kindBrokenOff:            {resultIncomplete, http.StatusBadRequest, debug, closes, 0, nil},
-		kindTooLarge:             {resultTooLarge, http.StatusRequestEntityTooLarge, warn, closes, 0, nil},
+		kindTooSlow:              {resultIncomplete, http.StatusRequestTimeout, debug, stays, 0, nil},
+		kindBrokenOff:            {resultIncomplete, http.StatusBadRequest, debug, stays, 0, nil},
+		kindTooLarge:             {resultTooLarge, http.StatusRequestEntityTooLarge, warn, stays, 0, nil},
 		kindUnsupportedMediaType: {resultUnsupportedMediaType, http.StatusUnsupportedMediaType, warn, stays, 0, accept},
 		kindNotFound:             {resultNotFound, http.StatusNotFound, debug, stays, 0, nil},
 		kindMethodNotAllowed:     {resultMethodNotAllowed, http.StatusMethodNotAllowed, debug, stays, 0, allow},
 		kindRejected:             {resultRejected, http.StatusUnprocessableEntity, warn, stays, 0, nil},
 		kindUnavailable:          {resultUnavailable, http.StatusServiceUnavailable, warn, stays, 10 * time.Second, nil},
 		kindOverloaded:           {resultOverloaded, http.StatusServiceUnavailable, warn, stays, time.Second, nil},
-		kindOverloadedMidway:     {resultOverloaded, http.StatusServiceUnavailable, warn, closes, time.Second, nil},
 		// By then another process listens, or this one does again.
 		kindDraining:      {resultDraining, http.StatusServiceUnavailable, debug, closes, 10 * time.Second, nil},
 		kindPanic:         {resultInternalError, http.StatusInternalServerError, fault, closes, 0, nil},

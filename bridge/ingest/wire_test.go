@@ -2,6 +2,8 @@ package ingest_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,8 +29,8 @@ func TestServerLimits(t *testing.T) {
 	require.Equal(t, 5*time.Second, s.ReadHeaderTimeout)
 	require.Equal(t, 20*time.Second, s.ReadTimeout)
 	require.Equal(t, 30*time.Second, s.WriteTimeout)
-	require.Equal(t, 60*time.Second, s.IdleTimeout)
-	require.Equal(t, 32<<10, s.MaxHeaderBytes)
+	require.Greater(t, s.IdleTimeout, 600*time.Second, "longer than any load balancer's")
+	require.False(t, s.Protocols.HTTP2())
 }
 
 func TestSlowHeaders(t *testing.T) {
@@ -122,13 +124,41 @@ func TestEndlessChunks(t *testing.T) {
 	require.InDelta(t, 1, e.result(t, "too_large"), 0)
 }
 
-func TestHeadersTooLarge(t *testing.T) {
+func TestHeadersHave8KiB(t *testing.T) {
 	t.Parallel()
-	c := start(t, setup{}).dial(t)
-	_, _ = io.WriteString(c, request{}.with("X-Large", strings.Repeat("x", 64<<10)).head())
-	a := c.receive(t, "")
-	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, a.status)
-	require.True(t, a.close)
+	e := start(t, setup{})
+	for filler, status := range map[int]int{7 << 10: http.StatusAccepted, 8 << 10: http.StatusRequestHeaderFieldsTooLarge} {
+		r := signed(t, "Svix", "msg_1", workflowPayload, time.Now()).with("X-Large", strings.Repeat("x", filler))
+		a := e.do(t, r)
+		require.Equal(t, status, a.status)
+		require.Equal(t, status != http.StatusAccepted, a.close)
+	}
+}
+
+// TestAnAnswerBeforeTheBodyEndsTheConnection: whoever holds a body back is not waited for.
+func TestAnAnswerBeforeTheBodyEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	e := start(t, setup{})
+	for name, r := range map[string]request{
+		"404":       request{}.to("POST", "/x"),
+		"404, GET":  request{}.to("GET", "/x"),
+		"405":       request{}.to("PUT", ingest.Path),
+		"415":       request{}.with("Content-Type", "text/plain"),
+		"health":    request{}.to("GET", "/livez"),
+		"in chunks": request{}.to("POST", "/x").with("Transfer-Encoding", "chunked"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := r.with("Content-Length", "200000")
+			c := e.dial(t)
+			begun := time.Now()
+			c.send(t, r.head())
+			a := c.receive(t, "")
+			require.True(t, a.close)
+			c.ended(t)
+			require.Less(t, time.Since(begun), 10*time.Second, "the server would wait for the body for 20 s")
+		})
+	}
 }
 
 func TestExpectContinue(t *testing.T) {
@@ -265,4 +295,24 @@ func TestServerMessagesGoToTheLog(t *testing.T) {
 	_, _ = io.Copy(io.Discard, c.reader)
 	require.Eventually(t, func() bool { return len(e.log.at(slog.LevelWarn)) == 1 }, 10*time.Second, time.Millisecond)
 	require.Contains(t, e.log.at(slog.LevelWarn)[0], "TLS handshake error")
+}
+
+// TestAConnectionHoldsOneRequest: a client that offers HTTP/2 beside HTTP/1.1 gets the latter.
+func TestAConnectionHoldsOneRequest(t *testing.T) {
+	t.Parallel()
+	e := start(t, setup{tls: true})
+	pool := x509.NewCertPool()
+	pool.AddCert(e.server.Certificate())
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	r := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
+	sent, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.server.URL+ingest.Path, strings.NewReader(r.body))
+	require.NoError(t, err)
+	sent.Header = r.header.Clone()
+	sent.Header.Set("Content-Type", "application/json")
+	response, err := transport.RoundTrip(sent)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusAccepted, response.StatusCode)
+	require.Equal(t, "HTTP/1.1", response.Proto)
 }

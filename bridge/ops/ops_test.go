@@ -223,5 +223,5 @@ func TestServerLimits(t *testing.T) {
 	require.Equal(t, 10*time.Second, s.ReadTimeout)
 	require.Equal(t, 30*time.Second, s.WriteTimeout)
 	require.Equal(t, 60*time.Second, s.IdleTimeout)
-	require.Equal(t, 16<<10, s.MaxHeaderBytes)
+	require.Equal(t, 4<<10, s.MaxHeaderBytes)
 }

@@ -22,7 +22,7 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 		ReadTimeout:                  10 * time.Second,
 		WriteTimeout:                 30 * time.Second,
 		IdleTimeout:                  60 * time.Second,
-		MaxHeaderBytes:               16 << 10,
+		MaxHeaderBytes:               4 << 10, // and 4 KiB that net/http reads beyond it
 		ErrorLog:                     slog.NewLogLogger(loglimit.New(logger, time.Now).Handler(), slog.LevelWarn),
 	}
 }

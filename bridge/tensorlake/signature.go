@@ -22,8 +22,12 @@ import (
 
 const (
 	secretPrefix = "whsec_"
-	// minSecretBytes is the least that Standard Webhooks allows a secret to hold. Anything shorter was cut off on its way.
+	// What Svix lets a secret hold, made or given by a customer. Anything shorter was cut off on its way.
 	minSecretBytes = 24
+	maxSecretBytes = 75
+	minHexBytes    = 16 // the least that anybody would take for a key in hex
+	// placeholder stands where the documents want a secret. Everybody knows it.
+	placeholder = "whsec_UmVwbGFjZSBtZSBieSB0aGUgcmVhbCBzZWNyZXQu"
 
 	signatureVersion = "v1,"
 	// signatureLength is the length of a SHA-256 HMAC in base64.
@@ -78,16 +82,29 @@ func ParseSecret(s string) (Secret, error) {
 		return Secret{}, errors.New("is empty")
 	case !ok:
 		return Secret{}, errors.New("does not begin with " + secretPrefix + "; copy the whole signing secret of the endpoint")
+	case s == placeholder:
+		return Secret{}, errors.New("is the placeholder of fnbridge's documents, which everybody knows; " +
+			"copy the signing secret of the endpoint")
+	case isHex(encoded):
+		// It would pass for base64 of another key, with which no signature matches.
+		return Secret{}, errors.New("is hex after " + secretPrefix + ", and a signing secret is base64; " +
+			"copy it as Tensorlake shows it")
 	}
 	key, err := base64.StdEncoding.Strict().DecodeString(encoded)
 	if err != nil {
 		return Secret{}, errors.New("is not valid base64 after " + secretPrefix + "; copy the whole signing secret of the endpoint")
 	}
-	if len(key) < minSecretBytes {
-		return Secret{}, fmt.Errorf("holds %d bytes after decoding, and a signing secret has at least %d; copy the whole of it",
-			len(key), minSecretBytes)
+	if len(key) < minSecretBytes || len(key) > maxSecretBytes {
+		return Secret{}, fmt.Errorf("holds %d bytes after decoding, and a signing secret has %d to %d; copy the whole of it, and no more",
+			len(key), minSecretBytes, maxSecretBytes)
 	}
 	return Secret{key: key}, nil
+}
+
+// isHex tells whether s is a key in hex, with letters of one case. Of 24 random bytes in base64, one in 10¹⁹ looks so.
+func isHex(s string) bool {
+	const digits = "0123456789"
+	return len(s) >= 2*minHexBytes && (strings.Trim(s, digits+"abcdef") == "" || strings.Trim(s, digits+"ABCDEF") == "")
 }
 
 // String hides the key.

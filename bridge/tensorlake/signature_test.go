@@ -2,9 +2,12 @@ package tensorlake_test
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -287,6 +290,30 @@ func TestSignRefusesWhatNobodyCouldVerify(t *testing.T) {
 	}
 }
 
+// TestSecretsOfEveryLengthThatSvixTakes: its server takes 24 to 75 bytes, which its library signs with.
+func TestSecretsOfEveryLengthThatSvixTakes(t *testing.T) {
+	for length := 24; length <= 75; length++ {
+		secret := "whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", length)))
+		_, err := newVerifier(t, secret).Verify(svixHeaders(t, "svix", secret, signedAt(), body), body, signedAt())
+		require.NoError(t, err, length)
+	}
+}
+
+// TestThePlaceholderIsThatOfTheDocuments finds every whole secret that they show.
+func TestThePlaceholderIsThatOfTheDocuments(t *testing.T) {
+	found := 0
+	for _, page := range []string{"../../README.md", "../../docs/deploy.md", "../../docs/examples/systemd/fnbridge.env", "../../docs/examples/compose/compose.yaml"} {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, secret := range regexp.MustCompile(`whsec_[A-Za-z0-9+/=]{20,}`).FindAllString(string(text), -1) {
+			found++
+			_, err := tensorlake.ParseSecret(secret)
+			require.ErrorContains(t, err, "placeholder", page)
+		}
+	}
+	require.Positive(t, found)
+}
+
 func TestNewVerifierNamesTheBadSecretButNotItsValue(t *testing.T) {
 	short := "whsec_" + base64.StdEncoding.EncodeToString([]byte("hunter2hunter2"))
 	tests := map[string]struct{ secret, want string }{
@@ -297,6 +324,10 @@ func TestNewVerifierNamesTheBadSecretButNotItsValue(t *testing.T) {
 		"no padding":    {"whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg", "webhook secret 2 of 3 is not valid base64"},
 		"cut off":       {short, "webhook secret 2 of 3 holds 14 bytes"},
 		"only a prefix": {"whsec_", "webhook secret 2 of 3 holds 0 bytes"},
+		"too long":      {"whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("hunter2", 11)[:76])), "webhook secret 2 of 3 holds 76 bytes"},
+		"hex":           {"whsec_" + hex.EncodeToString([]byte(strings.Repeat("hunter2", 4)[:24])), "webhook secret 2 of 3 is hex"},
+		"HEX":           {"whsec_" + strings.ToUpper(hex.EncodeToString([]byte(strings.Repeat("hunter2", 4)[:24]))), "webhook secret 2 of 3 is hex"},
+		"placeholder":   {" whsec_UmVwbGFjZSBtZSBieSB0aGUgcmVhbCBzZWNyZXQu", "webhook secret 2 of 3 is the placeholder of fnbridge's documents"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -232,7 +232,7 @@ func TestSendingAnExportSaysWhereToGoOn(t *testing.T) {
 
 	s.env = append(s.env, "FNBRIDGE_WEBHOOK_SECRETS=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 	s.serve()
-	s.env = append(s.env, "FNBRIDGE_WEBHOOK_SECRETS=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+	s.env = append(s.env, "FNBRIDGE_WEBHOOK_SECRETS=whsec_QSBzZWNyZXQgZm9yIGEgdGVzdCBhbG9uZS4h")
 	out, errs, exit := s.run("send", "--from-export", file)
 	require.Equal(t, 1, exit)
 	require.Contains(t, errs, "answers 401", "no other webhook would fare better")

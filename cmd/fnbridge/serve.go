@@ -37,6 +37,7 @@ func serve(ctx context.Context, c console) error {
 	if _, isSet := os.LookupEnv("GOGC"); !isSet { //nolint:forbidigo // Go's variable, and not the bridge's
 		debug.SetGCPercent(gcPercent)
 	}
+	limitMemory()
 	cfg, warnings, err := loadConfig(c)
 	if err != nil {
 		return err

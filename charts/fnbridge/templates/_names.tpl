@@ -67,7 +67,7 @@ annotations:
 
 {{/* The one path that Tensorlake posts to. */}}
 {{- define "fnbridge.path" -}}
-/webhooks/tensorlake
+{{- default "/webhooks/tensorlake" .Values.config.path -}}
 {{- end -}}
 
 {{/* The IP families of every Service. */}}

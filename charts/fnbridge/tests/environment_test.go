@@ -173,6 +173,8 @@ func sample(v variable) (given any, want string) {
 		return []any{"a:9092", "b:9092"}, "a:9092,b:9092"
 	case "routes":
 		return []any{"application.>", "workflow.*.*.failure"}, "application.>,workflow.*.*.failure"
+	case "path":
+		return "/hooks", "/hooks"
 	case "file":
 		return "/elsewhere/file", "/elsewhere/file"
 	}

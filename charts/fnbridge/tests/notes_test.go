@@ -19,6 +19,7 @@ func TestNotes(t *testing.T) {
 			"exec events-fnbridge-0 -- /fnbridge status",
 		}, []string{"WARNING"}},
 		"ingress":      {`{ingress: {enabled: true, host: a.example.com, tlsSecret: t}}`, []string{"     https://a.example.com/webhooks/tensorlake\n"}, []string{"Nothing outside"}},
+		"another path": {`{config: {path: /hooks}, ingress: {enabled: true, host: a.example.com}}`, []string{"     http://a.example.com/hooks\n"}, nil},
 		"ingress only": {`{ingress: {enabled: true, host: a.example.com}}`, []string{"     http://a.example.com/webhooks/tensorlake\n"}, nil},
 		"gateway": {
 			`{httpRoute: {enabled: true, parentRefs: [{name: a}], hostnames: [a.example.com, b.example.com]}}`,
