@@ -41,10 +41,17 @@ type DamagedError struct {
 	Path string
 	// Err says what is wrong with it.
 	Err error
+	// Log is set when the file is the database's log, and the database itself can be read.
+	Log bool
 }
 
 // Error names the file, what is wrong with it and what to do.
 func (e *DamagedError) Error() string {
+	if e.Log {
+		return fmt.Sprintf("the journal's log %s is damaged: %v; nothing has been changed. Restore the directory from a copy of the disk or volume. "+
+			"To get out what can be read, copy the directory and in the copy run: sqlite3 %s 'PRAGMA wal_checkpoint(TRUNCATE)'. "+
+			"That drops what stands behind the damage; fnbridge journal export, or a start, then reads the rest", e.Path, e.Err, fileName)
+	}
 	return fmt.Sprintf("the journal %s is damaged: %v; nothing has been changed. Restore the directory from a copy of the disk or volume, "+
 		"or move it away and start with an empty one, which gives up the webhooks that were accepted and not yet delivered", e.Path, e.Err)
 }

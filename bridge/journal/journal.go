@@ -129,6 +129,9 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	if err := ensureDatabase(ctx, j.path); err != nil {
 		return nil, err
 	}
+	if err := checkLog(j.path); err != nil {
+		return nil, err
+	}
 	w := &writer{journal: j}
 	closers = append(closers, w.closeStore)
 	if err := w.start(ctx); err != nil {

@@ -96,6 +96,12 @@ func (w *writer) start(ctx context.Context) (err error) {
 	if err := w.store.checkLength(ctx, result); err != nil {
 		return err
 	}
+	if !result.busy {
+		// The log is empty.
+		if err := recordBoot(w.journal.path); err != nil {
+			w.journal.log.WarnContext(ctx, "it was not noted under which boot the journal is written; less damage to its log can be told", "error", err)
+		}
+	}
 	prepare := w.registerSinks
 	if w.journal.keepSinks {
 		prepare = w.adoptSinks
