@@ -35,6 +35,22 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("the data directory %s is in use by %s: stop it first, or give this one a directory of its own", e.Dir, holder)
 }
 
+// OwnershipError says that this process may no longer write the journal that it has open. It passes only with a new start.
+type OwnershipError struct {
+	reason string
+	// err is not in the chain: SQLite's own must not be taken for one that passes by itself.
+	err error
+}
+
+// Error says what happened and what to do.
+func (e *OwnershipError) Error() string {
+	text := e.reason
+	if e.err != nil {
+		text += " (" + e.err.Error() + ")"
+	}
+	return text + "; fnbridge writes nothing more and ends. Start one process again, and leave the files in its data directory to it"
+}
+
 // DamagedError says that a journal at rest cannot be trusted. The files are left as they are.
 type DamagedError struct {
 	// Path is the file.
@@ -94,6 +110,12 @@ func statementOnly(err error) bool {
 	default:
 		return false
 	}
+}
+
+// takenSeq tells whether err says that a number is in use which the writer gives next.
+func takenSeq(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code() == sqlite3.SQLITE_CONSTRAINT_ROWID)
 }
 
 // leavesDoubt tells whether, after err, the connection must be opened anew before its word counts. Full,

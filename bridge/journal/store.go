@@ -322,6 +322,9 @@ func (s *store) noteLog() error {
 // storeWebhook adds w as number seq under an ID, or finds that the ID is there already.
 func (s *store) storeWebhook(ctx context.Context, seq int64, id string, w *bridge.Webhook) (stored bool, err error) {
 	result, err := s.insertWebhook.ExecContext(ctx, seq, id, toNanos(w.Timestamp), toNanos(w.ReceivedAt), bodyColumn(w))
+	if takenSeq(err) {
+		err = &OwnershipError{fmt.Sprintf("another process writes the journal %s: it has given the number %d", s.path, seq), err}
+	}
 	if err != nil {
 		return false, err
 	}
