@@ -360,8 +360,13 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	a.sayReady()
 
+	var lost <-chan error
+	if a.journal != nil {
+		lost = a.journal.Lost()
+	}
 	var err error
 	select {
+	case err = <-lost:
 	case <-ctx.Done():
 		a.log.Info("stopping", "within", a.cfg.ShutdownTimeout.String())
 	case err = <-failed:

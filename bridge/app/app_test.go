@@ -27,6 +27,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/config"
 )
 
@@ -372,6 +373,20 @@ func TestASecondBridgeOnTheSameDataIsRefused(t *testing.T) {
 	_, err := app.New(t.Context(), app.Options{Config: load(t)})
 	require.ErrorContains(t, err, dir)
 	require.ErrorContains(t, err, fmt.Sprint(os.Getpid()))
+}
+
+func TestABridgeWhoseLockIsTakenAwayEnds(t *testing.T) {
+	dir := t.TempDir()
+	environment(t, dir, nil)
+	a, err := app.New(t.Context(), app.Options{Config: load(t), Version: "test"})
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(filepath.Join(dir, "fnbridge.lock")))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	// The first that is written is how the sink is.
+	err = a.Run(ctx)
+	require.NoError(t, ctx.Err(), "it ends by itself")
+	require.ErrorAs(t, err, new(*journal.OwnershipError))
 }
 
 func TestABridgeThatNeverRunsLeavesNoSocket(t *testing.T) {

@@ -122,6 +122,10 @@ func TestATornLogOpensWithWhatCameBefore(t *testing.T) {
 				require.NoError(t, os.WriteFile(filepath.Join(torn, "journal.db"), database, 0o600))
 				require.NoError(t, os.WriteFile(filepath.Join(torn, "journal.db-wal"), bytes, 0o600))
 				j, err := Open(t.Context(), Options{Dir: torn, Sinks: []string{"nats"}})
+				if kind == "other bytes" && place < ends[len(ends)-2] {
+					require.ErrorAs(t, err, new(*DamagedError), "at %d: later commits stand behind it", place)
+					continue
+				}
 				require.NoError(t, err, "at %d", place)
 				expected := []string{}
 				for n, end := range ends {

@@ -35,16 +35,39 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("the data directory %s is in use by %s: stop it first, or give this one a directory of its own", e.Dir, holder)
 }
 
+// OwnershipError says that this process may no longer write the journal that it has open. It passes only with a new start.
+type OwnershipError struct {
+	reason string
+	// err is not in the chain: SQLite's own must not be taken for one that passes by itself.
+	err error
+}
+
+// Error says what happened and what to do.
+func (e *OwnershipError) Error() string {
+	text := e.reason
+	if e.err != nil {
+		text += " (" + e.err.Error() + ")"
+	}
+	return text + "; fnbridge writes nothing more and ends. Start one process again, and leave the files in its data directory to it"
+}
+
 // DamagedError says that a journal at rest cannot be trusted. The files are left as they are.
 type DamagedError struct {
 	// Path is the file.
 	Path string
 	// Err says what is wrong with it.
 	Err error
+	// Log is set when the file is the database's log, and the database itself can be read.
+	Log bool
 }
 
 // Error names the file, what is wrong with it and what to do.
 func (e *DamagedError) Error() string {
+	if e.Log {
+		return fmt.Sprintf("the journal's log %s is damaged: %v; nothing has been changed. Restore the directory from a copy of the disk or volume. "+
+			"To get out what can be read, copy the directory and in the copy run: sqlite3 %s 'PRAGMA wal_checkpoint(TRUNCATE)'. "+
+			"That drops what stands behind the damage; fnbridge journal export, or a start, then reads the rest", e.Path, e.Err, fileName)
+	}
 	return fmt.Sprintf("the journal %s is damaged: %v; nothing has been changed. Restore the directory from a copy of the disk or volume, "+
 		"or move it away and start with an empty one, which gives up the webhooks that were accepted and not yet delivered", e.Path, e.Err)
 }
@@ -87,6 +110,12 @@ func statementOnly(err error) bool {
 	default:
 		return false
 	}
+}
+
+// takenSeq tells whether err says that a number is in use which the writer gives next.
+func takenSeq(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code() == sqlite3.SQLITE_CONSTRAINT_ROWID)
 }
 
 // leavesDoubt tells whether, after err, the connection must be opened anew before its word counts. Full,

@@ -51,8 +51,13 @@ func TestAFullDiskRefusesAndRecovers(t *testing.T) {
 	require.Equal(t, 1, log.count("cannot write"), "said once")
 	require.Subset(t, ids(readAll(t, j)), acked, "what was acknowledged can be read meanwhile")
 
+	// Room for the first part of a commit, and then for a smaller one in its place.
+	require.NoError(t, os.Truncate(ballast, 3<<20-60_000))
+	_, err = j.Append(t.Context(), heavy("refused", 100_000))
+	require.Error(t, err)
 	require.NoError(t, os.Remove(ballast))
-	mustAppend(t, j, heavy("after", 20_000))
+	mustAppend(t, j, heavy("after", 2_000))
+	require.NoError(t, checkLog(j.path), "what was refused leaves nothing in the log that looks like damage")
 	require.Equal(t, 1, log.count("can write again"))
 	require.NoError(t, sound(t.Context(), j))
 	require.NoError(t, j.Close(t.Context()))

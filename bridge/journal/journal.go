@@ -89,6 +89,8 @@ type Journal struct {
 	// cursors has the durable cursor of each configured sink; the keys never change.
 	cursors map[string]*atomic.Int64
 
+	// lost gets why the journal is no longer this process's.
+	lost chan error
 	// done is closed when the writer has ended, with closeErr set.
 	done     chan struct{}
 	closeErr error
@@ -109,6 +111,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	j := &Journal{
 		path: filepath.Join(o.Dir, fileName), log: o.Logger, now: o.Now, retention: o.Retention, sinks: o.Sinks, keepSinks: o.KeepSinks,
 		queue: newQueue(), cursors: make(map[string]*atomic.Int64, len(o.Sinks)), done: make(chan struct{}),
+		lost: make(chan error, 1),
 	}
 	j.space.limit = o.MaxBytes
 	for _, sink := range o.Sinks {
@@ -127,6 +130,9 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	}
 	closers = append(closers, j.lock.release)
 	if err := ensureDatabase(ctx, j.path); err != nil {
+		return nil, err
+	}
+	if err := checkLog(j.path); err != nil {
 		return nil, err
 	}
 	w := &writer{journal: j}
@@ -401,6 +407,10 @@ func (j *Journal) Count(ctx context.Context, f WebhookFilter) (count, bytes int6
 	}
 	return count, bytes, nil
 }
+
+// Lost returns a channel that gets an *OwnershipError, once, when another process may write the journal as well. Nothing is
+// stored after that: close it, and end the process.
+func (j *Journal) Lost() <-chan error { return j.lost }
 
 func (j *Journal) readFailure(what string, err error) error {
 	if j.queue.isClosed() {

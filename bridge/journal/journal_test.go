@@ -638,7 +638,7 @@ func TestFilesAreForTheirOwnerAlone(t *testing.T) {
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), entry.Name())
 		names = append(names, entry.Name())
 	}
-	require.Equal(t, []string{"fnbridge.lock", "journal.db", "journal.db-shm", "journal.db-wal"}, names)
+	require.Equal(t, []string{"fnbridge.lock", "journal.db", "journal.db-boot", "journal.db-shm", "journal.db-wal"}, names)
 }
 
 func TestOptionsAreChecked(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 // directoryLock keeps other processes out of a data directory. The kernel lets go of it when the process ends, however it ends.
 type directoryLock struct {
 	file *os.File
+	path string
 }
 
 // LockDirectory makes a data directory if it is missing, and keeps every other fnbridge out of it until Close: for a process
@@ -46,7 +47,7 @@ func lockDirectory(dir string) (*directoryLock, error) {
 	if held {
 		return nil, errors.Join(&LockedError{Dir: dir, PID: readPID(file)}, file.Close())
 	}
-	l := &directoryLock{file: file}
+	l := &directoryLock{file: file, path: path}
 	if err := l.writePID(); err != nil {
 		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), l.release())
 	}
@@ -61,6 +62,18 @@ func (l *directoryLock) writePID() error {
 	}
 	_, err := l.file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return err
+}
+
+// stillHeld refuses to go on where the lock keeps nobody out any more.
+func (l *directoryLock) stillHeld() error {
+	mine, err := l.file.Stat()
+	if err == nil {
+		var now os.FileInfo
+		if now, err = os.Stat(l.path); err == nil && os.SameFile(mine, now) {
+			return nil
+		}
+	}
+	return &OwnershipError{fmt.Sprintf("the lock %s was removed or replaced while in use, so another process may have the data directory", l.path), err}
 }
 
 func (l *directoryLock) release() error {

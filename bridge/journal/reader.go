@@ -26,6 +26,9 @@ func OpenReader(ctx context.Context, dir string) (*Reader, error) {
 		return nil, err
 	}
 	path := filepath.Join(abs, fileName)
+	if err := checkLogUnused(abs, path); err != nil {
+		return nil, err
+	}
 	v, err := openViews(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open the journal %s to read it: %w", path, err)

@@ -27,6 +27,8 @@ type store struct {
 	beside   *sql.Conn // for checkpoints while conn commits
 	database os.FileInfo
 	log      os.FileInfo
+	// leftover is set while the log may hold frames of a commit that failed, as it may when it is opened.
+	leftover bool
 	// migratedFrom is the version of the schema that was found, if it was an older one, else 0.
 	migratedFrom int
 	prepared     []*sql.Stmt
@@ -55,12 +57,14 @@ func openStore(ctx context.Context, path string) (_ *store, err error) {
 		"_pragma=fullfsync(1)", "_pragma=checkpoint_fullfsync(1)",
 		// The writer checkpoints by itself, after it has answered, and sees when that fails.
 		"_pragma=wal_autocheckpoint(0)", fmt.Sprintf("_pragma=journal_size_limit(%d)", walKeep),
-		"_pragma=trusted_schema(0)", "_pragma=cache_size(-8192)", "_pragma=mmap_size(0)", "_pragma=temp_store(memory)"))
+		"_pragma=trusted_schema(0)", "_pragma=cache_size(-8192)", "_pragma=mmap_size(0)", "_pragma=temp_store(memory)",
+		// Nothing of a transaction is in the log before its commit.
+		"_pragma=cache_spill(0)"))
 	if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
 	db.SetMaxOpenConns(2) // conn and beside
-	s := &store{path: path, db: db}
+	s := &store{path: path, db: db, leftover: true}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -234,12 +238,16 @@ func (s *store) inTransaction(ctx context.Context, f func() error) error {
 	if _, err := s.begin.ExecContext(ctx); err != nil {
 		return err
 	}
-	err := f()
+	err := s.dropLeftover(ctx)
+	if err == nil {
+		err = f()
+	}
 	if err == nil {
 		err = s.stillInPlace()
 	}
 	if err == nil {
 		_, err = s.commit.ExecContext(ctx)
+		s.leftover = err != nil
 	}
 	if err != nil {
 		// SQLite has already rolled back by itself after some errors, and then says so; a real failure
@@ -247,6 +255,38 @@ func (s *store) inTransaction(ctx context.Context, f func() error) error {
 		_, _ = s.rollback.ExecContext(ctx)
 	}
 	return err
+}
+
+// dropLeftover cuts off what a commit that failed has left in the log. Behind the next commit it would look as if that were
+// damaged. It is called in a transaction, while nobody else can write.
+func (s *store) dropLeftover(ctx context.Context) error {
+	if !s.leftover {
+		return nil
+	}
+	result, err := scanCheckpoint(s.beside.QueryRowContext(ctx, "PRAGMA wal_checkpoint(NOOP)"))
+	if err == nil && result.frames < 0 {
+		err = errors.New("SQLite does not say where the log ends")
+	}
+	if err != nil {
+		return err
+	}
+	var end int64
+	if result.frames > 0 {
+		end = logHeaderSize + result.frames*(frameHeader+pageSize)
+	}
+	log := s.path + "-wal"
+	info, err := os.Stat(log)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look at the journal's log: %w", err)
+	case info.Size() < end:
+		return fmt.Errorf("%s: %w", log, errMoved)
+	}
+	if err := os.Truncate(log, end); err != nil {
+		return fmt.Errorf("cut off what a failed write left in the log: %w", err)
+	}
+	s.leftover = false
+	return nil
 }
 
 // stillInPlace refuses to go on writing into files that nobody would find again.
@@ -282,6 +322,9 @@ func (s *store) noteLog() error {
 // storeWebhook adds w as number seq under an ID, or finds that the ID is there already.
 func (s *store) storeWebhook(ctx context.Context, seq int64, id string, w *bridge.Webhook) (stored bool, err error) {
 	result, err := s.insertWebhook.ExecContext(ctx, seq, id, toNanos(w.Timestamp), toNanos(w.ReceivedAt), bodyColumn(w))
+	if takenSeq(err) {
+		err = &OwnershipError{fmt.Sprintf("another process writes the journal %s: it has given the number %d", s.path, seq), err}
+	}
 	if err != nil {
 		return false, err
 	}

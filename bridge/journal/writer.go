@@ -35,8 +35,10 @@ type writer struct {
 	// upkeepFailing is set from a failure to the next success, so that it is logged once.
 	upkeepFailing bool
 	outage        outage
-	// database is the file that was opened first.
-	database os.FileInfo
+	// database is the file that was opened first, index that of the log's index, which only grows.
+	database, index os.FileInfo
+	// disowned is why nothing is written any more; nil while the journal is this process's.
+	disowned error
 
 	letters map[string]int64
 	// replays has the cursor of each replay of a configured sink that has not ended.
@@ -96,6 +98,12 @@ func (w *writer) start(ctx context.Context) (err error) {
 	if err := w.store.checkLength(ctx, result); err != nil {
 		return err
 	}
+	if !result.busy {
+		// The log is empty.
+		if err := recordBoot(w.journal.path); err != nil {
+			w.journal.log.WarnContext(ctx, "it was not noted under which boot the journal is written; less damage to its log can be told", "error", err)
+		}
+	}
 	prepare := w.registerSinks
 	if w.journal.keepSinks {
 		prepare = w.adoptSinks
@@ -106,7 +114,41 @@ func (w *writer) start(ctx context.Context) (err error) {
 	if err := w.syncLogName(); err != nil {
 		return err
 	}
+	if w.index, err = os.Stat(w.journal.path + "-shm"); err != nil {
+		return fmt.Errorf("look at the index of the journal's log: %w", err)
+	}
 	return w.load(ctx)
+}
+
+// checkOwned refuses to go on where another process may write the journal, or SQLite no longer shares what it knows of the
+// log with one that does.
+func (w *writer) checkOwned() error {
+	if w.disowned != nil {
+		return w.disowned
+	}
+	if inPlace(w.journal.path, w.database) != nil {
+		return nil //nolint:nilerr // stillInPlace refuses to write meanwhile: a directory that was moved can be put back
+	}
+	if err := w.journal.lock.stillHeld(); err != nil {
+		return err
+	}
+	path := w.journal.path + "-shm"
+	now, err := os.Stat(path)
+	if err == nil && os.SameFile(now, w.index) && now.Size() >= w.index.Size() {
+		w.index = now
+		return nil
+	}
+	return &OwnershipError{fmt.Sprintf("the index of the journal's log, %s, was cut, removed or replaced while in use", path), err}
+}
+
+// disown tells of a journal that is no longer this process's.
+func (w *writer) disown(ctx context.Context, err error) {
+	if _, lost := errors.AsType[*OwnershipError](err); !lost || w.disowned != nil {
+		return
+	}
+	w.disowned, w.inDoubt = err, err
+	w.journal.log.ErrorContext(ctx, "the journal is no longer this process's", "error", err)
+	w.journal.lost <- err
 }
 
 // quickCheck checks the structure of a small database. A large one would hold up the start too long.
@@ -262,6 +304,7 @@ func (w *writer) run(ctx context.Context) {
 	defer ticker.Stop()
 	tick := func() {
 		w.cleaning.sweep = true
+		w.disown(ctx, w.checkOwned())
 		if w.inDoubt == nil {
 			w.refreshUsed(ctx) // for whoever looks at the size of a journal that little is written to
 		}
@@ -355,12 +398,25 @@ func (w *writer) fail(ctx context.Context, batch []*request, err error) {
 
 // apply returns once batch is durable. A request whose own statement was refused has its error set, and is
 // no part of what was committed.
-func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
+func (w *writer) apply(ctx context.Context, batch []*request) (_ effects, err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		// Whatever failed may have done so for that reason.
+		if lost := w.checkOwned(); lost != nil {
+			err = lost
+		}
+		w.disown(ctx, err)
+	}()
+	if w.disowned != nil {
+		return effects{}, w.disowned
+	}
 	if err := w.settleDoubt(ctx); err != nil {
 		return effects{}, err
 	}
 	var e effects
-	err := w.store.inTransaction(ctx, func() error {
+	err = w.store.inTransaction(ctx, func() error {
 		for _, r := range batch {
 			if err := w.applyRequest(ctx, r, &e); err != nil {
 				if !statementOnly(err) {
@@ -369,7 +425,7 @@ func (w *writer) apply(ctx context.Context, batch []*request) (effects, error) {
 				r.err = fmt.Errorf("the journal cannot store this: %w", err)
 			}
 		}
-		return nil
+		return w.checkOwned()
 	})
 	w.countFrames()
 	if err != nil && leavesDoubt(err) {

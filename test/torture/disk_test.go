@@ -257,7 +257,8 @@ func (d *diskSide) playReadOnly(ctx context.Context, r *run) {
 	if out := d.refusedStart(ctx, r); !strings.Contains(out, "read-only") || !strings.Contains(out, d.dir()) {
 		r.failf("a start on a read-only disk does not say so:\n%s", lastLines(out))
 	}
-	if err := errors.Join(d.unmount(), d.mount()); err != nil {
+	// A machine that lost its power has another boot after that; this one has not.
+	if err := errors.Join(d.unmount(), d.mount(), os.RemoveAll(d.journal()+"-boot")); err != nil {
 		r.failf("disk: %v", err)
 		return
 	}
