@@ -503,6 +503,7 @@ func (s *shell) stored(n int) map[string]bool {
 }
 
 func TestWhateverEndsTheProcessLosesNothing(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		signal syscall.Signal
 		exit   int
@@ -690,6 +691,7 @@ func TestSendWaitsForTheEventsAtEverySink(t *testing.T) {
 }
 
 func TestSendNamesTheSinkThatLacksEvents(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1)) // and no topic
 	require.NoError(t, err)
 	defer cluster.Close()
