@@ -54,7 +54,7 @@ type shell struct {
 func newShell(t *testing.T, env ...string) *shell {
 	t.Helper()
 	s := &shell{t: t, dir: t.TempDir(), host: "127.0.0.1"}
-	s.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, runMain + "=1"}, env...)
+	s.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "GORACE=" + os.Getenv("GORACE"), runMain + "=1"}, env...)
 	s.listen(0, 0, 0)
 	return s
 }
