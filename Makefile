@@ -13,6 +13,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 PKG ?= ./...
 TEST_TIMEOUT ?= 10m
 RACE_TIMEOUT ?= 20m
+# Most tests wait most of the time, for brokers, elections and timeouts: more run at once than there are processors.
+SIDE_BY_SIDE := -p 6 -parallel 8
 FUZZTIME ?= 30s
 # Which parts of make bench to run, separated by commas; empty: all. Which Go benchmarks, and against which commit to compare them.
 PARTS ?=
@@ -72,21 +74,26 @@ define say_kafka
 	fi
 endef
 
-# $(1) runs in the module in test/ as well: a shell line of its own, and none when PKG names packages of the root.
-in_test_module = $(if $(filter ./...,$(PKG)),cd test && $(1))
+# Both modules side by side, with $(1) as flags of go test; the root alone when PKG names packages of it.
+go_tests = $(MAKE) --jobs=2 --keep-going GO_TEST='$(GO) test $(SIDE_BY_SIDE) $(1)' test-root $(if $(filter ./...,$(PKG)),test-module)
 
 .PHONY: test
 test: ## run every test, against a real Apache Kafka too where Java and Maven are
 	@$(call say_kafka,will be)
-	$(GO) test -timeout $(TEST_TIMEOUT) $(PKG)
-	$(call in_test_module,$(GO) test -timeout $(TEST_TIMEOUT) ./...)
+	@$(call go_tests,-timeout $(TEST_TIMEOUT))
 	@$(call say_kafka,were)
 
+# With the race detector, each process would sleep for a second at its end, and some tests start a hundred.
 .PHONY: race
 race: ## run every test under the race detector (needs a C compiler)
 	@$(call say_kafka,will be)
-	CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) $(PKG)
-	$(call in_test_module,CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) ./...)
+	@CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 $(call go_tests,-race -timeout $(RACE_TIMEOUT))
+
+.PHONY: test-root test-module
+test-root:
+	$(GO_TEST) $(PKG)
+test-module:
+	cd test && $(GO_TEST) ./...
 
 # All parts together write the page of documentation; some of them, or with profiles, only dist/bench.
 BENCH_OUT = $(CURDIR)/$(if $(PARTS),dist/bench,docs)

@@ -21,31 +21,15 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files and the tables of variables anew")
 
-// environment has the process's environment hold these variables, and no others of the bridge, for the test.
-func environment(t *testing.T, variables map[string]string) {
-	t.Helper()
-	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, prefix) {
-			t.Setenv(name, "") // so that it is put back
-			require.NoError(t, os.Unsetenv(name))
-		}
-	}
-	for name, value := range variables {
-		t.Setenv(name, value)
-	}
-}
-
 // load loads an environment of lines NAME=value, the names without prefix.
 func load(t *testing.T, lines ...string) (*Config, []Warning, Errors) {
 	t.Helper()
-	variables := map[string]string{}
+	environ := []string{"FN_BRIDGE_LISTEN=a", "fnbridge_listen=a"} // of others
 	for _, line := range lines {
-		name, value, ok := strings.Cut(line, "=")
-		require.True(t, ok, "the line %q is not NAME=value", line)
-		variables[prefix+name] = value
+		require.Contains(t, line, "=", "a line is NAME=value")
+		environ = append(environ, prefix+line)
 	}
-	environment(t, variables)
-	c, warnings, err := Load(sinks.Kinds())
+	c, warnings, err := Load(sinks.Kinds(), environ)
 	var errs Errors
 	if err != nil {
 		require.ErrorAs(t, err, &errs)
@@ -163,12 +147,12 @@ func TestLogins(t *testing.T) {
 
 // The bare names are common in other programs' environments: with a prefix, envconfig would read them too.
 func TestNamesWithoutPrefixAreNotRead(t *testing.T) {
-	environment(t, nil)
-	for _, f := range kinds(sinks.Kinds()).sinkFields("nats") {
+	var environ []string
+	for _, f := range append(kinds(sinks.Kinds()).sinkFields("nats"), field{name: "VALUE"}) {
 		t.Setenv(f.name, "1")
+		environ = append(environ, f.name+"=1")
 	}
-	t.Setenv("VALUE", "1")
-	c, warnings, err := Load(sinks.Kinds())
+	c, warnings, err := Load(sinks.Kinds(), environ)
 	require.NoError(t, err)
 	require.Empty(t, warnings)
 	require.Empty(t, natsOf(t, c.Sinks[0]).User)

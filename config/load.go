@@ -16,13 +16,17 @@ import (
 // maxFileBytes bounds a file that holds the value of a variable.
 const maxFileBytes = 1 << 20
 
-// Load reads the configuration from the environment. The error, when there is one, is Errors with everything
-// that is wrong; the Config then holds what is right, and defaults where a value could not be read.
+// Load reads the configuration from an environment, in the form of os.Environ. The error, when there is one, is Errors with
+// everything that is wrong; the Config then holds what is right, and defaults where a value could not be read.
 //
 // Any variable X can be given as X_FILE, the path of a file whose content is the value; one line break at its
 // end is not part of it. A variable that is set to nothing counts as not set.
-func Load(kinds []setting.Kind) (*Config, []Warning, error) {
-	l := &loader{kinds: kinds, config: &Config{given: map[string]string{}}}
+func Load(kinds []setting.Kind, environ []string) (*Config, []Warning, error) {
+	l := &loader{kinds: kinds, variables: map[string]string{}, config: &Config{given: map[string]string{}}}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		l.variables[name] = value
+	}
 	c := l.config
 	l.fill(prefix, l.kinds.bridgeFields(), c)
 	for i := range c.Sinks {
@@ -35,16 +39,17 @@ func Load(kinds []setting.Kind) (*Config, []Warning, error) {
 		}
 	}
 	l.checkTogether()
-	l.warnOfUnknown(os.Environ())
+	l.warnOfUnknown(environ)
 	return c, l.warnings, l.errs.Err()
 }
 
 // loader gathers what Load finds.
 type loader struct {
-	kinds    kinds
-	config   *Config
-	errs     Errors
-	warnings []Warning
+	kinds     kinds
+	variables map[string]string // of the environment
+	config    *Config
+	errs      Errors
+	warnings  []Warning
 }
 
 func (l *loader) problem(variable, format string, args ...any) {
@@ -72,7 +77,7 @@ func (l *loader) read(name string, f field, into reflect.Value) {
 
 // readGiven tells whether it found a value that is right.
 func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
-	text, path := os.Getenv(name), os.Getenv(name+fileSuffix)
+	text, path := l.variables[name], l.variables[name+fileSuffix]
 	switch {
 	case text == "" && path == "":
 		if f.required != "" {
@@ -140,7 +145,7 @@ func mustParse(text string, into reflect.Value) {
 
 // readValue returns the content of a file without the line break at its end.
 func readValue(path string) (string, error) {
-	file, err := os.Open(path) //nolint:gosec // the operator says which file
+	file, err := os.Open(path)
 	if err != nil {
 		return "", fileError(path, err)
 	}

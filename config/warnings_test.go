@@ -53,8 +53,6 @@ func TestWarnings(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv("FN_BRIDGE_LISTEN", "a")
-			t.Setenv("fnbridge_listen", "a")
 			_, warnings, errs := load(t, c.given...)
 			require.Empty(t, errs)
 			require.Len(t, warnings, len(c.want), "%v", warnings)

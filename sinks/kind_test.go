@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"os"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,16 +30,11 @@ func kinds() []setting.Kind {
 // load reads the configuration of a bridge with these variables and no others, their names without the prefix.
 func load(t *testing.T, variables map[string]string) (*config.Config, []config.Warning, error) {
 	t.Helper()
-	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "FNBRIDGE_") {
-			t.Setenv(name, "") // so that it is put back
-			require.NoError(t, os.Unsetenv(name))
-		}
-	}
+	var environ []string
 	for name, value := range variables {
-		t.Setenv("FNBRIDGE_"+name, value)
+		environ = append(environ, "FNBRIDGE_"+name+"="+value)
 	}
-	return config.Load(kinds())
+	return config.Load(kinds(), environ)
 }
 
 func optionsOf(t *testing.T, place string) sinks.Options {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -66,34 +67,31 @@ func (l *logText) String() string {
 // running is a bridge in this process.
 type running struct {
 	*app.App
-	t      *testing.T
-	log    *logText
-	stop   func() error
-	http   *http.Client
-	scheme string
+	t       *testing.T
+	environ []string
+	log     *logText
+	stop    func() error
+	http    *http.Client
+	scheme  string
 }
 
-// environment sets what every bridge of these tests has, and then changes.
-func environment(t *testing.T, dir string, changes map[string]string) {
-	t.Helper()
-	for name, value := range map[string]string{
+// environment is what every bridge of these tests has, changed.
+func environment(dir string, changes map[string]string) []string {
+	variables := map[string]string{
 		"DATA_DIR": dir, "LISTEN": "127.0.0.1:0", "OPS_LISTEN": "127.0.0.1:0",
 		"EMBEDDED_NATS_LISTEN": "127.0.0.1:0", "WEBHOOK_SECRETS": secret,
-	} {
-		t.Setenv("FNBRIDGE_"+name, value)
 	}
-	for name, value := range changes {
-		if value == "" {
-			require.NoError(t, os.Unsetenv("FNBRIDGE_"+name))
-			continue
-		}
-		t.Setenv("FNBRIDGE_"+name, value)
+	maps.Copy(variables, changes)
+	var environ []string
+	for name, value := range variables {
+		environ = append(environ, "FNBRIDGE_"+name+"="+value)
 	}
+	return environ
 }
 
-func load(t *testing.T) *config.Config {
+func load(t *testing.T, environ []string) *config.Config {
 	t.Helper()
-	cfg, _, err := app.LoadConfig()
+	cfg, _, err := app.LoadConfig(environ)
 	require.NoError(t, err)
 	return cfg
 }
@@ -107,16 +105,16 @@ func start(t *testing.T, dir string, changes map[string]string) *running {
 // startAt is start with another clock.
 func startAt(t *testing.T, dir string, changes map[string]string, now func() time.Time) *running {
 	t.Helper()
-	environment(t, dir, changes)
+	environ := environment(dir, changes)
 	log := &logText{}
 	a, err := app.New(t.Context(), app.Options{
-		Config: load(t), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test", Now: now,
+		Config: load(t, environ), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test", Now: now,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	r := &running{App: a, t: t, log: log, http: &http.Client{Transport: &http.Transport{}}, scheme: "http"}
+	r := &running{App: a, t: t, environ: environ, log: log, http: &http.Client{Transport: &http.Transport{}}, scheme: "http"}
 	r.stop = sync.OnceValue(func() error {
 		cancel()
 		err := <-ended
@@ -369,16 +367,15 @@ func TestAStopUnderLoadLosesNothing(t *testing.T) {
 
 func TestASecondBridgeOnTheSameDataIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	start(t, dir, nil)
-	_, err := app.New(t.Context(), app.Options{Config: load(t)})
+	first := start(t, dir, nil)
+	_, err := app.New(t.Context(), app.Options{Config: load(t, first.environ)})
 	require.ErrorContains(t, err, dir)
 	require.ErrorContains(t, err, fmt.Sprint(os.Getpid()))
 }
 
 func TestABridgeWhoseLockIsTakenAwayEnds(t *testing.T) {
 	dir := t.TempDir()
-	environment(t, dir, nil)
-	a, err := app.New(t.Context(), app.Options{Config: load(t), Version: "test"})
+	a, err := app.New(t.Context(), app.Options{Config: load(t, environment(dir, nil)), Version: "test"})
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(filepath.Join(dir, "fnbridge.lock")))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -391,8 +388,7 @@ func TestABridgeWhoseLockIsTakenAwayEnds(t *testing.T) {
 
 func TestABridgeThatNeverRunsLeavesNoSocket(t *testing.T) {
 	dir := t.TempDir()
-	environment(t, dir, nil)
-	a, err := app.New(t.Context(), app.Options{Config: load(t)})
+	a, err := app.New(t.Context(), app.Options{Config: load(t, environment(dir, nil))})
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(dir, "fnbridge.sock"))
 	require.NoError(t, a.Close(context.WithoutCancel(t.Context())))
@@ -407,8 +403,8 @@ func TestAnAddressInUseIsToldWithItsVariable(t *testing.T) {
 		"LISTEN": "FNBRIDGE_LISTEN", "OPS_LISTEN": "FNBRIDGE_OPS_LISTEN", "EMBEDDED_NATS_LISTEN": "FNBRIDGE_EMBEDDED_NATS_LISTEN",
 	} {
 		t.Run(variable, func(t *testing.T) {
-			environment(t, t.TempDir(), map[string]string{variable: taken.Addr().String()})
-			_, err := app.New(t.Context(), app.Options{Config: load(t)})
+			environ := environment(t.TempDir(), map[string]string{variable: taken.Addr().String()})
+			_, err := app.New(t.Context(), app.Options{Config: load(t, environ)})
 			require.ErrorContains(t, err, name)
 			require.ErrorContains(t, err, taken.Addr().String())
 		})
@@ -418,7 +414,7 @@ func TestAnAddressInUseIsToldWithItsVariable(t *testing.T) {
 func TestASecretIsMadeOnFirstStartAndKept(t *testing.T) {
 	dir := t.TempDir()
 	r := start(t, dir, map[string]string{"WEBHOOK_SECRETS": ""})
-	made, err := app.SendingSecret(load(t))
+	made, err := app.SendingSecret(load(t, r.environ))
 	require.NoError(t, err)
 	path := filepath.Join(dir, "webhook-secret")
 	info, err := os.Stat(path)
@@ -429,18 +425,17 @@ func TestASecretIsMadeOnFirstStartAndKept(t *testing.T) {
 	r.mustPost("msg_1", workflow, http.StatusUnauthorized)
 	require.NoError(t, r.stop())
 
-	start(t, dir, map[string]string{"WEBHOOK_SECRETS": ""})
-	again, err := app.SendingSecret(load(t))
+	r = start(t, dir, map[string]string{"WEBHOOK_SECRETS": ""})
+	again, err := app.SendingSecret(load(t, r.environ))
 	require.NoError(t, err)
 	require.Equal(t, made, again)
 }
 
 func TestSettingsThatOnlyAPartUnderstandsAreChecked(t *testing.T) {
-	environment(t, t.TempDir(), map[string]string{
+	_, _, err := app.LoadConfig(environment(t.TempDir(), map[string]string{
 		"SINKS": "nats,audit=kafka", "AUDIT_BROKERS": "127.0.0.1:9092",
 		"NATS_SUBJECT": "tensorlake.{rout}", "AUDIT_KEY": "{partitionkey", "AUDIT_ROUTES": "a..b",
-	})
-	_, _, err := app.LoadConfig()
+	}))
 	var problems config.Errors
 	require.ErrorAs(t, err, &problems)
 	require.Len(t, problems, 3)
@@ -454,12 +449,10 @@ func TestSecretsAreWhatTheVerifierTakes(t *testing.T) {
 	of := func(bytes int) string {
 		return "whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", bytes)))
 	}
-	environment(t, t.TempDir(), map[string]string{"WEBHOOK_SECRETS": of(24) + " " + of(75)})
-	_, _, err := app.LoadConfig()
+	_, _, err := app.LoadConfig(environment(t.TempDir(), map[string]string{"WEBHOOK_SECRETS": of(24) + " " + of(75)}))
 	require.NoError(t, err, "Svix takes up to 75 bytes")
 
-	environment(t, t.TempDir(), map[string]string{"WEBHOOK_SECRETS": of(23) + ",c2VjcmV0," + of(24) + " whsec_*"})
-	_, _, err = app.LoadConfig()
+	_, _, err = app.LoadConfig(environment(t.TempDir(), map[string]string{"WEBHOOK_SECRETS": of(23) + ",c2VjcmV0," + of(24) + " whsec_*"}))
 	var problems config.Errors
 	require.ErrorAs(t, err, &problems)
 	require.Len(t, problems, 3)
@@ -489,13 +482,12 @@ func TestTheOperationsListenerTellsHowTheBridgeIs(t *testing.T) {
 func TestNothingInAPayloadForgesALogLine(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
-			environment(t, t.TempDir(), nil)
 			log := &logText{}
 			var handler slog.Handler = slog.NewTextHandler(log, nil)
 			if format == "json" {
 				handler = slog.NewJSONHandler(log, nil)
 			}
-			a, err := app.New(t.Context(), app.Options{Config: load(t), Logger: slog.New(handler)})
+			a, err := app.New(t.Context(), app.Options{Config: load(t, environment(t.TempDir(), nil)), Logger: slog.New(handler)})
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"runtime"
@@ -49,16 +50,9 @@ func BenchmarkAccept(b *testing.B) {
 
 func benchmarkBridge(b *testing.B, changes map[string]string) {
 	b.Helper()
-	for name, value := range map[string]string{
-		"DATA_DIR": b.TempDir(), "LISTEN": "127.0.0.1:0", "OPS_LISTEN": "127.0.0.1:0",
-		"EMBEDDED_NATS_LISTEN": "127.0.0.1:0", "WEBHOOK_SECRETS": secret, "SHUTDOWN_TIMEOUT": "2s",
-	} {
-		b.Setenv("FNBRIDGE_"+name, value)
-	}
-	for name, value := range changes {
-		b.Setenv("FNBRIDGE_"+name, value)
-	}
-	cfg, _, err := app.LoadConfig()
+	all := map[string]string{"SHUTDOWN_TIMEOUT": "2s"}
+	maps.Copy(all, changes)
+	cfg, _, err := app.LoadConfig(environment(b.TempDir(), all))
 	if err != nil {
 		b.Fatal(err)
 	}

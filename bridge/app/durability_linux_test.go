@@ -17,6 +17,7 @@ import (
 // The kernel is the witness here: strace writes down what the bridge writes and syncs, and each sync takes some
 // milliseconds longer, so that an answer that does not wait for it comes before its end for certain.
 func TestEveryAnswerComesAfterItsSync(t *testing.T) {
+	t.Parallel()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		skipf(t, "strace, which watches the bridge here, is not installed")

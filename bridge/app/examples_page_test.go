@@ -276,6 +276,7 @@ func request(id string) string {
 
 // TestExamples runs the programs that the pages show.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	programs := examplePrograms(t)
 	// One partition, so that what comes last is read last.
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "tensorlake-events"))
@@ -328,6 +329,7 @@ func TestExamples(t *testing.T) {
 
 // TestExamplesWithASlowHandler gives them more events than they could handle while an acknowledgement is awaited.
 func TestExamplesWithASlowHandler(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "tensorlake-events"))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close) // after the programs, which run side by side
@@ -373,6 +375,7 @@ func TestExamplesWithASlowHandler(t *testing.T) {
 
 // TestExamplesOutliveTheirStream starts the programs before there is anything to read, and takes that away again.
 func TestExamplesOutliveTheirStream(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	programs := slices.DeleteFunc(examplePrograms(t), func(p example) bool { return p.durable == "" })
 	var consumers []*consumer
@@ -414,6 +417,7 @@ func TestExamplesOutliveTheirStream(t *testing.T) {
 
 // TestExamplesAwaitTheirTopic starts the programs before there is a Kafka, and before there is a topic.
 func TestExamplesAwaitTheirTopic(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	programs := slices.DeleteFunc(examplePrograms(t), func(p example) bool { return p.group == "" })
 	var consumers []*consumer

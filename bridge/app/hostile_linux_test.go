@@ -28,7 +28,8 @@ const maxBody = 4 << 20
 // TestHostileInput plays strangers and senders gone mad against the program as it ships, in a process whose memory can be
 // measured.
 func TestHostileInput(t *testing.T) {
-	program := buildProgram(t)
+	t.Parallel()
+	program := buildBridge(t)
 	t.Run("requests", func(t *testing.T) { hostileRequests(t, program) })
 	t.Run("100,000 functions", func(t *testing.T) { aHundredThousandFunctions(t, program) })
 	t.Run("strangers hold on", func(t *testing.T) { strangersHoldOn(t, program) })

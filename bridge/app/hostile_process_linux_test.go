@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -19,17 +18,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
-
-// buildProgram builds fnbridge as make build does, without the race detector: its memory is what is measured.
-func buildProgram(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "fnbridge")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", path, "../../cmd/fnbridge")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-	return path
-}
 
 // hostileProcess is fnbridge serve in a process of its own.
 type hostileProcess struct {

@@ -78,6 +78,7 @@ func TestBodiesAroundTheLimit(t *testing.T) {
 // TestSlowSendersAreCut gives a bridge shorter waits, and sends slower than they allow. The times only have to be in the right
 // order: headers, body, answer.
 func TestSlowSendersAreCut(t *testing.T) {
+	t.Parallel()
 	ended := make(chan net.Addr, 100) // where the connections that the server has closed came from
 	r := startPublic(t, map[string]string{"MAX_BODY": "64KiB"}, func(s *http.Server) {
 		s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = 3*time.Second, 3*time.Second, 8*time.Second, 3*time.Second
@@ -183,9 +184,8 @@ func (s *slowSender) run(begin, piece string) {
 // startPublic is start with a change to the server of the public listener.
 func startPublic(t *testing.T, changes map[string]string, change func(*http.Server)) *running {
 	t.Helper()
-	environment(t, t.TempDir(), changes)
 	log := &logText{}
-	a, err := app.New(t.Context(), app.Options{Config: load(t), Logger: slog.New(slog.NewTextHandler(log, nil))})
+	a, err := app.New(t.Context(), app.Options{Config: load(t, environment(t.TempDir(), changes)), Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	change(app.PublicServer(a))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

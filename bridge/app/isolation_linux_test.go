@@ -42,6 +42,7 @@ type experiment struct {
 // TestIsolation shows that a sink that hangs costs the senders and the other sink nothing. How fast all is, it measures with
 // -isolation (make isolation); it fails only if something is refused, is lost, or waits for the sink that hangs.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	e := experiment{Rate: 100, Phase: 1500 * time.Millisecond, rounds: 1}
 	if *isolationPhase > 0 {
 		e = experiment{Rate: 300, Phase: *isolationPhase, rounds: 3, apache: true}

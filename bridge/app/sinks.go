@@ -16,10 +16,10 @@ import (
 // Kinds returns every kind of sink that a bridge can have.
 func Kinds() []setting.Kind { return sinks.Kinds() }
 
-// LoadConfig reads the environment, as config.Load does, and checks what is in the bridge's own language: routes, and the
+// LoadConfig reads an environment, as config.Load does, and checks what is in the bridge's own language: routes, and the
 // signing secrets. An error names a secret by its place, never by its value.
-func LoadConfig() (*config.Config, []config.Warning, error) {
-	cfg, warnings, err := config.Load(Kinds())
+func LoadConfig(environ []string) (*config.Config, []config.Warning, error) {
+	cfg, warnings, err := config.Load(Kinds(), environ)
 	var problems config.Errors
 	if err != nil && !errors.As(err, &problems) {
 		return cfg, warnings, err

@@ -3,6 +3,7 @@ package app_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -61,8 +62,7 @@ func TestCheckWarnsOfADeadLetterSubjectThatNoStreamTakes(t *testing.T) {
 	stream := natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}}
 	_, err := js.CreateStream(t.Context(), stream)
 	require.NoError(t, err)
-	environment(t, t.TempDir(), map[string]string{"NATS_URL": srv.URL(), "NATS_DEAD_LETTER": deadLetters})
-	cfg := load(t)
+	cfg := load(t, environment(t.TempDir(), map[string]string{"NATS_URL": srv.URL(), "NATS_DEAD_LETTER": deadLetters}))
 	sink := admin.Sink{Options: app.SinkOptions(cfg, cfg.Sinks[0], nil)}
 	found := admin.CheckSink(t.Context(), sink)
 	require.True(t, found.OK, "events can be published")
@@ -93,8 +93,7 @@ func TestDeadLetterSubjectsStayApartFromEvents(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			environment(t, t.TempDir(), c.changes)
-			_, _, err := app.LoadConfig()
+			_, _, err := app.LoadConfig(environment(t.TempDir(), c.changes))
 			if c.want == "" {
 				require.NoError(t, err)
 				return
@@ -136,11 +135,9 @@ func TestTwoSinksWhoseStreamsCannotBeBesideEachOtherAreRefused(t *testing.T) {
 		"streams of their own": {map[string]string{"A_CREATE_STREAM": "false", "B_CREATE_STREAM": "false"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			environment(t, t.TempDir(), map[string]string{"SINKS": "a=nats,b=nats", "B_STREAM": "B"})
-			for name, value := range tc.changes {
-				t.Setenv("FNBRIDGE_"+name, value)
-			}
-			_, _, err := app.LoadConfig()
+			changes := map[string]string{"SINKS": "a=nats,b=nats", "B_STREAM": "B"}
+			maps.Copy(changes, tc.changes)
+			_, _, err := app.LoadConfig(environment(t.TempDir(), changes))
 			if tc.want == "" {
 				require.NoError(t, err)
 				return

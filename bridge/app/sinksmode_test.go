@@ -91,7 +91,7 @@ func TestWithoutAJournalAWebhookIsAnsweredWhenEverySinkHasIt(t *testing.T) {
 func TestWithoutAJournalTheEmbeddedServerWorksAndItsDirectoryIsLocked(t *testing.T) {
 	dir := t.TempDir()
 	r := start(t, dir, map[string]string{"ACK": "sinks", "WEBHOOK_SECRETS": ""})
-	cfg := load(t)
+	cfg := load(t, r.environ)
 	s, err := app.SendingSecret(cfg)
 	require.NoError(t, err, "the secret that it made is there")
 	require.NotEmpty(t, s)
@@ -152,6 +152,7 @@ func TestNothingIsFinalWhileARequiredSinkHasNotStoredIt(t *testing.T) {
 }
 
 func TestAKnownOutageIsAnsweredAtOnceAndEndsByItself(t *testing.T) {
+	t.Parallel()
 	broker := natsserver.Single(t)
 	r := start(t, noDir(t), overSinks(broker, nil))
 	r.awaitReady(http.StatusOK)
@@ -220,8 +221,7 @@ func TestAJournalThatStillOwesEventsIsRefused(t *testing.T) {
 		r.mustPost(fmt.Sprintf("msg_%d", i), workflow, http.StatusAccepted)
 	}
 	require.NoError(t, r.stop())
-	environment(t, dir, overSinks(broker, nil))
-	_, err := app.New(t.Context(), app.Options{Config: load(t)})
+	_, err := app.New(t.Context(), app.Options{Config: load(t, environment(dir, overSinks(broker, nil)))})
 	require.ErrorContains(t, err, "still owes to sinks: 3 to nats")
 	require.ErrorContains(t, err, "Start once with FNBRIDGE_ACK=journal")
 
@@ -250,6 +250,7 @@ func TestDeadLettersOfAJournalFromBeforeAreSaid(t *testing.T) {
 }
 
 func TestASinkThatIsNotRequiredHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	broker := natsserver.Single(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts there: a Kafka that hangs
 	require.NoError(t, err)

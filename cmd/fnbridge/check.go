@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,7 +96,7 @@ func outlook(cause string) string {
 }
 
 func checkLive(ctx context.Context) error {
-	cfg, _, err := app.LoadConfig()
+	cfg, _, err := app.LoadConfig(os.Environ())
 	if cfg == nil {
 		return err
 	}

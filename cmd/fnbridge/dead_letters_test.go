@@ -90,6 +90,7 @@ func (s *shell) sendLarge(n int) {
 }
 
 func TestDeadLettersAreSentAgainOnceTheCauseIsMended(t *testing.T) {
+	t.Parallel()
 	s := newShell(t)
 	s.serve()
 	s.maxMessage(4096)
@@ -128,6 +129,7 @@ func TestDeadLettersAreSentAgainOnceTheCauseIsMended(t *testing.T) {
 }
 
 func TestDeadLettersMarkedWithoutABridgeAreSentWhenItStarts(t *testing.T) {
+	t.Parallel()
 	s := newShell(t)
 	bridge := s.serve()
 	s.maxMessage(4096)

@@ -15,6 +15,7 @@ import (
 
 // Whoever reads the log may end, or stand still with a pipe that is full. The bridge does neither.
 func TestALogThatNobodyReadsHoldsNothingUp(t *testing.T) {
+	t.Parallel()
 	for name, stop := range map[string]func(reader *os.File) error{
 		"its reader ends":         (*os.File).Close,
 		"its reader stands still": func(*os.File) error { return nil },

@@ -54,7 +54,7 @@ type shell struct {
 func newShell(t *testing.T, env ...string) *shell {
 	t.Helper()
 	s := &shell{t: t, dir: t.TempDir(), host: "127.0.0.1"}
-	s.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, runMain + "=1"}, env...)
+	s.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "GORACE=" + os.Getenv("GORACE"), runMain + "=1"}, env...)
 	s.listen(0, 0, 0)
 	return s
 }
@@ -515,6 +515,7 @@ func (s *shell) stored(n int) map[string]bool {
 }
 
 func TestWhateverEndsTheProcessLosesNothing(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		signal syscall.Signal
 		exit   int
@@ -702,6 +703,7 @@ func TestSendWaitsForTheEventsAtEverySink(t *testing.T) {
 }
 
 func TestSendNamesTheSinkThatLacksEvents(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1)) // and no topic
 	require.NoError(t, err)
 	defer cluster.Close()

@@ -164,6 +164,7 @@ func (s *shell) events(n int) map[string]string {
 }
 
 func TestWhatOneBridgeExportsAnotherTakes(t *testing.T) {
+	t.Parallel()
 	from, to := newShell(t), newShell(t)
 	bridge := from.serve()
 	from.mustRun("send", "--count", "20")

@@ -164,6 +164,7 @@ func refusedEverywhere(t *testing.T, ack string) (environment []string, hidden s
 // TestNoSecretShows: a bridge that is refused everywhere says a lot, at debug level too, to everybody who asks. Then it is
 // made to print the stacks of all its goroutines.
 func TestNoSecretShows(t *testing.T) {
+	t.Parallel()
 	for _, ack := range []string{"journal", "sinks"} {
 		t.Run("acknowledged from the "+ack, func(t *testing.T) {
 			t.Parallel() // both are waits for the most part
@@ -302,6 +303,7 @@ func noSecretShows(t *testing.T, ack string) {
 
 // TestNoSecretShowsInAWrongConfiguration has each secret in a place where it is refused.
 func TestNoSecretShowsInAWrongConfiguration(t *testing.T) {
+	t.Parallel()
 	const hidden = "s3cret-never-shown"
 	dir := t.TempDir()
 	path := filepath.Join(dir, "wrong")

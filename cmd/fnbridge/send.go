@@ -159,7 +159,7 @@ func (o sendOptions) pace() (due <-chan time.Time, stop func()) {
 }
 
 func newSender(c console, o sendOptions) (*sender, error) {
-	cfg, _, err := app.LoadConfig()
+	cfg, _, err := app.LoadConfig(os.Environ())
 	if cfg == nil {
 		return nil, err
 	}

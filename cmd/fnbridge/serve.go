@@ -68,7 +68,7 @@ func serve(ctx context.Context, c console) error {
 
 // loadConfig reads the environment. The error lists all that is wrong with it.
 func loadConfig(c console) (*config.Config, []config.Warning, error) {
-	cfg, warnings, err := app.LoadConfig()
+	cfg, warnings, err := app.LoadConfig(os.Environ())
 	if err != nil {
 		printWarnings(c.err, warnings) // a misspelt variable may be why another is missing
 		return nil, warnings, err

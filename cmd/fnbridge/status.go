@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -63,7 +64,7 @@ or blocked (somebody has to mend what its last error says).`,
 // dataDirectory reads the configuration for a command that only looks into the data directory: of all variables, only
 // FNBRIDGE_DATA_DIR has to be right for that.
 func dataDirectory() (*config.Config, error) {
-	cfg, _, err := app.LoadConfig()
+	cfg, _, err := app.LoadConfig(os.Environ())
 	if cfg == nil {
 		return nil, err
 	}

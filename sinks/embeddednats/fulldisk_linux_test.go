@@ -67,6 +67,7 @@ func requireAllStored(t *testing.T, stream natsjs.Stream, n int) {
 
 // A stream that has met a full disk takes nothing more for as long as nats-server has it open, even with room again.
 func TestAFullDiskIsGotOver(t *testing.T) {
+	t.Parallel()
 	dir := smallDisk(t, 32)
 	stream, publish := openStream(t, start(t, Options{Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "nats")}))
 	acked := 0
@@ -88,6 +89,7 @@ func TestAFullDiskIsGotOver(t *testing.T) {
 
 // nats-server takes its limit from what is free when it opens its streams, and keeps it however much room there is later.
 func TestRoomThatComesLittleByLittleIsUsed(t *testing.T) {
+	t.Parallel()
 	dir := smallDisk(t, 64)
 	little, ballast := filepath.Join(dir, "little"), filepath.Join(dir, "ballast")
 	options := Options{Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "nats")}

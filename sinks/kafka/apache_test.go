@@ -13,12 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/goleak"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/apachekafka"
-	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 )
 
@@ -54,6 +52,7 @@ func toTopic(topic string) func(*Options) {
 
 // TestApacheKafka holds the sink against one real broker.
 func TestApacheKafka(t *testing.T) {
+	t.Parallel()
 	var proxy *faultproxy.Proxy
 	c := apachekafka.Start(t, apachekafka.Options{
 		Users:              map[string]string{apacheUser: apachePassword},
@@ -99,6 +98,7 @@ func TestApacheKafka(t *testing.T) {
 
 // TestApacheKafkaCluster holds the sink against three real brokers.
 func TestApacheKafkaCluster(t *testing.T) {
+	t.Parallel()
 	c := apachekafka.Start(t, apachekafka.Options{Nodes: 3})
 	t.Run("a node that freezes is replaced", func(t *testing.T) { testApacheFrozenNode(t, c) })
 	t.Run("the one in BROKERS is gone", func(t *testing.T) { testApacheLastKnown(t, c) })
@@ -279,7 +279,6 @@ func apacheBroker(t *testing.T, c *apachekafka.Cluster, brokers []string, partit
 		Stored:       func(t *testing.T) []sinktest.Record { return recordsIn(t, apacheRecords(t, c, topic)) },
 		TooLarge:     maxBytes + 1,
 		PublishBound: unhurried().publish + time.Second,
-		Goroutines:   []goleak.Option{child.Goroutines()},
 	}}
 }
 

@@ -20,6 +20,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	sinktest.Run(t, func(t *testing.T) sinktest.Broker { return newFaulty(t, 3).broker() })
 }
 
@@ -141,7 +142,6 @@ func (f *faulty) broker() sinktest.Broker {
 		Stored:       func(t *testing.T) []sinktest.Record { return recordsIn(t, stored(t, f.cluster)) },
 		TooLarge:     100_001,
 		PublishBound: quick().publish + time.Second,
-		ServerCode:   "github.com/twmb/franz-go/pkg/kfake",
 		Faults: sinktest.Faults{
 			Unreachable: true,
 			Stop:        func(*testing.T) { f.cluster.Close() },

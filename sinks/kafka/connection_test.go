@@ -79,6 +79,7 @@ func TestNoSASLWhereItIsNeeded(t *testing.T) {
 
 // A broker that falls silent in the middle of a SASL handshake must not hold the client for ever.
 func TestABrokerThatStallsDuringTheSASLHandshake(t *testing.T) {
+	t.Parallel()
 	for _, key := range []kmsg.Key{kmsg.SASLHandshake, kmsg.SASLAuthenticate} {
 		t.Run(key.Name(), func(t *testing.T) {
 			c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(saslScramSHA256, "bridge", password))
@@ -179,6 +180,7 @@ func TestAReplacedAuthorityIsUsed(t *testing.T) {
 }
 
 func TestTLSErrorsSayWhatToDo(t *testing.T) {
+	t.Parallel()
 	ca, other := testcert.New(t), testcert.New(t)
 	expired := ca.ServerTLS(t, false)
 	certFile, keyFile := ca.IssueExpired(t, "expired", "localhost", "127.0.0.1")

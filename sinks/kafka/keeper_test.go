@@ -120,6 +120,7 @@ func TestAnUnknownTopicIsBlockedUntilItIsThere(t *testing.T) {
 }
 
 func TestATopicThatVanishesIsMissedBeforeItIsBlocked(t *testing.T) {
+	t.Parallel()
 	c := seeded(t, 2)
 	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.missing = time.Second })
 	requireStored(t, publish(t, s, events(1, 1)))
@@ -282,6 +283,7 @@ func TestCheckSeesBrokersThatDied(t *testing.T) {
 }
 
 func TestCheckEndsInTimeAndWithItsContext(t *testing.T) {
+	t.Parallel()
 	c := seeded(t, 3)
 	s := open(t, c.ListenAddrs())
 	require.NoError(t, s.Check(context.Background()))

@@ -572,6 +572,7 @@ func TestWhatWasNotSentIsNotStored(t *testing.T) {
 }
 
 func TestABrokerThatNeverAnswers(t *testing.T) {
+	t.Parallel()
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())
 	sent := one(t, s, 0, 0, 2)
@@ -610,6 +611,7 @@ func TestPublishEndsSoonAfterItsContext(t *testing.T) {
 }
 
 func TestAStalledPartitionDelaysNoOther(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, kfake.NumBrokers(3), kfake.SeedTopics(3, testTopic))
 	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt, o.timing.publish = 3*time.Second, 10*time.Second })
 	stop := silence(c, 0, -1)

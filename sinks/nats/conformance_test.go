@@ -47,6 +47,7 @@ func newSink(tb testing.TB, o nats.Options) *nats.Sink {
 }
 
 func TestSingleServer(t *testing.T) {
+	t.Parallel()
 	sinktest.Run(t, func(t *testing.T) sinktest.Broker {
 		srv := natsserver.Single(t)
 		proxy := faultproxy.New(t, srv.Addr())
@@ -65,7 +66,6 @@ func TestSingleServer(t *testing.T) {
 			TooLarge:     2 << 20,
 			PublishBound: 4 * ackTimeout,
 			RecoverBound: 20 * time.Second,
-			ServerCode:   natsserver.Code,
 			Faults: sinktest.Faults{
 				Stop:             func(t *testing.T) { srv.Stop(t) },
 				Start:            func(t *testing.T) { srv.Start(t) },
@@ -83,6 +83,7 @@ func TestSingleServer(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	cluster := natsserver.Cluster(t, 3) // elections take seconds, so that each subtest gets a stream, not a cluster
 	streams := 0
 	sinktest.Run(t, func(t *testing.T) sinktest.Broker {
@@ -105,7 +106,6 @@ func TestCluster(t *testing.T) {
 			TooLarge:     2 << 20,
 			PublishBound: 4 * ackTimeout,
 			RecoverBound: 40 * time.Second,
-			ServerCode:   natsserver.Code,
 			Faults: sinktest.Faults{
 				Stop:        func(t *testing.T) { cluster.Stop(t) },
 				Start:       func(t *testing.T) { cluster.Start(t) },

@@ -93,6 +93,7 @@ func TestExistingStreamIsUsedAsItIs(t *testing.T) {
 }
 
 func TestUnusableStreams(t *testing.T) {
+	t.Parallel()
 	full := natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}}
 	tests := map[string]struct {
 		streams []natsjs.StreamConfig

@@ -136,6 +136,7 @@ func TestTailNew(t *testing.T) {
 }
 
 func TestTailWaitsForTheStream(t *testing.T) {
+	t.Parallel()
 	srv := natsserver.Single(t)
 	srv.Stop(t)
 	o := options(t, srv.URL())
@@ -155,6 +156,7 @@ func TestTailWaitsForTheStream(t *testing.T) {
 }
 
 func TestTailSurvives(t *testing.T) {
+	t.Parallel()
 	srv := natsserver.Single(t)
 	proxy := faultproxy.New(t, srv.Addr())
 	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL(), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(20*time.Millisecond)))

@@ -43,6 +43,7 @@ func TestSlowServerBoundsACall(t *testing.T) {
 }
 
 func TestSilentConnectionIsReplaced(t *testing.T) {
+	t.Parallel()
 	srv := natsserver.Single(t)
 	proxy := faultproxy.New(t, srv.Addr())
 	sink := open(t, options(t, "nats://"+proxy.Addr()))
@@ -100,6 +101,7 @@ func TestConnectionThatTakesNothing(t *testing.T) {
 
 // A server tells its limit when a client connects, and not when a reload changes it.
 func TestALimitThatTheServerRaisedCounts(t *testing.T) {
+	t.Parallel()
 	srv := natsserver.Single(t)
 	o := options(t, srv.URL())
 	o.AckTimeout = 200 * time.Millisecond
@@ -142,6 +144,7 @@ func TestOtherServersOfTheClusterAreFound(t *testing.T) {
 
 // Servers tell of one another by address, while their certificates hold a name.
 func TestOtherServersOfTheClusterAreFoundWithTLS(t *testing.T) {
+	t.Parallel()
 	ca := testcert.New(t)
 	certFile, keyFile := ca.Issue(t, "named", "localhost")
 	certificate, err := tls.LoadX509KeyPair(certFile, keyFile)

@@ -47,20 +47,6 @@ func ReadLetter(t *testing.T, headers []cloudevents.Header, prefix string, body 
 	return l
 }
 
-// openForLetters is open for a sink with a place for dead letters.
-func openForLetters(t *testing.T, b *Broker) bridge.DeadLetterPublisher {
-	t.Helper()
-	var sink bridge.DeadLetterPublisher
-	events := *b
-	events.NewSink = func(t *testing.T) bridge.Sink {
-		t.Helper()
-		sink = b.DeadLetters.NewSink(t)
-		return sink
-	}
-	open(t, &events)
-	return sink
-}
-
 // lettersOf makes a dead letter of each event.
 func lettersOf(events []bridge.Event) []bridge.DeadLetter {
 	letters := make([]bridge.DeadLetter, len(events))

@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -26,7 +23,7 @@ const (
 // Run tests a sink against a broker: a subtest for each thing that bridge.Sink promises. setup is called for each
 // of them, and returns a place that holds nothing and a server without faults. What it starts it ends with t.Cleanup.
 //
-// Subtests run one after another. Each checks that the sink leaves no goroutine behind.
+// Subtests run one after another, and other tests may run beside them. Each checks that the sink leaves no goroutine behind.
 func Run(t *testing.T, setup func(t *testing.T) Broker) {
 	t.Helper()
 	type test struct {
@@ -120,63 +117,35 @@ func Run(t *testing.T, setup func(t *testing.T) Broker) {
 // open returns a sink that is closed, and then has left no goroutine behind, when the test ends.
 func open(t *testing.T, b *Broker) bridge.Sink {
 	t.Helper()
-	before := goleak.IgnoreCurrent()
-	sink := b.NewSink(t)
+	w, _ := watch(t, b.NewSink)
+	closeInTheEnd(t, w)
+	return w
+}
+
+// openForLetters is open for a sink with a place for dead letters.
+func openForLetters(t *testing.T, b *Broker) bridge.DeadLetterPublisher {
+	t.Helper()
+	w, letters := watch(t, b.DeadLetters.NewSink)
+	closeInTheEnd(t, w)
+	return watchedForLetters{w, letters}
+}
+
+func closeInTheEnd(t *testing.T, w watched) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
-			_ = closeSink(sink)
+			_ = closeSink(w)
 			return
 		}
-		require.NoError(t, closeSink(sink))
-		requireNoNewGoroutines(t, b, before)
+		require.NoError(t, closeSink(w))
+		w.requireNoGoroutines(t)
 	})
-	return sink
 }
 
 func closeSink(sink bridge.Sink) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return sink.Close(ctx)
-}
-
-func requireNoNewGoroutines(t *testing.T, b *Broker, before goleak.Option) {
-	t.Helper()
-	var err error
-	for range 5 { // a server may start something new in between
-		options := append([]goleak.Option{before}, b.Goroutines...)
-		options = append(options, serverGoroutines(b.ServerCode)...)
-		if err = goleak.Find(options...); err == nil {
-			return
-		}
-	}
-	require.NoError(t, err, "the sink left goroutines behind")
-}
-
-// serverGoroutines returns an option for each function of the import path that is running now.
-func serverGoroutines(path string) []goleak.Option {
-	if path == "" {
-		return nil
-	}
-	stacks := make([]byte, 1<<20)
-	for {
-		n := runtime.Stack(stacks, true)
-		if n < len(stacks) {
-			stacks = stacks[:n]
-			break
-		}
-		stacks = make([]byte, 2*len(stacks))
-	}
-	var options []goleak.Option
-	for line := range strings.Lines(string(stacks)) {
-		if !strings.HasPrefix(line, path) {
-			continue
-		}
-		// The arguments follow the last opening bracket; a receiver's brackets come before that.
-		if end := strings.LastIndexByte(line, '('); end > 0 {
-			options = append(options, goleak.IgnoreAnyFunction(line[:end]))
-		}
-	}
-	return options
 }
 
 // publishAll publishes until all is through, and returns what was rejected.
@@ -286,12 +255,11 @@ func testHostileNames(t *testing.T, b *Broker) {
 }
 
 func testClose(t *testing.T, b *Broker) {
-	before := goleak.IgnoreCurrent()
-	sink := b.NewSink(t)
+	sink, _ := watch(t, b.NewSink)
 	events := Events("close", 50, 5)
 	require.Empty(t, publishAll(t, b, sink, events))
 	require.NoError(t, closeSink(sink))
-	requireNoNewGoroutines(t, b, before)
+	sink.requireNoGoroutines(t)
 	requireAtLeastOnce(t, events, b.Stored(t))
 
 	began := time.Now()
@@ -304,14 +272,13 @@ func testClose(t *testing.T, b *Broker) {
 	}
 	require.Error(t, sink.Check(t.Context()), "Check after Close")
 
-	before = goleak.IgnoreCurrent()
-	require.NoError(t, closeSink(b.NewSink(t)), "a sink that was never used")
-	requireNoNewGoroutines(t, b, before)
+	unused, _ := watch(t, b.NewSink)
+	require.NoError(t, closeSink(unused), "a sink that was never used")
+	unused.requireNoGoroutines(t)
 }
 
 func testCloseUnderLoad(t *testing.T, b *Broker) {
-	before := goleak.IgnoreCurrent()
-	sink := b.NewSink(t)
+	sink, _ := watch(t, b.NewSink)
 	p := &publisher{sink: sink, batch: 10, attempts: make(chan attempt, 10_000)}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -334,7 +301,7 @@ func testCloseUnderLoad(t *testing.T, b *Broker) {
 	case <-time.After(b.PublishBound + slack):
 		require.FailNow(t, "Publish hangs after Close")
 	}
-	requireNoNewGoroutines(t, b, before)
+	sink.requireNoGoroutines(t)
 	// More may be stored than was acknowledged.
 	stored := make(map[string]bool)
 	for _, r := range b.Stored(t) {
@@ -483,8 +450,7 @@ func testContextEnds(t *testing.T, b *Broker) {
 }
 
 func testCloseWhileSilent(t *testing.T, b *Broker) {
-	before := goleak.IgnoreCurrent()
-	sink := b.NewSink(t)
+	sink, _ := watch(t, b.NewSink)
 	events := Events("closesilent", 60, 6)
 	require.Empty(t, publishAll(t, b, sink, events[:20]))
 	b.Faults.Stall(t)
@@ -507,7 +473,7 @@ func testCloseWhileSilent(t *testing.T, b *Broker) {
 		require.FailNow(t, "Publish hangs after Close")
 	}
 	b.Faults.Resume(t)
-	requireNoNewGoroutines(t, b, before)
+	sink.requireNoGoroutines(t)
 }
 
 func testConnectionsDrop(t *testing.T, b *Broker) {

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
@@ -32,10 +30,6 @@ type Broker struct {
 	PublishBound time.Duration
 	// RecoverBound is how long it may take from the end of a fault until everything is published. Zero means 30 s.
 	RecoverBound time.Duration
-	// Goroutines excuses goroutines that are not the sink's, but those of a server in this process.
-	Goroutines []goleak.Option
-	// ServerCode is the import path of a server in this process: goroutines with its functions are excused too.
-	ServerCode string
 	// Faults is what this server can be made to do.
 	Faults Faults
 }

@@ -107,7 +107,12 @@ func Start(tb testing.TB, o Options) *Cluster {
 	if o.Nodes == 0 {
 		o.Nodes = 1
 	}
-	c := &Cluster{options: o, java: needJava(tb), id: uuid()}
+	return start(tb, o, withClasses(tb, needJava(tb)))
+}
+
+func start(tb testing.TB, o Options, j java) *Cluster {
+	tb.Helper()
+	c := &Cluster{options: o, java: j, id: uuid()}
 	if len(o.Users) > 0 || o.ClientCertificates {
 		c.ca = testcert.New(tb)
 	}
@@ -358,6 +363,7 @@ func (c *Cluster) keystore(n *node) (string, error) {
 func (j java) args(dir string, flags []string, class string, args ...string) []string {
 	all := []string{
 		"-Xms64m", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData",
+		"-Xlog:cds*=off", // it would mix with what programs print
 		"-Djava.awt.headless=true", "-Dfile.encoding=UTF-8", "-Djava.io.tmpdir=" + filepath.Join(dir, "tmp"),
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -366,6 +372,9 @@ func (j java) args(dir string, flags []string, class string, args ...string) []s
 		"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
 		"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.raft=warn",
 		"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients=error",
+	}
+	if j.classes != "" {
+		all = append(all, "-XX:SharedArchiveFile="+j.classes)
 	}
 	all = append(all, flags...)
 	all = append(all, "-cp", filepath.Join(j.jars, "*"), class)

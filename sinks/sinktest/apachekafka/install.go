@@ -36,8 +36,10 @@ var javaPartitions []byte
 
 // java is a Java runtime with Kafka's jars.
 type java struct {
-	binary string
-	jars   string // the directory of the jars
+	binary  string
+	version string // all that it says of it
+	jars    string // the directory of the jars
+	classes string // the archive of Kafka's classes; empty for none
 }
 
 // Require skips the test when this machine cannot run Apache Kafka, with a line that says what is missing:
@@ -66,7 +68,7 @@ func needJava(tb testing.TB) java {
 
 // install finds Java, and fetches the jars unless an earlier run has.
 func install(ctx context.Context) (java, error) {
-	binary, err := findJava(ctx)
+	j, err := findJava(ctx)
 	if err != nil {
 		return java{}, err
 	}
@@ -74,33 +76,33 @@ func install(ctx context.Context) (java, error) {
 	if err != nil {
 		return java{}, fmt.Errorf("no directory to keep Kafka's jars in: %w", err)
 	}
-	jars, err := installJars(ctx, filepath.Join(cache, "fnbridge-test"), copyDependencies)
-	return java{binary: binary, jars: jars}, err
+	j.jars, err = installJars(ctx, filepath.Join(cache, "fnbridge-test"), copyDependencies)
+	return j, err
 }
 
 var javaVersion = regexp.MustCompile(`version "(\d+)`)
 
-func findJava(ctx context.Context) (string, error) {
+func findJava(ctx context.Context) (java, error) {
 	binary, err := exec.LookPath("java")
 
 	if home := os.Getenv("JAVA_HOME"); home != "" {
 		binary, err = exec.LookPath(filepath.Join(home, "bin", "java"))
 	}
 	if err != nil {
-		return "", fmt.Errorf("it needs Java %d or newer: %w", oldestJava, err)
+		return java{}, fmt.Errorf("it needs Java %d or newer: %w", oldestJava, err)
 	}
 	out, err := exec.CommandContext(ctx, binary, "-version").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("%s -version: %w", binary, err)
+		return java{}, fmt.Errorf("%s -version: %w", binary, err)
 	}
 	match := javaVersion.FindSubmatch(out)
 	if match == nil {
-		return "", fmt.Errorf("%s -version does not tell its version: %q", binary, out)
+		return java{}, fmt.Errorf("%s -version does not tell its version: %q", binary, out)
 	}
 	if release, err := strconv.Atoi(string(match[1])); err != nil || release < oldestJava {
-		return "", fmt.Errorf("it needs Java %d or newer, and %s is Java %s", oldestJava, binary, match[1])
+		return java{}, fmt.Errorf("it needs Java %d or newer, and %s is Java %s", oldestJava, binary, match[1])
 	}
-	return binary, nil
+	return java{binary: binary, version: string(out)}, nil
 }
 
 // installJars returns the directory under cache with the jars that fetch fetches. Whoever comes first fetches, and

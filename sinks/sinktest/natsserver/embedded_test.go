@@ -67,10 +67,7 @@ func TestEmbeddedServer(t *testing.T) {
 			},
 			TooLarge:     9 << 20,
 			PublishBound: 4 * time.Second,
-			ServerCode:   natsserver.Code,
-			// A server that is started again while a sink is open brings this one along.
-			Goroutines: []goleak.Option{goleak.IgnoreAnyFunction("github.com/fnbridge/fnbridge/sinks/embeddednats.(*Server).keepStoring")},
-			Faults:     sinktest.Faults{Stop: stop, Start: start, Unreachable: true},
+			Faults:       sinktest.Faults{Stop: stop, Start: start, Unreachable: true},
 		}
 	})
 }
