@@ -22,8 +22,8 @@ type DeadLetterPublisher interface {
 	PublishDeadLetters(ctx context.Context, letters []DeadLetter) []error
 }
 
-// PublishLetters is how a sink makes its PublishDeadLetters of a way to publish letters: those that the broker refuses with
-// their data are published once more, without.
+// PublishLetters is how a sink makes its PublishDeadLetters of a way to publish letters: those that the broker refuses
+// with their data are published once more, without.
 func PublishLetters(letters []DeadLetter, publish func(letters []DeadLetter, withData bool) []error) []error {
 	results := publish(letters, true)
 	var refused []int

@@ -29,8 +29,9 @@ type Sink interface {
 	Close(ctx context.Context) error
 }
 
-// SameShare tells whether b, which comes right behind a among the events of their PartitionKey, is of the same share: of the
-// same webhook, whose events are reported at once and mean no order. An event that concludes the others begins a share.
+// SameShare tells whether b, which comes right behind a among the events of their PartitionKey, is of the same share:
+// of the same webhook, whose events are reported at once and mean no order. An event that concludes the others begins a
+// share.
 func SameShare(a, b *Event) bool {
 	return a.Origin.Webhook == b.Origin.Webhook && a.Origin.Replay == b.Origin.Replay && a.Origin.Webhook != (Digest{}) && !b.Concludes
 }

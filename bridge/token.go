@@ -62,15 +62,16 @@ func plainToken(value string) bool {
 	return value != "" && value[0] != '$'
 }
 
-// TokenRune tells whether a token may hold r. Of the characters that it may not, some break the NATS protocol, some mean
-// something in a subject, and some cannot be seen. The replacement character stands for bytes that are not UTF-8; and
-// nats-server takes a stream's index with one in a subject for damaged, and reads the whole stream at each start instead.
+// TokenRune tells whether a token may hold r. Of the characters that it may not, some break the NATS protocol, some
+// mean something in a subject, and some cannot be seen. The replacement character stands for bytes that are not UTF-8;
+// and nats-server takes a stream's index with one in a subject for damaged, and reads the whole stream at each start
+// instead.
 func TokenRune(r rune) bool {
 	return r != '.' && r != '*' && r != '>' && r != ' ' && r != utf8.RuneError && unicode.IsPrint(r)
 }
 
-// FoldRoute returns a route with MaxRoute parts at most, the last of which holds what would be too many, and one part at
-// least.
+// FoldRoute returns a route with MaxRoute parts at most, the last of which holds what would be too many, and one part
+// at least.
 func FoldRoute(route []string) []string {
 	switch {
 	case len(route) == 0:

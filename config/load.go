@@ -16,8 +16,8 @@ import (
 // maxFileBytes bounds a file that holds the value of a variable.
 const maxFileBytes = 1 << 20
 
-// Load reads the configuration from an environment, in the form of os.Environ. The error, when there is one, is Errors with
-// everything that is wrong; the Config then holds what is right, and defaults where a value could not be read.
+// Load reads the configuration from an environment, in the form of os.Environ. The error, when there is one, is Errors
+// with everything that is wrong; the Config then holds what is right, and defaults where a value could not be read.
 //
 // Any variable X can be given as X_FILE, the path of a file whose content is the value; one line break at its
 // end is not part of it. A variable that is set to nothing counts as not set.
@@ -121,7 +121,8 @@ func (l *loader) decode(text string, into reflect.Value) error {
 // parse lets envconfig set one field from text. It gets a struct of this field alone, so that what is wrong with one
 // variable does not keep it from the next.
 func parse(text string, into reflect.Value) error {
-	// Types that decode themselves, as those of secrets do, get the text as it is: a secret in a tag would outlive the value.
+	// Types that decode themselves, as those of secrets do, get the text as it is: a secret in a tag would outlive the
+	// value.
 	if d, ok := reflect.TypeAssert[envconfig.Decoder](into.Addr()); ok {
 		return d.Decode(text)
 	}

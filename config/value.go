@@ -54,8 +54,8 @@ func (f field) isDefault(value reflect.Value) bool {
 	return fmt.Sprint(value) == f.defaultValue || f.defaultValue == "" && value.IsZero()
 }
 
-// inRange tells whether the value is within min and max, which are written like the value itself. The default is allowed
-// even outside: a duration of 0 that means never.
+// inRange tells whether the value is within min and max, which are written like the value itself. The default is
+// allowed even outside: a duration of 0 that means never.
 func (f field) inRange(value reflect.Value) bool {
 	if f.isDefault(value) {
 		return true
@@ -142,7 +142,8 @@ func checkText(holds, text string) string {
 	return ""
 }
 
-// checkPath says what is wrong with a path of a URL. What would need escapes, or be a pattern to a router, is not allowed.
+// checkPath says what is wrong with a path of a URL. What would need escapes, or be a pattern to a router, is not
+// allowed.
 func checkPath(text string) string {
 	parts := strings.Split(text, "/")
 	for _, part := range parts[1:] {

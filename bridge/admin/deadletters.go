@@ -45,8 +45,8 @@ type DeadLetterFilter = journal.DeadLetterFilter
 const letterPage = 16
 
 // ReadDeadLetters calls each with what f selects from the journal in dir, oldest first and at most limit, until each
-// returns an error, which it returns. A sink that the journal does not know is an error. It works beside a running bridge and writes
-// nothing.
+// returns an error, which it returns. A sink that the journal does not know is an error. It works beside a running
+// bridge and writes nothing.
 func ReadDeadLetters(
 	ctx context.Context, dir string, f DeadLetterFilter, limit int, each func(DeadLetter) error,
 ) error {
@@ -192,7 +192,8 @@ func changeDeadLetters(ctx context.Context, dir, path string, f DeadLetterFilter
 	return c, err
 }
 
-// changeJournal has the bridge that runs on the data directory do what is asked at path, or if there is none does it itself.
+// changeJournal has the bridge that runs on the data directory do what is asked at path, or if there is none does it
+// itself.
 func changeJournal(ctx context.Context, dir, path string, request, response any, do func(*journal.Journal) error) (running bool, err error) {
 	err = askOnce(ctx, dir, path, request, response)
 	if !errors.Is(err, ErrNotRunning) {

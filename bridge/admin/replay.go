@@ -91,8 +91,8 @@ func shownReplay(s *journal.Stream) Replay {
 	return r
 }
 
-// AskReplay has what r selects published again: by the bridge that runs on the data directory or, if there is none, by the
-// next one. It returns once that is durable.
+// AskReplay has what r selects published again: by the bridge that runs on the data directory or, if there is none, by
+// the next one. It returns once that is durable.
 func AskReplay(ctx context.Context, dir string, r ReplayRequest) (asked Replay, err error) {
 	if err := r.check(); err != nil {
 		return asked, err
@@ -126,8 +126,8 @@ func CancelReplay(ctx context.Context, dir string, number int64) (cancelled bool
 	return cancelled, err
 }
 
-// ReadReplays returns the replays that are remembered, in the order in which they were asked for. It works beside a running
-// bridge and writes nothing.
+// ReadReplays returns the replays that are remembered, in the order in which they were asked for. It works beside a
+// running bridge and writes nothing.
 func ReadReplays(ctx context.Context, dir string) (replays []Replay, err error) {
 	reader, err := journal.OpenReader(ctx, dir)
 	if err != nil {
@@ -143,8 +143,9 @@ func ReadReplays(ctx context.Context, dir string) (replays []Replay, err error) 
 	return replays, err
 }
 
-// CountReplay counts the webhooks and events that a replay would publish, from the journal in dir, of a bridge that makes
-// events so. routes has, by the sink's name, the patterns of what it gets. It works beside a running bridge and writes nothing.
+// CountReplay counts the webhooks and events that a replay would publish, from the journal in dir, of a bridge that
+// makes events so. routes has, by the sink's name, the patterns of what it gets. It works beside a running bridge and
+// writes nothing.
 func CountReplay(ctx context.Context, dir string, r ReplayRequest, events tensorlake.Options, routes map[string]string) (
 	sink string, webhooks, count int64, err error,
 ) {

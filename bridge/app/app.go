@@ -213,7 +213,8 @@ func (a *App) openSinks(context.Context) error {
 	return nil
 }
 
-// openDispatcher makes the dispatcher of a sink: of the queue, or of the journal, beside which dead letters are forwarded.
+// openDispatcher makes the dispatcher of a sink: of the queue, or of the journal, beside which dead letters are
+// forwarded.
 func (a *App) openDispatcher(c config.Sink, d delivery.Options) (*delivery.Dispatcher, error) {
 	if a.queue != nil {
 		return a.queue.NewDispatcher(queue.SinkOptions{Optional: !c.Required}, d)

@@ -20,10 +20,11 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
-// BenchmarkAccept posts signed webhooks over 128 connections on loopback and waits for each answer. "empty echo" answers 202
-// to whatever comes: the floor of the HTTP server and of the client, which shares the processors. "stored" is fnbridge
-// with a sink that is out of reach, so that a webhook is verified, stored and fsynced, and waits. "stored and
-// delivered" has the embedded NATS server store the two events of each webhook at the same time, in the same process.
+// BenchmarkAccept posts signed webhooks over 128 connections on loopback and waits for each answer. "empty echo"
+// answers 202 to whatever comes: the floor of the HTTP server and of the client, which shares the processors. "stored"
+// is fnbridge with a sink that is out of reach, so that a webhook is verified, stored and fsynced, and waits. "stored
+// and delivered" has the embedded NATS server store the two events of each webhook at the same time, in the same
+// process.
 func BenchmarkAccept(b *testing.B) {
 	b.Run("empty echo", func(b *testing.B) {
 		e := echo.New()

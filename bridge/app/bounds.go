@@ -17,8 +17,8 @@ const (
 	minConnections        = 256
 	opsConnections        = 64
 
-	// Strangers may take one part in strangersPart of the memory; the journal, the sinks and the collector have the rest. Of
-	// theirs, bodies have at most one part in bodiesPart.
+	// Strangers may take one part in strangersPart of the memory; the journal, the sinks and the collector have the rest.
+	// Of theirs, bodies have at most one part in bodiesPart.
 	strangersPart = 2
 	bodiesPart    = 2
 )

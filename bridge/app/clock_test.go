@@ -19,8 +19,8 @@ import (
 	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 )
 
-// steppedClock is the machine's clock after somebody has set it: the time of day jumps, and the monotonic clock, which a
-// time.Time carries along for measuring, goes on as before.
+// steppedClock is the machine's clock after somebody has set it: the time of day jumps, and the monotonic clock, which
+// a time.Time carries along for measuring, goes on as before.
 type steppedClock struct {
 	ahead atomic.Int64 // seconds
 	asked atomic.Int64
@@ -61,7 +61,8 @@ func TestASteppedClock(t *testing.T) {
 	}
 }
 
-// keySender sends the webhooks of one key, each once the one before has been accepted, as a sender that signs every try anew.
+// keySender sends the webhooks of one key, each once the one before has been accepted, as a sender that signs every try
+// anew.
 type keySender struct {
 	key      string
 	accepted atomic.Int64

@@ -33,7 +33,8 @@ var (
 
 const unfinished = " <unfinished ...>"
 
-// parseTrace reads what strace writes with -f -y -xx. A call without an end, as when the process was killed, has failed.
+// parseTrace reads what strace writes with -f -y -xx. A call without an end, as when the process was killed, has
+// failed.
 func parseTrace(r io.Reader) ([]*call, error) {
 	var calls []*call
 	open := map[string]*call{} // by thread
@@ -98,10 +99,11 @@ func unhex(s string) string {
 	return out.String()
 }
 
-// promises says what a trace is held against: whoever is told that something is stored must not be told before a sync of
-// the file has returned that began after all of it was written.
+// promises says what a trace is held against: whoever is told that something is stored must not be told before a sync
+// of the file has returned that began after all of it was written.
 type promises struct {
-	// stored returns what the call completes on its way into the file, and whether the call is a write to that file at all.
+	// stored returns what the call completes on its way into the file, and whether the call is a write to that file at
+	// all.
 	stored func(c *call) (keys []string, ofFile bool)
 	// told returns what the call tells somebody to be stored.
 	told func(c *call) []string
@@ -170,8 +172,8 @@ func judge(calls []*call, p promises) (told int, broken []string) {
 // webhookID is what the webhooks of this test are called.
 var webhookID = regexp.MustCompile(`msg_durable_[0-9]{6}`)
 
-// SQLite writes a frame of its log as a header and a page. The header of a transaction's last frame holds the size of the
-// database, the others 0.
+// SQLite writes a frame of its log as a header and a page. The header of a transaction's last frame holds the size of
+// the database, the others 0.
 const (
 	frameHeader = 24
 	logPage     = 4096

@@ -100,8 +100,8 @@ type example struct {
 	command func(t *testing.T, text string) []string // makes what runs the program with that text
 }
 
-// examplePrograms lists those in Go always, and those in other languages where FNBRIDGE_TEST_EXAMPLES names a folder with
-// their interpreters and packages, as .ci/examples makes it.
+// examplePrograms lists those in Go always, and those in other languages where FNBRIDGE_TEST_EXAMPLES names a folder
+// with their interpreters and packages, as .ci/examples makes it.
 func examplePrograms(t *testing.T) []example {
 	t.Helper()
 	run := func(interpreter, folder, name string) func(*testing.T, string) []string {

@@ -20,7 +20,8 @@ var (
 	playedFault  = regexp.MustCompile(`\{"((?:bridge|nats|kafka|disk|replicas): [^"]+)"`)
 )
 
-// Each failure that the page speaks of is shown by tests that are there, and each fault of the torture run is on the page.
+// Each failure that the page speaks of is shown by tests that are there, and each fault of the torture run is on the
+// page.
 func TestGuaranteesPage(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, guaranteesPage))
 	require.NoError(t, err)

@@ -25,8 +25,8 @@ import (
 // maxBody is what these bridges take, in bytes.
 const maxBody = 4 << 20
 
-// TestHostileInput plays strangers and senders gone mad against the program as it ships, in a process whose memory can be
-// measured.
+// TestHostileInput plays strangers and senders gone mad against the program as it ships, in a process whose memory can
+// be measured.
 func TestHostileInput(t *testing.T) {
 	t.Parallel()
 	program := buildBridge(t)
@@ -325,8 +325,8 @@ func aHundredThousandFunctions(t *testing.T, program string) {
 // tries is how many signed webhooks are sent while strangers hold on.
 const tries = 20
 
-// strangersHoldOn plays what strangers can hold against a bridge with the chart's memory, which must not be killed for it. Who
-// is sent away comes again. Signed webhooks, and the probes, are answered all the while.
+// strangersHoldOn plays what strangers can hold against a bridge with the chart's memory, which must not be killed for
+// it. Who is sent away comes again. Signed webhooks, and the probes, are answered all the while.
 func strangersHoldOn(t *testing.T, program string) {
 	t.Helper()
 	const memory = 512 << 20 // the chart's limit, of which GOMEMLIMIT is nine tenths
@@ -426,8 +426,8 @@ func (p *hostileProcess) mustTake(t *testing.T, client *http.Client, withTLS boo
 	}
 }
 
-// holdOn has so many strangers connect, send text and wait, until the test ends. One who is sent away, or has held on for so
-// long, comes again, every five seconds or that long. It returns how often they have sent it.
+// holdOn has so many strangers connect, send text and wait, until the test ends. One who is sent away, or has held on
+// for so long, comes again, every five seconds or that long. It returns how often they have sent it.
 func holdOn(t *testing.T, address string, over *tls.Config, text string, strangers int, hold time.Duration) *atomic.Int64 {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -466,7 +466,8 @@ func holdOn(t *testing.T, address string, over *tls.Config, text string, strange
 	return held
 }
 
-// connectionFloods: what is opened and left holds no more than the bridge means to give, keeps nobody out, and is forgotten.
+// connectionFloods: what is opened and left holds no more than the bridge means to give, keeps nobody out, and is
+// forgotten.
 func connectionFloods(t *testing.T, program string) {
 	t.Helper()
 	var files syscall.Rlimit

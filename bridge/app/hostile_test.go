@@ -75,8 +75,8 @@ func TestBodiesAroundTheLimit(t *testing.T) {
 	}
 }
 
-// TestSlowSendersAreCut gives a bridge shorter waits, and sends slower than they allow. The times only have to be in the right
-// order: headers, body, answer.
+// TestSlowSendersAreCut gives a bridge shorter waits, and sends slower than they allow. The times only have to be in
+// the right order: headers, body, answer.
 func TestSlowSendersAreCut(t *testing.T) {
 	t.Parallel()
 	ended := make(chan net.Addr, 100) // where the connections that the server has closed came from

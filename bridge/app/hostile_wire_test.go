@@ -77,8 +77,8 @@ func dialBridge(t *testing.T, address string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// exchange sends text on a connection of its own and reads the first answer that is final. The error is io.EOF, or tells of
-// a reset, when the connection ends without one. With half set, the sender says that nothing more comes.
+// exchange sends text on a connection of its own and reads the first answer that is final. The error is io.EOF, or
+// tells of a reset, when the connection ends without one. With half set, the sender says that nothing more comes.
 func exchange(t *testing.T, address, text string, half bool) (status int, answer string, err error) {
 	t.Helper()
 	method, _, _ := strings.Cut(text, " ") // the answer to a HEAD has no body

@@ -65,8 +65,8 @@ func header(m *kgo.Record, name string) string {
 	return ""
 }
 
-// An acceptance is a promise for each event: whatever ids, bodies, sources and secrets two webhooks have in common, each
-// event of each is at each broker, once.
+// An acceptance is a promise for each event: whatever ids, bodies, sources and secrets two webhooks have in common,
+// each event of each is at each broker, once.
 func TestEveryEventOfEveryAcceptedWebhookIsAtEveryBroker(t *testing.T) {
 	const other = "whsec_b3RoZXItc2VjcmV0LW90aGVyLXNlY3JldC1vdGhlcg=="
 	envelope := func(project, id, eventType, data string) string {

@@ -39,8 +39,8 @@ type experiment struct {
 	apache bool
 }
 
-// TestIsolation shows that a sink that hangs costs the senders and the other sink nothing. How fast all is, it measures with
-// -isolation (make isolation); it fails only if something is refused, is lost, or waits for the sink that hangs.
+// TestIsolation shows that a sink that hangs costs the senders and the other sink nothing. How fast all is, it measures
+// with -isolation (make isolation); it fails only if something is refused, is lost, or waits for the sink that hangs.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
 	e := experiment{Rate: 100, Phase: 1500 * time.Millisecond, rounds: 1}

@@ -25,8 +25,8 @@ const (
 	partitions   = 4
 )
 
-// One partition of four loses its only replica. The others go on until as many events as the window holds wait for it, and
-// the other sink does not notice. When the broker is back, everything arrives, in order.
+// One partition of four loses its only replica. The others go on until as many events as the window holds wait for it,
+// and the other sink does not notice. When the broker is back, everything arrives, in order.
 func TestAPartitionWithoutALeaderHoldsUpOnlyItself(t *testing.T) {
 	t.Parallel()
 	c := apachekafka.Start(t, apachekafka.Options{Nodes: 3})

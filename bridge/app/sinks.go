@@ -16,8 +16,8 @@ import (
 // Kinds returns every kind of sink that a bridge can have.
 func Kinds() []setting.Kind { return sinks.Kinds() }
 
-// LoadConfig reads an environment, as config.Load does, and checks what is in the bridge's own language: routes, and the
-// signing secrets. An error names a secret by its place, never by its value.
+// LoadConfig reads an environment, as config.Load does, and checks what is in the bridge's own language: routes, and
+// the signing secrets. An error names a secret by its place, never by its value.
 func LoadConfig(environ []string) (*config.Config, []config.Warning, error) {
 	cfg, warnings, err := config.Load(Kinds(), environ)
 	var problems config.Errors
@@ -39,8 +39,8 @@ func LoadConfig(environ []string) (*config.Config, []config.Warning, error) {
 	return cfg, warnings, problems.Err()
 }
 
-// SinkOptions are those of a configured sink. One without a server of its own gets the address that is configured for the
-// embedded one.
+// SinkOptions are those of a configured sink. One without a server of its own gets the address that is configured for
+// the embedded one.
 func SinkOptions(cfg *config.Config, s config.Sink, log *slog.Logger) sinks.Options {
 	return sinks.Options{Settings: s.Settings, SinkOptions: bridge.SinkOptions{
 		Name: s.Name, Format: s.Format, DeadLetter: s.DeadLetter, Logger: log,

@@ -34,8 +34,8 @@ func (a attribute) String() string {
 // subject is no URI to CloudEvents, but is made of percent-encoded parts here.
 func (a attribute) isURI() bool { return a == attrSource || a == attrSubject }
 
-// attributes returns the values of e's attributes. Empty ones are absent. Those of a webhook's events are legal already,
-// but a header must be safe whatever an event holds.
+// attributes returns the values of e's attributes. Empty ones are absent. Those of a webhook's events are legal
+// already, but a header must be safe whatever an event holds.
 func attributes(e *bridge.Event) [attrCount]string {
 	return [...]string{
 		attrSpecVersion:  specVersion,

@@ -29,7 +29,8 @@ const maxReason = 1024
 // EncodeDeadLetter writes l as Encode writes its event, with headers that say why it is a dead letter. address is where
 // the event belongs. Without withData the event's data is left out, and a header says so.
 //
-// Plain is written as Binary: the body is the same, and a letter without its data still has to say which event it is of.
+// Plain is written as Binary: the body is the same, and a letter without its data still has to say which event it is
+// of.
 //
 // Whatever l and address hold, the values of the further headers are printable ASCII: an address that is not is
 // percent-encoded as an attribute is, and a reason, which is for people, is cut to 1 KiB and has escapes as in Go.

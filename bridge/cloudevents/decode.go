@@ -15,8 +15,8 @@ import (
 // regard to case, since clients and proxies change it.
 //
 // A message in binary or structured mode gives an event with its attributes and its data; what only templates need
-// (Origin, Route and the fields after it) is not in a message. Headers that fnbridge does not write are ignored. Any other
-// message is taken for one in the plain format: only Data is set.
+// (Origin, Route and the fields after it) is not in a message. Headers that fnbridge does not write are ignored. Any
+// other message is taken for one in the plain format: only Data is set.
 //
 // The error says that the message claims to be a CloudEvent, but is not a valid one of version 1.0.
 func Decode(headers []Header, prefix string, body []byte) (bridge.Event, error) {

@@ -31,7 +31,8 @@ type batch struct {
 	lane    *lane.Lane
 	items   []*lane.Item
 	started time.Time
-	// wellAt is when the sink was last seen to be well. What is not live and failed before fails by itself if it fails again.
+	// wellAt is when the sink was last seen to be well. What is not live and failed before fails by itself if it fails
+	// again.
 	wellAt time.Time
 	// givenUp tells that it was not tried: it has been held for too long.
 	givenUp bool
@@ -77,8 +78,8 @@ func (l *loop) giveUp(b *batch) {
 
 var errGivenUp = bridge.Retry(errors.New("given up"))
 
-// deadLetter has the events of a batch that are not to be tried again stored as dead letters, or their senders told. Their
-// error becomes nil if that succeeds; otherwise they are tried again.
+// deadLetter has the events of a batch that are not to be tried again stored as dead letters, or their senders told.
+// Their error becomes nil if that succeeds; otherwise they are tried again.
 func (l *loop) deadLetter(b *batch, reason func(*lane.Item, error) (string, bool)) {
 	var letters []journal.DeadLetter
 	var items []*lane.Item

@@ -49,8 +49,8 @@ func (j *deadLetterJournal) AddDeadLetters(ctx context.Context, letters []journa
 }
 
 // Whatever fails, and however often delivery starts anew, while dead letters are tried again and everything is replayed
-// over and over: every event is stored or a dead letter, and the events of a key that were never dead letters are stored
-// for the first time in the order of acceptance.
+// over and over: every event is stored or a dead letter, and the events of a key that were never dead letters are
+// stored for the first time in the order of acceptance.
 func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -43,8 +43,8 @@ func New(o Options) (*Dispatcher, error) {
 	return d, nil
 }
 
-// loop is the state of a running Dispatcher. One goroutine owns it. Everything that waits runs beside it, and hands back
-// what the loop is to do with the result.
+// loop is the state of a running Dispatcher. One goroutine owns it. Everything that waits runs beside it, and hands
+// back what the loop is to do with the result.
 type loop struct {
 	d       *Dispatcher
 	publish context.Context //nolint:containedctx // lives as long as the loop: what Publish and journal writes may use up after Run's own context has ended
@@ -171,7 +171,8 @@ func (l *loop) streams(yield func(*stream) bool) {
 	}
 }
 
-// loadStreams looks which streams there are beside the live one. What another look found before does not count any more.
+// loadStreams looks which streams there are beside the live one. What another look found before does not count any
+// more.
 func (l *loop) loadStreams(ctx context.Context) {
 	l.looks++
 	look := l.looks
@@ -240,8 +241,8 @@ func (l *loop) moveCursors(ctx context.Context) {
 	l.d.oldest.Store(nanos)
 }
 
-// startBatches sends what the lanes have, makes dead letters of what has been held for too long, and returns when the next
-// of either is due.
+// startBatches sends what the lanes have, makes dead letters of what has been held for too long, and returns when the
+// next of either is due.
 func (l *loop) startBatches(now time.Time) (next time.Time) {
 	for ln := range l.lanes.All() {
 		items, due := ln.Overdue(now)
@@ -382,8 +383,8 @@ func (l *loop) startWrite() time.Time {
 	return time.Time{}
 }
 
-// startCheck asks an idle sink now and then whether it could publish, so that trouble shows before events come. One that is
-// away is asked often: its return is what all that is held waits for.
+// startCheck asks an idle sink now and then whether it could publish, so that trouble shows before events come. One
+// that is away is asked often: its return is what all that is held waits for.
 func (l *loop) startCheck(ctx context.Context) time.Time {
 	if l.checking {
 		return time.Time{}

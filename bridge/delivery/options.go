@@ -30,7 +30,8 @@ type Journal interface {
 	AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error
 }
 
-// Options of a Dispatcher. Sink and one of Journal and Origin are required; every other zero value means the default given.
+// Options of a Dispatcher. Sink and one of Journal and Origin are required; every other zero value means the default
+// given.
 type Options struct {
 	Journal Journal
 	// Origin is where webhooks come from that are in no journal.
@@ -70,8 +71,8 @@ type Options struct {
 
 	// ReturnInterval is how often a sink that is away is asked whether it is back, while events wait for it (250 ms).
 	ReturnInterval time.Duration
-	// CheckInterval is how often an idle sink is asked whether it could publish what the journal has (15 s), and CheckTimeout
-	// how long it may take to say so (10 s).
+	// CheckInterval is how often an idle sink is asked whether it could publish what the journal has (15 s), and
+	// CheckTimeout how long it may take to say so (10 s).
 	CheckInterval time.Duration
 	CheckTimeout  time.Duration
 }

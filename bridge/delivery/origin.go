@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// How much one read takes from the journal: at the rates of a backlog, what the sink publishes in some tens of milliseconds.
+	// How much one read takes from the journal: at the rates of a backlog, what the sink publishes in some tens of
+	// milliseconds.
 	readWebhooks = 1024
 	readBytes    = 8 << 20
 	// besideShare is the part of those, and of the window, that a stream beside the live one has.
@@ -28,9 +29,9 @@ const (
 	eagerBytes  = 1 << 10
 )
 
-// Origin is where a Dispatcher's webhooks come from and where what becomes of them goes: the journal, or a queue in memory.
-// Everything in between is the same for both. The Dispatcher's loop calls its methods one at a time, but for those that
-// take a context, which it calls beside itself.
+// Origin is where a Dispatcher's webhooks come from and where what becomes of them goes: the journal, or a queue in
+// memory. Everything in between is the same for both. The Dispatcher's loop calls its methods one at a time, but for
+// those that take a context, which it calls beside itself.
 type Origin interface {
 	// Begin returns the number of the webhook behind which the live stream begins.
 	Begin(ctx context.Context) (cursor int64, err error)
@@ -58,8 +59,8 @@ type Origin interface {
 	// Withdrawals fires when there may be webhooks that nobody waits for any more, and Withdrawn tells which. Nil: never.
 	Withdrawals() <-chan struct{}
 	Withdrawn(w *lane.Webhook) bool
-	// Refuses tells whether an event is not to be taken now, since its lane is known to be down. The lane is nil as long as it
-	// has had no event.
+	// Refuses tells whether an event is not to be taken now, since its lane is known to be down. The lane is nil as long
+	// as it has had no event.
 	Refuses(w *lane.Webhook, l *lane.Lane) bool
 	// Settled judges how the sink is after a batch with live events.
 	Settled(l *lane.Lane, b Settlement)

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// openSources is how many webhooks are taken from by turns: the more, the more keys a sink has to store at once, and the
-	// more webhooks are sent again after a crash.
+	// openSources is how many webhooks are taken from by turns: the more, the more keys a sink has to store at once, and
+	// the more webhooks are sent again after a crash.
 	openSources = 32
 	// turnEvents is how many events a webhook gives in its turn.
 	turnEvents = 16
@@ -91,9 +91,9 @@ func (s *source) stop() {
 	}
 }
 
-// openWebhooks are the webhooks that have been read and have events left to take, oldest first. Those of many events take
-// turns: one with very many does not hold up the others, and a sink that stores the events of a key one after the other
-// has many keys at once. Webhooks of one key do not: each begins when the one before has ended.
+// openWebhooks are the webhooks that have been read and have events left to take, oldest first. Those of many events
+// take turns: one with very many does not hold up the others, and a sink that stores the events of a key one after the
+// other has many keys at once. Webhooks of one key do not: each begins when the one before has ended.
 type openWebhooks struct {
 	list   []*source
 	turn   int // the index of the one whose turn it is
@@ -128,8 +128,8 @@ func (s *openWebhooks) remove() {
 	s.pass(0)
 }
 
-// pass gives the turn to the source that is so many places on. A round has an end even if openWebhooks are removed all the
-// while, so that those at the front have their turn again.
+// pass gives the turn to the source that is so many places on. A round has an end even if openWebhooks are removed all
+// the while, so that those at the front have their turn again.
 func (s *openWebhooks) pass(places int) {
 	s.taken = 0
 	s.turn += places

@@ -15,8 +15,8 @@ const readAhead = readWebhooks / 2
 // besidePortion is how many events a stream beside the live one gives in its turn.
 const besidePortion = 256
 
-// stream is a cursor over the journal: where it stands, where it ends, which events it wants. The live stream of a sink, a
-// replay and a retry of dead letters are the same but for what Origin.Read reads for them.
+// stream is a cursor over the journal: where it stands, where it ends, which events it wants. The live stream of a
+// sink, a replay and a retry of dead letters are the same but for what Origin.Read reads for them.
 type stream struct {
 	row    journal.Stream
 	window lane.Window

@@ -291,8 +291,8 @@ func TestAReplayEndsWhenWhatFailsIsGivenUp(t *testing.T) {
 	require.Len(t, f.deadLetters(journal.DeadLetterFilter{}), 20)
 }
 
-// While a sink takes what else there is, or a check says that it would, an event that is not live and fails again is the
-// trouble itself. It must hold up nothing live.
+// While a sink takes what else there is, or a check says that it would, an event that is not live and fails again is
+// the trouble itself. It must hold up nothing live.
 func TestWhatFailsByItselfBesideLiveEventsIsADeadLetter(t *testing.T) {
 	forbidden := func(e bridge.Event) error {
 		if e.PartitionKey == "k3" {

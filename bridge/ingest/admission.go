@@ -9,12 +9,12 @@ import (
 // patience is how long a webhook waits for a place, or for memory. The sender's own retry costs it minutes.
 const patience = time.Second
 
-// admission bounds how much memory the bodies of webhooks have, and how many webhooks are stored at once. It is safe for
-// concurrent use.
+// admission bounds how much memory the bodies of webhooks have, and how many webhooks are stored at once. It is safe
+// for concurrent use.
 //
 // While bodies are coming, memory is all that they take. When it is in use, the body that has not grown for longest is
-// displaced: so bodies that come slowly, or not at all, cannot keep out one that comes. A webhook that is there waits for
-// a place among others that are there, and for nobody else. How many may wait is bounded by the memory, and by the
+// displaced: so bodies that come slowly, or not at all, cannot keep out one that comes. A webhook that is there waits
+// for a place among others that are there, and for nobody else. How many may wait is bounded by the memory, and by the
 // connections.
 type admission struct {
 	maxPlaces, maxBytes int64

@@ -30,7 +30,8 @@ func (d *discard) Header() http.Header         { return d.header }
 func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discard) WriteHeader(int)             {}
 
-// BenchmarkHandler shows what a webhook costs here, without network and store, beside an echo handler that does nothing.
+// BenchmarkHandler shows what a webhook costs here, without network and store, beside an echo handler that does
+// nothing.
 func BenchmarkHandler(b *testing.B) {
 	verifier, err := tensorlake.NewVerifier([]string{secret}, time.Hour)
 	require.NoError(b, err)

@@ -18,11 +18,11 @@ const fullLineEvery = time.Minute
 // LimitConnections returns a listener for server that has at most most connections open at once; most must be more
 // than 0. Every request has an owner here that can cut it: the connection that it came on.
 //
-// A connection waits for its peer from the start until a request's body is there, and again once there is an answer: for
-// headers, for a body, for a reader of the answer, for the next request. When all are in use, the one that has waited
-// longest is closed for a new one. So whoever holds a connection and sends nothing keeps nobody out, and a request that
-// is there never waits for one that is not. A new connection waits only while every other has a request that is being
-// worked on, which the handler bounds.
+// A connection waits for its peer from the start until a request's body is there, and again once there is an answer:
+// for headers, for a body, for a reader of the answer, for the next request. When all are in use, the one that has
+// waited longest is closed for a new one. So whoever holds a connection and sends nothing keeps nobody out, and a
+// request that is there never waits for one that is not. A new connection waits only while every other has a request
+// that is being worked on, which the handler bounds.
 //
 // An answer that is given before the whole body was read ends the connection: nobody waits for the rest.
 //
@@ -226,8 +226,8 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// lingering is how long an answer has to get out. Meanwhile what is left of a body is read and forgotten, so that a sender
-// that reads only once it has sent everything gets to read.
+// lingering is how long an answer has to get out. Meanwhile what is left of a body is read and forgotten, so that a
+// sender that reads only once it has sent everything gets to read.
 const lingering = 500 * time.Millisecond
 
 // owned has the connection of each request follow what becomes of the request.

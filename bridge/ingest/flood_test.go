@@ -147,8 +147,8 @@ func TestConnectionsOverTLSMakeRoom(t *testing.T) {
 	silent.requireGone(t)
 }
 
-// TestBodiesHaveSoMuchMemory: when it is in use, the body that has not grown for longest gives way at once, however young
-// it is. Only for memory that whole webhooks have is there a wait.
+// TestBodiesHaveSoMuchMemory: when it is in use, the body that has not grown for longest gives way at once, however
+// young it is. Only for memory that whole webhooks have is there a wait.
 func TestBodiesHaveSoMuchMemory(t *testing.T) {
 	t.Parallel()
 	for name, chunked := range map[string]bool{"with a length": false, "in chunks": true} {

@@ -51,8 +51,8 @@ type Options struct {
 	// MaxInFlight is how many webhooks are stored at once. 0 is 1024. A further one that is there and signed waits up to a
 	// second for its turn, and is then answered 503.
 	MaxInFlight int
-	// BodyMemory is how much memory all bodies have together, in bytes. 0 is BodyMemory(MaxBody). When it is in use, bodies
-	// that are still coming give way to those that come faster.
+	// BodyMemory is how much memory all bodies have together, in bytes. 0 is BodyMemory(MaxBody). When it is in use,
+	// bodies that are still coming give way to those that come faster.
 	BodyMemory int64
 	// StoreTimeout bounds one Append. 0 is 10 s.
 	StoreTimeout time.Duration
@@ -169,8 +169,8 @@ func orDefault[T comparable](value, otherwise T) T {
 	return value
 }
 
-// ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it. GET / and /livez are for
-// load balancers, and say nothing of what answers.
+// ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it. GET / and /livez are
+// for load balancers, and say nothing of what answers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if reads && (r.URL.Path == "/" || r.URL.Path == "/livez") {

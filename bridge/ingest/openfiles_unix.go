@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// MaxOpenFiles is how many file descriptors this process may have. 0: there is no such limit. Go raises the limit at the
-// start as far as the system lets it.
+// MaxOpenFiles is how many file descriptors this process may have. 0: there is no such limit. Go raises the limit at
+// the start as far as the system lets it.
 func MaxOpenFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {

@@ -15,8 +15,8 @@ const maxHeaderBytes = 8 << 10
 // readAhead is what net/http reads beyond MaxHeaderBytes, in bytes.
 const readAhead = 4 << 10
 
-// ConnectionMemory is the most memory that a connection takes beside bodies, in bytes: its buffers and stacks, those of TLS, and
-// the headers of one request, parsed.
+// ConnectionMemory is the most memory that a connection takes beside bodies, in bytes: its buffers and stacks, those of
+// TLS, and the headers of one request, parsed.
 const ConnectionMemory = 320 << 10
 
 // NewServer returns a server for the public listener, with a bound on every wait and on the size of headers.

@@ -35,7 +35,8 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("the data directory %s is in use by %s: stop it first, or give this one a directory of its own", e.Dir, holder)
 }
 
-// OwnershipError says that this process may no longer write the journal that it has open. It passes only with a new start.
+// OwnershipError says that this process may no longer write the journal that it has open. It passes only with a new
+// start.
 type OwnershipError struct {
 	reason string
 	// err is not in the chain: SQLite's own must not be taken for one that passes by itself.

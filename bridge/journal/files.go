@@ -74,8 +74,8 @@ func findDatabase(dir string) error {
 	return nil
 }
 
-// ensureDatabase makes the database file if there is none, complete and under its own name only when it is
-// durable, so that a file that is too short is always damage and never a start that was cut off. A file that is there is checked.
+// ensureDatabase makes the database file if there is none, complete and under its own name only when it is durable, so
+// that a file that is too short is always damage and never a start that was cut off. A file that is there is checked.
 func ensureDatabase(ctx context.Context, path string) error {
 	_, err := os.Stat(path)
 	switch {

@@ -202,9 +202,9 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// Append stores w. When it returns no error, w is durable, or was already: one with the same ID and body is a Duplicate. One
-// with the same ID and another body is stored as well. A duplicate's answer, too, waits for the commit that makes the first
-// one durable. The journal keeps w.Body: it must not change any more.
+// Append stores w. When it returns no error, w is durable, or was already: one with the same ID and body is a
+// Duplicate. One with the same ID and another body is stored as well. A duplicate's answer, too, waits for the commit
+// that makes the first one durable. The journal keeps w.Body: it must not change any more.
 //
 // An error means that w may or may not be stored, and that appending it again is right: a duplicate is then
 // found. It is ErrFull, ErrClosed, ctx's error, or says what failed.
@@ -313,11 +313,11 @@ func (j *Journal) cursor(sink string) (*atomic.Int64, error) {
 	return cursor, nil
 }
 
-// AddDeadLetters stores letters of configured sinks, all or none, durably when it returns nil. For one that is
-// there already, by Sink, WebhookSeq and EventIndex, the new Attempts are added to those it has, Reason and
-// LastAt are replaced, and it counts as not published. They are stored even into a full
-// journal, since delivery could not go on without. The letters' bytes must not change until AddDeadLetters returns; when
-// ctx ends first, not at all. After an error, adding them again is right; their Attempts may then count twice.
+// AddDeadLetters stores letters of configured sinks, all or none, durably when it returns nil. For one that is there
+// already, by Sink, WebhookSeq and EventIndex, the new Attempts are added to those it has, Reason and LastAt are
+// replaced, and it counts as not published. They are stored even into a full journal, since delivery could not go on
+// without. The letters' bytes must not change until AddDeadLetters returns; when ctx ends first, not at all. After an
+// error, adding them again is right; their Attempts may then count twice.
 func (j *Journal) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
 	for i := range letters {
 		if _, err := j.cursor(letters[i].Sink); err != nil {
@@ -335,9 +335,9 @@ func (j *Journal) DropDeadLetters(ctx context.Context, f DeadLetterFilter) (int6
 	return j.dropLetters(ctx, f)
 }
 
-// DeadLettersPublished notes that letters of configured sinks were published to their sink's dead-letter address. Each is
-// told by ID, Sink, Attempts and LastAt, as it was read: one that is gone, or has become a dead letter anew since then, is
-// left as it is, and that is no error. Many are noted in steps. It is durable when it returns nil.
+// DeadLettersPublished notes that letters of configured sinks were published to their sink's dead-letter address. Each
+// is told by ID, Sink, Attempts and LastAt, as it was read: one that is gone, or has become a dead letter anew since
+// then, is left as it is, and that is no error. Many are noted in steps. It is durable when it returns nil.
 func (j *Journal) DeadLettersPublished(ctx context.Context, letters []DeadLetter) error {
 	for i := range letters {
 		if _, err := j.cursor(letters[i].Sink); err != nil {
@@ -359,8 +359,8 @@ func (j *Journal) DeadLettersPublished(ctx context.Context, letters []DeadLetter
 	return nil
 }
 
-// DeadLettersAdded returns a channel that is closed once dead letters are added after the call. To miss nothing, take the
-// channel, then DeadLetters, and wait only when that found nothing.
+// DeadLettersAdded returns a channel that is closed once dead letters are added after the call. To miss nothing, take
+// the channel, then DeadLetters, and wait only when that found nothing.
 func (j *Journal) DeadLettersAdded() <-chan struct{} { return j.lettersAdded.wait() }
 
 // Status returns the state of the journal as it is on disk.
@@ -389,9 +389,9 @@ func (j *Journal) CountDeadLetters(ctx context.Context, f DeadLetterFilter) (cou
 	return count, bytes, nil
 }
 
-// Select returns durable webhooks that f selects, in order: at most maxCount, and no more than maxBytes of bodies, but at
-// least one if there is one. The last one's Seq is the next page's After; none means the end. What every sink has may
-// be deleted between two pages.
+// Select returns durable webhooks that f selects, in order: at most maxCount, and no more than maxBytes of bodies, but
+// at least one if there is one. The last one's Seq is the next page's After; none means the end. What every sink has
+// may be deleted between two pages.
 func (j *Journal) Select(ctx context.Context, f WebhookFilter, maxCount int, maxBytes int64) ([]Webhook, error) {
 	found, err := j.views.selectWebhooks(ctx, f, maxCount, maxBytes)
 	if err != nil {
@@ -408,8 +408,8 @@ func (j *Journal) Count(ctx context.Context, f WebhookFilter) (count, bytes int6
 	return count, bytes, nil
 }
 
-// Lost returns a channel that gets an *OwnershipError, once, when another process may write the journal as well. Nothing is
-// stored after that: close it, and end the process.
+// Lost returns a channel that gets an *OwnershipError, once, when another process may write the journal as well.
+// Nothing is stored after that: close it, and end the process.
 func (j *Journal) Lost() <-chan error { return j.lost }
 
 func (j *Journal) readFailure(what string, err error) error {

@@ -275,7 +275,8 @@ func TestCursors(t *testing.T) {
 	require.Empty(t, log.String())
 }
 
-// Read shows a webhook as soon as it is committed. A sink that is quick may be done with it before the writer has counted it.
+// Read shows a webhook as soon as it is committed. A sink that is quick may be done with it before the writer has
+// counted it.
 func TestAdvancePastWhatHasJustBeenCommitted(t *testing.T) {
 	var (
 		j     *Journal

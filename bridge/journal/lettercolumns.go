@@ -95,8 +95,8 @@ func selectLetters(version int) string {
 	return "SELECT " + strings.Join(append(names, retry, published), ", ") + " FROM dead_letters"
 }
 
-// marks returns the expressions for when somebody asked for another try of a letter that has not been made, and for when it
-// was published to its sink's dead-letter address. 0: not.
+// marks returns the expressions for when somebody asked for another try of a letter that has not been made, and for
+// when it was published to its sink's dead-letter address. 0: not.
 func marks(version int) (retry, published string) {
 	switch {
 	case version < 2:
@@ -182,8 +182,8 @@ func (d digest) Scan(value any) error {
 	return nil
 }
 
-// eventMatches is the name of an SQL function that applies a bridge.Filter, as JSON, to an event's type, application and
-// route: event_matches(filter, type, application, route).
+// eventMatches is the name of an SQL function that applies a bridge.Filter, as JSON, to an event's type, application
+// and route: event_matches(filter, type, application, route).
 const eventMatches = "event_matches"
 
 // registerFunctions makes eventMatches known to the connections that are opened from then on.

@@ -14,7 +14,8 @@ import (
 const (
 	// defaultLetterLimit bounds a page of dead letters when the caller gives no bound.
 	defaultLetterLimit = 1000
-	// One step of a change to many dead letters takes this much at most, so that other requests do not wait long behind it.
+	// One step of a change to many dead letters takes this much at most, so that other requests do not wait long behind
+	// it.
 	maxChangedLetters     = 500
 	maxChangedLetterBytes = 8 << 20
 )
@@ -46,8 +47,8 @@ type DeadLetterFilter struct {
 	unmarked  bool
 }
 
-// statement returns a statement on what f selects, with the arguments for it: what comes before WHERE, f's conditions for
-// the given version of the schema, and what comes after. Limit is not among the conditions.
+// statement returns a statement on what f selects, with the arguments for it: what comes before WHERE, f's conditions
+// for the given version of the schema, and what comes after. Limit is not among the conditions.
 func (f *DeadLetterFilter) statement(version int, before, after string) (query string, args []any, err error) {
 	retry, published := marks(version)
 	all := []string{"id > ?"}
@@ -186,8 +187,8 @@ func (v *views) nextLetters(ctx context.Context, f DeadLetterFilter) (ids []int6
 	return ids, bytes, rows.Err()
 }
 
-// dropLetters deletes everything that f selects and that is there now, in steps of which each is durable before the next,
-// and returns how many letters that were.
+// dropLetters deletes everything that f selects and that is there now, in steps of which each is durable before the
+// next, and returns how many letters that were.
 func (j *Journal) dropLetters(ctx context.Context, f DeadLetterFilter) (dropped int64, err error) {
 	if f.throughID, err = j.views.newestLetter(ctx); err != nil {
 		return 0, j.readFailure("read the dead letters", err)
@@ -222,7 +223,8 @@ func (j *Journal) dropLetters(ctx context.Context, f DeadLetterFilter) (dropped 
 	}
 }
 
-// notePublished notes that letters were published to their sink's dead-letter address, if they are still what they were.
+// notePublished notes that letters were published to their sink's dead-letter address, if they are still what they
+// were.
 func (s *store) notePublished(ctx context.Context, letters []DeadLetter, at time.Time) error {
 	for i := range letters {
 		l := &letters[i]

@@ -10,14 +10,15 @@ import (
 	"strings"
 )
 
-// directoryLock keeps other processes out of a data directory. The kernel lets go of it when the process ends, however it ends.
+// directoryLock keeps other processes out of a data directory. The kernel lets go of it when the process ends, however
+// it ends.
 type directoryLock struct {
 	file *os.File
 	path string
 }
 
-// LockDirectory makes a data directory if it is missing, and keeps every other fnbridge out of it until Close: for a process
-// that has files there and no journal open. The error is a *LockedError if another one has it.
+// LockDirectory makes a data directory if it is missing, and keeps every other fnbridge out of it until Close: for a
+// process that has files there and no journal open. The error is a *LockedError if another one has it.
 func LockDirectory(dir string) (io.Closer, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

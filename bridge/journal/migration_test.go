@@ -15,8 +15,9 @@ import (
 )
 
 // versionOne returns a directory with testdata/version1.db, which an fnbridge made that knew schema version 1 only: it
-// was opened for the sinks audit and nats, took the webhooks 1 to 4, moved audit's cursor to 1 and that of nats to 3, stored the dead
-// letters below and a state of nats, was closed, opened again for nats alone, took webhook 5 and was closed.
+// was opened for the sinks audit and nats, took the webhooks 1 to 4, moved audit's cursor to 1 and that of nats to 3,
+// stored the dead letters below and a state of nats, was closed, opened again for nats alone, took webhook 5 and was
+// closed.
 func versionOne(t *testing.T) (dir string) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join("testdata", "version1.db"))
@@ -123,7 +124,8 @@ func TestAnOlderJournalIsMigrated(t *testing.T) {
 	require.Equal(t, []int64{1, 3}, letterIDs(t, j, DeadLetterFilter{Retrying: true}))
 }
 
-// testdata/version2.db is what an fnbridge that knew version 2 made of version1.db: it published letter 1 and marked letter 3.
+// testdata/version2.db is what an fnbridge that knew version 2 made of version1.db: it published letter 1 and marked
+// letter 3.
 func TestAJournalOfVersionTwoIsMigrated(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join("testdata", "version2.db"))
 	require.NoError(t, err)

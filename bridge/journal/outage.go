@@ -2,8 +2,8 @@ package journal
 
 import "time"
 
-// outageInterval is how long the journal is silent about a reason for which it could not write and then could: at the edge of
-// a full disk a small webhook fits and a larger one does not, again and again.
+// outageInterval is how long the journal is silent about a reason for which it could not write and then could: at the
+// edge of a full disk a small webhook fits and a larger one does not, again and again.
 const outageInterval = time.Minute
 
 // outage decides what is said of a journal that cannot write: one line when that begins, and one when it is over.

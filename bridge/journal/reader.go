@@ -54,8 +54,8 @@ func (r *Reader) CountDeadLetters(ctx context.Context, f DeadLetterFilter) (coun
 	return count, bytes, r.failure("count the dead letters", err)
 }
 
-// Streams returns the streams beside the live ones, in the order in which they were asked for: those that have not ended,
-// and the last of those that have.
+// Streams returns the streams beside the live ones, in the order in which they were asked for: those that have not
+// ended, and the last of those that have.
 func (r *Reader) Streams(ctx context.Context) ([]Stream, error) {
 	all, err := r.views.streams(ctx, true)
 	return all, r.failure("read the streams", err)
@@ -74,11 +74,11 @@ func (r *Reader) Count(ctx context.Context, f WebhookFilter) (count, bytes int64
 	return count, bytes, r.failure("count webhooks", err)
 }
 
-// Verify reads the whole journal, calling progress (which may be nil) with how many of its webhooks and dead letters are
-// done. Damage to the file's structure is a *DamagedError; the report says what else is not as it must be.
+// Verify reads the whole journal, calling progress (which may be nil) with how many of its webhooks and dead letters
+// are done. Damage to the file's structure is a *DamagedError; the report says what else is not as it must be.
 //
-// It begins with a check of the file by SQLite, some 150 MiB a second, which is one read: while it lasts the log of a serve
-// beside it cannot begin anew, and grows by all that is written.
+// It begins with a check of the file by SQLite, some 150 MiB a second, which is one read: while it lasts the log of a
+// serve beside it cannot begin anew, and grows by all that is written.
 func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) (Verification, error) {
 	report, err := r.views.verify(ctx, time.Now(), progress)
 	return report, r.failure("verify the journal", err)

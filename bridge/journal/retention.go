@@ -155,8 +155,8 @@ func (w *writer) deleteDelivered(ctx context.Context, delivered, needed int64) (
 	return through, err
 }
 
-// lastToDelete returns the number of the last webhook that one step deletes, 0 for none. One that is to come in more than
-// a retention is old as well: a clock was wrong, and it must not keep those behind it for years.
+// lastToDelete returns the number of the last webhook that one step deletes, 0 for none. One that is to come in more
+// than a retention is old as well: a clock was wrong, and it must not keep those behind it for years.
 func (w *writer) lastToDelete(ctx context.Context, delivered, needed int64) (through int64, err error) {
 	now := w.journal.now()
 	from, to := toNanos(now.Add(-w.journal.retention)), toNanos(now.Add(w.journal.retention))

@@ -8,8 +8,8 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
-// A webhook whose ID another body has is in the table under its ID, this mark and the SHA-256 of its body in hex. No ID that
-// a bridge accepts has a space in it.
+// A webhook whose ID another body has is in the table under its ID, this mark and the SHA-256 of its body in hex. No ID
+// that a bridge accepts has a space in it.
 const reusedMark = " sha256:"
 
 // reusedID returns what w is kept under when another body has its ID.
@@ -30,8 +30,9 @@ func originalID(kept string) string {
 // findKnown tells of a webhook's ID, body and reusedID whether it is there.
 const findKnown = `SELECT EXISTS (SELECT 1 FROM webhooks WHERE id = ?3 OR (id = ?1 AND body = ?2))`
 
-// append stores w as number seq in the transaction under way, unless it is there already. Bodies are compared only where the
-// ID is known. When the first webhook of an ID has gone after its retention, a repeat of a later one is taken for new.
+// append stores w as number seq in the transaction under way, unless it is there already. Bodies are compared only
+// where the ID is known. When the first webhook of an ID has gone after its retention, a repeat of a later one is taken
+// for new.
 func (s *store) append(ctx context.Context, seq int64, w *bridge.Webhook) (bridge.Acceptance, error) {
 	if stored, err := s.storeWebhook(ctx, seq, w.ID, w); err != nil {
 		return 0, err

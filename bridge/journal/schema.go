@@ -18,8 +18,8 @@ const (
 	pageSize = 4096
 )
 
-// firstSchema makes version 1; migrations makes of it what this program uses. Times are Unix nanoseconds with 0 for none, except an event's own time, which comes
-// from outside and may lie anywhere: it is RFC 3339 text.
+// firstSchema makes version 1; migrations makes of it what this program uses. Times are Unix nanoseconds with 0 for
+// none, except an event's own time, which comes from outside and may lie anywhere: it is RFC 3339 text.
 const firstSchema = `
 CREATE TABLE webhooks (
 	seq INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -35,8 +35,8 @@ func (f *WebhookFilter) times() (from, to int64) {
 	return from, to
 }
 
-// selectWebhooks returns the first of what f selects. Webhooks are ordered by number alone, and the clock that gave them
-// their times may have jumped, so it looks at each number.
+// selectWebhooks returns the first of what f selects. Webhooks are ordered by number alone, and the clock that gave
+// them their times may have jumped, so it looks at each number.
 func (v *views) selectWebhooks(ctx context.Context, f WebhookFilter, maxCount int, maxBytes int64) (found []Webhook, err error) {
 	after, through, err := v.bounds(ctx, f)
 	if err != nil {

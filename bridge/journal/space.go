@@ -15,8 +15,8 @@ const (
 	lowMarkPercent  = 85
 	calmMarkPercent = 75
 
-	// countAfter is how many bytes may be written until the journal's size is counted anew, while it is far from its limit.
-	// Counting costs about as much as storing a webhook.
+	// countAfter is how many bytes may be written until the journal's size is counted anew, while it is far from its
+	// limit. Counting costs about as much as storing a webhook.
 	countAfter = 1 << 20
 )
 

@@ -257,8 +257,8 @@ func (s *store) inTransaction(ctx context.Context, f func() error) error {
 	return err
 }
 
-// dropLeftover cuts off what a commit that failed has left in the log. Behind the next commit it would look as if that were
-// damaged. It is called in a transaction, while nobody else can write.
+// dropLeftover cuts off what a commit that failed has left in the log. Behind the next commit it would look as if that
+// were damaged. It is called in a transaction, while nobody else can write.
 func (s *store) dropLeftover(ctx context.Context) error {
 	if !s.leftover {
 		return nil

@@ -78,7 +78,8 @@ type Event struct {
 	Index      int
 }
 
-// Move says how far a stream has come. Everything in it but Stored is what Stream has; it is written over what was there.
+// Move says how far a stream has come. Everything in it but Stored is what Stream has; it is written over what was
+// there.
 type Move struct {
 	Stream Stream
 	// Stored are events that reached the sink: if they have dead letters, these go.
@@ -149,12 +150,12 @@ func (j *Journal) AllStreams(ctx context.Context) ([]Stream, error) {
 	return all, nil
 }
 
-// StreamsChanged returns a channel that is closed once a stream is asked for or ends, or dead letters are dropped, after
-// the call. To miss nothing, take the channel, then Streams.
+// StreamsChanged returns a channel that is closed once a stream is asked for or ends, or dead letters are dropped,
+// after the call. To miss nothing, take the channel, then Streams.
 func (j *Journal) StreamsChanged() <-chan struct{} { return j.streamsChanged.wait() }
 
-// AddReplay makes a stream of webhooks that its sink has been through with, durably when it returns no error: those up to
-// the sink's cursor that s selects. The journal gives ID, Kind, Cursor, Through and AskedAt.
+// AddReplay makes a stream of webhooks that its sink has been through with, durably when it returns no error: those up
+// to the sink's cursor that s selects. The journal gives ID, Kind, Cursor, Through and AskedAt.
 func (j *Journal) AddReplay(ctx context.Context, s Stream) (Stream, error) {
 	if _, err := j.cursor(s.Sink); err != nil {
 		return Stream{}, err
@@ -168,10 +169,10 @@ func (j *Journal) AddReplay(ctx context.Context, s Stream) (Stream, error) {
 	return r.streams[0], nil
 }
 
-// RetryDeadLetters makes a stream for each sink that has dead letters which f selects and no other retry is about to try,
-// durably when it returns no error, and returns how many letters those are. Each stream is for what is there now, and IDs,
-// Sink, Since, Until and the Filter of f are what selects. Everything must belong to configured sinks, or no stream is made
-// and the error names the others.
+// RetryDeadLetters makes a stream for each sink that has dead letters which f selects and no other retry is about to
+// try, durably when it returns no error, and returns how many letters those are. Each stream is for what is there now,
+// and IDs, Sink, Since, Until and the Filter of f are what selects. Everything must belong to configured sinks, or no
+// stream is made and the error names the others.
 func (j *Journal) RetryDeadLetters(ctx context.Context, f DeadLetterFilter) (letters int64, err error) {
 	f.unmarked = true
 	sinks, err := j.views.letterSinks(ctx, f)
@@ -202,7 +203,8 @@ func (j *Journal) RetryDeadLetters(ctx context.Context, f DeadLetterFilter) (let
 	return letters, j.submit(ctx, r)
 }
 
-// CancelReplay ends the replay of that number, durably when it returns no error, and tells whether it had not ended before.
+// CancelReplay ends the replay of that number, durably when it returns no error, and tells whether it had not ended
+// before.
 func (j *Journal) CancelReplay(ctx context.Context, id int64) (cancelled bool, err error) {
 	r := newRequest(kindCancelReplay)
 	r.seq = id
@@ -213,8 +215,8 @@ func (j *Journal) CancelReplay(ctx context.Context, id int64) (cancelled bool, e
 }
 
 // Move moves streams of configured sinks, and stores how a sink is unless state is nil, all in one transaction: durably
-// when it returns nil. The cursor of a Live stream never goes back. After an error the streams may or may not have moved;
-// moving them again is right. A stream that has ended stays as it is.
+// when it returns nil. The cursor of a Live stream never goes back. After an error the streams may or may not have
+// moved; moving them again is right. A stream that has ended stays as it is.
 func (j *Journal) Move(ctx context.Context, moves []Move, state *SinkState) error {
 	for i := range moves {
 		if _, err := j.cursor(moves[i].Stream.Sink); err != nil {
@@ -310,7 +312,8 @@ func (s *store) move(ctx context.Context, m *Move, hasLetters bool, at time.Time
 	return removed, nil
 }
 
-// Retried returns the first dead letters that a Retry still has to try, at most maxCount, and at least one if there is one.
+// Retried returns the first dead letters that a Retry still has to try, at most maxCount, and at least one if there is
+// one.
 func (j *Journal) Retried(ctx context.Context, s Stream, after int64, maxCount int) ([]DeadLetter, error) {
 	if s.Kind != Retry {
 		return nil, fmt.Errorf("stream %d is a %s and reads no dead letters", s.ID, s.Kind)

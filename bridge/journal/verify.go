@@ -49,9 +49,9 @@ type verifier struct {
 // verify has SQLite check the structure, and then looks at everything that is stored when it begins. now says which
 // times lie in the future.
 //
-// SQLite's integrity_check would look up every row of every index in one read, which takes eight times as long as quick_check,
-// and all the while a serve's log cannot begin anew. So only the small tables get that. That the index of webhooks has as many
-// entries as the table, quick_check sees too; that each webhook is in it, short reads find out.
+// SQLite's integrity_check would look up every row of every index in one read, which takes eight times as long as
+// quick_check, and all the while a serve's log cannot begin anew. So only the small tables get that. That the index of
+// webhooks has as many entries as the table, quick_check sees too; that each webhook is in it, short reads find out.
 func (v *views) verify(ctx context.Context, now time.Time, progress func(done, total int64)) (Verification, error) {
 	if progress == nil {
 		progress = func(int64, int64) {}
@@ -158,7 +158,8 @@ func (r *verifier) verifyWebhooks(ctx context.Context) error {
 	return nil
 }
 
-// readWebhooks returns the webhooks after a number, and the number of the oldest that was stored then, the next to come if none was.
+// readWebhooks returns the webhooks after a number, and the number of the oldest that was stored then, the next to come
+// if none was.
 func (r *verifier) readWebhooks(ctx context.Context, after int64) (oldest int64, page []Webhook, err error) {
 	tx, err := r.views.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {

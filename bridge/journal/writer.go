@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// Behind a commit of so many requests the writer waits for twice as many, but no longer than that commit took, nor than
-	// longestGathering. What a commit costs beside its requests is worth ten of them, and under such a load the processors are
-	// needed elsewhere.
+	// Behind a commit of so many requests the writer waits for twice as many, but no longer than that commit took, nor
+	// than longestGathering. What a commit costs beside its requests is worth ten of them, and under such a load the
+	// processors are needed elsewhere.
 	crowdedCommit    = 8
 	longestGathering = 2 * time.Millisecond
 	// quickCheckBytes is up to which size Open checks the whole structure of the database, which then takes
@@ -120,8 +120,8 @@ func (w *writer) start(ctx context.Context) (err error) {
 	return w.load(ctx)
 }
 
-// checkOwned refuses to go on where another process may write the journal, or SQLite no longer shares what it knows of the
-// log with one that does.
+// checkOwned refuses to go on where another process may write the journal, or SQLite no longer shares what it knows of
+// the log with one that does.
 func (w *writer) checkOwned() error {
 	if w.disowned != nil {
 		return w.disowned

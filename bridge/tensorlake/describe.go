@@ -6,8 +6,8 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
-// Describe fills in what the message of an event does not carry, as Events has made it: Route and what addresses are made
-// of. It goes by the event's Type and Data, and without a Type, as in the plain format, by Data alone.
+// Describe fills in what the message of an event does not carry, as Events has made it: Route and what addresses are
+// made of. It goes by the event's Type and Data, and without a Type, as in the plain format, by Data alone.
 func Describe(e *bridge.Event) {
 	data := names{object: e.Data}
 	if checkJSON(e.Data) != nil {

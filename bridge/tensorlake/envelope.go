@@ -128,8 +128,8 @@ const (
 	ordinalDigits  = 10
 )
 
-// sequence returns a text that orders the events of one source as revision and ordinal do, and nothing where one of them
-// is missing or does not fit.
+// sequence returns a text that orders the events of one source as revision and ordinal do, and nothing where one of
+// them is missing or does not fit.
 func sequence(revision, ordinal string) string {
 	revision, fits := padded(revision, revisionDigits)
 	if !fits {

@@ -14,8 +14,8 @@ const (
 	unrecognizedSource = "/tensorlake"
 )
 
-// newEvent returns an event with what comes from the webhook: its id, its origin, and a partition key made of key. Where a
-// payload has an empty key there is no order to keep, and the webhook's id spreads such events.
+// newEvent returns an event with what comes from the webhook: its id, its origin, and a partition key made of key.
+// Where a payload has an empty key there is no order to keep, and the webhook's id spreads such events.
 func newEvent(w bridge.Webhook, key string) bridge.Event {
 	webhookID := bridge.AttributeText(w.ID)
 	partitionKey := bridge.AttributeText(key)

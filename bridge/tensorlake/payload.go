@@ -109,9 +109,9 @@ func (p Payload) Len(o Options) int {
 }
 
 // Events yields the events that the payload becomes, always the same in the same order, for the webhook that it came
-// with: its body must be what was given to Parse. All have the same PartitionKey. They are made one at a time, while the
-// sequence is read, which may be done again and again. Every attribute is a legal CloudEvents value. Data may be the
-// very bytes given to Parse.
+// with: its body must be what was given to Parse. All have the same PartitionKey. They are made one at a time, while
+// the sequence is read, which may be done again and again. Every attribute is a legal CloudEvents value. Data may be
+// the very bytes given to Parse.
 func (p Payload) Events(w bridge.Webhook, o Options) iter.Seq[bridge.Event] {
 	if p.content == nil {
 		return func(func(bridge.Event) bool) {}

@@ -88,7 +88,8 @@ func applicationSample(word, about, previous, version string) Sample {
 			`"created_at":"{created}"}}`)
 }
 
-// envelopeSample makes a sample of the lifecycle envelope. Each has a source of its own, and so comes before or after no other.
+// envelopeSample makes a sample of the lifecycle envelope. Each has a source of its own, and so comes before or after
+// no other.
 func envelopeSample(name, about, word, data string) Sample {
 	eventType := typePrefix + word
 	return Sample{

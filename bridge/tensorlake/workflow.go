@@ -18,9 +18,9 @@ const (
 	summaryUndecided   = "partial"
 )
 
-// maxRepeated bounds how many bytes of names the events of one payload repeat. Each event carries the names of its workflow
-// and its invocation, so that a name of half a megabyte and 25,000 functions, which fit into one payload of a megabyte,
-// would become 50 GB. Names of 100 bytes pass with half a million functions.
+// maxRepeated bounds how many bytes of names the events of one payload repeat. Each event carries the names of its
+// workflow and its invocation, so that a name of half a megabyte and 25,000 functions, which fit into one payload of a
+// megabyte, would become 50 GB. Names of 100 bytes pass with half a million functions.
 const maxRepeated = 64 << 20
 
 func workflowKeys() []key { return []key{keyWorkflowName, keyInvocationID, keyFnStatus} }

@@ -30,7 +30,8 @@ func (c console) confirm(ctx context.Context, question string) (bool, error) {
 // progressInterval is how often a line says how far something is, where lines are kept.
 const progressInterval = 5 * time.Second
 
-// progress says on err how far something is: on a terminal in one line that is written anew, else in a line every few seconds.
+// progress says on err how far something is: on a terminal in one line that is written anew, else in a line every few
+// seconds.
 type progress struct {
 	console
 	shown bool

@@ -167,8 +167,8 @@ func journalExport(ctx context.Context, c console, o exportOptions) error {
 	return nil
 }
 
-// exportOutput is where an export goes. A file is made with its first line, so that a command that fails before leaves one
-// that is there as it is.
+// exportOutput is where an export goes. A file is made with its first line, so that a command that fails before leaves
+// one that is there as it is.
 type exportOutput struct {
 	path string // empty: to
 	to   io.Writer

@@ -16,7 +16,8 @@ const (
 )
 
 // logWriter hands lines to a writer that may stand still, as a pipe does whose reader does, or fail, as one does whose
-// reader has ended. Neither holds up whoever logs: what does not fit is left out, and counted. It is safe for concurrent use.
+// reader has ended. Neither holds up whoever logs: what does not fit is left out, and counted. It is safe for
+// concurrent use.
 type logWriter struct {
 	lines chan []byte
 	ended chan struct{}

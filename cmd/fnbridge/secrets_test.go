@@ -161,8 +161,8 @@ func refusedEverywhere(t *testing.T, ack string) (environment []string, hidden s
 	return environment, hidden, sinks, ca
 }
 
-// TestNoSecretShows: a bridge that is refused everywhere says a lot, at debug level too, to everybody who asks. Then it is
-// made to print the stacks of all its goroutines.
+// TestNoSecretShows: a bridge that is refused everywhere says a lot, at debug level too, to everybody who asks. Then it
+// is made to print the stacks of all its goroutines.
 func TestNoSecretShows(t *testing.T) {
 	t.Parallel()
 	for _, ack := range []string{"journal", "sinks"} {

@@ -50,8 +50,8 @@ func (f *waitFlag) String() string {
 // Type implements pflag.Value.
 func (*waitFlag) Type() string { return "duration" }
 
-// takeFrom takes the duration that stands among the arguments and returns the others: pflag gives a flag whose value may be left
-// out only what is behind a "=", and "--wait 30s" is what people write.
+// takeFrom takes the duration that stands among the arguments and returns the others: pflag gives a flag whose value
+// may be left out only what is behind a "=", and "--wait 30s" is what people write.
 func (f *waitFlag) takeFrom(args []string) []string {
 	for i, arg := range args {
 		if f.Set(arg) == nil {
@@ -61,8 +61,8 @@ func (f *waitFlag) takeFrom(args []string) []string {
 	return args
 }
 
-// await waits until the events of a webhook are at every sink, at all of them at once, and says of each when they were, or that
-// they are not.
+// await waits until the events of a webhook are at every sink, at all of them at once, and says of each when they were,
+// or that they are not.
 func (s *sender) await(ctx context.Context, limit time.Duration, a admin.Answer) error {
 	cfg, warnings, err := loadConfig(s.console)
 	if err != nil {

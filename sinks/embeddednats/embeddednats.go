@@ -22,8 +22,8 @@ import (
 const (
 	// maxMemory bounds streams that clients keep in memory; the bridge's own are files.
 	maxMemory = 256 << 20
-	// maxPayload leaves room for a webhook of several times the default limit, and is the most that nats-server advises. The
-	// configuration keeps bodies below it, so that an event with all of a body fits with its headers.
+	// maxPayload leaves room for a webhook of several times the default limit, and is the most that nats-server advises.
+	// The configuration keeps bodies below it, so that an event with all of a body fits with its headers.
 	maxPayload = 8 << 20
 	// pollInterval is how often a server that starts is asked whether it is ready.
 	pollInterval = 10 * time.Millisecond
@@ -33,7 +33,8 @@ const (
 type Options struct {
 	// Listen is the address for clients, host:port. Port 0 takes any that is free, and an empty host all interfaces.
 	Listen string
-	// Dir is where streams are stored. It is created if it is missing. No two servers may share it: the caller sees to that.
+	// Dir is where streams are stored. It is created if it is missing. No two servers may share it: the caller sees to
+	// that.
 	Dir string
 	// Logger gets what the server logs. It may be nil.
 	Logger *slog.Logger

@@ -87,7 +87,8 @@ func TestAFullDiskIsGotOver(t *testing.T) {
 	requireAllStored(t, stream, acked+1)
 }
 
-// nats-server takes its limit from what is free when it opens its streams, and keeps it however much room there is later.
+// nats-server takes its limit from what is free when it opens its streams, and keeps it however much room there is
+// later.
 func TestRoomThatComesLittleByLittleIsUsed(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, 64)

@@ -21,8 +21,8 @@ const (
 )
 
 // keepStoring opens the streams anew, without a word to clients, when the server stores nothing more and the disk takes
-// writes: nats-server itself goes on only after a restart. What was acknowledged is on the disk, and what was not is sent
-// again by whoever sent it. config is what JetStream was started with.
+// writes: nats-server itself goes on only after a restart. What was acknowledged is on the disk, and what was not is
+// sent again by whoever sent it. config is what JetStream was started with.
 //
 // The server's state says whether it stores, and never its log, which quotes what strangers send.
 func (s *Server) keepStoring(ctx context.Context, config server.JetStreamConfig, log *slog.Logger) {

@@ -23,7 +23,8 @@ func send(t *testing.T, server *Server, text string) {
 	_, _ = io.Copy(io.Discard, conn) // the server closes with what it has not read, which is a reset
 }
 
-// The server quotes in its log what a client sends. Whatever it says, the streams stay open: one in memory keeps what it has.
+// The server quotes in its log what a client sends. Whatever it says, the streams stay open: one in memory keeps what
+// it has.
 func TestAStrangersWordsAreNoDiskError(t *testing.T) {
 	logged := &lines{}
 	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(logged, nil))})

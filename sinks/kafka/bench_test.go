@@ -15,8 +15,8 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 )
 
-// BenchmarkPublish stores 512 events over eight partitions a call, by turns with the sink and with franz-go, and reports
-// what of franz-go's rate the sink reaches. The broker runs in the same process and stores nothing.
+// BenchmarkPublish stores 512 events over eight partitions a call, by turns with the sink and with franz-go, and
+// reports what of franz-go's rate the sink reaches. The broker runs in the same process and stores nothing.
 func BenchmarkPublish(b *testing.B) {
 	const perCall = 512
 	for _, compression := range []string{"none", "lz4"} {

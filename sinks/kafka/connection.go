@@ -81,9 +81,9 @@ func (g *generation) retire() {
 	g.transport.CloseIdleConnections()
 }
 
-// RoundTrip sends the client's requests, and checks what a broker acknowledges. One that begins just as the generation is
-// retired has the library make a new pool, which would ask for metadata for ever: it is retired too, once the request is
-// through.
+// RoundTrip sends the client's requests, and checks what a broker acknowledges. One that begins just as the generation
+// is retired has the library make a new pool, which would ask for metadata for ever: it is retired too, once the
+// request is through.
 //
 // Brokers end connections that lie idle (connections.max.idle.ms), and those whose login has run out
 // (connections.max.reauth.ms), which a client learns from its next request. That is no failure: the request goes out
@@ -130,8 +130,8 @@ func rewind(req kafkago.Request) bool {
 	return ok
 }
 
-// checkAcknowledgement returns an error unless res acknowledges, or refuses, the one batch that was asked for. The library
-// hides what a broker answers for, and takes a batch without records for one that was stored.
+// checkAcknowledgement returns an error unless res acknowledges, or refuses, the one batch that was asked for. The
+// library hides what a broker answers for, and takes a batch without records for one that was stored.
 func checkAcknowledgement(asked *produce.Request, res kafkago.Response, err error) error {
 	if errors.Is(err, protocol.ErrNoRecord) {
 		return errors.New("nothing was sent, since there was no record to send")

@@ -33,8 +33,8 @@ func (s *Sink) CheckDeadLetters(ctx context.Context) error {
 	return s.letters.Check(ctx)
 }
 
-// warnOfDeadLetters tells the log, once, why the topic of the dead letters cannot be published to. What passes by itself
-// it does not tell.
+// warnOfDeadLetters tells the log, once, why the topic of the dead letters cannot be published to. What passes by
+// itself it does not tell.
 func (s *Sink) warnOfDeadLetters(err error) {
 	if s.keeper.warnedBlocked || bridge.KindOf(err) != bridge.FailureBlocked {
 		return

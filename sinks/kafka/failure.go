@@ -63,7 +63,8 @@ func inWords(err error) string {
 	return libraryPrefix.ReplaceAllLiteralString(err.Error(), "")
 }
 
-// classify says what to do about err, for delivery and for people. Whatever it does not know is retried: that loses nothing.
+// classify says what to do about err, for delivery and for people. Whatever it does not know is retried: that loses
+// nothing.
 func classify(err error) (kind bridge.FailureKind, advice string) {
 	if code, ok := errors.AsType[kafkago.Error](err); ok {
 		return classifyCode(code)

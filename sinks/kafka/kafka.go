@@ -144,8 +144,8 @@ func (s *Sink) Partition(e bridge.Event) int {
 	return t.partitionOf([]byte(s.key(&e)))
 }
 
-// key returns the record key of e. Where the template makes an empty one, it is the partition key: without a key a record
-// would go to any partition, and all with an empty one would go to the same.
+// key returns the record key of e. Where the template makes an empty one, it is the partition key: without a key a
+// record would go to any partition, and all with an empty one would go to the same.
 func (s *Sink) key(e *bridge.Event) string {
 	return cmp.Or(s.opts.Key.Expand(*e, nil), e.PartitionKey)
 }
@@ -168,7 +168,8 @@ func (s *Sink) Close(ctx context.Context) error {
 	}
 }
 
-// partitionLocks holds a lock for each partition: two produce requests to one partition at once can be stored in either order.
+// partitionLocks holds a lock for each partition: two produce requests to one partition at once can be stored in either
+// order.
 type partitionLocks struct {
 	mu    sync.Mutex
 	locks map[int]chan struct{}

@@ -163,7 +163,8 @@ func (s *Sink) lookAfter(ctx context.Context) {
 	}
 }
 
-// learn reads the topic's metadata, over new connections if the old ones are to be renewed, and creates the topic if it should.
+// learn reads the topic's metadata, over new connections if the old ones are to be renewed, and creates the topic if it
+// should.
 func (s *Sink) learn(ctx context.Context, renew bool) (*topology, error) {
 	k := &s.keeper
 	if renew || k.generation.Load() == nil {

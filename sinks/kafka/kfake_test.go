@@ -244,7 +244,8 @@ func producesTo(r kmsg.Request, partition int32) bool {
 	return false
 }
 
-// silence has the cluster never answer the next count produce requests to the partition (-1: any) without storing them. A count of -1: until stop.
+// silence has the cluster never answer the next count produce requests to the partition (-1: any) without storing them.
+// A count of -1: until stop.
 func silence(c *kfake.Cluster, partition int32, count int) (stop func()) {
 	var mu sync.Mutex
 	stopped := false

@@ -40,8 +40,8 @@ type Options struct {
 	CreateTopic                   bool
 	Partitions, ReplicationFactor int
 
-	// TLS encrypts connections. TLSCAFile is a PEM file of the authorities to trust instead of the system's. TLSCertFile and
-	// TLSKeyFile are the client's certificate. The files are read again for new connections, so they can be replaced.
+	// TLS encrypts connections. TLSCAFile is a PEM file of the authorities to trust instead of the system's. TLSCertFile
+	// and TLSKeyFile are the client's certificate. The files are read again for new connections, so they can be replaced.
 	TLS                                bool
 	TLSCAFile, TLSCertFile, TLSKeyFile string
 

@@ -29,8 +29,8 @@ const (
 	maxRequestBytes = 100 << 20
 )
 
-// record is one of a call's records, on its way to a partition. Nothing of it changes: a Produce that was given up reads
-// it for as long as it likes.
+// record is one of a call's records, on its way to a partition. Nothing of it changes: a Produce that was given up
+// reads it for as long as it likes.
 type record struct {
 	index      int // in the call
 	event      *bridge.Event

@@ -23,8 +23,8 @@ const (
 	fetchWait = 500 * time.Millisecond
 )
 
-// Tail calls f for every record of the topic, all partitions, each partition in its order, until ctx ends or f returns an error. f is
-// never called concurrently, and its error is what Tail returns; when ctx ends, Tail returns nil.
+// Tail calls f for every record of the topic, all partitions, each partition in its order, until ctx ends or f returns
+// an error. f is never called concurrently, and its error is what Tail returns; when ctx ends, Tail returns nil.
 //
 // Tail waits for a topic that does not exist yet and then shows all of it, goes on after brokers were away, and takes
 // up partitions that are added. It gives up only for what a person has to mend (credentials, certificates,

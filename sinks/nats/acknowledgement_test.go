@@ -22,8 +22,8 @@ func answer(t *testing.T, nc *natsgo.Conn, subject, text string) (stop func()) {
 	return func() { require.NoError(t, sub.Unsubscribe()) }
 }
 
-// The stream takes a part of the subjects, and for the rest somebody else answers: a mock that was left behind, a service
-// with a reply of its own.
+// The stream takes a part of the subjects, and for the rest somebody else answers: a mock that was left behind, a
+// service with a reply of its own.
 func TestAnAnswerThatIsNotTheStreamsIsNoAcknowledgement(t *testing.T) {
 	answers := map[string]struct {
 		text string

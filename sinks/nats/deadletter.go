@@ -18,9 +18,9 @@ import (
 func (s *Sink) DeadLetterAddress() string { return s.o.DeadLetter }
 
 // PublishDeadLetters implements bridge.DeadLetterPublisher. It acknowledges, bounds and classifies as Publish does, and
-// takes at most twice as long. Whichever stream takes the subject may store the letters, and its acknowledgements count; those of
-// any stream, if the account may not ask which that is. It drops one that is published again, with as many attempts, within its
-// window for duplicates.
+// takes at most twice as long. Whichever stream takes the subject may store the letters, and its acknowledgements
+// count; those of any stream, if the account may not ask which that is. It drops one that is published again, with as
+// many attempts, within its window for duplicates.
 //
 // A letter that is refused with its data is published without. It may then be stored behind later ones of its key.
 func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLetter) []error {
@@ -115,8 +115,8 @@ func (s *Sink) inspectDeadLetters(ctx context.Context, session *session) error {
 	return err
 }
 
-// findLetterStream asks which stream takes the dead letters, and returns nothing when the account may not ask. Its error
-// is classified.
+// findLetterStream asks which stream takes the dead letters, and returns nothing when the account may not ask. Its
+// error is classified.
 func (s *Sink) findLetterStream(ctx context.Context, session *session) (string, error) {
 	ctx, done := session.watch(ctx, s.o.APIPrefix+".STREAM.NAMES")
 	defer done()

@@ -112,8 +112,8 @@ func (s *Sink) classifyPublish(subject string, size int, err error) (halt bool, 
 	}
 }
 
-// checkAcknowledgement returns an error unless ack is one of the stream that the message was for. Whoever may subscribe to
-// the subject can answer what looks like one.
+// checkAcknowledgement returns an error unless ack is one of the stream that the message was for. Whoever may subscribe
+// to the subject can answer what looks like one.
 func (c *call) checkAcknowledgement(subject string, ack *natsjs.PubAck) error {
 	s := c.sink
 	switch {

@@ -118,8 +118,8 @@ func TestStreamsThatLoseWhatTheyAcknowledge(t *testing.T) {
 	}
 }
 
-// JetStream, behind a leaf node, goes and comes back with nothing published while it is there. The bridge's own connection
-// stays.
+// JetStream, behind a leaf node, goes and comes back with nothing published while it is there. The bridge's own
+// connection stays.
 func TestSilenceIsCountedAnew(t *testing.T) {
 	hub := natsserver.Single(t, natsserver.ForLeaves(t), func(o *server.Options) { o.JetStreamDomain = "hub" })
 	leaf := natsserver.Leaf(t, hub)

@@ -86,8 +86,8 @@ const (
 	// callTimeouts, times the timeout of one acknowledgement, is when a call of Publish stops sending more, so that it
 	// ends although a server is very slow.
 	callTimeouts = 4
-	// limitTimeouts, times that timeout, is how long the sink relies on the greatest size that a server takes. It tells that
-	// to a new connection only, and to reject an event for a limit that has been raised since would lose it.
+	// limitTimeouts, times that timeout, is how long the sink relies on the greatest size that a server takes. It tells
+	// that to a new connection only, and to reject an event for a limit that has been raised since would lose it.
 	limitTimeouts = 12
 )
 

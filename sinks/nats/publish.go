@@ -444,8 +444,8 @@ func (c *call) acknowledged(subject string, ack *natsjs.PubAck) error {
 	return nil
 }
 
-// settle gives event i its result. When all of its share have theirs, the next share of the key may be sent; unless one is
-// to be tried again: then the rest of the key ends with it, so that nothing overtakes.
+// settle gives event i its result. When all of its share have theirs, the next share of the key may be sent; unless one
+// is to be tried again: then the rest of the key ends with it, so that nothing overtakes.
 func (c *call) settle(i int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

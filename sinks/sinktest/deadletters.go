@@ -17,8 +17,8 @@ import (
 
 // DeadLetterTest is what the suite needs to look at a sink's dead letters.
 type DeadLetterTest struct {
-	// NewSink is Broker.NewSink for a sink that has a place for dead letters beside that of the events. Broker.Stored leaves
-	// out what that place holds.
+	// NewSink is Broker.NewSink for a sink that has a place for dead letters beside that of the events. Broker.Stored
+	// leaves out what that place holds.
 	NewSink func(t *testing.T) bridge.DeadLetterPublisher
 	// Stored returns everything that the place of the dead letters holds, under the conditions of Broker.Stored.
 	Stored func(t *testing.T) []Letter

@@ -21,8 +21,8 @@ const goroutineLabel = "sinktest"
 
 var watchedSinks atomic.Int64 //nolint:gochecknoglobals // labels must differ between tests that run side by side
 
-// watched is a sink whose goroutines can be found: they inherit the label of the calls that start them. So servers and other
-// tests may start and end goroutines in the same process meanwhile.
+// watched is a sink whose goroutines can be found: they inherit the label of the calls that start them. So servers and
+// other tests may start and end goroutines in the same process meanwhile.
 type watched struct {
 	bridge.Sink
 	label string

@@ -23,7 +23,8 @@ const (
 // Run tests a sink against a broker: a subtest for each thing that bridge.Sink promises. setup is called for each
 // of them, and returns a place that holds nothing and a server without faults. What it starts it ends with t.Cleanup.
 //
-// Subtests run one after another, and other tests may run beside them. Each checks that the sink leaves no goroutine behind.
+// Subtests run one after another, and other tests may run beside them. Each checks that the sink leaves no goroutine
+// behind.
 func Run(t *testing.T, setup func(t *testing.T) Broker) {
 	t.Helper()
 	type test struct {

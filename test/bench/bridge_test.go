@@ -91,7 +91,8 @@ type bridgeProcess struct {
 	pprof   string        // where profiles are, if they are taken
 }
 
-// start starts the bridge with the data directory and the variables, which come without FNBRIDGE_, and returns once it takes webhooks.
+// start starts the bridge with the data directory and the variables, which come without FNBRIDGE_, and returns once it
+// takes webhooks.
 func (b *bench) start(t *testing.T, dir string, env map[string]string) *bridgeProcess {
 	t.Helper()
 	settings := map[string]string{
@@ -167,7 +168,8 @@ func (p *bridgeProcess) usage(t *testing.T) usage {
 	return usage{cpu: p.cpu(t), allocated: p.metric(t, "go_memstats_alloc_bytes_total")}
 }
 
-// profile takes a CPU profile for d and then one of the heap, if profiles are wanted. The returned function waits for their end.
+// profile takes a CPU profile for d and then one of the heap, if profiles are wanted. The returned function waits for
+// their end.
 func (b *bench) profile(t *testing.T, p *bridgeProcess, name string, d time.Duration) (wait func()) {
 	t.Helper()
 	if b.profiles == "" || d < time.Second {
@@ -201,7 +203,8 @@ func (b *bench) profile(t *testing.T, p *bridgeProcess, name string, d time.Dura
 // fillers is how many callers fill a journal: as many as one commit takes.
 const fillers = 512
 
-// fill brings the journal in dir to so many webhooks that wait for the sink, as a bridge would have whose sink was out of reach.
+// fill brings the journal in dir to so many webhooks that wait for the sink, as a bridge would have whose sink was out
+// of reach.
 func fill(t *testing.T, dir, sink string, waiting int) {
 	t.Helper()
 	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{sink}, MaxBytes: 1 << 40})

@@ -18,8 +18,8 @@ import (
 // floorVariable makes the test's binary the floor, which listens at the address that it holds.
 const floorVariable = "FNBRIDGE_TEST_FLOOR"
 
-// floor is an HTTP server that does nothing: what the machine does with the same requests from the same client. No bridge
-// that is an HTTP server can be faster.
+// floor is an HTTP server that does nothing: what the machine does with the same requests from the same client. No
+// bridge that is an HTTP server can be faster.
 type floor struct{ url string }
 
 // serveFloor reads the body and answers 202 with as many bytes as the bridge does, in the framework that it uses.

@@ -24,11 +24,13 @@ import (
 
 const (
 	kafkaPartitions = 12
-	// kafkaBatch is how many records the bare client puts into a request: about what the bridge's window has for a partition.
+	// kafkaBatch is how many records the bare client puts into a request: about what the bridge's window has for a
+	// partition.
 	kafkaBatch = 512
 )
 
-// kafkaBroker is a real Apache Kafka, of one broker, with a Java machine as a production broker has it but for the size of its heap.
+// kafkaBroker is a real Apache Kafka, of one broker, with a Java machine as a production broker has it but for the size
+// of its heap.
 type kafkaBroker struct {
 	cluster *apachekafka.Cluster
 	client  *kafkago.Client

@@ -115,8 +115,8 @@ func (s *sender) post(number int) error {
 	}
 	req.Header = header
 	req.Header.Set("Content-Type", "application/json")
-	// Nothing is sent for this; it lets net/http send a webhook again that met a connection which the server had just closed for
-	// having been idle. The bridge knows a webhook again by its id and body.
+	// Nothing is sent for this; it lets net/http send a webhook again that met a connection which the server had just
+	// closed for having been idle. The bridge knows a webhook again by its id and body.
 	req.Header["Idempotency-Key"] = []string{}
 	resp, err := s.client.Do(req)
 	if err != nil {
@@ -133,7 +133,8 @@ func (s *sender) post(number int) error {
 	return nil
 }
 
-// gate holds the closed loop back while more than so many webhooks are accepted and not delivered. Nil holds nothing back.
+// gate holds the closed loop back while more than so many webhooks are accepted and not delivered. Nil holds nothing
+// back.
 type gate struct {
 	mu                  sync.Mutex
 	moved               *sync.Cond
@@ -261,8 +262,8 @@ type openLoop struct {
 	refused  []string
 }
 
-// runOpenLoop posts rate webhooks a second for d and returns when all are answered. began is told the times at which the
-// webhooks are due, before the first is.
+// runOpenLoop posts rate webhooks a second for d and returns when all are answered. began is told the times at which
+// the webhooks are due, before the first is.
 func runOpenLoop(s *sender, rate int, d time.Duration, began func(due []time.Time)) *openLoop {
 	count := max(1, int(d.Seconds()*float64(rate)))
 	l := &openLoop{due: make([]time.Time, count), answered: newHistogram(), late: newHistogram()}

@@ -30,7 +30,8 @@ func unreachable() map[string]string {
 	return map[string]string{"SINKS": "sinka=nats", "SINKA_URL": nowhere}
 }
 
-// measureAccept has the floor and bridges with either broker take turns, so that what else the machine does touches all alike.
+// measureAccept has the floor and bridges with either broker take turns, so that what else the machine does touches all
+// alike.
 func measureAccept(t *testing.T, b *bench, r *results) {
 	type candidate struct {
 		row    *acceptRow
@@ -82,7 +83,8 @@ func measureAccept(t *testing.T, b *bench, r *results) {
 	r.FloorLatency = newLatency(l.answered)
 }
 
-// warm sends for a while, and returns how many webhooks: what connects, compiles and grows its buffers counts for nothing.
+// warm sends for a while, and returns how many webhooks: what connects, compiles and grows its buffers counts for
+// nothing.
 func (b *bench) warm(t *testing.T, s *sender, rate int) (webhooks int) {
 	t.Helper()
 	l := runOpenLoop(s, rate, b.Warm, nil)
@@ -183,7 +185,8 @@ func (b *bench) sustain(t *testing.T, p *bridgeProcess, outlets []outlet, functi
 	}
 }
 
-// measureDelivered looks at what goes on for ever, and at what delivery does alone, beside what the broker's client does alone.
+// measureDelivered looks at what goes on for ever, and at what delivery does alone, beside what the broker's client
+// does alone.
 func measureDelivered(t *testing.T, b *bench, r *results) {
 	bare := newSender(t, b.floor.url, b.Connections, eventsEach)
 	rows := make([]*deliveredRow, len(b.brokers()))
@@ -227,7 +230,8 @@ func measureDelivered(t *testing.T, b *bench, r *results) {
 	}
 }
 
-// drainProbe starts a bridge with a backlog and returns how many events a second it delivers of it, without the first and the last tenth.
+// drainProbe starts a bridge with a backlog and returns how many events a second it delivers of it, without the first
+// and the last tenth.
 func (b *bench) drainProbe(t *testing.T, o outlet, profile string) (*bridgeProcess, float64) {
 	t.Helper()
 	return b.drainFrom(t, b.probe(t), o, profile)

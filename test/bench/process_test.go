@@ -54,7 +54,8 @@ func (p process) cpu(t *testing.T) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
 	require.NoError(t, err)
-	// The name, in parentheses, may hold anything; proc(5) numbers utime 14 and stime 15, and the state behind the name is 3.
+	// The name, in parentheses, may hold anything; proc(5) numbers utime 14 and stime 15, and the state behind the name is
+	// 3.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	require.Greater(t, len(fields), 12)
 	var ticks int64

@@ -17,8 +17,8 @@ import (
 	"github.com/fnbridge/fnbridge/sinks/sinktest/apachekafka"
 )
 
-// results is all that was measured. It is written as JSON, and the page is made of it. Times are in the unit of their name,
-// memory and sizes in bytes. Where there are several figures, each is a round's.
+// results is all that was measured. It is written as JSON, and the page is made of it. Times are in the unit of their
+// name, memory and sizes in bytes. Where there are several figures, each is a round's.
 type results struct {
 	Machine machine            `json:"machine"`
 	Scale   scale              `json:"scale"`

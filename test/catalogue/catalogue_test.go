@@ -225,7 +225,8 @@ func (k kind) describeType(s *schema) {
 	s.Examples = toAny(k.types())
 }
 
-// headers is the schema of the attributes of an event, named as in headers that begin with prefix, or as in structured mode if that is empty.
+// headers is the schema of the attributes of an event, named as in headers that begin with prefix, or as in structured
+// mode if that is empty.
 func headers(tb testing.TB, title, prefix string) *schema {
 	tb.Helper()
 	everything := bridge.Event{

@@ -21,8 +21,8 @@ func formats() []cloudevents.Format {
 	return []cloudevents.Format{cloudevents.Binary, cloudevents.Structured}
 }
 
-// decodedFor is what reads the SDK's strings of a message in NATS: it hands header values on as they are, so what is not
-// printable ASCII stays percent-encoded.
+// decodedFor is what reads the SDK's strings of a message in NATS: it hands header values on as they are, so what is
+// not printable ASCII stays percent-encoded.
 func decodedFor(format cloudevents.Format) func(*testing.T, string) string {
 	if format == cloudevents.Structured {
 		return nil

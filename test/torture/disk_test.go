@@ -142,7 +142,8 @@ func (d *diskSide) awaitRefusals(ctx context.Context, r *run) {
 	}
 }
 
-// refuses waits until the bridge refuses webhooks, and calls meanwhile between the looks. The error says that it does not.
+// refuses waits until the bridge refuses webhooks, and calls meanwhile between the looks. The error says that it does
+// not.
 func (d *diskSide) refuses(ctx context.Context, r *run, meanwhile func()) error {
 	before := r.load.refused()
 	return r.await(ctx, refusalLimit, func() error {
@@ -233,8 +234,8 @@ func (d *diskSide) playStandstill(ctx context.Context, r *run) {
 	}
 }
 
-// playReadOnly has the kernel refuse writes, as it does after an error of the disk, and lets the bridge meet such a disk at
-// its start too.
+// playReadOnly has the kernel refuse writes, as it does after an error of the disk, and lets the bridge meet such a
+// disk at its start too.
 func (d *diskSide) playReadOnly(ctx context.Context, r *run) {
 	// ext4 can report a sync as done that is under way at the moment when it gives up its journal, and throw away
 	// what was to be synced. No program can know of that, and so nothing is being synced then.
@@ -274,8 +275,9 @@ func (d *diskSide) repair() error {
 	return err
 }
 
-// playPowerLoss ends the bridge and its disk at once: what has not been synced is gone. The bridge goes first, since it would
-// still be told that what the disk has thrown away were synced (see playReadOnly), which a machine without power does not do.
+// playPowerLoss ends the bridge and its disk at once: what has not been synced is gone. The bridge goes first, since it
+// would still be told that what the disk has thrown away were synced (see playReadOnly), which a machine without power
+// does not do.
 func (d *diskSide) playPowerLoss(ctx context.Context, r *run) {
 	r.stay(ctx, 0, time.Second)
 	r.bridge.kill()
@@ -347,8 +349,8 @@ func (d *diskSide) damages() []damage {
 	}
 }
 
-// playDamaged damages the journal of a bridge that does not run. The start has to be refused, with everything left as it is;
-// then the journal is put back.
+// playDamaged damages the journal of a bridge that does not run. The start has to be refused, with everything left as
+// it is; then the journal is put back.
 func (d *diskSide) playDamaged(ctx context.Context, r *run) {
 	all := d.damages()
 	chosen := all[r.rand.IntN(len(all))]

@@ -163,8 +163,8 @@ func (k *kafkaSide) playCut(ctx context.Context, r *run) {
 	k.unstall()
 }
 
-// playTopicDeleted deletes the topic with all that it holds. What the bridge knows to be stored has been read by then: the
-// bridge stands still, and from the moment that nothing gets through to it any more it knows of nothing new.
+// playTopicDeleted deletes the topic with all that it holds. What the bridge knows to be stored has been read by then:
+// the bridge stands still, and from the moment that nothing gets through to it any more it knows of nothing new.
 func (k *kafkaSide) playTopicDeleted(ctx context.Context, r *run) {
 	r.bridge.pause()
 	defer r.bridge.resume()
@@ -185,8 +185,8 @@ func (k *kafkaSide) playTopicDeleted(ctx context.Context, r *run) {
 	k.makeTopic()
 }
 
-// playPasswordChanged gives the bridge's user another password. Kafka asks for it when a connection is made, and so every
-// connection is cut.
+// playPasswordChanged gives the bridge's user another password. Kafka asks for it when a connection is made, and so
+// every connection is cut.
 func (k *kafkaSide) playPasswordChanged(ctx context.Context, r *run) {
 	k.cluster.ChangePassword(r.t, kafkaUser, "another")
 	k.cut()

@@ -87,8 +87,8 @@ type eventDelivery struct {
 	seen      sinkSet
 }
 
-// sequence is a partition key: the shares that webhooks have in it, one after the other, and how far each sink has come. The
-// facts of one share have no order.
+// sequence is a partition key: the shares that webhooks have in it, one after the other, and how far each sink has
+// come. The facts of one share have no order.
 type sequence struct {
 	newest string // the webhook of the last share
 	facts  []int  // of each share
@@ -260,7 +260,8 @@ func (l *ledger) takeViolations() (news []string, total int) {
 	return news, l.violated
 }
 
-// lacking returns, for the sinks asked about, what they lack of what was accepted up to the generation, in words and in all.
+// lacking returns, for the sinks asked about, what they lack of what was accepted up to the generation, in words and in
+// all.
 func (l *ledger) lacking(generation int, sinks []string) (lacking []string, total int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -287,8 +288,8 @@ func (l *ledger) lacking(generation int, sinks []string) (lacking []string, tota
 	return lacking, total
 }
 
-// awaitDelivered waits until every event of every webhook that has been accepted so far is at the sinks; without
-// sinks, at all of them. Its error says what is missing, when ctx has ended or nothing of it has arrived for hangLimit: how
+// awaitDelivered waits until every event of every webhook that has been accepted so far is at the sinks; without sinks,
+// at all of them. Its error says what is missing, when ctx has ended or nothing of it has arrived for hangLimit: how
 // long a backlog takes is the machine's affair.
 func (l *ledger) awaitDelivered(ctx context.Context, sinks ...string) error {
 	_, err := l.awaitLast(ctx, sinks...)

@@ -72,8 +72,8 @@ func (f *replicas) terminate(ctx context.Context) {
 	}
 }
 
-// balancer hands each request to the next replica that is ready, or to any if none is. It tries no request twice: that is
-// the sender's part. A replica that cannot be reached is a connection that breaks.
+// balancer hands each request to the next replica that is ready, or to any if none is. It tries no request twice: that
+// is the sender's part. A replica that cannot be reached is a connection that breaks.
 type balancer struct {
 	targets []*balanced
 	next    atomic.Uint64
@@ -252,8 +252,8 @@ func (r *replicaRun) replicaFaults() []fault {
 	}
 }
 
-// torture plays faults until the time is up and each has been played once. While a broker's fault lasts, replicas are killed,
-// stopped and held at random.
+// torture plays faults until the time is up and each has been played once. While a broker's fault lasts, replicas are
+// killed, stopped and held at random.
 func (r *replicaRun) torture(ctx context.Context, seed uint64, duration time.Duration) {
 	faults := r.replicaFaults()
 	for _, s := range []side{r.nats, r.kafka} {
@@ -345,8 +345,8 @@ func (r *replicaRun) whileRestarting(ctx context.Context, seed uint64, f func())
 	restarting.Wait()
 }
 
-// recovered waits until every replica is ready and a new webhook is answered; then, with the load at rest, until all that
-// was answered is at every sink, and nothing is left in any replica.
+// recovered waits until every replica is ready and a new webhook is answered; then, with the load at rest, until all
+// that was answered is at every sink, and nothing is left in any replica.
 func (r *replicaRun) recovered(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	limited, cancel := context.WithTimeout(ctx, recoveryLimit)
@@ -418,8 +418,8 @@ func (r *replicaRun) finish(t *testing.T, seed uint64, duration time.Duration, d
 	}
 }
 
-// TestARollingRestartIsInvisible restarts every replica in turn under load, the way that a deployment does. A sender that tries
-// once more notices nothing.
+// TestARollingRestartIsInvisible restarts every replica in turn under load, the way that a deployment does. A sender
+// that tries once more notices nothing.
 func TestARollingRestartIsInvisible(t *testing.T) {
 	if testing.Short() {
 		t.Skip("Skipped: it builds the bridge and starts three processes.")

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// memoryBound is how much memory the bridge may have resident, at any time: the windows of three sinks with 64 MiB each,
-	// as much again for the garbage between two collections, and the rest for the embedded NATS server, the journal and requests.
+	// memoryBound is how much memory the bridge may have resident, at any time: the windows of three sinks with 64 MiB
+	// each, as much again for the garbage between two collections, and the rest for the embedded NATS server, the journal
+	// and requests.
 	memoryBound = 640 << 20
 	// At rest a process may have that many goroutines and open files more than at the run's first rest: connections
 	// to brokers and what serves them come and go.

@@ -29,7 +29,8 @@ const (
 	scalingSenders = 64
 	// scalingWarmUp is left out of what is measured.
 	scalingWarmUp = 2 * time.Second
-	// clockTicks is what the kernel counts processor time in, a second: USER_HZ, which is 100 on every architecture of Linux that Go runs on.
+	// clockTicks is what the kernel counts processor time in, a second: USER_HZ, which is 100 on every architecture of
+	// Linux that Go runs on.
 	clockTicks = 100
 )
 
@@ -54,8 +55,8 @@ type scaled struct {
 	waiting    float64 // webhooks that were answered and not yet at the sink, when the time was up
 }
 
-// TestScaling measures what bridges with a journal and bridges without one do on this machine, which has the brokers and the
-// senders on it as well. It judges nothing but that every webhook is answered with 2xx.
+// TestScaling measures what bridges with a journal and bridges without one do on this machine, which has the brokers
+// and the senders on it as well. It judges nothing but that every webhook is answered with 2xx.
 func TestScaling(t *testing.T) {
 	duration := option[time.Duration]("scaling")
 	if duration == 0 {
@@ -103,7 +104,8 @@ func TestScaling(t *testing.T) {
 	}
 }
 
-// direct is what a bridge needs to publish to the cluster without the proxies that faults need, and the servers' processes.
+// direct is what a bridge needs to publish to the cluster without the proxies that faults need, and the servers'
+// processes.
 func (n *natsSide) direct() (env []string, pids []int) {
 	var urls []string
 	for _, s := range n.servers {

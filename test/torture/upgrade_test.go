@@ -21,7 +21,8 @@ func buildOtherVersion(t *testing.T, raceDetector bool) string {
 	return buildBridge(t, raceDetector, "-ldflags=-X main.version="+otherVersion)
 }
 
-// changeVersion changes the binary that the next start runs: the first time for the other version, then back, and so on.
+// changeVersion changes the binary that the next start runs: the first time for the other version, then back, and so
+// on.
 func (b *bridgeProcess) changeVersion() { b.binary, b.other = b.other, b.binary }
 
 // version is the one that the running process gives for its own.
@@ -37,7 +38,8 @@ func (b *bridgeProcess) version(ctx context.Context) (string, error) {
 	return m[1], nil
 }
 
-// playUpgraded replaces the bridge by another version as a rollout does, or as a machine that dies in the middle of one.
+// playUpgraded replaces the bridge by another version as a rollout does, or as a machine that dies in the middle of
+// one.
 func playUpgraded(ctx context.Context, r *run) {
 	before, err := r.bridge.version(ctx)
 	if err != nil {
@@ -65,7 +67,8 @@ func (r *run) requireChanged(ctx context.Context, b *bridgeProcess, before strin
 	}
 }
 
-// upgradeOneByOne replaces each replica by another version, as a Deployment or StatefulSet does: the next once one takes webhooks.
+// upgradeOneByOne replaces each replica by another version, as a Deployment or StatefulSet does: the next once one
+// takes webhooks.
 func (r *replicaRun) upgradeOneByOne(ctx context.Context, _ *run) {
 	for _, b := range r.replicas.bridges {
 		before, err := b.version(ctx)

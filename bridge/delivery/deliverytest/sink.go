@@ -1,5 +1,5 @@
-// Package deliverytest has a sink and a log for tests of delivery: the faults must hit single events at a chosen time, which
-// no real broker can be made to do. Real brokers are under test in the sinks' packages.
+// Package deliverytest has a sink and a log for tests of delivery: the faults must hit single events at a chosen time,
+// which no real broker can be made to do. Real brokers are under test in the sinks' packages.
 package deliverytest
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
-// ScriptedSink stores events in memory and fails as a test tells it to. Its fields may be used within Set, and freely while
-// nothing is published.
+// ScriptedSink stores events in memory and fails as a test tells it to. Its fields may be used within Set, and freely
+// while nothing is published.
 type ScriptedSink struct {
 	mu         sync.Mutex
 	Partitions int

@@ -49,8 +49,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// Forwarder publishes a sink's dead letters to the address that it has for them, at least once. It shares nothing with the
-// sink's Dispatcher but the journal, so trouble there holds up no event.
+// Forwarder publishes a sink's dead letters to the address that it has for them, at least once. It shares nothing with
+// the sink's Dispatcher but the journal, so trouble there holds up no event.
 type Forwarder struct {
 	o       Options
 	name    string
@@ -119,7 +119,8 @@ func (f *Forwarder) Run(ctx, publish context.Context) {
 }
 
 // round publishes everything that has not been, or goes on where the last one stopped because the address took nothing:
-// a letter that fails for ever holds up none behind it. It tells whether all were looked at and the address never failed.
+// a letter that fails for ever holds up none behind it. It tells whether all were looked at and the address never
+// failed.
 func (f *Forwarder) round(ctx, publish context.Context) bool {
 	for {
 		letters := f.read(ctx)
@@ -189,8 +190,8 @@ func (f *Forwarder) portion(letters []journal.DeadLetter) int {
 	return most
 }
 
-// send publishes letters and notes in the journal which of them were stored. It tells how many that are, and whether the
-// address failed.
+// send publishes letters and notes in the journal which of them were stored. It tells how many that are, and whether
+// the address failed.
 func (f *Forwarder) send(ctx, publish context.Context, letters []journal.DeadLetter) (count int, failed bool) {
 	batch := make([]bridge.DeadLetter, len(letters))
 	for i := range letters {

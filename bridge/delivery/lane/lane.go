@@ -7,7 +7,8 @@ import (
 )
 
 // Lane carries the events of one partition, or of a sink that has none. One batch at a time is under way. Events that
-// failed are held, and with them all later events of their keys, so that each key keeps its order; the other keys go on.
+// failed are held, and with them all later events of their keys, so that each key keeps its order; the other keys go
+// on.
 type Lane struct {
 	limits *Limits
 
@@ -35,8 +36,8 @@ type Lane struct {
 	nextGivingUp time.Time // after a failure to store what was given up
 }
 
-// Failing tells whether failures hold live events back, also while those are being tried again. A lane that has come back
-// and works off what it held is not failing.
+// Failing tells whether failures hold live events back, also while those are being tried again. A lane that has come
+// back and works off what it held is not failing.
 func (l *Lane) Failing() bool { return l.attempt > 0 && l.live }
 
 // Down tells whether nothing live gets through.
@@ -74,8 +75,8 @@ func (l *Lane) Waiting(each func(*Item) bool) {
 	}
 }
 
-// Take returns the next batch of a lane that has none under way, or when to ask again, if that is known. Held events whose
-// time has come leave half of it to new ones: those may get through where these never do.
+// Take returns the next batch of a lane that has none under way, or when to ask again, if that is known. Held events
+// whose time has come leave half of it to new ones: those may get through where these never do.
 func (l *Lane) Take(now time.Time) (batch []*Item, next time.Time) {
 	if l.busy {
 		return nil, time.Time{}
@@ -217,8 +218,8 @@ func (l *Lane) reset() {
 	l.attempt, l.retryAt, l.failingSince, l.cause, l.live = 0, time.Time{}, time.Time{}, nil, false
 }
 
-// SettleEmpty forgets the failures of a lane in which nothing is left that failed: whether they go on shows with the next
-// event, or a check. A lane that was down still asks with few.
+// SettleEmpty forgets the failures of a lane in which nothing is left that failed: whether they go on shows with the
+// next event, or a check. A lane that was down still asks with few.
 func (l *Lane) SettleEmpty() {
 	if len(l.held) == 0 && !l.busy {
 		l.reset()
@@ -247,9 +248,9 @@ func (l *Lane) holdAgain(failed []*Item, now time.Time) {
 	holdThose(true)
 }
 
-// Overdue takes out a batch of events that are to be given up, or returns when to look again, if that is known: events that
-// have been held for too long, while the lane still fails. One that has recovered sends them at once. Nothing else of the
-// lane goes until GaveUp: should they not become dead letters, nothing has overtaken them.
+// Overdue takes out a batch of events that are to be given up, or returns when to look again, if that is known: events
+// that have been held for too long, while the lane still fails. One that has recovered sends them at once. Nothing else
+// of the lane goes until GaveUp: should they not become dead letters, nothing has overtaken them.
 func (l *Lane) Overdue(now time.Time) (over []*Item, next time.Time) {
 	if l.busy {
 		return nil, time.Time{}
@@ -297,8 +298,8 @@ func (l *Lane) keepHeld(rest []*Item) {
 	}
 }
 
-// GaveUp takes back what could not be made dead letters of what Overdue returned, to be looked at again after a while; the
-// rest is gone for good.
+// GaveUp takes back what could not be made dead letters of what Overdue returned, to be looked at again after a while;
+// the rest is gone for good.
 func (l *Lane) GaveUp(now time.Time, failed []*Item, again time.Duration) {
 	l.busy = false
 	if len(failed) > 0 {

@@ -1,6 +1,6 @@
-// Package lane holds events on their way to a sink: in order by key, a lane for each partition, within a window. It only
-// keeps state: it starts no goroutine, knows no journal and no sink, and is given the time. Nothing in it is safe for
-// concurrent use.
+// Package lane holds events on their way to a sink: in order by key, a lane for each partition, within a window. It
+// only keeps state: it starts no goroutine, knows no journal and no sink, and is given the time. Nothing in it is safe
+// for concurrent use.
 package lane
 
 import (
@@ -91,8 +91,8 @@ func (l *Lanes) Held() bool {
 	return false
 }
 
-// TryNow has everything that is held tried again at once, as if it had failed for the first time. While nothing of a lane
-// gets through, a small batch goes first.
+// TryNow has everything that is held tried again at once, as if it had failed for the first time. While nothing of a
+// lane gets through, a small batch goes first.
 func (l *Lanes) TryNow(now time.Time) {
 	for _, lane := range l.lanes {
 		if lane.attempt > 0 {
@@ -129,8 +129,8 @@ func filter(items []*Item, keep func(*Item) bool) []*Item {
 	return slices.Clip(kept)
 }
 
-// Backoff doubles from MinBackoff to MaxBackoff with the number of the attempt, from 1 on, with jitter of up to one half so
-// that many bridges do not return in step.
+// Backoff doubles from MinBackoff to MaxBackoff with the number of the attempt, from 1 on, with jitter of up to one
+// half so that many bridges do not return in step.
 func (l *Limits) Backoff(attempt int, kind bridge.FailureKind) time.Duration {
 	wait := l.MaxBackoff
 	if shift := attempt - 1; shift < 20 && l.MinBackoff<<shift < l.MaxBackoff {

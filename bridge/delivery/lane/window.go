@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Window holds what a stream has read and not finished, oldest first. It is what bounds memory, and how far a stream runs
-// ahead of an event that does not get through.
+// Window holds what a stream has read and not finished, oldest first. It is what bounds memory, and how far a stream
+// runs ahead of an event that does not get through.
 type Window struct {
 	webhooks   []*Webhook
 	unfinished int   // of them are not done

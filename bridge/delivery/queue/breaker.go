@@ -14,8 +14,8 @@ const (
 	mostCoolDown  = time.Minute
 )
 
-// breaker is closed while a sink takes events, open while nothing gets through, and half-open from when a check passes until
-// something is published. It decides whether webhooks are taken for the sink. The Queue's mu guards it.
+// breaker is closed while a sink takes events, open while nothing gets through, and half-open from when a check passes
+// until something is published. It decides whether webhooks are taken for the sink. The Queue's mu guards it.
 type breaker struct {
 	reached  bool  // it has been, once
 	open     bool  // nothing gets through, for longer than a change of leader takes

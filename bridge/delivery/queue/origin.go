@@ -124,8 +124,9 @@ func (f *sinkOrigin) part(w *lane.Webhook) *part {
 
 func (f *sinkOrigin) Backlog(int64) int64 { return f.waiting.Load() }
 
-// DeadLetter publishes rejected events to the sink's dead-letter address. Where there is none, the sender is told; where that
-// fails, it is asked to come again: a broker that has no place for dead letters is no reason to hold up other events.
+// DeadLetter publishes rejected events to the sink's dead-letter address. Where there is none, the sender is told;
+// where that fails, it is asked to come again: a broker that has no place for dead letters is no reason to hold up
+// other events.
 func (f *sinkOrigin) DeadLetter(ctx context.Context, items []*lane.Item, letters []journal.DeadLetter) []error {
 	errs := make([]error, len(items))
 	if f.address == nil {
@@ -315,8 +316,8 @@ func (f *sinkOrigin) Refuses(w *lane.Webhook, l *lane.Lane) bool {
 	return true
 }
 
-// Checked has everything tried again after a check that passes, unless publishing has failed behind the last one that did:
-// then that has to wait.
+// Checked has everything tried again after a check that passes, unless publishing has failed behind the last one that
+// did: then that has to wait.
 func (f *sinkOrigin) Checked(err error) bool {
 	f.queue.mu.Lock()
 	defer f.queue.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package queue is where webhooks wait while they are published, if they are not stored (FNBRIDGE_ACK=sinks): in memory,
-// and no longer than their senders wait for an answer.
+// Package queue is where webhooks wait while they are published, if they are not stored (FNBRIDGE_ACK=sinks): in
+// memory, and no longer than their senders wait for an answer.
 package queue
 
 import (
@@ -30,8 +30,8 @@ var (
 	ErrClosed = errors.New("the bridge is shutting down")
 )
 
-// RejectedError is the error of a webhook of which a required sink can never store an event, and has no address for dead
-// letters. The other events of the webhook have been stored.
+// RejectedError is the error of a webhook of which a required sink can never store an event, and has no address for
+// dead letters. The other events of the webhook have been stored.
 type RejectedError struct {
 	Sink    string
 	EventID string
@@ -44,7 +44,8 @@ func (e *RejectedError) Error() string {
 	return fmt.Sprintf("sink %s can never store the event %s (%d of the webhook in all): %s", e.Sink, e.EventID, e.Events, e.Reason)
 }
 
-// DownError is the error of a webhook that a required sink is known not to store now, or that one has not stored in time.
+// DownError is the error of a webhook that a required sink is known not to store now, or that one has not stored in
+// time.
 type DownError struct {
 	Sink string
 	// InTime tells that nothing was known, and the time was up.
@@ -72,8 +73,8 @@ type Options struct {
 	// Events say how webhooks become events.
 	Events tensorlake.Options
 
-	// MaxWebhooks and MaxBytes bound what a Queue holds (1,024 webhooks, 64 MiB of bodies). A webhook leaves when no sink works
-	// on it any more, which can be later than its answer.
+	// MaxWebhooks and MaxBytes bound what a Queue holds (1,024 webhooks, 64 MiB of bodies). A webhook leaves when no sink
+	// works on it any more, which can be later than its answer.
 	MaxWebhooks int
 	MaxBytes    int64
 	// Remembered is how many webhooks that were published are known by their ids and bodies when they come again (65,536).
@@ -84,9 +85,9 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// Queue holds webhooks in memory while they are published. Submit answers for a webhook when every required sink has stored
-// all of it. The Dispatchers made with NewDispatcher are its sinks. It is safe for
-// concurrent use and has no goroutines.
+// Queue holds webhooks in memory while they are published. Submit answers for a webhook when every required sink has
+// stored all of it. The Dispatchers made with NewDispatcher are its sinks. It is safe for concurrent use and has no
+// goroutines.
 type Queue struct {
 	o Options
 
@@ -141,9 +142,9 @@ func (q *Queue) Size() (webhooks int, bytes int64) {
 type SinkOptions struct {
 	// Optional tells that no answer waits for the sink for longer than Grace.
 	Optional bool
-	// A sink of which nothing gets through for DownAfter (5 s), or that is blocked, is known to be down: webhooks are refused,
-	// but for one at a time. CheckInterval is how often an idle sink is asked whether it could publish (5 s), ProbeInterval how
-	// often while it is down (1 s).
+	// A sink of which nothing gets through for DownAfter (5 s), or that is blocked, is known to be down: webhooks are
+	// refused, but for one at a time. CheckInterval is how often an idle sink is asked whether it could publish (5 s),
+	// ProbeInterval how often while it is down (1 s).
 	DownAfter, CheckInterval, ProbeInterval time.Duration
 }
 
@@ -230,12 +231,13 @@ type entry struct {
 	err       error         // the answer
 }
 
-// Submit publishes w and returns when every required sink has stored or dead-lettered every event of it. It is a Duplicate if this
-// Queue has published a webhook of its id and body before, or another Submit of both was under way: the two share what comes
-// of it. One whose id is known with another body is published like any other.
+// Submit publishes w and returns when every required sink has stored or dead-lettered every event of it. It is a
+// Duplicate if this Queue has published a webhook of its id and body before, or another Submit of both was under way:
+// the two share what comes of it. One whose id is known with another body is published like any other.
 //
-// When ctx ends first the error is a *DownError, as it is at once when a sink is known to be down; a *RejectedError means
-// that the webhook can never be stored wholly. With any error, some events may be stored, and some still become so.
+// When ctx ends first the error is a *DownError, as it is at once when a sink is known to be down; a *RejectedError
+// means that the webhook can never be stored wholly. With any error, some events may be stored, and some still become
+// so.
 func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
 	// Callers parse at the same time. Under mu, and in the loop of a sink, one webhook would wait for another.
 	payload, problem := tensorlake.Parse(w.Body)

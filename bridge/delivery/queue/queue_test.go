@@ -642,9 +642,9 @@ func TestEventsOfAKeyKeepTheirOrderInAQueue(t *testing.T) {
 	})
 }
 
-// Senders with a key each send its webhooks one after the other, each again until it is answered, to any of three queues, which
-// stand for processes. What was answered must be stored, in order by key, whatever fails: single events, everything for a
-// while, longer than webhooks wait, or partitions that move.
+// Senders with a key each send its webhooks one after the other, each again until it is answered, to any of three
+// queues, which stand for processes. What was answered must be stored, in order by key, whatever fails: single events,
+// everything for a while, longer than webhooks wait, or partitions that move.
 func TestWhateverFailsQueuesKeepTheOrderOfWhatWasAnswered(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

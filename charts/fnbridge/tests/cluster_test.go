@@ -31,8 +31,8 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-// internal is an object as Kubernetes' API server holds it: converted, and with its defaults. It is nil for types that are not
-// Kubernetes' own.
+// internal is an object as Kubernetes' API server holds it: converted, and with its defaults. It is nil for types that
+// are not Kubernetes' own.
 func internal(t *testing.T, o object) runtime.Object {
 	t.Helper()
 	if !legacyscheme.Scheme.Recognizes(o.GetObjectKind().GroupVersionKind()) { //nolint:misspell // Kubernetes' spelling
@@ -50,8 +50,8 @@ func internal(t *testing.T, o object) runtime.Object {
 	return hub
 }
 
-// strategies are what the API server itself creates and updates with. Those of the core types would need all of it; for these
-// there is coreProblems.
+// strategies are what the API server itself creates and updates with. Those of the core types would need all of it; for
+// these there is coreProblems.
 func strategies() map[schema.GroupKind]rest.RESTCreateUpdateStrategy {
 	return map[schema.GroupKind]rest.RESTCreateUpdateStrategy{
 		{Group: "apps", Kind: "StatefulSet"}:                    statefulset.Strategy,

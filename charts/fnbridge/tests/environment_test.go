@@ -186,7 +186,8 @@ func sample(v variable) (given any, want string) {
 	return "some_" + strings.ToLower(v.Name), "some_" + strings.ToLower(v.Name)
 }
 
-// TestEveryVariableIsReachable sets every variable by its value, as it is and by reference, and finds it at the container.
+// TestEveryVariableIsReachable sets every variable by its value, as it is and by reference, and finds it at the
+// container.
 func TestEveryVariableIsReachable(t *testing.T) {
 	t.Parallel()
 	bridge, kinds := declared(t)
@@ -259,8 +260,8 @@ func TestVariablesOfTheChart(t *testing.T) {
 	require.Equal(t, "127.0.0.1:4222", got["FNBRIDGE_EMBEDDED_NATS_LISTEN"])
 }
 
-// TestBridgeTakesItsVariables gives the bridge itself what its container would get, files included: it has to find nothing wrong, and
-// nothing that it does not know.
+// TestBridgeTakesItsVariables gives the bridge itself what its container would get, files included: it has to find
+// nothing wrong, and nothing that it does not know.
 func TestBridgeTakesItsVariables(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, v values) {
@@ -302,7 +303,8 @@ func requireConfiguration(t *testing.T, all []object, pod corev1.PodTemplateSpec
 	validate(t, variables)
 }
 
-// validate runs "fnbridge check", which must find nothing wrong with the variables. Whether it reaches a broker does not matter.
+// validate runs "fnbridge check", which must find nothing wrong with the variables. Whether it reaches a broker does
+// not matter.
 func validate(t *testing.T, variables map[string]string) {
 	t.Helper()
 	binary, err := bridge()

@@ -42,8 +42,8 @@ func knownTypes(t *testing.T) *runtime.Scheme {
 	return types
 }
 
-// objects decodes what was rendered. A field that its type does not have fails the test, as does one that is there twice: Helm
-// only warns of those.
+// objects decodes what was rendered. A field that its type does not have fails the test, as does one that is there
+// twice: Helm only warns of those.
 func objects(t *testing.T, files map[string]string) []object {
 	t.Helper()
 	types := knownTypes(t)

@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestValuesOnThePageAreTaken installs each block of values that docs/deploy.md shows, and has the bridge read what becomes of it.
+// TestValuesOnThePageAreTaken installs each block of values that docs/deploy.md shows, and has the bridge read what
+// becomes of it.
 func TestValuesOnThePageAreTaken(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../../docs/deploy.md")

@@ -8,7 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestWhatIsGivenArrives gives each value that the chart only hands on, with a word to be found again in the template that it is for.
+// TestWhatIsGivenArrives gives each value that the chart only hands on, with a word to be found again in the template
+// that it is for.
 func TestWhatIsGivenArrives(t *testing.T) {
 	t.Parallel()
 	const word = "handed-on"

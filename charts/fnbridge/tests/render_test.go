@@ -71,8 +71,8 @@ func loadChart(t *testing.T) *v2.Chart {
 	return chart
 }
 
-// render does what helm install does before it talks to a cluster: it checks the values against the schema and renders every
-// template. The result is by the template's name within the chart.
+// render does what helm install does before it talks to a cluster: it checks the values against the schema and renders
+// every template. The result is by the template's name within the chart.
 func render(t *testing.T, v values) (map[string]string, error) {
 	t.Helper()
 	return renderChart(t, loadChart(t), v, nil)

@@ -352,7 +352,8 @@ func describe(t *testing.T) *description {
 	return &description{values: walk(document.Content[0])}
 }
 
-// TestEveryValueIsDescribed holds what helm-docs -x would, if it knew comments without keys: every value has a comment, or all within it have.
+// TestEveryValueIsDescribed holds what helm-docs -x would, if it knew comments without keys: every value has a comment,
+// or all within it have.
 func TestEveryValueIsDescribed(t *testing.T) {
 	t.Parallel()
 	var walk func(path string, d *description)

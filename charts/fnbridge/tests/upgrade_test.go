@@ -17,8 +17,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestWhatCannotChangeStays holds, for each situation, the names of all objects and every field that Kubernetes does not let change, as
-// they were released. A difference here is an upgrade that fails at somebody's, or that leaves a volume behind.
+// TestWhatCannotChangeStays holds, for each situation, the names of all objects and every field that Kubernetes does
+// not let change, as they were released. A difference here is an upgrade that fails at somebody's, or that leaves a
+// volume behind.
 func TestWhatCannotChangeStays(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, v values) {
@@ -48,8 +49,8 @@ func TestWhatCannotChangeStays(t *testing.T) {
 	})
 }
 
-// TestTheNextVersionIsTakenAsAnUpgrade renders each situation as the next version of the chart and of the bridge would be, with everything changed that
-// an operator changes, and has the API server's own code replace the one by the other.
+// TestTheNextVersionIsTakenAsAnUpgrade renders each situation as the next version of the chart and of the bridge would
+// be, with everything changed that an operator changes, and has the API server's own code replace the one by the other.
 func TestTheNextVersionIsTakenAsAnUpgrade(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, v values) {

@@ -125,8 +125,8 @@ func TestPortsExistWhereTheyAreNamed(t *testing.T) {
 	})
 }
 
-// TestProbesAndScrapesAskWhatTheBridgeAnswers compares the paths with those that a bridge has. Liveness must not depend on what readiness does:
-// a restart mends no broker.
+// TestProbesAndScrapesAskWhatTheBridgeAnswers compares the paths with those that a bridge has. Liveness must not depend
+// on what readiness does: a restart mends no broker.
 func TestProbesAndScrapesAskWhatTheBridgeAnswers(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, v values) {
@@ -149,7 +149,8 @@ func TestProbesAndScrapesAskWhatTheBridgeAnswers(t *testing.T) {
 	})
 }
 
-// TestLimitsOfGoFollowThoseOfThePod holds that the collector works harder before the kernel kills, and that no more threads run than there are CPUs.
+// TestLimitsOfGoFollowThoseOfThePod holds that the collector works harder before the kernel kills, and that no more
+// threads run than there are CPUs.
 func TestLimitsOfGoFollowThoseOfThePod(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, v values) {

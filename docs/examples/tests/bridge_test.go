@@ -44,8 +44,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// requireConfiguration fails unless the bridge takes the variables, without a mistake and without a warning, such as that of a variable
-// that it does not know. Whether it reaches a broker does not matter.
+// requireConfiguration fails unless the bridge takes the variables, without a mistake and without a warning, such as
+// that of a variable that it does not know. Whether it reaches a broker does not matter.
 func requireConfiguration(t *testing.T, variables map[string]string) {
 	t.Helper()
 	problems, err := check(t, variables)
@@ -53,8 +53,8 @@ func requireConfiguration(t *testing.T, variables map[string]string) {
 	require.Empty(t, problems, "a warning about the configuration")
 }
 
-// check runs "fnbridge check" with the variables, in a data directory of the test, and returns what it says about the configuration. The error
-// is for a configuration that is refused.
+// check runs "fnbridge check" with the variables, in a data directory of the test, and returns what it says about the
+// configuration. The error is for a configuration that is refused.
 func check(t *testing.T, variables map[string]string) (problems string, err error) {
 	t.Helper()
 	binary, err := bridge()

@@ -32,7 +32,8 @@ func options(t *testing.T) map[string][]string {
 	return byName
 }
 
-// unitVariables are those that the unit sets, and those of the file that it reads; with all, also what is commented out there.
+// unitVariables are those that the unit sets, and those of the file that it reads; with all, also what is commented out
+// there.
 func unitVariables(t *testing.T, all bool) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
@@ -86,7 +87,8 @@ func TestUnitKeepsItsDataAndItsPromises(t *testing.T) {
 	require.Equal(t, 2, exit.ExitCode())
 }
 
-// TestSystemdTakesTheUnit has systemd itself look for what it does not know or does not understand, and rate what the unit lets the bridge do.
+// TestSystemdTakesTheUnit has systemd itself look for what it does not know or does not understand, and rate what the
+// unit lets the bridge do.
 func TestSystemdTakesTheUnit(t *testing.T) {
 	t.Parallel()
 	const command = "systemd-analyze" //nolint:misspell // systemd's spelling

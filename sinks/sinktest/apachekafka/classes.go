@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// withClasses returns j with an archive of Kafka's classes, laid out as this very Java wants them in memory: it spares each
-// node almost half of its start. Whoever comes first makes it beside the jars, by a run of one node, and the others wait.
+// withClasses returns j with an archive of Kafka's classes, laid out as this very Java wants them in memory: it spares
+// each node almost half of its start. Whoever comes first makes it beside the jars, by a run of one node, and the
+// others wait.
 func withClasses(tb testing.TB, j java) java {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), installTimeout)

@@ -54,8 +54,8 @@ type Options struct {
 	JVM []string
 }
 
-// Cluster is a running Apache Kafka. Its methods may be called from several goroutines, except that what starts and ends
-// nodes comes from one at a time. They fail the test that they are given when they cannot do their work.
+// Cluster is a running Apache Kafka. Its methods may be called from several goroutines, except that what starts and
+// ends nodes comes from one at a time. They fail the test that they are given when they cannot do their work.
 type Cluster struct {
 	options Options
 	java    java
@@ -186,7 +186,8 @@ func (c *Cluster) TLSBrokers() []string { return c.addresses(certListener) }
 // unless Options.ProxyUsers has it log in.
 func (c *Cluster) ProxiedBrokers() []string { return c.addresses(proxyListener) }
 
-// CA returns the authority that signed the nodes' certificates, with a client's certificate; nil for a cluster without TLS.
+// CA returns the authority that signed the nodes' certificates, with a client's certificate; nil for a cluster without
+// TLS.
 func (c *Cluster) CA() *testcert.CA { return c.ca }
 
 func (c *Cluster) addresses(name string) []string {
@@ -287,7 +288,8 @@ func (c *Cluster) config(n *node, quorum []string) (string, error) {
 		"share.coordinator.state.topic.replication.factor": strconv.Itoa(replicas),
 		"share.coordinator.state.topic.min.isr":            strconv.Itoa(inSync),
 
-		// Whoever comes without a name, by the plaintext listener, may do everything; so may everybody until an ACL says otherwise.
+		// Whoever comes without a name, by the plaintext listener, may do everything; so may everybody until an ACL says
+		// otherwise.
 		"authorizer.class.name":          "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 		"super.users":                    "User:ANONYMOUS",
 		"allow.everyone.if.no.acl.found": "true",

@@ -97,7 +97,8 @@ func testConsole(t *testing.T, c *apachekafka.Cluster) {
 // testUsers logs in by every way there is, at the address behind the proxy too.
 func testUsers(t *testing.T, c *apachekafka.Cluster, proxied string) {
 	overTLS := kgo.DialTLSConfig(&tls.Config{RootCAs: c.CA().Pool, MinVersion: tls.VersionTLS12})
-	// One request to one node: a client would go on to the addresses that the cluster tells, and nobody listens at those of the proxies.
+	// One request to one node: a client would go on to the addresses that the cluster tells, and nobody listens at those
+	// of the proxies.
 	ask := func(address string, opts ...kgo.Opt) error {
 		_, err := kmsg.NewPtrApiVersionsRequest().RequestWith(t.Context(), client(t, []string{address}, opts...))
 		return err

@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// Version is the release of Apache Kafka that the tests run: the newest whose broker and tools are both in Maven Central.
+// Version is the release of Apache Kafka that the tests run: the newest whose broker and tools are both in Maven
+// Central.
 const Version = "4.3.1"
 
 // oldestJava is the oldest feature release of Java that this Kafka's brokers run on.

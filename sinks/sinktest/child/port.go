@@ -13,9 +13,9 @@ type Port struct {
 	socket int
 }
 
-// ReservePort has the kernel pick a port and keeps it until it is released, also while its server is down: a socket stays
-// bound to it without listening. Linux lets a server listen there beside it that allows the address to be reused, and
-// gives the port to nobody else. Elsewhere the port is free again at once.
+// ReservePort has the kernel pick a port and keeps it until it is released, also while its server is down: a socket
+// stays bound to it without listening. Linux lets a server listen there beside it that allows the address to be reused,
+// and gives the port to nobody else. Elsewhere the port is free again at once.
 func ReservePort() (Port, error) {
 	syscall.ForkLock.RLock()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)

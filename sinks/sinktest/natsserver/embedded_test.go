@@ -72,8 +72,8 @@ func TestEmbeddedServer(t *testing.T) {
 	})
 }
 
-// TestAnyNameLeavesTheIndexWhole: nats-server throws away the index of a stream with a subject that it does not like, and reads
-// all of the stream instead whenever it starts.
+// TestAnyNameLeavesTheIndexWhole: nats-server throws away the index of a stream with a subject that it does not like,
+// and reads all of the stream instead whenever it starts.
 func TestAnyNameLeavesTheIndexWhole(t *testing.T) {
 	subject, err := bridge.ParseTemplate("tensorlake.{function}")
 	require.NoError(t, err)

@@ -40,7 +40,8 @@ type Server struct {
 	running *server.Server
 }
 
-// Single starts a server on a free port of 127.0.0.1. Each configure may change its options first. It ends with the test.
+// Single starts a server on a free port of 127.0.0.1. Each configure may change its options first. It ends with the
+// test.
 func Single(tb testing.TB, configure ...func(*server.Options)) *Server {
 	tb.Helper()
 	options := &server.Options{

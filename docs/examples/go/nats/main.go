@@ -1,4 +1,5 @@
-// Command nats is an example: a durable consumer that handles every event of workflows and applications in NATS JetStream.
+// Command nats is an example: a durable consumer that handles every event of workflows and applications in NATS
+// JetStream.
 //
 //nolint:depguard,forbidigo,importas // a consumer's own program: it uses clients, the environment and log as it likes
 package main
