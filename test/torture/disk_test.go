@@ -258,8 +258,7 @@ func (d *diskSide) playReadOnly(ctx context.Context, r *run) {
 	if out := d.refusedStart(ctx, r); !strings.Contains(out, "read-only") || !strings.Contains(out, d.dir()) {
 		r.failf("a start on a read-only disk does not say so:\n%s", lastLines(out))
 	}
-	// A machine that lost its power has another boot after that; this one has not.
-	if err := errors.Join(d.unmount(), d.mount(), os.RemoveAll(d.journal()+"-boot")); err != nil {
+	if err := errors.Join(d.unmount(), d.mount()); err != nil {
 		r.failf("disk: %v", err)
 		return
 	}
@@ -286,7 +285,8 @@ func (d *diskSide) playPowerLoss(ctx context.Context, r *run) {
 		return
 	}
 	r.stay(ctx, 0, time.Second)
-	if err := errors.Join(d.unmount(), d.mount()); err != nil {
+	// A machine that lost its power has another boot after that; this one has not.
+	if err := errors.Join(d.unmount(), d.mount(), os.RemoveAll(d.journal()+"-boot")); err != nil {
 		r.failf("disk: %v", err)
 		return
 	}
