@@ -132,7 +132,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	if err := ensureDatabase(ctx, j.path); err != nil {
 		return nil, err
 	}
-	if err := checkLog(j.path); err != nil {
+	if err := checkAtRest(ctx, j.path); err != nil {
 		return nil, err
 	}
 	w := &writer{journal: j}
@@ -144,9 +144,6 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 		return nil, fmt.Errorf("open the journal %s to read it: %w", j.path, err)
 	}
 	closers = append(closers, j.views.close)
-	if err := w.quickCheck(ctx); err != nil {
-		return nil, err
-	}
 	if j.metrics, err = newMetrics(j, o.Registerer); err != nil {
 		return nil, err
 	}

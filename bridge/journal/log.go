@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -157,13 +158,18 @@ func checkLogUnused(dir, path string) error {
 	if found == nil {
 		return nil
 	}
-	// The log may have been written while it was read, so it counts only under the lock.
-	l, err := lockDirectory(dir)
-	if _, used := errors.AsType[*LockedError](err); used {
-		return nil
-	}
+	// The log may have been written while it was read, so it counts only under the lock. A reader leaves no trace there.
+	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR, 0)
 	if err != nil {
 		return found
 	}
-	return errors.Join(checkLog(path), l.release())
+	held, err := tryLock(file)
+	switch {
+	case err != nil:
+	case held:
+		found = nil
+	default:
+		found = checkLog(path)
+	}
+	return errors.Join(found, file.Close())
 }

@@ -156,6 +156,11 @@ func TestDamageThatCanBeToldIsRefused(t *testing.T) {
 		what := fmt.Sprintf("trial %d: sector %d of the %s", trial, sector, name)
 		if err != nil {
 			require.ErrorAs(t, err, new(*DamagedError), what)
+			for suffix, content := range map[string][]byte{"": damaged.database, "-wal": damaged.log} {
+				now, err := os.ReadFile(filepath.Join(dir, fileName+suffix))
+				require.NoError(t, err, what)
+				require.True(t, bytes.Equal(content, now), "%s: the refused start has changed %s", what, fileName+suffix)
+			}
 			counts[name+": refused"]++
 			continue
 		}
@@ -183,6 +188,9 @@ func TestARefusedLogIsLeftAsItIsAndReadersRefuseItToo(t *testing.T) {
 	clear(damaged.log[logHeaderSize+3000 : logHeaderSize+3512])
 	for _, sameBoot := range []bool{true, false} {
 		dir := damaged.put(t, sameBoot)
+		_, err := OpenReader(t.Context(), dir)
+		require.ErrorAs(t, err, new(*DamagedError))
+		require.NoFileExists(t, filepath.Join(dir, lockName), "a reader writes nothing")
 		for range 2 {
 			_, err := damaged.start(t, dir)
 			var refused *DamagedError
@@ -272,4 +280,17 @@ func TestAKillInTheMiddleOfACommitIsNoDamage(t *testing.T) {
 		require.NoError(t, err, "trial %d", trial)
 		require.Equal(t, numbered(before.acked), found[:min(len(before.acked), len(found))], "trial %d", trial)
 	}
+}
+
+// A serve that runs writes to the log that a reader looks at.
+func TestAReaderBesideAServeLeavesTheLogToIt(t *testing.T) {
+	states := history(t, rand.New(rand.NewPCG(11, 12)), 3)
+	damaged := states[len(states)-1]
+	damaged.log[logHeaderSize+1000] ^= 1
+	dir := damaged.put(t, true)
+	l, err := lockDirectory(dir)
+	require.NoError(t, err)
+	require.NoError(t, checkLogUnused(dir, filepath.Join(dir, fileName)))
+	require.NoError(t, l.release())
+	require.Error(t, checkLogUnused(dir, filepath.Join(dir, fileName)))
 }

@@ -21,9 +21,6 @@ const (
 	// processors are needed elsewhere.
 	crowdedCommit    = 8
 	longestGathering = 2 * time.Millisecond
-	// quickCheckBytes is up to which size Open checks the whole structure of the database, which then takes
-	// well under a second.
-	quickCheckBytes = 32 << 20
 )
 
 // writer is the journal's one goroutine that changes the database. Its fields are its own.
@@ -149,14 +146,6 @@ func (w *writer) disown(ctx context.Context, err error) {
 	w.disowned, w.inDoubt = err, err
 	w.journal.log.ErrorContext(ctx, "the journal is no longer this process's", "error", err)
 	w.journal.lost <- err
-}
-
-// quickCheck checks the structure of a small database. A large one would hold up the start too long.
-func (w *writer) quickCheck(ctx context.Context) error {
-	if w.journal.space.used.Load() > quickCheckBytes {
-		return nil
-	}
-	return checkStructure(ctx, w.journal.views.db, w.journal.path, "quick_check(10)")
 }
 
 // syncLogName makes the name of the log durable: a database without its log is not what was acknowledged.
