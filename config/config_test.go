@@ -89,16 +89,20 @@ func TestEveryVariableIsRead(t *testing.T) {
 	c, warnings, errs := load(
 		t,
 		"LISTEN=0.0.0.0:443", "TLS_CERT_FILE="+file, "TLS_KEY_FILE="+file, "OPS_LISTEN=[::1]:9000",
-		"WEBHOOK_SECRETS="+secret+", "+secretOf(64), "INSECURE_UNSIGNED=false", "WEBHOOK_TOLERANCE=10m", "MAX_BODY=2MB", "PATH=/hooks",
+		"WEBHOOK_SECRETS="+secret+", "+secretOf(64), "INSECURE_UNSIGNED=false", "WEBHOOK_TOLERANCE=10m",
+		"MAX_BODY=2MB", "PATH=/hooks",
 		"MAX_IN_FLIGHT=7", "SUMMARY_EVENTS=TRUE", "ACK=Journal", "DATA_DIR=/var/lib/fnbridge", "JOURNAL_MAX_BYTES=1gib",
 		"RETENTION=1h30m", "SINKS=nats, audit=Kafka", "SHUTDOWN_TIMEOUT=1s", "LOG_LEVEL=WARN", "LOG_FORMAT=JSON",
-		"NATS_URL=nats://me:pass@one:4222, tls://two", "NATS_TLS_CA_FILE="+file, "NATS_TLS_CERT_FILE="+file, "NATS_TLS_KEY_FILE="+file,
+		"NATS_URL=nats://me:pass@one:4222, tls://two",
+		"NATS_TLS_CA_FILE="+file, "NATS_TLS_CERT_FILE="+file, "NATS_TLS_KEY_FILE="+file,
 		"NATS_STREAM=EVENTS", "NATS_CREATE_STREAM=false", "NATS_REPLICAS=3", "NATS_MAX_AGE=24h", "NATS_DEDUPE_WINDOW=2m",
 		"NATS_SUBJECT=events.{type}", "NATS_FORMAT=Structured", "NATS_REQUIRED=true",
 		"NATS_DEAD_LETTER=dead.letters", "NATS_GIVE_UP_AFTER=36h", "AUDIT_DEAD_LETTER=audit.dead", "AUDIT_GIVE_UP_AFTER=0",
-		"AUDIT_BROKERS=one:9092,two:9092,", "AUDIT_TOPIC=audit", "AUDIT_KEY={workflow}", "AUDIT_CREATE_TOPIC=1", "AUDIT_PARTITIONS=6",
-		"AUDIT_REPLICATION_FACTOR=1", "AUDIT_TLS=true", "AUDIT_TLS_CA_FILE="+file, "AUDIT_TLS_CERT_FILE="+file, "AUDIT_TLS_KEY_FILE="+file,
-		"AUDIT_SASL_MECHANISM=scram-sha-512", "AUDIT_SASL_USERNAME=me", "AUDIT_SASL_PASSWORD=pass", "AUDIT_COMPRESSION=ZSTD", "AUDIT_FORMAT=plain",
+		"AUDIT_BROKERS=one:9092,two:9092,", "AUDIT_TOPIC=audit", "AUDIT_KEY={workflow}",
+		"AUDIT_CREATE_TOPIC=1", "AUDIT_PARTITIONS=6", "AUDIT_REPLICATION_FACTOR=1", "AUDIT_TLS=true",
+		"AUDIT_TLS_CA_FILE="+file, "AUDIT_TLS_CERT_FILE="+file, "AUDIT_TLS_KEY_FILE="+file,
+		"AUDIT_SASL_MECHANISM=scram-sha-512", "AUDIT_SASL_USERNAME=me", "AUDIT_SASL_PASSWORD=pass",
+		"AUDIT_COMPRESSION=ZSTD", "AUDIT_FORMAT=plain",
 	)
 	require.Empty(t, errs)
 	require.Empty(t, warnings)
@@ -113,7 +117,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 		MaxAge: 24 * time.Hour, DedupeWindow: 2 * time.Minute, Subject: "events.{type}",
 	}, stream)
 	require.Equal(t, kafka.Settings{
-		Brokers: kafka.Addresses{"one:9092", "two:9092"}, Topic: "audit", Key: "{workflow}", CreateTopic: true, Partitions: 6, ReplicationFactor: 1,
+		Brokers: kafka.Addresses{"one:9092", "two:9092"}, Topic: "audit", Key: "{workflow}",
+		CreateTopic: true, Partitions: 6, ReplicationFactor: 1,
 		TLS: true, TLSCAFile: file, TLSCertFile: file, TLSKeyFile: file,
 		SASLMechanism: "SCRAM-SHA-512", SASLUsername: "me", Compression: "zstd",
 	}, topic)
@@ -129,15 +134,17 @@ func TestEveryVariableIsRead(t *testing.T) {
 	require.Equal(t, Config{
 		Listen: "0.0.0.0:443", TLSCertFile: file, TLSKeyFile: file, OpsListen: "[::1]:9000", Path: "/hooks",
 		WebhookTolerance: 10 * time.Minute, MaxBody: 2_000_000, MaxInFlight: 7, SummaryEvents: true, Ack: "journal",
-		DataDir: "/var/lib/fnbridge", JournalMaxBytes: 1 << 30, Retention: 90 * time.Minute, EmbeddedNATSListen: "127.0.0.1:4222",
-		ShutdownTimeout: time.Second, LogLevel: slog.LevelWarn, LogFormat: "json",
+		DataDir: "/var/lib/fnbridge", JournalMaxBytes: 1 << 30, Retention: 90 * time.Minute,
+		EmbeddedNATSListen: "127.0.0.1:4222", ShutdownTimeout: time.Second,
+		LogLevel: slog.LevelWarn, LogFormat: "json",
 	}, bridge)
 }
 
 func TestLogins(t *testing.T) {
 	file := write(t, "content")
 	c, _, errs := load(t, "SINKS=a=nats,b=nats,c=nats",
-		"A_URL=nats://a", "A_CREDS_FILE="+file, "B_URL=nats://b", "B_TOKEN=secret", "C_URL=nats://c", "C_USER=me", "C_PASSWORD=pass")
+		"A_URL=nats://a", "A_CREDS_FILE="+file, "B_URL=nats://b", "B_TOKEN=secret",
+		"C_URL=nats://c", "C_USER=me", "C_PASSWORD=pass")
 	require.Empty(t, errs)
 	require.Equal(t, file, natsOf(t, c.Sinks[0]).CredsFile)
 	require.Equal(t, "secret", natsOf(t, c.Sinks[1]).Token.Reveal())
@@ -160,7 +167,8 @@ func TestNamesWithoutPrefixAreNotRead(t *testing.T) {
 }
 
 func TestEmptyCountsAsNotSet(t *testing.T) {
-	c, warnings, errs := load(t, "MAX_BODY=", "WEBHOOK_SECRETS=", "WEBHOOK_SECRETS_FILE=", "LISTEN=", "NATS_CREATE_STREAM=", "NATS_TOKEN=",
+	c, warnings, errs := load(t,
+		"MAX_BODY=", "WEBHOOK_SECRETS=", "WEBHOOK_SECRETS_FILE=", "LISTEN=", "NATS_CREATE_STREAM=", "NATS_TOKEN=",
 		"SINKS=", "KAFKA_BROKERS=", "NOBODY_KNOWS_THIS=", "LOG_LEVEL=", "LOG_LEVEL_FILE="+write(t, "error"))
 	require.Empty(t, errs)
 	require.Empty(t, warnings)
@@ -173,8 +181,10 @@ func TestEmptyCountsAsNotSet(t *testing.T) {
 func TestFiles(t *testing.T) {
 	token := write(t, "to\"ken \\ with\nlines \r\n")
 	path := write(t, token+"\n")
-	c, warnings, errs := load(t, "MAX_BODY_FILE="+write(t, "4KiB\r\n"), "MAX_IN_FLIGHT_FILE="+write(t, "3"), "LOG_LEVEL_FILE="+write(t, "DEBUG\n"),
-		"RETENTION_FILE="+write(t, "2h\n"), "SUMMARY_EVENTS_FILE="+write(t, "true\n"), "DATA_DIR_FILE="+write(t, "/a \"b\"\\c\n\n"),
+	c, warnings, errs := load(t,
+		"MAX_BODY_FILE="+write(t, "4KiB\r\n"), "MAX_IN_FLIGHT_FILE="+write(t, "3"), "LOG_LEVEL_FILE="+write(t, "DEBUG\n"),
+		"RETENTION_FILE="+write(t, "2h\n"), "SUMMARY_EVENTS_FILE="+write(t, "true\n"),
+		"DATA_DIR_FILE="+write(t, "/a \"b\"\\c\n\n"),
 		"WEBHOOK_SECRETS_FILE="+write(t, secretOf(24)+"\n"+secretOf(32)+"\n"), "SINKS_FILE="+write(t, "audit=nats\n"),
 		"AUDIT_URL_FILE="+write(t, "nats://one,nats://two\n"), "AUDIT_CREDS_FILE_FILE="+path)
 	require.Empty(t, errs)
@@ -201,7 +211,8 @@ func TestFileAtTheLimit(t *testing.T) {
 }
 
 func TestVariable(t *testing.T) {
-	c, _, errs := load(t, "SINKS=audit=nats", "AUDIT_SUBJECT_FILE="+write(t, "a"), "AUDIT_STREAM=B", "LISTEN_FILE="+write(t, ":1"))
+	c, _, errs := load(t,
+		"SINKS=audit=nats", "AUDIT_SUBJECT_FILE="+write(t, "a"), "AUDIT_STREAM=B", "LISTEN_FILE="+write(t, ":1"))
 	require.Empty(t, errs)
 	require.Equal(t, "FNBRIDGE_AUDIT_SUBJECT_FILE", c.Variable("audit", "SUBJECT"))
 	require.Equal(t, "FNBRIDGE_AUDIT_STREAM", c.Variable("audit", "STREAM"))
@@ -212,7 +223,8 @@ func TestVariable(t *testing.T) {
 }
 
 func TestConfigHoldsWhatIsRight(t *testing.T) {
-	c, _, errs := load(t, "MAX_BODY=big", "LISTEN=:1", "SINKS=nats,nope,audit=kafka", "NATS_STREAM=B", "NATS_SUBJECT_FILE=/nowhere",
+	c, _, errs := load(t,
+		"MAX_BODY=big", "LISTEN=:1", "SINKS=nats,nope,audit=kafka", "NATS_STREAM=B", "NATS_SUBJECT_FILE=/nowhere",
 		"AUDIT_BROKERS=one:1", "NATS_CREATE_STREAM=false", "LOG_LEVEL=loud")
 	require.Len(t, errs, 4)
 	require.Equal(t, setting.Bytes(1<<20), c.MaxBody)
@@ -252,7 +264,8 @@ func TestFields(t *testing.T) {
 			}
 			value := reflect.New(f.typ).Elem()
 			if f.defaultValue != "" {
-				require.Empty(t, f.set(f.defaultValue, value, func() error { return l.decode(f.defaultValue, value) }), "the default of %s", f.name)
+				require.Empty(t, f.set(f.defaultValue, value, func() error { return l.decode(f.defaultValue, value) }),
+					"the default of %s", f.name)
 			}
 			for _, limit := range []string{f.min, f.max} {
 				if limit != "" {

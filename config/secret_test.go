@@ -16,7 +16,9 @@ import (
 // printed returns value in every way in which a program could come to print it.
 func printed(t *testing.T, value any) map[string]string {
 	t.Helper()
-	out := map[string]string{"Sprint": fmt.Sprint(value), "Sprintln": fmt.Sprintln(value), "Errorf": fmt.Errorf("%v", value).Error()}
+	out := map[string]string{
+		"Sprint": fmt.Sprint(value), "Sprintln": fmt.Sprintln(value), "Errorf": fmt.Errorf("%v", value).Error(),
+	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T %[1]v", "%10v", "%p"} {
 		out[verb] = fmt.Sprintf(verb, value)
 	}
@@ -47,7 +49,8 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	}
 	for name, value := range map[string]any{
 		"Secret": secret, "*Secret": &secret, "Secrets": c.WebhookSecrets, "URL": u[0], "URLs": u,
-		"Config": c, "Config by value": *c, "Sinks": c.Sinks, "NATS": *natsOf(t, c.Sinks[0]), "NATS with password": natsOf(t, c.Sinks[1]), "Kafka": *kafkaOf(t, c.Sinks[2]),
+		"Config": c, "Config by value": *c, "Sinks": c.Sinks, "NATS": *natsOf(t, c.Sinks[0]),
+		"NATS with password": natsOf(t, c.Sinks[1]), "Kafka": *kafkaOf(t, c.Sinks[2]),
 		"unexported fields": unexported{secret, u[0]}, "map": map[string]any{"a": secret, "b": u},
 	} {
 		for how, text := range printed(t, value) {

@@ -53,7 +53,8 @@ func TestVariables(t *testing.T) {
 		found[v.Name] = v
 	}
 	require.Equal(t, Variable{
-		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: "Kafka sinks", Kind: "kafka", Secret: true,
+		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: "Kafka sinks",
+		Kind: "kafka", Secret: true,
 	}, found["FNBRIDGE_KAFKA_SASL_PASSWORD"])
 	require.Equal(t, Variable{
 		Name: "FNBRIDGE_LOG_LEVEL", Type: "debug, info, warn or error", Options: []string{"debug", "info", "warn", "error"},
@@ -80,7 +81,8 @@ func TestVariables(t *testing.T) {
 func TestWriteMarkdown(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, WriteMarkdown(&b, sinks.Kinds()))
-	require.Contains(t, b.String(), "\n| `FNBRIDGE_NATS_STREAM` | name | `TENSORLAKE` | JetStream stream that stores the events. |\n")
+	require.Contains(t, b.String(),
+		"\n| `FNBRIDGE_NATS_STREAM` | name | `TENSORLAKE` | JetStream stream that stores the events. |\n")
 	require.Contains(t, b.String(), "\n| `FNBRIDGE_NATS_PASSWORD` | secret |  | Password of that user. |\n")
 	tables, rows := 0, 0
 	for line := range strings.Lines(b.String()) {

@@ -11,45 +11,103 @@ func TestWarnings(t *testing.T) {
 		given []string
 		want  []string
 	}{
-		"swapped letters":       {[]string{"NATS_ULR=a"}, []string{"FNBRIDGE_NATS_ULR: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_URL?"}},
-		"missing letter":        {[]string{"WEBHOOK_SECRET=a"}, []string{"FNBRIDGE_WEBHOOK_SECRET: is not a variable of fnbridge: did you mean FNBRIDGE_WEBHOOK_SECRETS?"}},
-		"file of a typo":        {[]string{"WEBHOK_SECRETS_FILE=a"}, []string{"did you mean FNBRIDGE_WEBHOOK_SECRETS_FILE?"}},
-		"nothing near":          {[]string{"COLOUR=a"}, []string{"FNBRIDGE_COLOUR: is not a variable of fnbridge: fnbridge env lists them all"}},
-		"a port by hand":        {[]string{"PORT=8080"}, []string{"FNBRIDGE_PORT: is not a variable of fnbridge: fnbridge env lists them all"}},
-		"several, in order":     {[]string{"NATS_ULR=a", "COLOUR=a"}, []string{"FNBRIDGE_COLOUR: ", "FNBRIDGE_NATS_ULR: "}},
-		"sink not in the list":  {[]string{"KAFKA_BROKERS=a:1"}, []string{"FNBRIDGE_KAFKA_BROKERS: has no effect: there is no sink kafka in FNBRIDGE_SINKS (nats); add kafka if you want one"}},
-		"its file":              {[]string{"KAFKA_TLS_KEY_FILE=a"}, []string{"FNBRIDGE_KAFKA_TLS_KEY_FILE: has no effect: there is no sink kafka in"}},
-		"named sink not there":  {[]string{"AUDIT_TOPIC=a"}, []string{"FNBRIDGE_AUDIT_TOPIC: has no effect: there is no sink audit in FNBRIDGE_SINKS (nats); add audit=kafka if you want one"}},
-		"of either kind":        {[]string{"AUDIT_FORMAT=a"}, []string{"add audit=nats"}},
-		"sink's name misspelt":  {[]string{"NAST_URL=a"}, []string{"FNBRIDGE_NAST_URL: has no effect: there is no sink nast in FNBRIDGE_SINKS (nats); add nast=nats if you want one, or did you mean FNBRIDGE_NATS_URL?"}},
-		"other kind's variable": {[]string{"NATS_TOPIC=a"}, []string{"FNBRIDGE_NATS_TOPIC: has no effect: the sink nats is of the kind nats, and only kafka sinks have TOPIC"}},
+		"swapped letters": {
+			[]string{"NATS_ULR=a"},
+			[]string{"FNBRIDGE_NATS_ULR: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_URL?"},
+		},
+		"missing letter": {
+			[]string{"WEBHOOK_SECRET=a"},
+			[]string{"FNBRIDGE_WEBHOOK_SECRET: is not a variable of fnbridge: did you mean FNBRIDGE_WEBHOOK_SECRETS?"},
+		},
+		"file of a typo": {[]string{"WEBHOK_SECRETS_FILE=a"}, []string{"did you mean FNBRIDGE_WEBHOOK_SECRETS_FILE?"}},
+		"nothing near": {
+			[]string{"COLOUR=a"}, []string{"FNBRIDGE_COLOUR: is not a variable of fnbridge: fnbridge env lists them all"},
+		},
+		"a port by hand": {
+			[]string{"PORT=8080"}, []string{"FNBRIDGE_PORT: is not a variable of fnbridge: fnbridge env lists them all"},
+		},
+		"several, in order": {[]string{"NATS_ULR=a", "COLOUR=a"}, []string{"FNBRIDGE_COLOUR: ", "FNBRIDGE_NATS_ULR: "}},
+		"sink not in the list": {
+			[]string{"KAFKA_BROKERS=a:1"},
+			[]string{
+				"FNBRIDGE_KAFKA_BROKERS: has no effect: there is no sink kafka in FNBRIDGE_SINKS (nats); add kafka if you want one",
+			},
+		},
+		"its file": {
+			[]string{"KAFKA_TLS_KEY_FILE=a"}, []string{"FNBRIDGE_KAFKA_TLS_KEY_FILE: has no effect: there is no sink kafka in"},
+		},
+		"named sink not there": {
+			[]string{"AUDIT_TOPIC=a"},
+			[]string{
+				"FNBRIDGE_AUDIT_TOPIC: has no effect: there is no sink audit in FNBRIDGE_SINKS (nats); " +
+					"add audit=kafka if you want one",
+			},
+		},
+		"of either kind": {[]string{"AUDIT_FORMAT=a"}, []string{"add audit=nats"}},
+		"sink's name misspelt": {
+			[]string{"NAST_URL=a"},
+			[]string{
+				"FNBRIDGE_NAST_URL: has no effect: there is no sink nast in FNBRIDGE_SINKS (nats); " +
+					"add nast=nats if you want one, or did you mean FNBRIDGE_NATS_URL?",
+			},
+		},
+		"other kind's variable": {
+			[]string{"NATS_TOPIC=a"},
+			[]string{"FNBRIDGE_NATS_TOPIC: has no effect: the sink nats is of the kind nats, and only kafka sinks have TOPIC"},
+		},
 
 		"set by Kubernetes": {[]string{
-			"PORT=tcp://10.0.0.1:8080", "PORT_8080_TCP=tcp://10.0.0.1:8080", "PORT_8080_TCP_PROTO=tcp", "PORT_8080_TCP_PORT=8080", "PORT_8080_TCP_ADDR=10.0.0.1",
+			"PORT=tcp://10.0.0.1:8080", "PORT_8080_TCP=tcp://10.0.0.1:8080", "PORT_8080_TCP_PROTO=tcp",
+			"PORT_8080_TCP_PORT=8080", "PORT_8080_TCP_ADDR=10.0.0.1",
 			"SERVICE_HOST=10.0.0.1", "SERVICE_PORT=8080", "SERVICE_PORT_HTTP=8080",
-			"NATS_PORT=tcp://10.0.0.1:4222", "NATS_PORT_4222_TCP_ADDR=10.0.0.1", "NATS_SERVICE_HOST=10.0.0.1", "NATS_SERVICE_PORT=4222", "NATS_PORT_53_UDP=udp://10.0.0.1:53",
+			"NATS_PORT=tcp://10.0.0.1:4222", "NATS_PORT_4222_TCP_ADDR=10.0.0.1", "NATS_SERVICE_HOST=10.0.0.1",
+			"NATS_SERVICE_PORT=4222", "NATS_PORT_53_UDP=udp://10.0.0.1:53",
 		}, nil},
 		"other programs' variables": {nil, nil},
 
-		"embedded NATS for all":      {[]string{"EMBEDDED_NATS_LISTEN=:4222"}, []string{"FNBRIDGE_EMBEDDED_NATS_LISTEN: whoever reaches :4222 can read and publish every event"}},
+		"embedded NATS for all": {
+			[]string{"EMBEDDED_NATS_LISTEN=:4222"},
+			[]string{"FNBRIDGE_EMBEDDED_NATS_LISTEN: whoever reaches :4222 can read and publish every event"},
+		},
 		"embedded NATS on localhost": {[]string{"EMBEDDED_NATS_LISTEN=localhost:4222"}, nil},
-		"embedded NATS for nobody":   {[]string{"EMBEDDED_NATS_LISTEN=:4222", "NATS_URL=nats://a"}, []string{"FNBRIDGE_EMBEDDED_NATS_LISTEN: has no effect, as no sink uses the embedded NATS server"}},
-		"best effort with a journal": {[]string{"NATS_REQUIRED=false"}, []string{"FNBRIDGE_NATS_REQUIRED: has no effect with FNBRIDGE_ACK=journal"}},
+		"embedded NATS for nobody": {
+			[]string{"EMBEDDED_NATS_LISTEN=:4222", "NATS_URL=nats://a"},
+			[]string{"FNBRIDGE_EMBEDDED_NATS_LISTEN: has no effect, as no sink uses the embedded NATS server"},
+		},
+		"best effort with a journal": {
+			[]string{"NATS_REQUIRED=false"}, []string{"FNBRIDGE_NATS_REQUIRED: has no effect with FNBRIDGE_ACK=journal"},
+		},
 		"a journal's settings without one": {
 			[]string{"ACK=Sinks", "RETENTION=1h", "JOURNAL_MAX_BYTES=1MiB"},
-			[]string{"FNBRIDGE_JOURNAL_MAX_BYTES: has no effect with FNBRIDGE_ACK=sinks", "FNBRIDGE_RETENTION: has no effect with FNBRIDGE_ACK=sinks"},
+			[]string{
+				"FNBRIDGE_JOURNAL_MAX_BYTES: has no effect with FNBRIDGE_ACK=sinks",
+				"FNBRIDGE_RETENTION: has no effect with FNBRIDGE_ACK=sinks",
+			},
 		},
-		"best effort beside a sink that is required": {[]string{"ACK=sinks", "SINKS=nats,b=nats", "B_STREAM=B", "B_SUBJECT=b.{route}", "B_REQUIRED=false"}, nil},
+		"best effort beside a sink that is required": {
+			[]string{"ACK=sinks", "SINKS=nats,b=nats", "B_STREAM=B", "B_SUBJECT=b.{route}", "B_REQUIRED=false"}, nil,
+		},
 		"password in clear text": {
-			[]string{"SINKS=kafka", "KAFKA_BROKERS=a:1", "KAFKA_SASL_MECHANISM=plain", "KAFKA_SASL_USERNAME=me", "KAFKA_SASL_PASSWORD=pass"},
-			[]string{"FNBRIDGE_KAFKA_SASL_MECHANISM: PLAIN without TLS sends the password in clear text: set FNBRIDGE_KAFKA_TLS=true"},
+			[]string{
+				"SINKS=kafka", "KAFKA_BROKERS=a:1", "KAFKA_SASL_MECHANISM=plain", "KAFKA_SASL_USERNAME=me",
+				"KAFKA_SASL_PASSWORD=pass",
+			},
+			[]string{
+				"FNBRIDGE_KAFKA_SASL_MECHANISM: PLAIN without TLS sends the password in clear text: set FNBRIDGE_KAFKA_TLS=true",
+			},
 		},
 		"password over TLS": {
-			[]string{"SINKS=kafka", "KAFKA_BROKERS=a:1", "KAFKA_SASL_MECHANISM=plain", "KAFKA_SASL_USERNAME=me", "KAFKA_SASL_PASSWORD=pass", "KAFKA_TLS=true"}, nil,
+			[]string{
+				"SINKS=kafka", "KAFKA_BROKERS=a:1", "KAFKA_SASL_MECHANISM=plain", "KAFKA_SASL_USERNAME=me",
+				"KAFKA_SASL_PASSWORD=pass", "KAFKA_TLS=true",
+			}, nil,
 		},
 		"one topic twice": {
 			[]string{"SINKS=kafka,b=kafka", "KAFKA_BROKERS=a:1,b:1", "B_BROKERS=b:1, a:1"},
-			[]string{"FNBRIDGE_B_TOPIC: the sink kafka writes to the topic tensorlake-events of the same brokers: it will hold every event twice"},
+			[]string{
+				"FNBRIDGE_B_TOPIC: the sink kafka writes to the topic tensorlake-events of the same brokers: " +
+					"it will hold every event twice",
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +125,8 @@ func TestWarnings(t *testing.T) {
 func TestNoSinkWarningsWithoutSinks(t *testing.T) {
 	_, warnings, errs := load(t, "SINKS=au-dit=kafka", "AUDIT_BROKERS=a:1")
 	require.Len(t, errs, 1)
-	require.Equal(t, []Warning{{"FNBRIDGE_AUDIT_BROKERS", "is not a variable of fnbridge: fnbridge env lists them all"}}, warnings)
+	require.Equal(t, []Warning{{"FNBRIDGE_AUDIT_BROKERS", "is not a variable of fnbridge: fnbridge env lists them all"}},
+		warnings)
 }
 
 func TestEdits(t *testing.T) {

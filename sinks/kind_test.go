@@ -39,7 +39,9 @@ func load(t *testing.T, variables map[string]string) (*config.Config, []config.W
 
 func optionsOf(t *testing.T, place string) sinks.Options {
 	t.Helper()
-	c, warnings, err := load(t, map[string]string{"SINKS": "attic=memory", "ATTIC_PLACE": place, "ATTIC_MAX_EVENT": "128KiB"})
+	c, warnings, err := load(t, map[string]string{
+		"SINKS": "attic=memory", "ATTIC_PLACE": place, "ATTIC_MAX_EVENT": "128KiB",
+	})
 	require.NoError(t, err)
 	require.Empty(t, warnings)
 	s := c.Sinks[0]

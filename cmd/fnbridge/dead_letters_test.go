@@ -106,13 +106,16 @@ func TestDeadLettersAreSentAgainOnceTheCauseIsMended(t *testing.T) {
 
 	out := s.mustRun("dead-letters", "retry", fmt.Sprint(before[0].ID))
 	require.Contains(t, out, "Asked for another try of 1 dead letter.")
-	after := s.awaitLetters(func(l []letter) bool { return len(l) == 3 && l[0].Attempts > before[0].Attempts && l[0].RetryAt == nil })
+	after := s.awaitLetters(func(l []letter) bool {
+		return len(l) == 3 && l[0].Attempts > before[0].Attempts && l[0].RetryAt == nil
+	})
 	require.Equal(t, before[0].ID, after[0].ID, "it stays what it was")
 	require.True(t, after[0].LastAt.After(before[0].LastAt))
 	require.Equal(t, before[1:], after[1:], "nobody asked for these")
 
 	s.maxMessage(-1)
-	require.JSONEq(t, `{"dead_letters":2,"running":true}`, s.mustRun("dead-letters", "retry", "--json", fmt.Sprint(before[0].ID), fmt.Sprint(before[1].ID)))
+	require.JSONEq(t, `{"dead_letters":2,"running":true}`,
+		s.mustRun("dead-letters", "retry", "--json", fmt.Sprint(before[0].ID), fmt.Sprint(before[1].ID)))
 	left := s.awaitLetters(count(1))
 	require.Equal(t, "msg_2", left[0].WebhookID)
 	require.Contains(t, s.mustRun("dead-letters", "retry", "--all"), "1 dead letter")
@@ -138,7 +141,8 @@ func TestDeadLettersMarkedWithoutABridgeAreSentWhenItStarts(t *testing.T) {
 	s.maxMessage(-1)
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 
-	require.Contains(t, s.mustRun("dead-letters", "retry", "--all"), "2 dead letters will be sent again when \"fnbridge serve\" starts")
+	require.Contains(t, s.mustRun("dead-letters", "retry", "--all"),
+		"2 dead letters will be sent again when \"fnbridge serve\" starts")
 	require.Regexp(t, `asked for \d+s ago`, s.mustRun("dead-letters", "list"))
 	require.Contains(t, s.mustRun("dead-letters", "retry", "--all"), "Another try was asked for already")
 	s.serve()
@@ -152,7 +156,8 @@ func TestDeadLettersAreSelectedByWhatTheyAre(t *testing.T) {
 	s.maxMessage(4096)
 	s.sendLarge(2)
 	large := strings.Repeat("x", 5000)
-	out, errs, exit := s.runWith(`{"workflow_name":"`+large+`","invocation_id":"invocation_1","fn_status":{"fn_A":"success"}}`, "send", "-")
+	out, errs, exit := s.runWith(
+		`{"workflow_name":"`+large+`","invocation_id":"invocation_1","fn_status":{"fn_A":"success"}}`, "send", "-")
 	require.Equal(t, 0, exit, out+errs)
 	s.awaitLetters(count(3))
 	for _, tt := range []struct {
@@ -181,7 +186,8 @@ func TestDeadLettersAreSelectedByWhatTheyAre(t *testing.T) {
 	require.Contains(t, s.mustRun("dead-letters", "list", "--limit", "2"), "Shown are the first 2; --limit shows more.")
 	require.NotContains(t, s.mustRun("dead-letters", "list", "--limit", "3"), "Shown are", "these are all")
 
-	require.JSONEq(t, `{"dead_letters":1,"running":true}`, s.mustRun("dead-letters", "drop", "--type", "tensorlake.workflow.*", "--yes", "--json"))
+	require.JSONEq(t, `{"dead_letters":1,"running":true}`,
+		s.mustRun("dead-letters", "drop", "--type", "tensorlake.workflow.*", "--yes", "--json"))
 	require.Len(t, s.letters(), 2)
 }
 
@@ -245,7 +251,8 @@ func TestTheTextOfADeadLetterDrivesNoTerminal(t *testing.T) {
 	s := newShell(t)
 	s.serve()
 	s.maxMessage(4096)
-	out, errs, exit := s.runWith(`{"job_id":"\u001b[2Jjob","status":"\u001b]0;title\u0007","note":"`+"\u202e"+strings.Repeat("x", 5000)+`"}`, "send", "-")
+	out, errs, exit := s.runWith(`{"job_id":"\u001b[2Jjob","status":"\u001b]0;title\u0007",`+
+		`"note":"`+"\u202e"+strings.Repeat("x", 5000)+`"}`, "send", "-")
 	require.Equal(t, 0, exit, out+errs)
 	id := s.awaitLetters(count(1))[0].ID
 	for _, args := range [][]string{{"dead-letters", "list"}, {"dead-letters", "show", fmt.Sprint(id)}} {

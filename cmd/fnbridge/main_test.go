@@ -54,14 +54,18 @@ type shell struct {
 func newShell(t *testing.T, env ...string) *shell {
 	t.Helper()
 	s := &shell{t: t, dir: t.TempDir(), host: "127.0.0.1"}
-	s.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "GORACE=" + os.Getenv("GORACE"), runMain + "=1"}, env...)
+	s.env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "GORACE=" + os.Getenv("GORACE"), runMain + "=1",
+	}, env...)
 	s.listen(0, 0, 0)
 	return s
 }
 
 // listen sets the ports of the listeners in the environment.
 func (s *shell) listen(public, ops, nats int) {
-	s.env = append(s.env, fmt.Sprintf("FNBRIDGE_LISTEN=%s:%d", s.host, public), fmt.Sprintf("FNBRIDGE_OPS_LISTEN=%s:%d", s.host, ops),
+	s.env = append(s.env,
+		fmt.Sprintf("FNBRIDGE_LISTEN=%s:%d", s.host, public),
+		fmt.Sprintf("FNBRIDGE_OPS_LISTEN=%s:%d", s.host, ops),
 		fmt.Sprintf("FNBRIDGE_EMBEDDED_NATS_LISTEN=%s:%d", s.host, nats))
 }
 
@@ -238,7 +242,8 @@ func TestSendShowsWhatTheBridgeAnswers(t *testing.T) {
 	out, _, exit := s.run("send", "--repeat", "--id", "msg_again")
 	require.Equal(t, 0, exit)
 	require.Equal(t, "202 Accepted  msg_again  2 events\n"+
-		"200 OK  msg_again  was known already: a webhook of this id and body was accepted before, and nothing is published again\n", out)
+		"200 OK  msg_again  was known already: a webhook of this id and body was accepted before, "+
+		"and nothing is published again\n", out)
 	out, _, exit = s.run("send", "--repeat", "--count", "20")
 	require.Equal(t, 0, exit)
 	require.Regexp(t, `^40 webhooks in .*: 20 accepted \(40 events\), 20 known already, 0 refused`, out)
@@ -438,7 +443,8 @@ func TestCheckCreatesTheTopicAndWarnsOfWhatItWouldLose(t *testing.T) {
 }
 
 // workflowPayload has the invocation left out.
-const workflowPayload = `{"workflow_name": "workflow_XXXX", "invocation_id": "%s", "fn_status": {"fn_A": "success", "fn_B": "failure"}}`
+const workflowPayload = `{"workflow_name": "workflow_XXXX", "invocation_id": "%s", ` +
+	`"fn_status": {"fn_A": "success", "fn_B": "failure"}}`
 
 // ledger is what the bridge has accepted.
 type ledger struct {
@@ -477,7 +483,8 @@ func (s *shell) post(ctx context.Context, client *http.Client, secret, invocatio
 	if err != nil {
 		return false
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.httpd+"/webhooks/tensorlake", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.httpd+"/webhooks/tensorlake",
+		bytes.NewReader(body))
 	if err != nil {
 		return false
 	}
@@ -546,7 +553,8 @@ func TestWhateverEndsTheProcessLosesNothing(t *testing.T) {
 			found := s.stored(2 * len(accepted))
 			for _, invocation := range accepted {
 				for _, function := range []string{"fn_A", "fn_B"} {
-					require.True(t, found[invocation+"/"+function], "%s of %s was accepted and is not in the stream", function, invocation)
+					require.True(t, found[invocation+"/"+function],
+						"%s of %s was accepted and is not in the stream", function, invocation)
 				}
 			}
 		})
@@ -566,7 +574,8 @@ func TestCommandsFindWhatListensOnAllInterfaces(t *testing.T) {
 func TestTailPrintsAnEventInALineThatATerminalCanTake(t *testing.T) {
 	s := newShell(t)
 	s.serve()
-	_, errs, exit := s.runWith("{\n\t\"job_id\": \"job_1\",\r\n  \"status\": \"success\", \"note\": \"\\u001b \u202e\"\n}\n", "send", "-")
+	_, errs, exit := s.runWith(
+		"{\n\t\"job_id\": \"job_1\",\r\n  \"status\": \"success\", \"note\": \"\\u001b \u202e\"\n}\n", "send", "-")
 	require.Equal(t, 0, exit, errs)
 	out, errs, exit := s.run("tail", "--all", "--count", "1")
 	require.Equal(t, 0, exit, errs)
@@ -586,7 +595,9 @@ func TestTailReadsFromKafka(t *testing.T) {
 	require.Equal(t, 0, exit, errs)
 	out, errs, exit = s.run("tail", "--all", "--count", "2")
 	require.Equal(t, 0, exit, errs)
-	require.Regexp(t, `(?m)^\S+  tensorlake-events/\d@0  \{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","function":"fn_A"`, out)
+	require.Regexp(t,
+		`(?m)^\S+  tensorlake-events/\d@0  `+
+			`\{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","function":"fn_A"`, out)
 	out, errs, exit = s.run("tail", "--sink", "kafka", "--since", "1h", "--count", "1", "--json")
 	require.Equal(t, 0, exit, errs)
 	require.Contains(t, out, `"key":"invocation_XXXX"`)
@@ -615,7 +626,8 @@ func TestStatusAndDeadLettersOfADirectoryThatHasNone(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(s.dir, "data"), "reading makes nothing")
 	require.NoFileExists(t, filepath.Join(s.dir, "webhooks.jsonl"))
 	require.NoError(t, os.Mkdir(filepath.Join(s.dir, "data"), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "data", "journal.db"), []byte(strings.Repeat("not a database\n", 1000)), 0o600))
+	require.NoError(t,
+		os.WriteFile(filepath.Join(s.dir, "data", "journal.db"), []byte(strings.Repeat("not a database\n", 1000)), 0o600))
 	for _, command := range []string{"status", "serve"} {
 		_, errs, exit := s.run(command)
 		require.Equal(t, 1, exit)
@@ -694,7 +706,9 @@ func TestSendWaitsForTheEventsAtEverySink(t *testing.T) {
 	s.env = append(s.env, "FNBRIDGE_SUMMARY_EVENTS=true")
 	out, _, exit = s.run("send", "--wait")
 	require.Equal(t, 1, exit)
-	require.Contains(t, out, "sink nats has 0 of 2 events: the bridge makes 2 events of this webhook, and this command 3: give both the same FNBRIDGE_SUMMARY_EVENTS")
+	require.Contains(t, out,
+		"sink nats has 0 of 2 events: the bridge makes 2 events of this webhook, and this command 3: "+
+			"give both the same FNBRIDGE_SUMMARY_EVENTS")
 
 	s.env = append(s.env, "FNBRIDGE_NATS_FORMAT=plain")
 	out, _, exit = s.run("send", "--wait", "30s")
@@ -723,7 +737,8 @@ func TestSendWaitsForBothEventsOfAFunctionThatIsThereTwice(t *testing.T) {
 	defer cluster.Close()
 	s := newShell(t, "FNBRIDGE_SINKS=kafka", "FNBRIDGE_KAFKA_BROKERS="+cluster.ListenAddrs()[0])
 	s.serve()
-	out, errs, exit := s.runWith(`{"workflow_name":"w","invocation_id":"i","fn_status":{"fn_A":"success","fn_A":"success"}}`, "send", "-", "--wait")
+	out, errs, exit := s.runWith(
+		`{"workflow_name":"w","invocation_id":"i","fn_status":{"fn_A":"success","fn_A":"success"}}`, "send", "-", "--wait")
 	require.Equal(t, 0, exit, out+errs)
 	require.Contains(t, out, "sink kafka has 2 events after")
 }
@@ -746,7 +761,8 @@ func TestSendFollowsNoRedirect(t *testing.T) {
 	defer elsewhere.Close()
 	asked := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
 	defer asked.Close()
-	out, _, exit := newShell(t, "FNBRIDGE_WEBHOOK_SECRETS=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").run("send", "--url", asked.URL)
+	out, _, exit := newShell(t, "FNBRIDGE_WEBHOOK_SECRETS=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").
+		run("send", "--url", asked.URL)
 	require.Equal(t, 1, exit)
 	require.Contains(t, out, "307 Temporary Redirect")
 	require.False(t, followed)

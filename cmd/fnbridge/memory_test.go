@@ -16,10 +16,13 @@ func TestCgroupMemory(t *testing.T) {
 		"version 2, in a container": {map[string]string{
 			"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "536870912\n",
 		}, 512 << 20},
-		"version 2, without a limit": {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, 0},
+		"version 2, without a limit": {
+			map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, 0,
+		},
 		"version 2, systemd": {map[string]string{
-			"proc/self/cgroup": "0::/system.slice/fnbridge.service\n", "sys/fs/cgroup/system.slice/fnbridge.service/memory.max": "max\n",
-			"sys/fs/cgroup/system.slice/memory.max": "1073741824\n",
+			"proc/self/cgroup": "0::/system.slice/fnbridge.service\n",
+			"sys/fs/cgroup/system.slice/fnbridge.service/memory.max": "max\n",
+			"sys/fs/cgroup/system.slice/memory.max":                  "1073741824\n",
 		}, 1 << 30},
 		"version 1": {map[string]string{
 			"proc/self/cgroup": "9:name=systemd:/\n4:memory:/docker/abc\n0::/\n",

@@ -40,7 +40,8 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 	s := newShell(t)
 	bridge := s.serve()
 	s.mustRun("send", "--count", "30")
-	out, errs, exit := s.runWith(`{"workflow_name":"other","invocation_id":"invocation_1","fn_status":{"fn_A":"success"}}`, "send", "-")
+	out, errs, exit := s.runWith(`{"workflow_name":"other","invocation_id":"invocation_1","fn_status":{"fn_A":"success"}}`,
+		"send", "-")
 	require.Equal(t, 0, exit, out+errs)
 	s.delivered()
 	nc, err := nats.Connect("nats://" + s.nats)
@@ -50,8 +51,10 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 
-	require.Equal(t, "61 events, from 31 webhooks in that time, would be published to sink nats again.\n", s.mustRun("replay", "--since", "1h", "--dry-run"))
-	require.JSONEq(t, `{"sink":"nats","webhooks":31,"events":31}`, s.mustRun("replay", "--all", "--type", "tensorlake.workflow.function.succ*", "--dry-run", "--json"))
+	require.Equal(t, "61 events, from 31 webhooks in that time, would be published to sink nats again.\n",
+		s.mustRun("replay", "--since", "1h", "--dry-run"))
+	require.JSONEq(t, `{"sink":"nats","webhooks":31,"events":31}`,
+		s.mustRun("replay", "--all", "--type", "tensorlake.workflow.function.succ*", "--dry-run", "--json"))
 
 	out = s.mustRun("replay", "--since", "1h", "--workflow", "other", "--wait")
 	require.Regexp(t, `^1 event published, to sink nats, in \S+\.\n$`, out)
@@ -68,7 +71,8 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 		DeadLetters       *int64 `json:"dead_letters"`
 	}
 	require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &last))
-	require.Equal(t, []any{int64(2), "nats", "done", int64(61), int64(61)}, []any{last.Replay, last.Sink, last.State, last.Events, last.Published})
+	require.Equal(t, []any{int64(2), "nats", "done", int64(61), int64(61)},
+		[]any{last.Replay, last.Sink, last.State, last.Events, last.Published})
 	require.Zero(t, *last.Left)
 	require.Zero(t, *last.DeadLetters)
 	ids := map[string]int{}
@@ -91,7 +95,8 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 
 	// Without a bridge the next one does it.
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
-	require.Equal(t, "Replay 4 to sink nats begins when \"fnbridge serve\" starts: it does not run now.\n", s.mustRun("replay", "--since", "1h"))
+	require.Equal(t, "Replay 4 to sink nats begins when \"fnbridge serve\" starts: it does not run now.\n",
+		s.mustRun("replay", "--since", "1h"))
 	require.Contains(t, s.mustRun("replay", "--since", "1h", "--dry-run"), "61 events, from 31 webhooks")
 	bridge = s.serve()
 	bridge.line("a replay is through")
@@ -205,7 +210,8 @@ func TestWhatOneBridgeExportsAnotherTakes(t *testing.T) {
 	require.Regexp(t, `^21 webhooks in .*: 21 accepted \(41 events\), 0 known already, 0 refused`, out)
 	require.Equal(t, ids, to.events(41), "the same events, with the same ids")
 
-	damaged := string(text[:len(text)-10]) + "\n" + strings.Split(string(text), "\n")[0] + "\n{\"webhook_id\":\"no spaces\",\"body\":\"{}\"}\n"
+	damaged := string(text[:len(text)-10]) + "\n" + strings.Split(string(text), "\n")[0] +
+		"\n{\"webhook_id\":\"no spaces\",\"body\":\"{}\"}\n"
 	out, errs, exit = to.runWith(damaged, "send", "--from-export", "-", "--from-line", "20", "--rate", "500")
 	require.Equal(t, 1, exit, errs)
 	require.Contains(t, out, "line 21: not sent    not an exported webhook")

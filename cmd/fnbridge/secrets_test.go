@@ -73,7 +73,9 @@ func (o *outputText) String() string {
 }
 
 // refusedEverywhere is a configuration whose every sink is refused its login, with the secrets in it.
-func refusedEverywhere(t *testing.T, ack string) (environment []string, hidden secrets, sinks []string, ca *testcert.CA) {
+func refusedEverywhere(t *testing.T, ack string) (
+	environment []string, hidden secrets, sinks []string, ca *testcert.CA,
+) {
 	t.Helper()
 	// It knows a user, and an NKey, so that it asks for both ways to log in.
 	other, err := nkeys.CreateUser()
@@ -132,17 +134,20 @@ func refusedEverywhere(t *testing.T, ack string) (environment []string, hidden s
 	environment = []string{
 		"FNBRIDGE_LOG_LEVEL=debug", "FNBRIDGE_LOG_FORMAT=json",
 		"FNBRIDGE_TLS_CERT_FILE=" + ca.ServerCertFile, "FNBRIDGE_TLS_KEY_FILE=" + ca.ServerKeyFile,
-		"FNBRIDGE_WEBHOOK_SECRETS_FILE=" + file("secrets", hidden["first webhook secret"]+"\n"+hidden["second webhook secret"]+"\n"),
+		"FNBRIDGE_WEBHOOK_SECRETS_FILE=" + file("secrets",
+			hidden["first webhook secret"]+"\n"+hidden["second webhook secret"]+"\n"),
 		"FNBRIDGE_ACK=" + ack, "FNBRIDGE_SINKS=" + kinds,
 		"FNBRIDGE_TOKEN_URL=nats://" + natsAddress, "FNBRIDGE_TOKEN_TOKEN=" + hidden["NATS token"],
-		"FNBRIDGE_PASSWORD_URL=nats://" + natsAddress, "FNBRIDGE_PASSWORD_USER=known", "FNBRIDGE_PASSWORD_PASSWORD_FILE=" + file("password", hidden["NATS password"]),
+		"FNBRIDGE_PASSWORD_URL=nats://" + natsAddress, "FNBRIDGE_PASSWORD_USER=known",
+		"FNBRIDGE_PASSWORD_PASSWORD_FILE=" + file("password", hidden["NATS password"]),
 		"FNBRIDGE_INURL_URL=nats://known:" + hidden["password in a URL"] + "@" + natsAddress,
 		"FNBRIDGE_TOKENURL_URL=nats://" + hidden["token in a URL"] + "@" + natsAddress,
 		"FNBRIDGE_NKEY_URL=nats://" + natsAddress, "FNBRIDGE_NKEY_NKEY_FILE=" + file("user.nk", string(seed)),
 		"FNBRIDGE_CREDS_URL=nats://" + natsAddress, "FNBRIDGE_CREDS_CREDS_FILE=" + file("user.creds", string(creds)),
 		"FNBRIDGE_PLAIN_BROKERS=" + broker, "FNBRIDGE_PLAIN_SASL_MECHANISM=PLAIN", "FNBRIDGE_PLAIN_SASL_USERNAME=known",
 		"FNBRIDGE_PLAIN_SASL_PASSWORD=" + hidden["PLAIN password"],
-		"FNBRIDGE_SCRAM_BROKERS=" + broker, "FNBRIDGE_SCRAM_SASL_MECHANISM=SCRAM-SHA-512", "FNBRIDGE_SCRAM_SASL_USERNAME=known2",
+		"FNBRIDGE_SCRAM_BROKERS=" + broker, "FNBRIDGE_SCRAM_SASL_MECHANISM=SCRAM-SHA-512",
+		"FNBRIDGE_SCRAM_SASL_USERNAME=known2",
 		"FNBRIDGE_SCRAM_SASL_PASSWORD=" + hidden["SCRAM password"],
 		"FNBRIDGE_TLSKEY_BROKERS=" + broker, "FNBRIDGE_TLSKEY_TLS=true", "FNBRIDGE_TLSKEY_TLS_CERT_FILE=" + ca.ClientCertFile,
 		"FNBRIDGE_TLSKEY_TLS_KEY_FILE=" + ca.ClientKeyFile,
@@ -284,7 +289,9 @@ func noSecretShows(t *testing.T, ack string) {
 		}
 		hidden.requireHidden(t, "tail of "+sink, said.String())
 	}
-	for _, path := range []string{"/", "/livez", "/readyz", "/metrics", "/status", "/debug/pprof/", "/debug/vars", "/env", "/config"} {
+	for _, path := range []string{
+		"/", "/livez", "/readyz", "/metrics", "/status", "/debug/pprof/", "/debug/vars", "/env", "/config",
+	} {
 		response, err := client.Get(ready.Operations + path)
 		require.NoError(t, err)
 		text, err := io.ReadAll(response.Body)
@@ -320,23 +327,35 @@ func TestNoSecretShowsInAWrongConfiguration(t *testing.T) {
 		"a URL with a comma in its password":  {"NATS_URL=nats://me:a," + hidden + "@host"},
 		"a URL with a broken escape":          {"NATS_URL=nats://me:%zz" + hidden + "@host"},
 		"a password without a user":           {"NATS_URL=nats://host", "NATS_PASSWORD=" + hidden},
-		"two ways to log in":                  {"NATS_URL=nats://host", "NATS_TOKEN=" + hidden, "NATS_USER=me", "NATS_PASSWORD=" + hidden},
-		"a token for the embedded server":     {"NATS_TOKEN=" + hidden},
-		"a URL and a token":                   {"NATS_URL=nats://me:" + hidden + "@host", "NATS_TOKEN=" + hidden},
-		"credentials that are none":           {"NATS_URL=nats://127.0.0.1:1", "NATS_CREDS_FILE=" + path},
-		"a seed that is none":                 {"NATS_URL=nats://127.0.0.1:1", "NATS_NKEY_FILE=" + path},
-		"a NATS key that is none":             {"NATS_URL=tls://127.0.0.1:1", "NATS_TLS_CERT_FILE=" + ca.ClientCertFile, "NATS_TLS_KEY_FILE=" + path},
-		"a password without a mechanism":      {"SINKS=kafka", "KAFKA_BROKERS=127.0.0.1:1", "KAFKA_SASL_PASSWORD=" + hidden},
-		"a password with another mechanism":   {"SINKS=kafka", "KAFKA_BROKERS=127.0.0.1:1", "KAFKA_SASL_MECHANISM=GSSAPI", "KAFKA_SASL_PASSWORD=" + hidden},
+		"two ways to log in": {
+			"NATS_URL=nats://host", "NATS_TOKEN=" + hidden, "NATS_USER=me", "NATS_PASSWORD=" + hidden,
+		},
+		"a token for the embedded server": {"NATS_TOKEN=" + hidden},
+		"a URL and a token":               {"NATS_URL=nats://me:" + hidden + "@host", "NATS_TOKEN=" + hidden},
+		"credentials that are none":       {"NATS_URL=nats://127.0.0.1:1", "NATS_CREDS_FILE=" + path},
+		"a seed that is none":             {"NATS_URL=nats://127.0.0.1:1", "NATS_NKEY_FILE=" + path},
+		"a NATS key that is none": {
+			"NATS_URL=tls://127.0.0.1:1", "NATS_TLS_CERT_FILE=" + ca.ClientCertFile, "NATS_TLS_KEY_FILE=" + path,
+		},
+		"a password without a mechanism": {"SINKS=kafka", "KAFKA_BROKERS=127.0.0.1:1", "KAFKA_SASL_PASSWORD=" + hidden},
+		"a password with another mechanism": {
+			"SINKS=kafka", "KAFKA_BROKERS=127.0.0.1:1", "KAFKA_SASL_MECHANISM=GSSAPI", "KAFKA_SASL_PASSWORD=" + hidden,
+		},
 		"a password that SCRAM refuses": {
-			"SINKS=kafka", "KAFKA_BROKERS=127.0.0.1:1", "KAFKA_SASL_MECHANISM=SCRAM-SHA-256", "KAFKA_SASL_USERNAME=me", "KAFKA_SASL_PASSWORD=" + hidden + "\u200e\u0007",
+			"SINKS=kafka", "KAFKA_BROKERS=127.0.0.1:1", "KAFKA_SASL_MECHANISM=SCRAM-SHA-256", "KAFKA_SASL_USERNAME=me",
+			"KAFKA_SASL_PASSWORD=" + hidden + "\u200e\u0007",
 		},
 		"credentials in an address of Kafka": {"SINKS=kafka", "KAFKA_BROKERS=me:" + hidden + "@host:9092"},
-		"a Kafka key that is none":           {"SINKS=kafka", "KAFKA_BROKERS=127.0.0.1:1", "KAFKA_TLS=true", "KAFKA_TLS_CERT_FILE=" + ca.ClientCertFile, "KAFKA_TLS_KEY_FILE=" + path},
-		"the listener's key that is none":    {"TLS_CERT_FILE=" + ca.ServerCertFile, "TLS_KEY_FILE=" + path},
-		"an unknown variable":                {"KAFKA_SASL_PASSWORD=" + hidden, "NATS_PASWORD=" + hidden, "MAX_BODY=nope"},
-		"a secret where its file belongs":    {"WEBHOOK_SECRETS_FILE=whsec_" + hidden},
-		"a key where its file belongs":       {"TLS_CERT_FILE=" + ca.ServerCertFile, "TLS_KEY_FILE=-----BEGIN PRIVATE KEY-----\n" + hidden},
+		"a Kafka key that is none": {
+			"SINKS=kafka", "KAFKA_BROKERS=127.0.0.1:1", "KAFKA_TLS=true", "KAFKA_TLS_CERT_FILE=" + ca.ClientCertFile,
+			"KAFKA_TLS_KEY_FILE=" + path,
+		},
+		"the listener's key that is none": {"TLS_CERT_FILE=" + ca.ServerCertFile, "TLS_KEY_FILE=" + path},
+		"an unknown variable":             {"KAFKA_SASL_PASSWORD=" + hidden, "NATS_PASWORD=" + hidden, "MAX_BODY=nope"},
+		"a secret where its file belongs": {"WEBHOOK_SECRETS_FILE=whsec_" + hidden},
+		"a key where its file belongs": {
+			"TLS_CERT_FILE=" + ca.ServerCertFile, "TLS_KEY_FILE=-----BEGIN PRIVATE KEY-----\n" + hidden,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShell(t)

@@ -68,7 +68,8 @@ func (p *terminal) text() string {
 
 func (p *terminal) await(text string) {
 	p.t.Helper()
-	require.Eventually(p.t, func() bool { return strings.Contains(p.text(), text) }, 60*time.Second, 5*time.Millisecond, "%s", text)
+	require.Eventually(p.t, func() bool { return strings.Contains(p.text(), text) },
+		60*time.Second, 5*time.Millisecond, "%s", text)
 }
 
 func (p *terminal) typed(keys string) {
@@ -93,7 +94,8 @@ func TestDropAsksOnATerminal(t *testing.T) {
 	s.awaitLetters(count(2))
 	const question = "Drop 2 dead letters for good (2 of sink nats; "
 	for answer, said := range map[string]string{
-		"\n": "Nothing was dropped.", "n\n": "Nothing was dropped.", "x\n": "Nothing was dropped.", "\x03": "interrupted; nothing was changed",
+		"\n": "Nothing was dropped.", "n\n": "Nothing was dropped.", "x\n": "Nothing was dropped.",
+		"\x03": "interrupted; nothing was changed",
 	} {
 		p := s.onTerminal("dead-letters", "drop", "--all")
 		p.await(question)

@@ -83,7 +83,8 @@ func TestAFullDiskIsGotOver(t *testing.T) {
 	require.Error(t, publish(acked))
 
 	require.NoError(t, os.Remove(ballast))
-	require.Eventually(t, func() bool { return publish(acked) == nil }, 60*time.Second, 100*time.Millisecond, "there is room again")
+	require.Eventually(t, func() bool { return publish(acked) == nil },
+		60*time.Second, 100*time.Millisecond, "there is room again")
 	requireAllStored(t, stream, acked+1)
 }
 
@@ -108,7 +109,8 @@ func TestRoomThatComesLittleByLittleIsUsed(t *testing.T) {
 	}
 
 	require.NoError(t, os.Remove(little))
-	require.Eventually(t, func() bool { return publish(acked) == nil }, 60*time.Second, 100*time.Millisecond, "a little is enough to go on")
+	require.Eventually(t, func() bool { return publish(acked) == nil },
+		60*time.Second, 100*time.Millisecond, "a little is enough to go on")
 	acked++
 	requireAllStored(t, stream, acked)
 
@@ -117,7 +119,8 @@ func TestRoomThatComesLittleByLittleIsUsed(t *testing.T) {
 	stream, publish = openStream(t, start(t, options))
 	require.ErrorContains(t, publish(acked), "insufficient resources")
 	require.NoError(t, os.Remove(ballast))
-	require.Eventually(t, func() bool { return publish(acked) == nil }, 60*time.Second, 100*time.Millisecond, "there is room now")
+	require.Eventually(t, func() bool { return publish(acked) == nil },
+		60*time.Second, 100*time.Millisecond, "there is room now")
 	for acked++; acked < 2000; acked++ {
 		require.NoError(t, publish(acked))
 	}

@@ -27,9 +27,13 @@ func send(t *testing.T, server *Server, text string) {
 // it has.
 func TestAStrangersWordsAreNoDiskError(t *testing.T) {
 	logged := &lines{}
-	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(logged, nil))})
+	server := start(t, Options{
+		Listen: "127.0.0.1:0", Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(logged, nil)),
+	})
 	js := jetStream(t, server.ClientURL())
-	stream, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "M", Subjects: []string{"m"}, Storage: natsjs.MemoryStorage})
+	stream, err := js.CreateStream(t.Context(), natsjs.StreamConfig{
+		Name: "M", Subjects: []string{"m"}, Storage: natsjs.MemoryStorage,
+	})
 	require.NoError(t, err)
 	_, err = js.Publish(t.Context(), "m", nil)
 	require.NoError(t, err)
@@ -48,7 +52,9 @@ func TestAStrangersWordsAreNoDiskError(t *testing.T) {
 func TestStrangersCannotFloodTheLog(t *testing.T) {
 	logged := &lines{}
 	began := time.Now()
-	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(logged, nil))})
+	server := start(t, Options{
+		Listen: "127.0.0.1:0", Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(logged, nil)),
+	})
 	for range 500 {
 		send(t, server, "Xno command\r\n")
 	}

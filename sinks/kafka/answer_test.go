@@ -74,13 +74,17 @@ func allocated(f func()) uint64 {
 
 func TestAPortThatSpeaksSomethingElse(t *testing.T) {
 	claims := func(count uint32) string { // an answer to ApiVersions
-		return string(binary.BigEndian.AppendUint32([]byte("\x00\x00\x00\x3c\x00\x00\x00\x01\x00\x00"), count)) + string(make([]byte, 50))
+		return string(binary.BigEndian.AppendUint32([]byte("\x00\x00\x00\x3c\x00\x00\x00\x01\x00\x00"), count)) +
+			string(make([]byte, 50))
 	}
 	for name, tt := range map[string]struct {
 		answer, want string
 		kind         bridge.FailureKind
 	}{
-		"HTTP":         {"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "answers HTTP, not Kafka: check the host and port in BROKERS", bridge.FailureBlocked},
+		"HTTP": {
+			"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+			"answers HTTP, not Kafka: check the host and port in BROKERS", bridge.FailureBlocked,
+		},
 		"NATS":         {"INFO {\"server_id\":\"x\"}\r\n", `answers "INFO…", not Kafka`, bridge.FailureBlocked},
 		"SSH":          {"SSH-2.0-OpenSSH_9.9\r\n", `answers "SSH-…", not Kafka`, bridge.FailureBlocked},
 		"a large one":  {"\x7f\xff\xff\xff\x00\x00\x00\x01", "claims an answer of 2147483647 bytes", bridge.FailureRetry},
@@ -170,9 +174,12 @@ func samples(tb testing.TB, do func(key protocol.ApiKey, version int16, frame []
 			}}},
 		},
 		&produce.Response{Topics: []produce.ResponseTopic{{Topic: testTopic, Partitions: []produce.ResponsePartition{{
-			ErrorCode: 87, RecordErrors: []produce.ResponseError{{BatchIndex: 1, BatchIndexErrorMessage: "no"}}, ErrorMessage: "no",
+			ErrorCode: 87, RecordErrors: []produce.ResponseError{{BatchIndex: 1, BatchIndexErrorMessage: "no"}},
+			ErrorMessage: "no",
 		}}}}},
-		&listoffsets.Response{Topics: []listoffsets.ResponseTopic{{Topic: testTopic, Partitions: []listoffsets.ResponsePartition{{Offset: 7}}}}},
+		&listoffsets.Response{
+			Topics: []listoffsets.ResponseTopic{{Topic: testTopic, Partitions: []listoffsets.ResponsePartition{{Offset: 7}}}},
+		},
 		&createtopics.Response{Topics: []createtopics.ResponseTopic{{
 			Name: testTopic, ErrorMessage: "no", Configs: []createtopics.ResponseTopicConfig{{Name: "a", Value: "b"}},
 		}}},
@@ -181,13 +188,17 @@ func samples(tb testing.TB, do func(key protocol.ApiKey, version int16, frame []
 	}
 	for _, compression := range []kafkago.Compression{0, kafkago.Gzip, kafkago.Snappy, kafkago.Lz4, kafkago.Zstd} {
 		records := protocol.NewRecordReader(
-			protocol.Record{Key: protocol.NewBytes([]byte("k")), Value: protocol.NewBytes([]byte("v")), Headers: []protocol.Header{{Key: "a", Value: []byte("b")}, {Key: "c"}}},
+			protocol.Record{
+				Key: protocol.NewBytes([]byte("k")), Value: protocol.NewBytes([]byte("v")),
+				Headers: []protocol.Header{{Key: "a", Value: []byte("b")}, {Key: "c"}},
+			},
 			protocol.Record{Value: protocol.NewBytes(bytes.Repeat([]byte("v"), 1000))},
 		)
-		all = append(all, &fetch.Response{Topics: []fetch.ResponseTopic{{Topic: testTopic, Partitions: []fetch.ResponsePartition{{
-			AbortedTransactions: []fetch.ResponseTransaction{{ProducerID: 1}},
-			RecordSet:           protocol.RecordSet{Version: 2, Attributes: protocol.Attributes(compression), Records: records},
-		}}}}})
+		all = append(all,
+			&fetch.Response{Topics: []fetch.ResponseTopic{{Topic: testTopic, Partitions: []fetch.ResponsePartition{{
+				AbortedTransactions: []fetch.ResponseTransaction{{ProducerID: 1}},
+				RecordSet:           protocol.RecordSet{Version: 2, Attributes: protocol.Attributes(compression), Records: records},
+			}}}}})
 	}
 	for _, m := range all {
 		key := m.ApiKey()

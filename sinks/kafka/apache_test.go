@@ -287,7 +287,8 @@ func apacheRecords(t *testing.T, c *apachekafka.Cluster, topic string) [][]*kgo.
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...), kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(t, err)
 	defer client.Close()
 
@@ -444,11 +445,15 @@ func testApacheSecurity(t *testing.T, c *apachekafka.Cluster) {
 	})
 
 	t.Run("an authority that is not trusted", func(t *testing.T) {
-		err := refused(t, sink(t, c.SASLBrokers(), func(o *Options) { o.TLS = true }, as(saslPlain, apacheUser, apachePassword)), bridge.FailureBlocked)
+		err := refused(t,
+			sink(t, c.SASLBrokers(), func(o *Options) { o.TLS = true }, as(saslPlain, apacheUser, apachePassword)),
+			bridge.FailureBlocked)
 		require.ErrorContains(t, err, "TLS_CA_FILE")
 	})
 	t.Run("a client certificate", func(t *testing.T) {
-		s := sink(t, c.TLSBrokers(), overTLS, func(o *Options) { o.TLSCertFile, o.TLSKeyFile = ca.ClientCertFile, ca.ClientKeyFile })
+		s := sink(t, c.TLSBrokers(), overTLS, func(o *Options) {
+			o.TLSCertFile, o.TLSKeyFile = ca.ClientCertFile, ca.ClientKeyFile
+		})
 		requireStored(t, publish(t, s, events(10, 5)))
 		require.NoError(t, s.Check(t.Context()))
 	})
@@ -458,7 +463,8 @@ func testApacheSecurity(t *testing.T, c *apachekafka.Cluster) {
 	})
 	t.Run("an expired client certificate", func(t *testing.T) {
 		cert, key := ca.IssueExpired(t, "expired")
-		err := refused(t, sink(t, c.TLSBrokers(), overTLS, func(o *Options) { o.TLSCertFile, o.TLSKeyFile = cert, key }), bridge.FailureBlocked)
+		err := refused(t, sink(t, c.TLSBrokers(), overTLS, func(o *Options) { o.TLSCertFile, o.TLSKeyFile = cert, key }),
+			bridge.FailureBlocked)
 		require.ErrorContains(t, err, "TLS_CERT_FILE")
 	})
 	t.Run("TLS at a plaintext listener", func(t *testing.T) {
@@ -492,7 +498,9 @@ func testApacheSecurity(t *testing.T, c *apachekafka.Cluster) {
 // testApacheTopics has the sink create topics, and miss them.
 func testApacheTopics(t *testing.T, c *apachekafka.Cluster) {
 	t.Run("created", func(t *testing.T) {
-		s := open(t, c.Brokers(), toTopic("created"), func(o *Options) { o.CreateTopic, o.Partitions, o.ReplicationFactor = true, 5, 1 })
+		s := open(t, c.Brokers(), toTopic("created"), func(o *Options) {
+			o.CreateTopic, o.Partitions, o.ReplicationFactor = true, 5, 1
+		})
 		// Brokers say what they lead before they know it themselves, which is nothing to bother anybody with.
 		require.NoError(t, s.Check(t.Context()))
 		requireStored(t, publish(t, s, events(20, 20)))
@@ -507,7 +515,9 @@ func testApacheTopics(t *testing.T, c *apachekafka.Cluster) {
 		require.Len(t, apacheRecords(t, c, "raced"), 2)
 	})
 	t.Run("more replicas than brokers", func(t *testing.T) {
-		s := open(t, c.Brokers(), toTopic("replicas"), func(o *Options) { o.CreateTopic, o.Partitions, o.ReplicationFactor = true, 1, 3 })
+		s := open(t, c.Brokers(), toTopic("replicas"), func(o *Options) {
+			o.CreateTopic, o.Partitions, o.ReplicationFactor = true, 1, 3
+		})
 		results := publish(t, s, events(1, 1))
 		requireKind(t, bridge.FailureBlocked, results)
 		require.ErrorContains(t, results[0], "REPLICATION_FACTOR")

@@ -28,7 +28,8 @@ func BenchmarkPublish(b *testing.B) {
 				codec = kgo.Lz4Compression()
 			}
 			other, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.DefaultProduceTopic(testTopic),
-				kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(0), kgo.DisableIdempotentWrite(), kgo.RequiredAcks(kgo.AllISRAcks()))
+				kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(0), kgo.DisableIdempotentWrite(),
+				kgo.RequiredAcks(kgo.AllISRAcks()))
 			require.NoError(b, err)
 			defer other.Close()
 			batch := events(perCall, 100)

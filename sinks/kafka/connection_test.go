@@ -119,7 +119,8 @@ func TestTLSWithAPrivateAuthority(t *testing.T) {
 
 func TestTLSAndSASLTogether(t *testing.T) {
 	ca := testcert.New(t)
-	c := seeded(t, 1, kfake.TLS(ca.ServerTLS(t, false)), kfake.EnableSASL(), kfake.Superuser(saslScramSHA512, "bridge", password))
+	c := seeded(t, 1, kfake.TLS(ca.ServerTLS(t, false)), kfake.EnableSASL(),
+		kfake.Superuser(saslScramSHA512, "bridge", password))
 	var l logs
 	s := open(t, c.ListenAddrs(), withTLS(ca), withSASL(saslScramSHA512), withLogs(&l))
 	requireStored(t, publish(t, s, events(1, 1)))
@@ -197,10 +198,14 @@ func TestTLSErrorsSayWhatToDo(t *testing.T) {
 	}{
 		"unknown authority": {ca.ServerTLS(t, false), withTLS(other), bridge.FailureBlocked, "set TLS_CA_FILE"},
 		"expired":           {expired, withTLS(ca), bridge.FailureBlocked, "has to be replaced"},
-		"another host":      {elsewhere, withTLS(ca), bridge.FailureBlocked, "use the name that the broker's certificate holds"},
+		"another host": {
+			elsewhere, withTLS(ca), bridge.FailureBlocked, "use the name that the broker's certificate holds",
+		},
 		"no client cert":    {ca.ServerTLS(t, true), withTLS(ca), bridge.FailureBlocked, "TLS_CERT_FILE"},
 		"TLS against plain": {nil, withTLS(ca), bridge.FailureRetry, "TLS against a plaintext port"},
-		"plain against TLS": {ca.ServerTLS(t, false), func(*Options) {}, bridge.FailureRetry, "TLS against a plaintext port, or the reverse"},
+		"plain against TLS": {
+			ca.ServerTLS(t, false), func(*Options) {}, bridge.FailureRetry, "TLS against a plaintext port, or the reverse",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var opts []kfake.Opt
@@ -356,14 +361,15 @@ func TestWhatABrokerAdvertisesIsSaid(t *testing.T) {
 	nowhere, err := net.ResolveTCPAddr("tcp", "127.0.0.1:1")
 	require.NoError(t, err)
 	var listening string
-	c := newCluster(t, kfake.NumBrokers(1), kfake.SeedTopics(1, testTopic), kfake.ListenFn(func(network, address string) (net.Listener, error) {
-		listener, err := net.Listen(network, address)
-		if err != nil {
-			return nil, err
-		}
-		listening = listener.Addr().String()
-		return advertised{listener, nowhere}, nil
-	}))
+	c := newCluster(t, kfake.NumBrokers(1), kfake.SeedTopics(1, testTopic),
+		kfake.ListenFn(func(network, address string) (net.Listener, error) {
+			listener, err := net.Listen(network, address)
+			if err != nil {
+				return nil, err
+			}
+			listening = listener.Addr().String()
+			return advertised{listener, nowhere}, nil
+		}))
 	require.Equal(t, []string{"127.0.0.1:1"}, c.ListenAddrs())
 	s := open(t, []string{listening})
 	results := publish(t, s, events(1, 1))
@@ -383,7 +389,9 @@ func TestDeadlinesOfAConnection(t *testing.T) {
 		var timeout net.Error
 		return errors.As(err, &timeout) && timeout.Timeout()
 	}
-	for name, set := range map[string]time.Time{"none": {}, "far": time.Now().Add(time.Hour), "near": time.Now().Add(time.Millisecond)} {
+	for name, set := range map[string]time.Time{
+		"none": {}, "far": time.Now().Add(time.Hour), "near": time.Now().Add(time.Millisecond),
+	} {
 		require.NoError(t, c.SetDeadline(set))
 		_, err := c.Read(make([]byte, 1))
 		require.True(t, isTimeout(err), "%s: %v", name, err)

@@ -40,7 +40,8 @@ func TestTheTopicOfTheDeadLettersIsCreated(t *testing.T) {
 	var l logs
 	s := open(t, c.ListenAddrs(), creating(7, 2), withDeadLetters, withLogs(&l))
 	// Before there is any.
-	require.Eventually(t, func() bool { return c.TopicInfo(testDeadLetters) != nil && c.TopicInfo(testTopic) != nil }, within, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return c.TopicInfo(testDeadLetters) != nil && c.TopicInfo(testTopic) != nil },
+		within, 5*time.Millisecond)
 	require.Len(t, c.PartitionInfos(testDeadLetters), 7)
 	require.Equal(t, 2, c.TopicInfo(testDeadLetters).NumReplicas)
 	require.NoError(t, s.CheckDeadLetters(context.Background()))
@@ -53,7 +54,8 @@ func TestTheTopicOfTheDeadLettersIsCreated(t *testing.T) {
 		for _, r := range records {
 			read++
 			require.Equal(t, header(r, "ce_partitionkey"), string(r.Key))
-			require.Equal(t, partition, s.Partition(event(0, string(r.Key))), "a letter goes to the partition of its event's key")
+			require.Equal(t, partition, s.Partition(event(0, string(r.Key))),
+				"a letter goes to the partition of its event's key")
 			require.Equal(t, "it is too large", header(r, "fnbridge-reason"))
 			require.Equal(t, testTopic, header(r, "fnbridge-address"))
 		}
@@ -73,7 +75,8 @@ func TestTheTopicOfTheDeadLettersIsMissing(t *testing.T) {
 	require.ErrorContains(t, results[0], want)
 	require.ErrorContains(t, results[0], "create it, correct DEAD_LETTER, or set CREATE_TOPIC to true")
 	requireKind(t, bridge.FailureBlocked, []error{s.CheckDeadLetters(context.Background())})
-	require.Eventually(t, func() bool { return strings.Contains(l.String(), "dead letters cannot be published now") }, within, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(l.String(), "dead letters cannot be published now") },
+		within, 5*time.Millisecond)
 	requireStored(t, publish(t, s, events(4, 4)))
 	require.NoError(t, s.Check(context.Background()), "events go on")
 	require.Equal(t, 1, strings.Count(l.String(), "dead letters cannot be published now"), "%s", l.String())
@@ -87,7 +90,9 @@ func TestTroubleWithDeadLettersHoldsUpNoEvent(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(1), kfake.SeedTopics(1, testTopic, testDeadLetters))
 	s := open(t, c.ListenAddrs(), withDeadLetters)
 	requireStored(t, bury(t, s, buried(events(1, 1))))
-	fault := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: testDeadLetters, Err: kerr.NotLeaderForPartition, Count: -1})
+	fault := c.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: testDeadLetters, Err: kerr.NotLeaderForPartition, Count: -1,
+	})
 	requireKind(t, bridge.FailureRetry, bury(t, s, buried(events(3, 3))))
 	requireStored(t, publish(t, s, events(3, 3)))
 	fault.Remove()

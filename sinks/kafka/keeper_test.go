@@ -44,7 +44,8 @@ func TestATopicOfThreeReplicasIsCreatedSafe(t *testing.T) {
 }
 
 func TestTheTopicIsCreatedWithTheBrokersDefaults(t *testing.T) {
-	c := newCluster(t, kfake.NumBrokers(1), kfake.DefaultNumPartitions(5), kfake.BrokerConfigs(map[string]string{"default.replication.factor": "1"}))
+	c := newCluster(t, kfake.NumBrokers(1), kfake.DefaultNumPartitions(5),
+		kfake.BrokerConfigs(map[string]string{"default.replication.factor": "1"}))
 	s := open(t, c.ListenAddrs(), creating(0, 0))
 	publishUntilStored(t, s, events(1, 1))
 	require.Len(t, c.PartitionInfos(testTopic), 5)
@@ -153,7 +154,9 @@ func TestWarningsComeOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	require.NoError(t, described.Wait(ctx, 3))
-	for _, want := range []string{"another number of partitions", "another replication factor", "min.insync.replicas of the Kafka topic is 1"} {
+	for _, want := range []string{
+		"another number of partitions", "another replication factor", "min.insync.replicas of the Kafka topic is 1",
+	} {
 		require.Equal(t, 1, strings.Count(l.String(), want), "%s in\n%s", want, l.String())
 	}
 	require.Len(t, c.PartitionInfos(testTopic), 4, "an existing topic is not altered")
@@ -176,10 +179,14 @@ func TestWhatATopicDoesToEventsIsWarnedAboutOnce(t *testing.T) {
 		"compacted": {3, map[string]string{cleanupPolicy: "compact", minInSyncReplicas: "2"}, []string{
 			"keeps the last record of a key alone", "set its cleanup.policy to delete",
 		}},
-		"compacted and deleted": {3, map[string]string{cleanupPolicy: "compact,delete", minInSyncReplicas: "2"}, []string{"cleanup_policy=compact,delete"}},
-		"one replica":           {1, nil, []string{"the Kafka topic has one replica", "min.insync.replicas=2"}},
-		"one in sync":           {3, nil, []string{"min.insync.replicas of the Kafka topic is 1", "set it to 2"}},
-		"safe":                  {3, map[string]string{minInSyncReplicas: "2"}, nil},
+		"compacted and deleted": {
+			3,
+			map[string]string{cleanupPolicy: "compact,delete", minInSyncReplicas: "2"},
+			[]string{"cleanup_policy=compact,delete"},
+		},
+		"one replica": {1, nil, []string{"the Kafka topic has one replica", "min.insync.replicas=2"}},
+		"one in sync": {3, nil, []string{"min.insync.replicas of the Kafka topic is 1", "set it to 2"}},
+		"safe":        {3, map[string]string{minInSyncReplicas: "2"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, kfake.NumBrokers(tt.brokers))
@@ -255,14 +262,18 @@ func TestCheck(t *testing.T) {
 	s := open(t, c.ListenAddrs())
 	require.NoError(t, s.Check(context.Background()))
 
-	fault := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Partitions: []int32{2, 4}, Err: kerr.NotLeaderForPartition, Count: -1})
+	fault := c.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.ListOffsets}, Partitions: []int32{2, 4}, Err: kerr.NotLeaderForPartition, Count: -1,
+	})
 	err := s.Check(context.Background())
 	requireKind(t, bridge.FailureRetry, []error{err})
 	require.ErrorContains(t, err, `2 of 6 partitions cannot be published to`)
 	require.ErrorContains(t, err, "partition 2")
 	fault.Remove()
 
-	fault = c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Partitions: []int32{4}, Err: kerr.TopicAuthorizationFailed, Count: -1},
+	fault = c.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.ListOffsets}, Partitions: []int32{4}, Err: kerr.TopicAuthorizationFailed, Count: -1,
+	},
 		kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Partitions: []int32{1}, Err: kerr.NotLeaderForPartition, Count: -1})
 	err = s.Check(context.Background())
 	requireKind(t, bridge.FailureBlocked, []error{err})
@@ -304,7 +315,10 @@ func TestCheckCountsReplicasInSync(t *testing.T) {
 		at   placed
 		want string
 	}{
-		"too few":      {placed{replicas: []int32{0, 1, 2}, inSync: []int32{0}}, "1 of its replicas are in sync, and min.insync.replicas is 2"},
+		"too few": {
+			placed{replicas: []int32{0, 1, 2}, inSync: []int32{0}},
+			"1 of its replicas are in sync, and min.insync.replicas is 2",
+		},
 		"enough":       {placed{replicas: []int32{0, 1, 2}, inSync: []int32{0, 2}}, ""},
 		"one there is": {placed{replicas: []int32{0}, inSync: []int32{0}}, ""},
 	} {

@@ -30,14 +30,21 @@ func TestNewRefusesWrongOptions(t *testing.T) {
 		"topic characters":    {func(o *Options) { o.Topic = "a b" }, `TOPIC: "a b" is not a name of a topic`},
 		"topic dots":          {func(o *Options) { o.Topic = ".." }, "is not a name of a topic"},
 		"compression":         {func(o *Options) { o.Compression = "brotli" }, `COMPRESSION is "brotli"`},
-		"no CA file":          {func(o *Options) { o.TLS, o.TLSCAFile = true, "/nowhere/ca.pem" }, "TLS_CA_FILE: open /nowhere/ca.pem"},
+		"no CA file": {
+			func(o *Options) { o.TLS, o.TLSCAFile = true, "/nowhere/ca.pem" }, "TLS_CA_FILE: open /nowhere/ca.pem",
+		},
 		"CA file without PEM": {func(o *Options) { o.TLS, o.TLSCAFile = true, noPEM }, "holds no certificate"},
 		"key of another cert": {
 			func(o *Options) { o.TLS, o.TLSCertFile, o.TLSKeyFile = true, ca.ClientCertFile, ca.ServerKeyFile },
 			"TLS_CERT_FILE and TLS_KEY_FILE",
 		},
-		"mechanism":    {func(o *Options) { o.SASLMechanism, o.SASLUsername, o.SASLPassword = "GSSAPI", "u", "hunter2" }, `SASL_MECHANISM is "GSSAPI"`},
-		"NUL in PLAIN": {func(o *Options) { o.SASLMechanism, o.SASLUsername, o.SASLPassword = saslPlain, "u", "hunter2\x00" }, "holds a NUL"},
+		"mechanism": {
+			func(o *Options) { o.SASLMechanism, o.SASLUsername, o.SASLPassword = "GSSAPI", "u", "hunter2" },
+			`SASL_MECHANISM is "GSSAPI"`,
+		},
+		"NUL in PLAIN": {
+			func(o *Options) { o.SASLMechanism, o.SASLUsername, o.SASLPassword = saslPlain, "u", "hunter2\x00" }, "holds a NUL",
+		},
 		"SCRAM prohibits": {func(o *Options) {
 			o.SASLMechanism, o.SASLUsername, o.SASLPassword = saslScramSHA512, "u", "hunter2\x07"
 		}, "SCRAM does not allow"},
@@ -52,7 +59,9 @@ func TestNewRefusesWrongOptions(t *testing.T) {
 
 func TestNewListsEverythingThatIsWrong(t *testing.T) {
 	_, err := New(Options{Name: "audit", Compression: "x", TLS: true, TLSCAFile: "y", SASLMechanism: "z"})
-	for _, want := range []string{`kafka sink "audit"`, "BROKERS", "TOPIC", "COMPRESSION", "TLS_CA_FILE", "SASL_MECHANISM"} {
+	for _, want := range []string{
+		`kafka sink "audit"`, "BROKERS", "TOPIC", "COMPRESSION", "TLS_CA_FILE", "SASL_MECHANISM",
+	} {
 		require.ErrorContains(t, err, want)
 	}
 }

@@ -216,7 +216,8 @@ func TestOnlyTheOversizedEventIsRejected(t *testing.T) {
 				c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Err: kerr.TopicAuthorizationFailed, Count: -1})
 			}
 			s := open(t, c.ListenAddrs())
-			require.Eventually(t, func() bool { return !tt.known || s.limits.maxBytes.Load() == 20_000 }, within, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return !tt.known || s.limits.maxBytes.Load() == 20_000 },
+				within, 5*time.Millisecond)
 			sent := one(t, s, 0, 0, 40)
 			tooLarge(sent, 30_000, 7, 8, 39)
 			results := publish(t, s, sent)
@@ -311,10 +312,13 @@ func TestAfterAFailureLaterBatchesOfThePartitionAreNotSent(t *testing.T) {
 			c := seeded(t, 2)
 			s := open(t, c.ListenAddrs())
 			seen := 0
-			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{0}, Err: tt.code, Count: 1, When: func(kmsg.Request) bool {
-				seen++
-				return seen == 2
-			}})
+			c.Fault(kfake.Fault{
+				Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{0}, Err: tt.code, Count: 1,
+				When: func(kmsg.Request) bool {
+					seen++
+					return seen == 2
+				},
+			})
 			first, other := one(t, s, 0, 0, 3*maxBatchRecords), one(t, s, 1, 10_000, 10)
 			batch := batchLength(t, s, first)
 			results := publish(t, s, slices.Concat(first, other))
@@ -383,7 +387,8 @@ func TestStoredThoughAnsweredWithAnError(t *testing.T) {
 			requireKind(t, bridge.FailureRetry, publish(t, s, sent))
 			require.Equal(t, idsOf(sent), ids(stored(t, c)[0]))
 			requireStored(t, publish(t, s, sent))
-			require.Equal(t, append(idsOf(sent), idsOf(sent)...), ids(stored(t, c)[0]), "twice: nothing tried again out of sight")
+			require.Equal(t, append(idsOf(sent), idsOf(sent)...), ids(stored(t, c)[0]),
+				"twice: nothing tried again out of sight")
 		})
 	}
 }
@@ -688,8 +693,11 @@ func TestAPartitionWithoutALeaderFailsAloneAndAtOnce(t *testing.T) {
 	require.NoError(t, c.MoveTopicPartition(testTopic, 1, 1))
 	lost, kept := one(t, s, 0, 0, 2), one(t, s, 1, 10, 2)
 	publishUntilStored(t, s, append(lost[:1:1], kept[:1]...))
-	answerMetadata(c, placed{leader: -1, replicas: []int32{0}}, placed{leader: 1, replicas: []int32{1}, inSync: []int32{1}})
-	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{0}, Err: kerr.NotLeaderForPartition, Count: -1})
+	answerMetadata(c, placed{leader: -1, replicas: []int32{0}},
+		placed{leader: 1, replicas: []int32{1}, inSync: []int32{1}})
+	c.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{0}, Err: kerr.NotLeaderForPartition, Count: -1,
+	})
 
 	require.Eventually(t, func() bool {
 		start := time.Now()

@@ -168,7 +168,8 @@ func TestTailShowsARecordThatIsNoCloudEvent(t *testing.T) {
 	require.NoError(t, err)
 	defer producer.Close()
 	require.NoError(t, producer.ProduceSync(context.Background(), &kgo.Record{
-		Topic: testTopic, Value: []byte("{broken"), Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/cloudevents+json")}},
+		Topic: testTopic, Value: []byte("{broken"),
+		Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/cloudevents+json")}},
 	}, &kgo.Record{Topic: testTopic}).FirstErr())
 	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
 	got := tl.next(t, 2)
@@ -180,11 +181,13 @@ func TestTailWaitsForTheTopic(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(1))
 	var l logs
 	tl := startTail(t, testOptions(t, c.ListenAddrs(), withLogs(&l)), bridge.TailStart{})
-	require.Eventually(t, func() bool { return strings.Contains(l.String(), "does not exist") }, within, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(l.String(), "does not exist") },
+		within, 5*time.Millisecond)
 	require.NoError(t, c.CreateTopic(testTopic, 3, nil))
 	s := open(t, c.ListenAddrs())
 	publishUntilStored(t, s, events(12, 12))
-	require.ElementsMatch(t, idsOf(events(12, 12)), receivedIDs(tl.next(t, 12)), "all of it: none of it is older than the wait")
+	require.ElementsMatch(t, idsOf(events(12, 12)), receivedIDs(tl.next(t, 12)),
+		"all of it: none of it is older than the wait")
 	require.Equal(t, 1, strings.Count(l.String(), "does not exist"), "said once")
 	require.Contains(t, l.String(), "reading the Kafka topic")
 }
@@ -231,7 +234,8 @@ func TestTailSkipsWhatWasDeleted(t *testing.T) {
 
 func TestTailOfATransactionalTopic(t *testing.T) {
 	c := seeded(t, 1)
-	producer, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.TransactionalID("tx"), kgo.DefaultProduceTopic(testTopic))
+	producer, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.TransactionalID("tx"),
+		kgo.DefaultProduceTopic(testTopic))
 	require.NoError(t, err)
 	defer producer.Close()
 	for _, value := range []string{"a", "b"} {
@@ -258,12 +262,13 @@ func TestTailEnds(t *testing.T) {
 
 	enough := errors.New("enough")
 	calls := 0
-	err := Tail(context.Background(), testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true}, func(bridge.Received) error {
-		if calls++; calls == 3 {
-			return enough
-		}
-		return nil
-	})
+	err := Tail(context.Background(), testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true},
+		func(bridge.Received) error {
+			if calls++; calls == 3 {
+				return enough
+			}
+			return nil
+		})
 	require.ErrorIs(t, err, enough)
 	require.Equal(t, 3, calls)
 

@@ -16,7 +16,9 @@ import (
 func TestWhatWasNeverSentIsNeverAcknowledged(t *testing.T) {
 	template, err := bridge.ParseTemplate("tensorlake.{route}")
 	require.NoError(t, err)
-	s, err := New(Options{Name: "nats", URL: "nats://127.0.0.1:1", Stream: "TENSORLAKE", Subject: template, MaxAge: time.Hour})
+	s, err := New(Options{
+		Name: "nats", URL: "nats://127.0.0.1:1", Stream: "TENSORLAKE", Subject: template, MaxAge: time.Hour,
+	})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close(context.Background())) }()
 	cause := errors.New("it stops")

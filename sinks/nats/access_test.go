@@ -206,9 +206,14 @@ func TestPermissions(t *testing.T) {
 		"what is needed": {&server.SubjectPermission{Allow: []string{
 			"tensorlake.>", "$JS.API.STREAM.INFO.TENSORLAKE", "$JS.API.STREAM.CREATE.TENSORLAKE",
 		}}, inbox, ""},
-		"only publishing":         {&server.SubjectPermission{Allow: []string{"tensorlake.>"}}, inbox, ""},
-		"no creating":             {&server.SubjectPermission{Allow: []string{"tensorlake.>", "$JS.API.STREAM.INFO.*"}}, inbox, ""},
-		"not publishing":          {&server.SubjectPermission{Allow: []string{"$JS.API.>"}}, inbox, `Publish to "tensorlake.workflow.blocked.fn_0.success"`},
+		"only publishing": {&server.SubjectPermission{Allow: []string{"tensorlake.>"}}, inbox, ""},
+		"no creating": {
+			&server.SubjectPermission{Allow: []string{"tensorlake.>", "$JS.API.STREAM.INFO.*"}}, inbox, "",
+		},
+		"not publishing": {
+			&server.SubjectPermission{Allow: []string{"$JS.API.>"}}, inbox,
+			`Publish to "tensorlake.workflow.blocked.fn_0.success"`,
+		},
 		"an inbox of its own not": {nil, &server.SubjectPermission{Deny: []string{"_INBOX.>"}}, `Subscription to "_INBOX`},
 	}
 	for name, tt := range tests {
@@ -238,7 +243,8 @@ func TestPermissions(t *testing.T) {
 }
 
 func TestDeniedSubjectHoldsUpNoOther(t *testing.T) {
-	srv := natsserver.Single(t, permissions(&server.SubjectPermission{Deny: []string{"tensorlake.workflow.secret.>"}}, nil))
+	srv := natsserver.Single(t,
+		permissions(&server.SubjectPermission{Deny: []string{"tensorlake.workflow.secret.>"}}, nil))
 	o := options(t, srv.URL())
 	o.User, o.Password = "bridge", "s3cret"
 	sink := open(t, o)
@@ -270,8 +276,11 @@ func TestTLS(t *testing.T) {
 		options func(*nats.Options)
 		want    string // empty: it works
 	}{
-		"private authority":        {withTLS(false), func(o *nats.Options) { o.TLSCAFile = ca.CAFile }, ""},
-		"scheme tls":               {withTLS(false), func(o *nats.Options) { o.TLSCAFile, o.URL = ca.CAFile, strings.Replace(o.URL, "nats://", "tls://", 1) }, ""},
+		"private authority": {withTLS(false), func(o *nats.Options) { o.TLSCAFile = ca.CAFile }, ""},
+		"scheme tls": {
+			withTLS(false),
+			func(o *nats.Options) { o.TLSCAFile, o.URL = ca.CAFile, strings.Replace(o.URL, "nats://", "tls://", 1) }, "",
+		},
 		"client certificate":       {withTLS(true), full, ""},
 		"another authority":        {withTLS(false), func(o *nats.Options) { o.TLSCAFile = stranger.CAFile }, "authorit"},
 		"the system's authorities": {withTLS(false), func(*nats.Options) {}, "authorit"},

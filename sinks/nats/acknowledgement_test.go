@@ -30,22 +30,30 @@ func TestAnAnswerThatIsNotTheStreamsIsNoAcknowledgement(t *testing.T) {
 		kind bridge.FailureKind
 		want string
 	}{
-		"of another stream": {`{"stream":"OTHER","seq":7}`, bridge.FailureBlocked, `one of stream "OTHER", not of TENSORLAKE`},
+		"of another stream": {
+			`{"stream":"OTHER","seq":7}`, bridge.FailureBlocked, `one of stream "OTHER", not of TENSORLAKE`,
+		},
 		"a duplicate of another": {
 			`{"stream":"OTHER","seq":7,"duplicate":true}`, bridge.FailureBlocked, `one of stream "OTHER", not of TENSORLAKE`,
 		},
-		"of the name in other letters": {`{"stream":"tensorlake","seq":7}`, bridge.FailureBlocked, `one of stream "tensorlake", not of TENSORLAKE`},
-		"sequence 0":                   {`{"stream":"TENSORLAKE","seq":0}`, bridge.FailureRetry, "names no sequence"},
-		"without a sequence":           {`{"stream":"TENSORLAKE","duplicate":true}`, bridge.FailureRetry, "names no sequence"},
-		"without a stream":             {`{"seq":7}`, bridge.FailureBlocked, "no acknowledgement of a stream"},
-		"an object":                    {`{}`, bridge.FailureBlocked, "no acknowledgement of a stream"},
-		"a word":                       {`"ok"`, bridge.FailureBlocked, "no acknowledgement of a stream"},
-		"no JSON":                      {`+OK`, bridge.FailureBlocked, "no acknowledgement of a stream"},
-		"nothing":                      {``, bridge.FailureBlocked, "no acknowledgement of a stream"},
+		"of the name in other letters": {
+			`{"stream":"tensorlake","seq":7}`, bridge.FailureBlocked, `one of stream "tensorlake", not of TENSORLAKE`,
+		},
+		"sequence 0": {`{"stream":"TENSORLAKE","seq":0}`, bridge.FailureRetry, "names no sequence"},
+		"without a sequence": {
+			`{"stream":"TENSORLAKE","duplicate":true}`, bridge.FailureRetry, "names no sequence",
+		},
+		"without a stream": {`{"seq":7}`, bridge.FailureBlocked, "no acknowledgement of a stream"},
+		"an object":        {`{}`, bridge.FailureBlocked, "no acknowledgement of a stream"},
+		"a word":           {`"ok"`, bridge.FailureBlocked, "no acknowledgement of a stream"},
+		"no JSON":          {`+OK`, bridge.FailureBlocked, "no acknowledgement of a stream"},
+		"nothing":          {``, bridge.FailureBlocked, "no acknowledgement of a stream"},
 	}
 	srv := natsserver.Single(t)
 	nc := natsserver.Connect(t, srv.URL())
-	createStream(t, natsserver.JetStream(t, nc), natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"}})
+	createStream(t, natsserver.JetStream(t, nc), natsjs.StreamConfig{
+		Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"},
+	})
 	sink := open(t, options(t, srv.URL()))
 	requirePublishes(t, sink, "warm")
 	elsewhere := sinktest.Event("elsewhere", 0, "elsewhere")
@@ -63,14 +71,17 @@ func TestAnAnswerThatIsNotTheStreamsIsNoAcknowledgement(t *testing.T) {
 		})
 	}
 	require.Len(t, natsserver.Messages(t, nc, "TENSORLAKE"), 2, "the events of its own subjects")
-	require.EqualValues(t, len(answers)-1, sink.Duplicates(), "the event beside, and nothing that others called a duplicate")
+	require.EqualValues(t, len(answers)-1, sink.Duplicates(),
+		"the event beside, and nothing that others called a duplicate")
 }
 
 // What a stream demands of each message, in a version that is still to come, no try can mend.
 func TestWhatAStreamWillNeverTakeIsBlocked(t *testing.T) {
 	srv := natsserver.Single(t)
 	nc := natsserver.Connect(t, srv.URL())
-	createStream(t, natsserver.JetStream(t, nc), natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"}})
+	createStream(t, natsserver.JetStream(t, nc), natsjs.StreamConfig{
+		Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"},
+	})
 	sink := open(t, options(t, srv.URL()))
 	requirePublishes(t, sink, "warm")
 	elsewhere := sinktest.Event("elsewhere", 0, "elsewhere")
@@ -82,7 +93,8 @@ func TestWhatAStreamWillNeverTakeIsBlocked(t *testing.T) {
 		`"code":429,"err_code":10167`: bridge.FailureRetry, // too many requests
 		`"code":503,"err_code":19999`: bridge.FailureRetry,
 	} {
-		stop := answer(t, nc, "tensorlake.document_ingestion.>", `{"stream":"TENSORLAKE","error":{`+code+`,"description":"a reason"}}`)
+		stop := answer(t, nc, "tensorlake.document_ingestion.>",
+			`{"stream":"TENSORLAKE","error":{`+code+`,"description":"a reason"}}`)
 		err := sink.Publish(t.Context(), []bridge.Event{elsewhere})[0]
 		require.Equal(t, kind, bridge.KindOf(err), "%s: %v", code, err)
 		require.ErrorContains(t, err, "a reason")
@@ -115,7 +127,9 @@ func TestOnlyTheStreamOfDeadLettersAcknowledgesThem(t *testing.T) {
 
 	// They move to the stream of the events, and away again.
 	require.NoError(t, js.DeleteStream(t.Context(), "OTHER"))
-	_, err = js.UpdateStream(t.Context(), natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>", deadLetters}})
+	_, err = js.UpdateStream(t.Context(), natsjs.StreamConfig{
+		Name: "TENSORLAKE", Subjects: []string{"tensorlake.>", deadLetters},
+	})
 	require.NoError(t, err)
 	requireBuries(t, sink, letter("third", 1))
 	require.NoError(t, sink.Check(t.Context()), "it looks at the stream")
@@ -129,9 +143,14 @@ func TestOnlyTheStreamOfDeadLettersAcknowledgesThem(t *testing.T) {
 // Which stream takes the dead letters is not known: an acknowledgement of any is then all there is to go by.
 func TestDeadLettersOfAnAccountThatMayNotLookUpTheirStream(t *testing.T) {
 	srv := natsserver.Single(t, func(o *server.Options) {
-		o.Users = []*server.User{{Username: "admin", Password: "s3cret"}, {Username: "bridge", Password: "s3cret", Permissions: &server.Permissions{
-			Publish: &server.SubjectPermission{Allow: []string{"tensorlake.>", "dead-letters.>", "$JS.API.STREAM.INFO.*"}},
-		}}}
+		o.Users = []*server.User{
+			{Username: "admin", Password: "s3cret"},
+			{Username: "bridge", Password: "s3cret", Permissions: &server.Permissions{
+				Publish: &server.SubjectPermission{
+					Allow: []string{"tensorlake.>", "dead-letters.>", "$JS.API.STREAM.INFO.*"},
+				},
+			}},
+		}
 	})
 	nc := natsserver.Connect(t, "nats://admin:s3cret@"+srv.Addr())
 	js := natsserver.JetStream(t, nc)

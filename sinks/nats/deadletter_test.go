@@ -124,18 +124,22 @@ func TestDeadLettersInAStreamOfTheirOwn(t *testing.T) {
 func TestDeadLettersThatNoStreamTakes(t *testing.T) {
 	srv := natsserver.Single(t)
 	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL()))
-	existing := natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, MaxAge: 168 * time.Hour, Duplicates: 10 * time.Minute}
+	existing := natsjs.StreamConfig{
+		Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, MaxAge: 168 * time.Hour, Duplicates: 10 * time.Minute,
+	}
 	createStream(t, js, existing)
 	logs := &logbook{}
 	o := withDeadLetters(t, srv.URL())
 	o.Logger = logs.logger()
 	sink := open(t, o)
-	const want = "no stream takes the dead-letter subject dead-letters.tensorlake; add it to the subjects of stream TENSORLAKE, or create a stream for it"
+	const want = "no stream takes the dead-letter subject dead-letters.tensorlake; " +
+		"add it to the subjects of stream TENSORLAKE, or create a stream for it"
 	requireLettersBlocked(t, sink, want)
 	err := sink.CheckDeadLetters(t.Context())
 	require.Equal(t, bridge.FailureBlocked, bridge.KindOf(err), "%v", err)
 	require.ErrorContains(t, err, want)
-	require.Eventually(t, func() bool { return strings.Contains(logs.String(), want) }, bound, 20*time.Millisecond, "the log is not told")
+	require.Eventually(t, func() bool { return strings.Contains(logs.String(), want) },
+		bound, 20*time.Millisecond, "the log is not told")
 	require.Equal(t, 1, strings.Count(logs.String(), "WARN"), "%s", logs)
 	require.Equal(t, []string{"tensorlake.>"}, streamConfig(t, js).Subjects, "an existing stream is not altered")
 
@@ -157,7 +161,9 @@ func TestDeadLettersThatNoStreamTakes(t *testing.T) {
 func TestAccountMayNotPublishDeadLetters(t *testing.T) {
 	srv := natsserver.Single(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "bridge", Password: "s3cret", Permissions: &server.Permissions{
-			Publish: &server.SubjectPermission{Allow: []string{"tensorlake.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*"}},
+			Publish: &server.SubjectPermission{
+				Allow: []string{"tensorlake.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*"},
+			},
 		}}}
 	})
 	sink := open(t, withDeadLetters(t, "nats://bridge:s3cret@"+srv.Addr()))

@@ -72,20 +72,32 @@ func TestWhatIsNotNATSEndsTheConnection(t *testing.T) {
 		kind       bridge.FailureKind
 		want       string
 	}{
-		"INFO without an end":      {`INFO {"server_id":"`, block, bridge.FailureBlocked, "does not end within 1048576 bytes"},
-		"an error without an end":  {loggedIn + "-ERR '", block, bridge.FailureRetry, "does not end within 1048576 bytes"},
-		"a message of 10^11 bytes": {loggedIn + "MSG a 1 100000000000\r\n", block, bridge.FailureRetry, `a message has "100000000000" bytes`},
+		"INFO without an end": {
+			`INFO {"server_id":"`, block, bridge.FailureBlocked, "does not end within 1048576 bytes",
+		},
+		"an error without an end": {loggedIn + "-ERR '", block, bridge.FailureRetry, "does not end within 1048576 bytes"},
+		"a message of 10^11 bytes": {
+			loggedIn + "MSG a 1 100000000000\r\n", block, bridge.FailureRetry, `a message has "100000000000" bytes`,
+		},
 		"a message of 2^63-1 bytes": {
 			loggedIn + "MSG a 1 9223372036854775807\r\nxx", "", bridge.FailureRetry, `a message has "9223372036854775807" bytes`,
 		},
 		"headers of 2^63-1 bytes": {
-			loggedIn + "HMSG a 1 9223372036854775807 12\r\nxx", "", bridge.FailureRetry, `has "9223372036854775807" bytes of headers`,
+			loggedIn + "HMSG a 1 9223372036854775807 12\r\nxx", "", bridge.FailureRetry,
+			`has "9223372036854775807" bytes of headers`,
 		},
-		"more headers than message": {loggedIn + "HMSG a 1 13 12\r\n", "", bridge.FailureRetry, `of 12 bytes has "13" bytes of headers`},
-		"a message that goes on":    {loggedIn + "MSG a 1 2\r\nxxMSG", "", bridge.FailureRetry, "behind its end"},
-		"a size in two lines":       {loggedIn + "MSG a 1 2\r9\n", "", bridge.FailureRetry, "which is not NATS"},
-		"HTTP":                      {"HTTP/1.1 408 Request Timeout\r\n\r\n", "", bridge.FailureBlocked, "it answers HTTP, not NATS"},
-		"another greeting":          {"220 mail.example.com ESMTP\r\n", "", bridge.FailureBlocked, `it answers "220 mail.example.com ESMTP", which is not NATS`},
+		"more headers than message": {
+			loggedIn + "HMSG a 1 13 12\r\n", "", bridge.FailureRetry, `of 12 bytes has "13" bytes of headers`,
+		},
+		"a message that goes on": {loggedIn + "MSG a 1 2\r\nxxMSG", "", bridge.FailureRetry, "behind its end"},
+		"a size in two lines":    {loggedIn + "MSG a 1 2\r9\n", "", bridge.FailureRetry, "which is not NATS"},
+		"HTTP": {
+			"HTTP/1.1 408 Request Timeout\r\n\r\n", "", bridge.FailureBlocked, "it answers HTTP, not NATS",
+		},
+		"another greeting": {
+			"220 mail.example.com ESMTP\r\n", "", bridge.FailureBlocked,
+			`it answers "220 mail.example.com ESMTP", which is not NATS`,
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -188,7 +200,8 @@ func FuzzServer(f *testing.F) {
 			_, _ = srv.Write(said)
 		}()
 		closed := make(chan struct{})
-		nc, err := natsgo.Connect("nats://fuzz:4222", natsgo.SetCustomDialer(dialFunc(func() net.Conn { return nats.Guard(client) })),
+		nc, err := natsgo.Connect("nats://fuzz:4222",
+			natsgo.SetCustomDialer(dialFunc(func() net.Conn { return nats.Guard(client) })),
 			natsgo.NoReconnect(), natsgo.SkipHostLookup(), natsgo.ClosedHandler(func(*natsgo.Conn) { close(closed) }))
 		require.NoError(t, err)
 		sub, err := nc.SubscribeSync("_INBOX.>")

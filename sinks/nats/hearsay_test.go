@@ -30,7 +30,8 @@ func TestTheAcknowledgementOutweighsTheAPI(t *testing.T) {
 		"the subject is imported from another account": func(t *testing.T) place {
 			srv := natsserver.Single(t, natsserver.Accounts(t, `accounts {
 				OWNER: { jetstream: enabled, users: [{user: owner, password: s3cret}], exports: [{service: "tensorlake.>"}] }
-				GUEST: { users: [{user: bridge, password: s3cret}], imports: [{service: {account: OWNER, subject: "tensorlake.>"}}] }
+				GUEST: { users: [{user: bridge, password: s3cret}], `+
+				`imports: [{service: {account: OWNER, subject: "tensorlake.>"}}] }
 			}`))
 			return place{
 				srv, natsserver.Connect(t, srv.URL(), natsgo.UserInfo("owner", "s3cret")), "tensorlake.>", bridgeUser,
@@ -40,7 +41,8 @@ func TestTheAcknowledgementOutweighsTheAPI(t *testing.T) {
 		"imported, and the account has streams of its own": func(t *testing.T) place {
 			srv := natsserver.Single(t, natsserver.Accounts(t, `accounts {
 				OWNER: { jetstream: enabled, users: [{user: owner, password: s3cret}], exports: [{service: "tensorlake.>"}] }
-				GUEST: { jetstream: enabled, users: [{user: bridge, password: s3cret}], imports: [{service: {account: OWNER, subject: "tensorlake.>"}}] }
+				GUEST: { jetstream: enabled, users: [{user: bridge, password: s3cret}], `+
+				`imports: [{service: {account: OWNER, subject: "tensorlake.>"}}] }
 			}`))
 			return place{
 				srv, natsserver.Connect(t, srv.URL(), natsgo.UserInfo("owner", "s3cret")), "tensorlake.>",

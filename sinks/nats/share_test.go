@@ -18,7 +18,9 @@ import (
 func TestAWebhooksShareOfAKeyGoesTogetherAndOneShareAfterTheOther(t *testing.T) {
 	srv := natsserver.Single(t)
 	nc := natsserver.Connect(t, srv.URL())
-	createStream(t, natsserver.JetStream(t, nc), natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"}})
+	createStream(t, natsserver.JetStream(t, nc), natsjs.StreamConfig{
+		Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"},
+	})
 	sink := open(t, options(t, srv.URL()))
 	requirePublishes(t, sink, "warm")
 

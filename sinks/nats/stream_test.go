@@ -69,7 +69,8 @@ func TestExistingStreamIsUsedAsItIs(t *testing.T) {
 	srv := natsserver.Single(t)
 	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL()))
 	createStream(t, js, natsjs.StreamConfig{
-		Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"}, MaxAge: time.Hour, Duplicates: time.Minute, Storage: natsjs.MemoryStorage,
+		Name: "TENSORLAKE", Subjects: []string{"tensorlake.workflow.>"}, MaxAge: time.Hour, Duplicates: time.Minute,
+		Storage: natsjs.MemoryStorage,
 	})
 	before := streamConfig(t, js)
 	o := options(t, srv.URL())
@@ -80,7 +81,9 @@ func TestExistingStreamIsUsedAsItIs(t *testing.T) {
 	requirePublishes(t, sink, "again") // checks, and so looks at it once more
 	require.Equal(t, before, streamConfig(t, js))
 	require.Equal(t, 1, strings.Count(logs.String(), "WARN"), "%s", logs)
-	for _, difference := range []string{"maximum age is 1h0m0s", "window for duplicates is 1m0s", "memory", "[tensorlake.workflow.>]"} {
+	for _, difference := range []string{
+		"maximum age is 1h0m0s", "window for duplicates is 1m0s", "memory", "[tensorlake.workflow.>]",
+	} {
 		require.Contains(t, logs.String(), difference)
 	}
 	require.NotContains(t, logs.String(), "replicas, not", "what does not differ")
@@ -107,7 +110,9 @@ func TestUnusableStreams(t *testing.T) {
 			[]natsjs.StreamConfig{{Name: "TENSORLAKE", Subjects: []string{"other.>"}}}, nil, "takes the subjects [other.>]",
 		},
 		"subjects of another stream": {
-			[]natsjs.StreamConfig{{Name: "ANOTHER", Subjects: []string{"tensorlake.workflow.>"}}}, nil, "another stream has its subjects",
+			[]natsjs.StreamConfig{{Name: "ANOTHER", Subjects: []string{"tensorlake.workflow.>"}}},
+			nil,
+			"another stream has its subjects",
 		},
 		"a part of the subjects in another stream": {
 			[]natsjs.StreamConfig{
@@ -119,7 +124,9 @@ func TestUnusableStreams(t *testing.T) {
 			[]natsjs.StreamConfig{{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, NoAck: true}}, nil, "no_ack",
 		},
 		"counters": {
-			[]natsjs.StreamConfig{{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, AllowMsgCounter: true, AllowDirect: true}},
+			[]natsjs.StreamConfig{
+				{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, AllowMsgCounter: true, AllowDirect: true},
+			},
 			nil,
 			"keeps counters (allow_msg_counter)",
 		},
@@ -300,7 +307,8 @@ func TestOneKeyStopsAtItsFirstFailure(t *testing.T) {
 	srv := natsserver.Single(t)
 	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL()))
 	createStream(t, js, natsjs.StreamConfig{
-		Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, MaxMsgsPerSubject: 1, DiscardNewPerSubject: true, Discard: natsjs.DiscardNew,
+		Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, MaxMsgsPerSubject: 1, DiscardNewPerSubject: true,
+		Discard: natsjs.DiscardNew,
 	})
 	o := options(t, srv.URL())
 	o.Subject = template(t, "tensorlake.{function}")

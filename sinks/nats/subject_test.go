@@ -83,18 +83,24 @@ func TestSubjectOf(t *testing.T) {
 			bridge.Event{About: bridge.About{Route: []string{"workflow", "wf", "fn", "success"}}},
 			"tensorlake.workflow.wf.fn.success",
 		},
-		"no route":         {"tensorlake.{route}", bridge.Event{}, "tensorlake._"},
-		"empty value":      {"t.{workflow}.{status}", bridge.Event{About: bridge.About{Status: "ok"}}, "t._.ok"},
-		"dots":             {"t.{type}", bridge.Event{Type: "a.b.c"}, "t.a_b_c"},
-		"wildcards":        {"t.{route}", bridge.Event{About: bridge.About{Route: []string{"*", ">", "a*b>c"}}}, "t._._.a_b_c"},
+		"no route":    {"tensorlake.{route}", bridge.Event{}, "tensorlake._"},
+		"empty value": {"t.{workflow}.{status}", bridge.Event{About: bridge.About{Status: "ok"}}, "t._.ok"},
+		"dots":        {"t.{type}", bridge.Event{Type: "a.b.c"}, "t.a_b_c"},
+		"wildcards": {
+			"t.{route}", bridge.Event{About: bridge.About{Route: []string{"*", ">", "a*b>c"}}}, "t._._.a_b_c",
+		},
 		"spaces and lines": {"t.{function}", bridge.Event{About: bridge.About{Function: "a b\r\nc\td\x00"}}, "t.a_b__c_d_"},
 		"dollar":           {"t.{function}", bridge.Event{About: bridge.About{Function: "$SYS"}}, "t._SYS"},
 		"dollar inside":    {"t.{function}", bridge.Event{About: bridge.About{Function: "a$b"}}, "t.a$b"},
 		"not utf-8":        {"t.{function}", bridge.Event{About: bridge.About{Function: "a\xffb"}}, "t.a_b"},
 		"replacement char": {"t.{function}", bridge.Event{About: bridge.About{Function: "a\ufffdb"}}, "t.a_b"},
 		"unicode":          {"t.{function}", bridge.Event{About: bridge.About{Function: "Grüße漢字"}}, "t.Grüße漢字"},
-		"invisible":        {"t.{function}", bridge.Event{About: bridge.About{Function: "a\u200bb\u00a0c\u2028"}}, "t.a_b_c_"},
-		"longest as it is": {"t.{function}", bridge.Event{About: bridge.About{Function: long[:bridge.MaxToken]}}, "t." + long[:bridge.MaxToken]},
+		"invisible": {
+			"t.{function}", bridge.Event{About: bridge.About{Function: "a\u200bb\u00a0c\u2028"}}, "t.a_b_c_",
+		},
+		"longest as it is": {
+			"t.{function}", bridge.Event{About: bridge.About{Function: long[:bridge.MaxToken]}}, "t." + long[:bridge.MaxToken],
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -112,7 +118,9 @@ func TestSubjectIsBounded(t *testing.T) {
 	require.LessOrEqual(t, len(subject), maxSubject)
 	require.Len(t, strings.Split(subject, "."), 1+bridge.MaxRoute)
 	parts[4999] = "other"
-	require.NotEqual(t, subject, subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{About: bridge.About{Route: parts}}), "what is cut is told apart")
+	require.NotEqual(t, subject,
+		subjectOf(parse(t, "tensorlake.{route}"), bridge.Event{About: bridge.About{Route: parts}}),
+		"what is cut is told apart")
 }
 
 func FuzzSubject(f *testing.F) {

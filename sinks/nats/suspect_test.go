@@ -24,8 +24,11 @@ func leafBeforeSmallHub(t *testing.T) (leaf *natsserver.Server, hub *natsgo.Conn
 	t.Helper()
 	srv := natsserver.Single(t, natsserver.ForLeaves(t), func(o *server.Options) { o.MaxPayload = 100_000 })
 	hub = natsserver.Connect(t, srv.URL())
-	createStream(t, natsserver.JetStream(t, hub), natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>", deadLetters}})
-	leaf = natsserver.Leaf(t, srv, permissions(&server.SubjectPermission{Allow: []string{"tensorlake.>", deadLetters}}, nil))
+	createStream(t, natsserver.JetStream(t, hub), natsjs.StreamConfig{
+		Name: "TENSORLAKE", Subjects: []string{"tensorlake.>", deadLetters},
+	})
+	leaf = natsserver.Leaf(t, srv,
+		permissions(&server.SubjectPermission{Allow: []string{"tensorlake.>", deadLetters}}, nil))
 	return leaf, hub
 }
 
@@ -69,7 +72,8 @@ func TestAMessageThatBreaksTheWayIsRejected(t *testing.T) {
 
 	// So it is with what is to be told of it: the dead letter loses its data.
 	dead := []bridge.DeadLetter{{Event: *large, Reason: rejected.Error(), Attempts: 5}}
-	require.Eventually(t, func() bool { return sink.PublishDeadLetters(t.Context(), dead)[0] == nil }, 2*bound, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return sink.PublishDeadLetters(t.Context(), dead)[0] == nil },
+		2*bound, 20*time.Millisecond)
 	messages := natsserver.Messages(t, hub, "TENSORLAKE")
 	require.Equal(t, deadLetters, messages[len(messages)-1].Subject())
 	require.Less(t, len(messages[len(messages)-1].Data()), 1000)

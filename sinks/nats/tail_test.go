@@ -159,7 +159,8 @@ func TestTailSurvives(t *testing.T) {
 	t.Parallel()
 	srv := natsserver.Single(t)
 	proxy := faultproxy.New(t, srv.Addr())
-	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL(), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(20*time.Millisecond)))
+	js := natsserver.JetStream(t,
+		natsserver.Connect(t, srv.URL(), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(20*time.Millisecond)))
 	o := options(t, srv.URL())
 	sink := open(t, o)
 	tailed := o
@@ -244,7 +245,9 @@ func TestTailSaysWhatIsToMend(t *testing.T) {
 			srv := natsserver.Single(t, configure)
 			if want == "permission" {
 				admin := natsserver.Connect(t, srv.URL(), natsgo.UserInfo("admin", "admin"))
-				createStream(t, natsserver.JetStream(t, admin), natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}})
+				createStream(t, natsserver.JetStream(t, admin), natsjs.StreamConfig{
+					Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"},
+				})
 			}
 			o := options(t, srv.URL())
 			o.User, o.Password = "bridge", "s3cret"

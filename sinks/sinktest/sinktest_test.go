@@ -42,10 +42,18 @@ func TestCheckStored(t *testing.T) {
 		"overtaken by its repetition": {func(r []Record) []Record {
 			return slices.Concat([]Record{r[2]}, r)
 		}, "stored twice", "out of order"},
-		"never sent":     {func(r []Record) []Record { return append(r, Record{Event: Event("other", 0, "key")}) }, "not sent", "not sent"},
-		"changed data":   {func(r []Record) []Record { r[0].Event.Data = []byte("{}"); return r }, "its data is", "its data is"},
-		"changed header": {func(r []Record) []Record { r[0].Event.WebhookID = "x"; return r }, "its webhook ID is", "its webhook ID is"},
-		"two partitions": {func(r []Record) []Record { r[2].Partition = 1; return r }, "in the partitions", "in the partitions"},
+		"never sent": {
+			func(r []Record) []Record { return append(r, Record{Event: Event("other", 0, "key")}) }, "not sent", "not sent",
+		},
+		"changed data": {
+			func(r []Record) []Record { r[0].Event.Data = []byte("{}"); return r }, "its data is", "its data is",
+		},
+		"changed header": {
+			func(r []Record) []Record { r[0].Event.WebhookID = "x"; return r }, "its webhook ID is", "its webhook ID is",
+		},
+		"two partitions": {
+			func(r []Record) []Record { r[2].Partition = 1; return r }, "in the partitions", "in the partitions",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

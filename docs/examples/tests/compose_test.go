@@ -66,7 +66,8 @@ func TestComposeBridgeTakesItsVariables(t *testing.T) {
 			require.NotContains(t, all, name, "the image sets it")
 			all[name] = value
 		}
-		all["FNBRIDGE_OPS_LISTEN"] = "127.0.0.1:0" // without the warning that it is open: the file publishes it on 127.0.0.1 alone
+		// Without the warning that it is open: the file publishes it on 127.0.0.1 alone.
+		all["FNBRIDGE_OPS_LISTEN"] = "127.0.0.1:0"
 		requireConfiguration(t, all)
 	}
 }
@@ -83,7 +84,8 @@ func TestComposeBridgeReachesItsBrokers(t *testing.T) {
 	require.Equal(t, nats.Port(), strconv.Itoa(natsOptions(t, project).Port))
 
 	kafka := variables(t, project.Services["kafka"])
-	require.Contains(t, strings.Split(kafka["KAFKA_ADVERTISED_LISTENERS"], ","), "INSIDE://"+bridge["FNBRIDGE_KAFKA_BROKERS"],
+	require.Contains(t, strings.Split(kafka["KAFKA_ADVERTISED_LISTENERS"], ","),
+		"INSIDE://"+bridge["FNBRIDGE_KAFKA_BROKERS"],
 		"the bridge would be sent to another address than its own")
 	advertised := names(kafka["KAFKA_ADVERTISED_LISTENERS"])
 	listening := names(kafka["KAFKA_LISTENERS"])
@@ -146,7 +148,8 @@ func TestComposeKeepsItsData(t *testing.T) {
 	t.Parallel()
 	project := loadCompose(t)
 	require.Equal(t, []string{imageVariables(t)["FNBRIDGE_DATA_DIR"]}, mounts(project.Services["fnbridge"]))
-	require.Equal(t, []string{variables(t, project.Services["kafka"])["KAFKA_LOG_DIRS"]}, mounts(project.Services["kafka"]))
+	require.Equal(t, []string{variables(t, project.Services["kafka"])["KAFKA_LOG_DIRS"]},
+		mounts(project.Services["kafka"]))
 	require.Len(t, project.Volumes, 3)
 }
 
@@ -159,7 +162,8 @@ func TestComposeBridgeIsConfined(t *testing.T) {
 	require.False(t, service.Privileged)
 	require.Empty(t, service.User, "the image has its own")
 	require.NotNil(t, service.StopGracePeriod)
-	require.GreaterOrEqual(t, time.Duration(*service.StopGracePeriod), shutdownTimeout(t, variables(t, service))+5*time.Second, "killed before it has drained")
+	require.GreaterOrEqual(t, time.Duration(*service.StopGracePeriod),
+		shutdownTimeout(t, variables(t, service))+5*time.Second, "killed before it has drained")
 	require.Empty(t, service.DependsOn, "webhooks would be refused while a broker is away")
 }
 
@@ -183,7 +187,8 @@ func TestComposeBuildsTheImageOfThisModule(t *testing.T) {
 	require.Equal(t, want, service.Build.Context)
 	require.FileExists(t, filepath.Join(service.Build.Context, service.Build.Dockerfile))
 	require.Equal(t, "ghcr.io/fnbridge/fnbridge:dev", service.Image)
-	require.Equal(t, "registry.example.com/fnbridge:1", loadCompose(t, "FNBRIDGE_IMAGE=registry.example.com/fnbridge:1").Services["fnbridge"].Image)
+	require.Equal(t, "registry.example.com/fnbridge:1",
+		loadCompose(t, "FNBRIDGE_IMAGE=registry.example.com/fnbridge:1").Services["fnbridge"].Image)
 }
 
 // TestComposeHasTheBrokersOfTheTests compares the versions with those that the sinks are tested against.
@@ -198,7 +203,8 @@ func TestComposeHasTheBrokersOfTheTests(t *testing.T) {
 	}
 	services := loadCompose(t).Services
 	require.Equal(t, "nats:"+version("go.mod", `nats-server/v2 v(\d+\.\d+)\.`)+"-alpine", services["nats"].Image)
-	require.Equal(t, "apache/kafka:"+version("sinks/sinktest/apachekafka/install.go", `const Version = "(\S+)"`), services["kafka"].Image)
+	require.Equal(t, "apache/kafka:"+version("sinks/sinktest/apachekafka/install.go", `const Version = "(\S+)"`),
+		services["kafka"].Image)
 }
 
 // TestComposeFileIsReadStrictly holds that a misspelt key is noticed.

@@ -72,12 +72,14 @@ func TestUnitBridgeTakesItsVariables(t *testing.T) {
 func TestUnitKeepsItsDataAndItsPromises(t *testing.T) {
 	t.Parallel()
 	all := options(t)
-	require.Equal(t, "/var/lib/"+all["StateDirectory"][0], unitVariables(t, false)["FNBRIDGE_DATA_DIR"], "it may write nowhere else")
+	require.Equal(t, "/var/lib/"+all["StateDirectory"][0], unitVariables(t, false)["FNBRIDGE_DATA_DIR"],
+		"it may write nowhere else")
 	require.Equal(t, []string{"strict"}, all["ProtectSystem"])
 	require.Equal(t, []string{"always"}, all["Restart"])
 	stop, err := time.ParseDuration(all["TimeoutStopSec"][0])
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, stop, shutdownTimeout(t, unitVariables(t, false))+5*time.Second, "killed before it has drained")
+	require.GreaterOrEqual(t, stop, shutdownTimeout(t, unitVariables(t, false))+5*time.Second,
+		"killed before it has drained")
 
 	// The exit code of a wrong configuration, for which a restart is no remedy.
 	_, err = check(t, map[string]string{"FNBRIDGE_SINKS": "nothing"})
@@ -114,6 +116,7 @@ func TestSystemdTakesTheUnit(t *testing.T) {
 	require.Empty(t, string(out))
 
 	// In tenths, of at most 100; a unit that confines nothing has 96.
-	out, err = exec.CommandContext(t.Context(), tool, "security", "--offline=true", "--no-pager", "--threshold=20", path).CombinedOutput()
+	out, err = exec.CommandContext(t.Context(), tool, "security",
+		"--offline=true", "--no-pager", "--threshold=20", path).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

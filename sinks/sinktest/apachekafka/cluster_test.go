@@ -80,7 +80,8 @@ func testConsole(t *testing.T, c *apachekafka.Cluster) {
 	for _, key := range keys {
 		require.NoError(t, produce(t, cl, &kgo.Record{
 			Topic: "console", Key: []byte(key), Value: []byte("line\nof " + key),
-			Headers: []kgo.RecordHeader{{Key: "one", Value: []byte("a:b,c")}, {Key: "two"}}, Timestamp: time.UnixMilli(1700000000123),
+			Headers:   []kgo.RecordHeader{{Key: "one", Value: []byte("a:b,c")}, {Key: "two"}},
+			Timestamp: time.UnixMilli(1700000000123),
 		}))
 	}
 	partitions := apachekafka.JavaPartitions(t, keys, 4)

@@ -76,14 +76,19 @@ func TestLockGivesUpWithItsContext(t *testing.T) {
 
 func TestParseRecord(t *testing.T) {
 	t.Parallel()
-	fields := []string{"CreateTime:1700000000123", "Partition:3", "Offset:7", "a:b:c" + headerSeparator + "d:", "key", "value"}
+	fields := []string{
+		"CreateTime:1700000000123", "Partition:3", "Offset:7", "a:b:c" + headerSeparator + "d:", "key", "value",
+	}
 	r, err := parseRecord(strings.Join(fields, fieldSeparator))
 	require.NoError(t, err)
 	require.Equal(t, JavaRecord{
 		Partition: 3, Offset: 7, Timestamp: time.UnixMilli(1700000000123),
 		Headers: []JavaHeader{{Key: "a", Value: "b:c"}, {Key: "d"}}, Key: "key", Value: "value",
 	}, r)
-	for _, line := range []string{"", "x", strings.Join(fields[:5], fieldSeparator), strings.Join(append([]string{"LogAppendTime:1"}, fields[1:]...), fieldSeparator)} {
+	for _, line := range []string{
+		"", "x", strings.Join(fields[:5], fieldSeparator),
+		strings.Join(append([]string{"LogAppendTime:1"}, fields[1:]...), fieldSeparator),
+	} {
 		_, err := parseRecord(line)
 		require.Error(t, err, "%q", line)
 	}

@@ -86,13 +86,17 @@ func TestAnyNameLeavesTheIndexWhole(t *testing.T) {
 		server, err := embeddednats.Start(t.Context(), options)
 		require.NoError(t, err)
 		sink, err := nats.New(nats.Options{
-			Name: "nats", URL: server.ClientURL(), Stream: "TENSORLAKE", CreateStream: true, MaxAge: time.Hour, DedupeWindow: time.Minute, Subject: subject,
+			Name: "nats", URL: server.ClientURL(), Stream: "TENSORLAKE", CreateStream: true, MaxAge: time.Hour,
+			DedupeWindow: time.Minute, Subject: subject,
 		})
 		require.NoError(t, err)
 		var events []bridge.Event
-		for i, name := range []string{"a\ufffdb", "\xff\xfe", "a b\tc\r\n", "*", ">", "\x00", "漢字 \U0001f600", "\u2028\u200b", "..", "$JS"} {
+		for i, name := range []string{
+			"a\ufffdb", "\xff\xfe", "a b\tc\r\n", "*", ">", "\x00", "漢字 \U0001f600", "\u2028\u200b", "..", "$JS",
+		} {
 			events = append(events, bridge.Event{
-				ID: strconv.Itoa(i), Source: "/test", Type: "test", Time: time.Unix(0, 0), About: bridge.About{Function: name}, PartitionKey: name, Data: []byte("{}"),
+				ID: strconv.Itoa(i), Source: "/test", Type: "test", Time: time.Unix(0, 0), About: bridge.About{Function: name},
+				PartitionKey: name, Data: []byte("{}"),
 			})
 		}
 		for _, err := range sink.Publish(t.Context(), events) {
