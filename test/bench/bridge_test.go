@@ -219,7 +219,10 @@ func fill(t *testing.T, dir, sink string, waiting int) {
 		all.Go(func() {
 			for n := range numbers {
 				now := time.Now()
-				w := bridge.Webhook{ID: webhookID(n, now), Timestamp: now.Truncate(time.Second), ReceivedAt: now, Body: payload(n, 2)}
+				w := bridge.Webhook{
+					ID: webhookID(n, now), Timestamp: now.Truncate(time.Second), ReceivedAt: now,
+					Body: payload(n, 2),
+				}
 				if _, err := j.Append(t.Context(), w); err != nil {
 					select {
 					case errs <- err:

@@ -71,7 +71,8 @@ func (o *kafkaOutlet) stored(t *testing.T) int {
 	for p := range kafkaPartitions {
 		asked = append(asked, kafkago.LastOffsetOf(p))
 	}
-	answer, err := o.broker.client.ListOffsets(t.Context(), &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{o.topic: asked}})
+	answer, err := o.broker.client.ListOffsets(t.Context(),
+		&kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{o.topic: asked}})
 	require.NoError(t, err)
 	total := 0
 	for _, p := range answer.Topics[o.topic] {
@@ -194,8 +195,9 @@ func (o *kafkaOutlet) perfTest(t *testing.T, count int) float64 {
 	}
 	file := filepath.Join(t.TempDir(), "records")
 	require.NoError(t, os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600))
-	out := o.broker.cluster.Run(t, "org.apache.kafka.tools.ProducerPerformance", "--topic", to.topic, "--num-records", strconv.Itoa(count),
-		"--payload-file", file, "--throughput", "-1", "--producer-props", "acks=all", "compression.type=lz4", "batch.size=131072",
+	out := o.broker.cluster.Run(t, "org.apache.kafka.tools.ProducerPerformance",
+		"--topic", to.topic, "--num-records", strconv.Itoa(count), "--payload-file", file, "--throughput", "-1",
+		"--producer-props", "acks=all", "compression.type=lz4", "batch.size=131072",
 		"linger.ms=5", "bootstrap.servers="+strings.Join(o.broker.cluster.Brokers(), ","))
 	// The last line is about all of it; those before are about five seconds each.
 	all := perfResult.FindAllStringSubmatch(out, -1)

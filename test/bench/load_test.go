@@ -71,7 +71,8 @@ func numberOf(id string) (int, bool) {
 func payload(number, functions int) []byte {
 	var b bytes.Buffer
 	b.Grow(100 + 24*functions)
-	fmt.Fprintf(&b, `{"workflow_name":"order_fulfilment","invocation_id":"inv_%016x%08x","fn_status":{`, rand.Uint64(), number)
+	fmt.Fprintf(&b, `{"workflow_name":"order_fulfilment","invocation_id":"inv_%016x%08x","fn_status":{`,
+		rand.Uint64(), number)
 	for i := range functions {
 		if i > 0 {
 			b.WriteByte(',')

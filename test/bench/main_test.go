@@ -27,11 +27,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	flag.Bool("bench.full", false, "measures for minutes; otherwise everything is done for a moment, and nothing is worth reading")
+	flag.Bool("bench.full", false,
+		"measures for minutes; otherwise everything is done for a moment, and nothing is worth reading")
 	flag.String("bench.parts", "", "the parts to run, separated by commas; empty: all")
 	flag.String("bench.out", "", "directory for performance.md, its plots and figures; empty: none")
 	flag.String("bench.bridge", "", "the binary to measure; empty: one that is built of this source")
-	flag.String("bench.profiles", "", "directory for CPU and heap profiles of the bridge under load; empty: none are taken")
+	flag.String("bench.profiles", "",
+		"directory for CPU and heap profiles of the bridge under load; empty: none are taken")
 	goleak.VerifyTestMain(m, child.Goroutines())
 }
 
@@ -64,15 +66,18 @@ type scale struct {
 func fullScale() scale {
 	return scale{
 		Connections: 128, Warm: 2 * time.Second, Round: 5 * time.Second, Rounds: 5, Latency: 20 * time.Second,
-		Rates: []int{100, 1000}, Backlog: 500_000, DrainRate: 500, Waiting: []int{1_000_000, 5_000_000}, Turns: 2, Probe: 200_000,
-		Functions: []int{1, 10, 100, 1000}, Work: 100_000, Sinks: []int{1, 2, 4}, Starts: 5, Idle: 5 * time.Second, Bare: 300_000,
+		Rates: []int{100, 1000}, Backlog: 500_000, DrainRate: 500,
+		Waiting: []int{1_000_000, 5_000_000}, Turns: 2, Probe: 200_000,
+		Functions: []int{1, 10, 100, 1000}, Work: 100_000, Sinks: []int{1, 2, 4},
+		Starts: 5, Idle: 5 * time.Second, Bare: 300_000,
 	}
 }
 
 // shortScale does everything once, as quickly as can be.
 func shortScale() scale {
 	return scale{
-		Connections: 8, Warm: 50 * time.Millisecond, Round: 200 * time.Millisecond, Rounds: 1, Latency: 300 * time.Millisecond,
+		Connections: 8, Warm: 50 * time.Millisecond,
+		Round: 200 * time.Millisecond, Rounds: 1, Latency: 300 * time.Millisecond,
 		Rates: []int{100}, Backlog: 500, DrainRate: 50, Waiting: []int{500}, Turns: 1, Probe: 200,
 		Functions: []int{1, 20}, Work: 400, Sinks: []int{1, 2}, Starts: 1, Idle: 50 * time.Millisecond, Bare: 500,
 	}

@@ -41,10 +41,12 @@ func startNATS(t *testing.T) *natsBroker {
 	require.NoError(t, err, "%s", out)
 	address := reserveAddress(t)
 	configuration := filepath.Join(dir, "nats.conf")
-	require.NoError(t, os.WriteFile(configuration, fmt.Appendf(nil, "listen: %q\nlog_file: %q\njetstream: {store_dir: %q}\n",
-		address, filepath.Join(dir, "nats.log"), filepath.Join(dir, "data")), 0o600))
+	require.NoError(t, os.WriteFile(configuration,
+		fmt.Appendf(nil, "listen: %q\nlog_file: %q\njetstream: {store_dir: %q}\n",
+			address, filepath.Join(dir, "nats.log"), filepath.Join(dir, "data")), 0o600))
 	n := &natsBroker{url: "nats://" + address, server: start(t, exec.Command(binary, "-c", configuration))}
-	n.nc, err = natsgo.Connect(n.url, natsgo.RetryOnFailedConnect(true), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(20*time.Millisecond))
+	n.nc, err = natsgo.Connect(n.url, natsgo.RetryOnFailedConnect(true), natsgo.MaxReconnects(-1),
+		natsgo.ReconnectWait(20*time.Millisecond))
 	require.NoError(t, err)
 	t.Cleanup(n.nc.Close)
 	n.js, err = natsjs.New(n.nc)
@@ -79,7 +81,10 @@ type natsOutlet struct {
 }
 
 func (o *natsOutlet) env() map[string]string {
-	return map[string]string{"": "nats", "URL": o.broker.url, "STREAM": o.name, "SUBJECT": o.name + ".{route}", "CREATE_STREAM": "false"}
+	return map[string]string{
+		"": "nats", "URL": o.broker.url, "STREAM": o.name, "SUBJECT": o.name + ".{route}",
+		"CREATE_STREAM": "false",
+	}
 }
 
 func (o *natsOutlet) stored(t *testing.T) int {
@@ -124,7 +129,9 @@ func (o *natsOutlet) bare(t *testing.T, count int) time.Duration {
 	defer nc.Close()
 	var failed atomic.Int64
 	// The library's own bound of what is under way is left as it is.
-	js, err := natsjs.New(nc, natsjs.WithPublishAsyncErrHandler(func(natsjs.JetStream, *natsgo.Msg, error) { failed.Add(1) }))
+	js, err := natsjs.New(nc, natsjs.WithPublishAsyncErrHandler(func(natsjs.JetStream, *natsgo.Msg, error) {
+		failed.Add(1)
+	}))
 	require.NoError(t, err)
 	began := time.Now()
 	for i := range count {
@@ -133,7 +140,8 @@ func (o *natsOutlet) bare(t *testing.T, count int) time.Duration {
 		id := m.Header.Get(natsjs.MsgIDHeader)
 		number := fmt.Sprintf("%08d", i)
 		header[natsjs.MsgIDHeader] = []string{id[:max(0, len(id)-len(number))] + number}
-		_, err := js.PublishMsgAsync(&natsgo.Msg{Subject: m.Subject, Header: header, Data: m.Data}, natsjs.WithStallWait(time.Minute))
+		_, err := js.PublishMsgAsync(&natsgo.Msg{Subject: m.Subject, Header: header, Data: m.Data},
+			natsjs.WithStallWait(time.Minute))
 		require.NoError(t, err)
 	}
 	select {

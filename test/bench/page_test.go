@@ -25,7 +25,8 @@ func (r *results) write(dir string, complete bool) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(plots, "performance.json"), append(document, '\n'), 0o644); err != nil || !complete {
+	err = os.WriteFile(filepath.Join(plots, "performance.json"), append(document, '\n'), 0o644)
+	if err != nil || !complete {
 		return err
 	}
 	if err := r.draw(plots); err != nil {
@@ -128,16 +129,18 @@ func (r *results) page() string {
 	w := &writer{}
 	m := r.Machine
 	w.text("# Performance")
-	w.text("What the bridge does, measured by `make bench`, which wrote this page: the real binary as a process, signed webhooks over HTTP, real brokers, " +
-		"and all of it at once on one machine. Absolute figures say as much about the machine as about the bridge, so each stands beside what " +
-		"was measured in the same run: an HTTP server that does nothing (*the floor*), the brokers' clients alone, or the bridge with nothing waiting.")
+	w.text("What the bridge does, measured by `make bench`, which wrote this page: the real binary as a process, signed " +
+		"webhooks over HTTP, real brokers, and all of it at once on one machine. Absolute figures say as much about the " +
+		"machine as about the bridge, so each stands beside what was measured in the same run: an HTTP server that does " +
+		"nothing (*the floor*), the brokers' clients alone, or the bridge with nothing waiting.")
 	kafka := ""
 	if m.Kafka != "" {
 		kafka = ", Apache Kafka " + m.Kafka
 	}
-	w.text("Measured on %s at revision `%s`: %d processors (%s), Linux %s, %s, nats-server %s%s. An fsync of 4 KiB took %s ms there, and the load average "+
-		"before it began was %s (1, 5, 15 minutes). The load, the bridge, the brokers and the consumers share the processors. "+
-		"The speed of a machine that is shared changes within minutes, so what stands in one line was measured together, and a ratio is that of each round. "+
+	w.text("Measured on %s at revision `%s`: %d processors (%s), Linux %s, %s, nats-server %s%s. An fsync of 4 KiB took "+
+		"%s ms there, and the load average before it began was %s (1, 5, 15 minutes). The load, the bridge, the brokers and "+
+		"the consumers share the processors. The speed of a machine that is shared changes within minutes, so what stands "+
+		"in one line was measured together, and a ratio is that of each round. "+
 		"A figure with two more in parentheses is the median of the rounds, with the least and the greatest.",
 		m.Date, m.Revision, m.Processors, m.Processor, m.Kernel, m.Go, m.NATS, kafka, ratio(m.Sync), m.LoadBefore)
 	r.writeGoals(w)
@@ -165,14 +168,17 @@ func (r *results) goals() []goal {
 		return &all[len(all)-1]
 	}
 	for _, a := range r.Accept {
-		accepted := add("accepted ÷ floor, delivering to "+brokerName(a.Sink), "≥ 0.6", ratio(median(a.Ratios)), median(a.Ratios) >= 0.6)
+		accepted := add("accepted ÷ floor, delivering to "+brokerName(a.Sink), "≥ 0.6", ratio(median(a.Ratios)),
+			median(a.Ratios) >= 0.6)
 		accepted.beside = fmt.Sprintf("the same processors delivered %s webhooks/s meanwhile, and the floor delivers none",
 			whole(median(a.Delivered)))
-		p99 := add(fmt.Sprintf("p99 of an answer at half of that rate (%s/s), %s", whole(float64(a.LatencyRate)), brokerName(a.Sink)), "≤ 10 ms",
+		p99 := add(fmt.Sprintf("p99 of an answer at half of that rate (%s/s), %s", whole(float64(a.LatencyRate)),
+			brokerName(a.Sink)), "≤ 10 ms",
 			ms(a.Latency.P99)+" ms", a.Latency.P99 <= 10)
 		p99.beside = fmt.Sprintf("the senders, on the same processors, were late by %s ms themselves", ms(a.SentLate.P99))
 		if i := slices.IndexFunc(r.Delivered, func(d *deliveredRow) bool { return d.Sink == a.Sink }); i >= 0 {
-			p99.beside += fmt.Sprintf(", and that rate is %.0f %% of what they accept and deliver for ever", 100*per(float64(a.LatencyRate), median(r.Delivered[i].Delivered)))
+			p99.beside += fmt.Sprintf(", and that rate is %.0f %% of what they accept and deliver for ever",
+				100*per(float64(a.LatencyRate), median(r.Delivered[i].Delivered)))
 		}
 	}
 	for _, e := range r.EndToEnd {
@@ -183,18 +189,22 @@ func (r *results) goals() []goal {
 	}
 	for _, d := range r.Delivered {
 		add("sustained ÷ floor, "+brokerName(d.Sink), "≥ 0.3", ratio(median(d.OfFloor)), median(d.OfFloor) >= 0.3)
-		client := add("delivered ÷ bare client, "+brokerName(d.Sink), "≥ 0.7", ratio(median(d.OfClient)), median(d.OfClient) >= 0.7)
+		client := add("delivered ÷ bare client, "+brokerName(d.Sink), "≥ 0.7", ratio(median(d.OfClient)),
+			median(d.OfClient) >= 0.7)
 		client.beside = "the client has its messages ready; the bridge reads each webhook, parses it and makes its events"
 	}
 	for _, d := range r.Drain {
 		if d.Sink == "kafka" {
 			least := min(50_000, 0.7*d.Client)
-			add("drain into Apache Kafka", fmt.Sprintf("≥ %s events/s", whole(least)), whole(d.EventsPerSecond)+" events/s", d.EventsPerSecond >= least)
+			add("drain into Apache Kafka", fmt.Sprintf("≥ %s events/s", whole(least)), whole(d.EventsPerSecond)+" events/s",
+				d.EventsPerSecond >= least)
 		}
 	}
 	for _, g := range r.Growth {
-		add("accepted with "+whole(float64(g.Waiting))+" waiting ÷ with none", "≥ 0.9", ratio(median(g.AcceptRatio)), median(g.AcceptRatio) >= 0.9)
-		add("drained with "+whole(float64(g.Waiting))+" waiting ÷ with few", "≥ 0.9", ratio(median(g.DrainRatio)), median(g.DrainRatio) >= 0.9)
+		add("accepted with "+whole(float64(g.Waiting))+" waiting ÷ with none", "≥ 0.9", ratio(median(g.AcceptRatio)),
+			median(g.AcceptRatio) >= 0.9)
+		add("drained with "+whole(float64(g.Waiting))+" waiting ÷ with few", "≥ 0.9", ratio(median(g.DrainRatio)),
+			median(g.DrainRatio) >= 0.9)
 		add("start with "+whole(float64(g.Waiting))+" waiting", "≤ 1 s", fmt.Sprintf("%.2f s", g.Start), g.Start <= 1)
 		add("memory with "+whole(float64(g.Waiting))+" waiting", "≤ 200 MiB", mib(g.Peak)+" MiB", g.Peak <= 200<<20)
 	}
@@ -254,24 +264,35 @@ func (r *results) writeAccept(w *writer) {
 		return
 	}
 	w.text("## Accepting")
-	w.text("Webhooks a second that were answered 202, which means verified, stored and fsynced, over %d connections, each of which sends when it has its answer. "+
-		"Each webhook has two functions and is signed. Delivery runs at the same time and may fall behind: "+
-		"the last column says what is left for it. What goes on for ever is [below](#delivering). The floor gets the same requests from the same senders, reads the body and answers 202.", r.Scale.Connections)
-	rows := [][]string{{"", "webhooks/s", "÷ floor", "delivered meanwhile, webhooks/s"}, {"floor", spread(r.Floor, whole), "1", "–"}}
+	w.text("Webhooks a second that were answered 202, which means verified, stored and fsynced, over %d connections, "+
+		"each of which sends when it has its answer. Each webhook has two functions and is signed. Delivery runs at the "+
+		"same time and may fall behind: the last column says what is left for it. What goes on for ever is "+
+		"[below](#delivering). The floor gets the same "+
+		"requests from the same senders, reads the body and answers 202.", r.Scale.Connections)
+	rows := [][]string{
+		{"", "webhooks/s", "÷ floor", "delivered meanwhile, webhooks/s"},
+		{"floor", spread(r.Floor, whole), "1", "–"},
+	}
 	for _, a := range r.Accept {
-		rows = append(rows, []string{"delivering to " + brokerName(a.Sink), spread(a.Rates, whole), spread(a.Ratios, ratio), spread(a.Delivered, whole)})
+		rows = append(rows, []string{
+			"delivering to " + brokerName(a.Sink), spread(a.Rates, whole), spread(a.Ratios, ratio),
+			spread(a.Delivered, whole),
+		})
 	}
 	w.table(rows...)
 	w.plot("accept", "Webhooks accepted a second, beside the floor")
-	w.text("How long an answer takes in ms, at half of that rate: webhooks are due at fixed times, from which the time is taken, whenever they are sent. " +
-		"How late they were sent, because the senders waited for a processor or all of them for answers, is shown below each and is a part of it.")
+	w.text("How long an answer takes in ms, at half of that rate: webhooks are due at fixed times, from which the time " +
+		"is taken, whenever they are sent. How late they were sent, because the senders waited for a processor or all of " +
+		"them for answers, is shown below each and is a part of it.")
 	rows = [][]string{{"", "webhooks/s", "p50", "p90", "p99", "p99.9", "max"}}
 	for _, a := range r.Accept {
-		rows = append(rows, append([]string{"delivering to " + brokerName(a.Sink), whole(float64(a.LatencyRate))}, latencyCells(a.Latency)...))
+		rows = append(rows, append([]string{"delivering to " + brokerName(a.Sink), whole(float64(a.LatencyRate))},
+			latencyCells(a.Latency)...))
 		rows = append(rows, append([]string{"how late they were sent", ""}, latencyCells(a.SentLate)...))
 	}
 	if r.FloorLatency != nil {
-		rows = append(rows, append([]string{"floor", whole(float64(r.Accept[0].LatencyRate))}, latencyCells(r.FloorLatency)...))
+		rows = append(rows, append([]string{"floor", whole(float64(r.Accept[0].LatencyRate))},
+			latencyCells(r.FloorLatency)...))
 	}
 	w.table(rows...)
 	w.plot("accept-latency", "How long an answer takes, by percentile")
@@ -296,25 +317,38 @@ func (r *results) writeDelivered(w *writer) {
 		return
 	}
 	w.text("## Delivering")
-	w.text("What goes on for ever: senders that are held back so that no more than %s webhooks wait, and as many delivered as accepted. "+
-		"The lesser of the two is compared with the floor, which was %s in these rounds.", whole(mostLag), spread(r.DeliveringFloor, whole))
-	rows := [][]string{{"", "accepted, webhooks/s", "delivered, webhooks/s", "÷ floor", "CPU µs a webhook", "bytes allocated a webhook", "memory, MiB"}}
+	w.text("What goes on for ever: senders that are held back so that no more than %s webhooks wait, and as many "+
+		"delivered as accepted. "+
+		"The lesser of the two is compared with the floor, which was %s in these rounds.", whole(mostLag),
+		spread(r.DeliveringFloor, whole))
+	rows := [][]string{{
+		"", "accepted, webhooks/s", "delivered, webhooks/s", "÷ floor", "CPU µs a webhook",
+		"bytes allocated a webhook", "memory, MiB",
+	}}
 	for _, d := range r.Delivered {
 		rows = append(rows, []string{
-			brokerName(d.Sink), spread(d.Accepted, whole), spread(d.Delivered, whole), spread(d.OfFloor, ratio), spread(d.CPU, whole),
+			brokerName(d.Sink), spread(d.Accepted, whole), spread(d.Delivered, whole), spread(d.OfFloor, ratio),
+			spread(d.CPU, whole),
 			spread(d.Allocated, whole), mib(d.Peak),
 		})
 	}
 	w.table(rows...)
-	w.text("What delivery does with nothing else to do, from a backlog of %s webhooks, beside the client library of the sink that publishes the same messages with "+
+	w.text("What delivery does with nothing else to do, from a backlog of %s webhooks, beside the client library of the "+
+		"sink that publishes the same messages with "+
 		"nothing else to do, and beside Kafka's own `kafka-producer-perf-test`.", whole(float64(r.Scale.Probe)))
-	rows = [][]string{{"", "bridge, events/s", "client, events/s", "bridge ÷ client", "kafka-producer-perf-test, records/s"}}
+	rows = [][]string{{
+		"", "bridge, events/s", "client, events/s", "bridge ÷ client",
+		"kafka-producer-perf-test, records/s",
+	}}
 	for _, d := range r.Delivered {
 		perf := "–"
 		if d.PerfTest > 0 {
 			perf = whole(d.PerfTest)
 		}
-		rows = append(rows, []string{brokerName(d.Sink), spread(d.Alone, whole), spread(d.Client, whole), spread(d.OfClient, ratio), perf})
+		rows = append(rows, []string{
+			brokerName(d.Sink), spread(d.Alone, whole), spread(d.Client, whole),
+			spread(d.OfClient, ratio), perf,
+		})
 	}
 	w.table(rows...)
 	w.plot("delivered", "Events delivered a second, beside the client alone")
@@ -326,7 +360,10 @@ func (r *results) writeDrain(w *writer) {
 	}
 	w.text("## After an outage")
 	w.text("A bridge starts with a backlog, while webhooks go on coming.")
-	rows := [][]string{{"", "backlog, events", "webhooks/s meanwhile", "events/s", "client alone, events/s", "÷ client", "p99 of an answer, ms", "memory, MiB"}}
+	rows := [][]string{{
+		"", "backlog, events", "webhooks/s meanwhile", "events/s", "client alone, events/s", "÷ client",
+		"p99 of an answer, ms", "memory, MiB",
+	}}
 	for _, d := range r.Drain {
 		rows = append(rows, []string{
 			brokerName(d.Sink), whole(float64(d.Backlog)), whole(float64(d.Rate)), whole(d.EventsPerSecond), whole(d.Client),
@@ -340,13 +377,20 @@ func (r *results) writeDrain(w *writer) {
 func (r *results) writeGrowth(w *writer) {
 	if len(r.Growth) > 0 {
 		w.text("## With much waiting")
-		w.text("Accepting, with a sink that is out of reach, and draining, into %s: a bridge with so many webhooks waiting and one with none "+
-			"(%s when draining, of which the same number is drained), by turns.", brokerName(r.Growth[0].Sink), whole(float64(r.Scale.Probe)))
-		rows := [][]string{{"waiting", "journal, MiB", "accepted/s", "with none", "ratio", "drained, events/s", "with few", "ratio", "start, s", "memory, MiB"}}
+		w.text("Accepting, with a sink that is out of reach, and draining, into %s: a bridge with so many webhooks waiting "+
+			"and one with none "+
+			"(%s when draining, of which the same number is drained), by turns.", brokerName(r.Growth[0].Sink),
+			whole(float64(r.Scale.Probe)))
+		rows := [][]string{{
+			"waiting", "journal, MiB", "accepted/s", "with none", "ratio", "drained, events/s", "with few",
+			"ratio", "start, s", "memory, MiB",
+		}}
 		for _, g := range r.Growth {
 			rows = append(rows, []string{
-				whole(float64(g.Waiting)), mib(g.Bytes), spread(g.Accept, whole), spread(g.AcceptNone, whole), spread(g.AcceptRatio, ratio),
-				spread(g.Drain, whole), spread(g.DrainNone, whole), spread(g.DrainRatio, ratio), fmt.Sprintf("%.2f", g.Start), mib(g.Peak),
+				whole(float64(g.Waiting)), mib(g.Bytes), spread(g.Accept, whole), spread(g.AcceptNone, whole),
+				spread(g.AcceptRatio, ratio),
+				spread(g.Drain, whole), spread(g.DrainNone, whole), spread(g.DrainRatio, ratio), fmt.Sprintf("%.2f", g.Start),
+				mib(g.Peak),
 			})
 		}
 		w.table(rows...)
@@ -354,7 +398,10 @@ func (r *results) writeGrowth(w *writer) {
 	}
 	if len(r.Payloads) > 0 {
 		w.text("Payloads of many functions:")
-		rows := [][]string{{"", "functions", "CPU µs a webhook", "CPU µs an event", "bytes allocated an event", "÷ cost of as many webhooks of 1", "events/s"}}
+		rows := [][]string{{
+			"", "functions", "CPU µs a webhook", "CPU µs an event", "bytes allocated an event",
+			"÷ cost of as many webhooks of 1", "events/s",
+		}}
 		for _, p := range r.Payloads {
 			part := "–"
 			if one := r.payloadOfOne(p.Sink); one != nil && one.CPU > 0 {
@@ -397,18 +444,24 @@ func (r *results) writeCost(w *writer) {
 
 func (r *results) writeMethod(w *writer) {
 	w.text("## How it is measured")
-	w.text("- The harness is in [test/bench](../test/bench); `make bench PARTS=accept,drain` runs some of it, and `make bench-profiles` takes profiles of the bridge meanwhile.\n" +
-		"- Rates are those of a closed loop: so many connections, each of which sends its next webhook when it has the answer to the last. Latencies are those of an open loop: " +
-		"webhooks are due at fixed times, whatever the bridge does, and each time is taken from when the webhook was due, so that what delays the load hides nothing. " +
-		"They are kept in HDR histograms of three digits. Before they are taken, what the rates have left in the caches of the system is written to the disk, and webhooks come in the same way for two seconds that do not count.\n" +
-		"- The load is made with Go's net/http, in a process of its own that also makes and signs the payloads. It is a good part of what the processors do, in the floor too.\n" +
+	w.text("- The harness is in [test/bench](../test/bench); `make bench PARTS=accept,drain` runs some of it, and `make " +
+		"bench-profiles` takes profiles of the bridge meanwhile.\n" +
+		"- Rates are those of a closed loop: so many connections, each of which sends its next webhook when it has the " +
+		"answer to the last. Latencies are those of an open loop: webhooks are due at fixed times, whatever the bridge " +
+		"does, and each time is taken from when the webhook was due, so that what delays the load hides nothing. They are " +
+		"kept in HDR histograms of three digits. Before they are taken, what the rates have left in the caches of the " +
+		"system is written to the disk, and webhooks come in the same way for two seconds that do not count.\n" +
+		"- The load is made with Go's net/http, in a process of its own that also makes and signs the payloads. It is a " +
+		"good part of what the processors do, in the floor too.\n" +
 		"- Webhook ids look like Svix's: the time first, to the second, then chance.\n" +
-		"- nats-server has its default configuration, its stream file storage. Kafka is one broker with a heap of 1 GiB, the topic has 12 partitions. Both acknowledge before they have synced, as they do by default; the bridge syncs.\n" +
+		"- nats-server has its default configuration, its stream file storage. Kafka is one broker with a heap of 1 GiB, " +
+		"the topic has 12 partitions. Both acknowledge before they have synced, as they do by default; the bridge syncs.\n" +
 		"- What the bridge delivered is what the broker says that it has stored.\n" +
 		"- Backlogs are written with the journal's own append, with 512 callers, before the bridge starts.")
 	took := 0.0
 	for _, s := range r.Took {
 		took += s
 	}
-	w.text("This run took %.1f minutes. The raw figures are in [performance.json](%s/performance.json).", took/60, plotDirectory)
+	w.text("This run took %.1f minutes. The raw figures are in [performance.json](%s/performance.json).", took/60,
+		plotDirectory)
 }

@@ -43,7 +43,10 @@ func measureAccept(t *testing.T, b *bench, r *results) {
 	for _, k := range b.brokers() {
 		o := k.open(t)
 		p := b.start(t, t.TempDir(), environment(o))
-		c := &candidate{row: &acceptRow{Sink: k.kind()}, bridge: p, outlet: o, sender: newSender(t, p.log.url, b.Connections, eventsEach)}
+		c := &candidate{
+			row: &acceptRow{Sink: k.kind()}, bridge: p, outlet: o,
+			sender: newSender(t, p.log.url, b.Connections, eventsEach),
+		}
 		candidates = append(candidates, c)
 		r.Accept = append(r.Accept, c.row)
 	}
@@ -431,7 +434,8 @@ func measureGrowth(t *testing.T, b *bench, r *results) {
 
 		large, empty := b.start(t, dir, unreachable()), b.start(t, t.TempDir(), unreachable())
 		row.Start = large.started.Seconds()
-		toLarge, toEmpty := newSender(t, large.log.url, b.Connections, eventsEach), newSender(t, empty.log.url, b.Connections, eventsEach)
+		toLarge, toEmpty := newSender(t, large.log.url, b.Connections, eventsEach),
+			newSender(t, empty.log.url, b.Connections, eventsEach)
 		for range b.Turns {
 			none := b.rate(t, toEmpty)
 			wait := b.profile(t, large, "growth-accept", b.Round)

@@ -17,7 +17,14 @@ const plotWidth, plotHeight = 16 * vg.Centimeter, 9 * vg.Centimeter
 
 // shade is a colour that can be told from the others also by people who see few, after Okabe and Ito.
 func shade(i int) color.Color {
-	colours := []color.RGBA{{0, 114, 178, 255}, {213, 94, 0, 255}, {0, 158, 115, 255}, {204, 121, 167, 255}, {230, 159, 0, 255}, {86, 180, 233, 255}}
+	colours := []color.RGBA{
+		{0, 114, 178, 255},
+		{213, 94, 0, 255},
+		{0, 158, 115, 255},
+		{204, 121, 167, 255},
+		{230, 159, 0, 255},
+		{86, 180, 233, 255},
+	}
 	return colours[i%len(colours)]
 }
 

@@ -66,7 +66,10 @@ type latency struct {
 
 func newLatency(h *hdrhistogram.Histogram) *latency {
 	ms := func(percent float64) float64 { return float64(h.ValueAtQuantile(percent)) / 1000 }
-	l := &latency{Count: h.TotalCount(), P50: ms(50), P90: ms(90), P99: ms(99), P999: ms(99.9), Max: float64(h.Max()) / 1000}
+	l := &latency{
+		Count: h.TotalCount(), P50: ms(50), P90: ms(90), P99: ms(99), P999: ms(99.9),
+		Max: float64(h.Max()) / 1000,
+	}
 	for _, b := range h.CumulativeDistributionWithTicks(5) {
 		l.Curve = append(l.Curve, [2]float64{b.Quantile, float64(b.ValueAt) / 1000})
 	}
@@ -161,8 +164,9 @@ type growthRow struct {
 func newResults(t *testing.T, b *bench) *results {
 	t.Helper()
 	r := &results{Scale: b.scale, Took: map[string]float64{}, Machine: machine{
-		Processors: runtime.NumCPU(), Processor: processor(), Kernel: firstLine("/proc/sys/kernel/osrelease"), Go: runtime.Version(),
-		NATS: moduleVersion("github.com/nats-io/nats-server/v2"), Revision: revision(), Date: time.Now().UTC().Format(time.DateOnly),
+		Processors: runtime.NumCPU(), Processor: processor(), Kernel: firstLine("/proc/sys/kernel/osrelease"),
+		Go: runtime.Version(), NATS: moduleVersion("github.com/nats-io/nats-server/v2"),
+		Revision: revision(), Date: time.Now().UTC().Format(time.DateOnly),
 		LoadBefore: loadAverage(), Sync: syncTime(t),
 	}}
 	if b.kafka != nil {

@@ -42,13 +42,16 @@ type kind struct {
 func kinds() []kind {
 	return []kind{
 		{
-			name: "workflow-function", title: "A function of a workflow has ended", route: "workflow.{workflow}.{function}.{status}",
+			name: "workflow-function", title: "A function of a workflow has ended",
+			route:      "workflow.{workflow}.{function}.{status}",
 			typePrefix: "tensorlake.workflow.function.", words: []string{"success", "failure"},
 			data: "data/workflow-function", golden: "workflow",
 		},
 		{
-			name: "workflow-summary", title: "The functions of a workflow's invocation have ended", route: "workflow.invocation.finished",
-			typePrefix: "tensorlake.workflow.invocation.", words: []string{"finished"}, data: "data/workflow-summary", golden: "workflow",
+			name: "workflow-summary", title: "The functions of a workflow's invocation have ended",
+			route:      "workflow.invocation.finished",
+			typePrefix: "tensorlake.workflow.invocation.", words: []string{"finished"},
+			data: "data/workflow-summary", golden: "workflow",
 		},
 		{
 			name: "document", title: "A document ingestion job", route: "document_ingestion.job.{status}",
@@ -67,13 +70,18 @@ func kinds() []kind {
 		},
 		{
 			name: "sandbox", title: "A sandbox", route: "sandbox.{sandbox_name}.{rest}",
-			typePrefix: "tensorlake.sandbox.", words: []string{"created", "running", "suspended", "resumed", "terminated", "failed"},
-			data: "payloads/sandbox", golden: "sandbox-failed",
+			typePrefix: "tensorlake.sandbox.",
+			words:      []string{"created", "running", "suspended", "resumed", "terminated", "failed"},
+			data:       "payloads/sandbox", golden: "sandbox-failed",
 		},
-		{name: "other", title: "An envelope that cannot be what it calls itself", route: "other.{rest}", data: "payloads/envelope", golden: "envelope-impostor"},
+		{
+			name: "other", title: "An envelope that cannot be what it calls itself", route: "other.{rest}",
+			data: "payloads/envelope", golden: "envelope-impostor",
+		},
 		{
 			name: "unrecognized", title: "Any other JSON object", route: "unrecognized",
-			typePrefix: "tensorlake.", words: []string{"unrecognized"}, data: "payloads/unrecognized", golden: "unrecognized-nearly",
+			typePrefix: "tensorlake.", words: []string{"unrecognized"},
+			data: "payloads/unrecognized", golden: "unrecognized-nearly",
 		},
 		{
 			name: "family", title: "An envelope of a family that is new", route: "{rest}", typePrefix: "tensorlake.",
@@ -140,7 +148,10 @@ func (p goldenPayload) parse(tb testing.TB) tensorlake.Payload {
 // events are what the payload becomes, summaries included.
 func (p goldenPayload) events(tb testing.TB) []bridge.Event {
 	tb.Helper()
-	webhook := bridge.Webhook{ID: "msg_2pQ5wL9aXkTzB7cVdEfGhJ", Timestamp: time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC), Body: p.body}
+	webhook := bridge.Webhook{
+		ID: "msg_2pQ5wL9aXkTzB7cVdEfGhJ", Timestamp: time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC),
+		Body: p.body,
+	}
 	return slices.Collect(p.parse(tb).Events(webhook, tensorlake.Options{SummaryEvents: true}))
 }
 
@@ -181,11 +192,12 @@ func TestKinds(t *testing.T) {
 func schemas(tb testing.TB) map[string]*schema {
 	tb.Helper()
 	all := map[string]*schema{
-		"payloads/workflow":      titled("What a workflow's webhook brings", reflect.TypeFor[workflow]()),
-		"payloads/document":      titled("What a document ingestion job's webhook brings", reflect.TypeFor[documentJob]()),
-		"payloads/envelope":      titled("What any lifecycle webhook brings", reflect.TypeFor[envelope[any]]()),
-		"payloads/request":       titled("What a request's webhook brings", reflect.TypeFor[envelope[requestData]]()),
-		"payloads/application":   titled("What an application's webhook brings", reflect.TypeFor[envelope[applicationData]]()),
+		"payloads/workflow": titled("What a workflow's webhook brings", reflect.TypeFor[workflow]()),
+		"payloads/document": titled("What a document ingestion job's webhook brings", reflect.TypeFor[documentJob]()),
+		"payloads/envelope": titled("What any lifecycle webhook brings", reflect.TypeFor[envelope[any]]()),
+		"payloads/request":  titled("What a request's webhook brings", reflect.TypeFor[envelope[requestData]]()),
+		"payloads/application": titled("What an application's webhook brings",
+			reflect.TypeFor[envelope[applicationData]]()),
 		"payloads/sandbox":       titled("What a sandbox's webhook brings", reflect.TypeFor[envelope[sandboxData]]()),
 		"payloads/unrecognized":  titled("What a webhook of no known shape brings", reflect.TypeFor[struct{}]()),
 		"data/workflow-function": titled("How a function of a workflow ended", reflect.TypeFor[function]()),
@@ -230,7 +242,8 @@ func (k kind) describeType(s *schema) {
 func headers(tb testing.TB, title, prefix string) *schema {
 	tb.Helper()
 	everything := bridge.Event{
-		ID: "x", Type: "x", Source: "x", Subject: "x", Time: time.Unix(0, 0), PartitionKey: "x", Sequence: "x", SourceID: "x", WebhookID: "x",
+		ID: "x", Type: "x", Source: "x", Subject: "x", Time: time.Unix(0, 0),
+		PartitionKey: "x", Sequence: "x", SourceID: "x", WebhookID: "x",
 	}
 	written, _, err := cloudevents.Binary.Encode(everything, prefix)
 	require.NoError(tb, err)

@@ -18,7 +18,10 @@ func bridgeFaults(long bool) []fault {
 		{"bridge: killed again and again while it starts", playKilledStarting},
 		{"bridge: stopped with SIGTERM under load", playTerminated},
 		{"bridge: upgraded under load", playUpgraded},
-		{"bridge: stands still longer than the sender waits", func(ctx context.Context, r *run) { playStopped(ctx, r, long) }},
+		{
+			"bridge: stands still longer than the sender waits",
+			func(ctx context.Context, r *run) { playStopped(ctx, r, long) },
+		},
 		{"bridge: killed with a large backlog", func(ctx context.Context, r *run) { playBacklog(ctx, r, long) }},
 	}
 }

@@ -53,7 +53,8 @@ func startDisk(t *testing.T) *diskSide {
 	d := &diskSide{t: t, point: t.TempDir(), aside: t.TempDir(), image: filepath.Join(t.TempDir(), "disk")}
 	if err := d.format(); err != nil {
 		if os.Getenv("FNBRIDGE_TEST_REQUIRE_ALL") == "1" {
-			t.Fatalf("FNBRIDGE_TEST_REQUIRE_ALL=1 asks for every fault, and the bridge cannot have a disk of its own here: %v", err)
+			t.Fatalf("FNBRIDGE_TEST_REQUIRE_ALL=1 asks for every fault, and the bridge cannot have a disk of its own here: %v",
+				err)
 		}
 		t.Logf("The bridge cannot have a disk of its own here, so most faults of the disk are left out: %v", err)
 		d.image = ""

@@ -207,14 +207,16 @@ func (l *ledger) received(sinkName string, r record) {
 	}
 	at := slices.IndexFunc(event.deliveries, func(d *eventDelivery) bool { return d.webhookID == r.webhookID })
 	if at < 0 {
-		l.violate("%s: event %s claims to come from webhook %s, which has no such event (%s)", sinkName, r.id, r.webhookID, r.address)
+		l.violate("%s: event %s claims to come from webhook %s, which has no such event (%s)",
+			sinkName, r.id, r.webhookID, r.address)
 		return
 	}
 	if event.deliveries[at].keyHash != maphash.String(l.seed, r.key) {
 		l.violate("%s: event %s of webhook %s has the wrong key %.100q (%s)", sinkName, r.id, r.webhookID, r.key, r.address)
 	}
 	if event.dataHash != maphash.Bytes(l.seed, r.data) {
-		l.violate("%s: event %s of webhook %s has other data than its payload says: %.200q (%s)", sinkName, r.id, r.webhookID, r.data, r.address)
+		l.violate("%s: event %s of webhook %s has other data than its payload says: %.200q (%s)",
+			sinkName, r.id, r.webhookID, r.data, r.address)
 	}
 	if !event.seen.has(sink) {
 		l.first(event, sink, r)
@@ -237,7 +239,8 @@ func (l *ledger) first(event *expectedEvent, sink int, r record) {
 		*at = place{share: at.share + 1}
 	}
 	if event.share != at.share {
-		l.violate("%s: wrong order in key %.100q: event %s of webhook %s, the key's number %d, first appears when one of number %d was to come (%s)",
+		l.violate("%s: wrong order in key %.100q: event %s of webhook %s, the key's number %d, first appears when one of "+
+			"number %d was to come (%s)",
 			l.sinks[sink], r.key, r.id, r.webhookID, event.share+1, at.share+1, r.address)
 		*at = place{share: max(at.share, event.share)}
 	}
@@ -359,7 +362,8 @@ func (l *ledger) lost() (examples []string, total int) {
 				}
 				total++
 				if len(examples) < maxViolations {
-					examples = append(examples, fmt.Sprintf("%s: event %d of %d of webhook %s is lost", name, i+1, len(w.deliveries), id))
+					examples = append(examples, fmt.Sprintf("%s: event %d of %d of webhook %s is lost",
+						name, i+1, len(w.deliveries), id))
 				}
 			}
 		}
@@ -389,7 +393,10 @@ func recordsOf(t *testing.T, id, body string) []record {
 	require.NoError(t, err)
 	var records []record
 	for e := range payload.Events(bridge.Webhook{ID: id, Timestamp: time.Now()}, tensorlake.Options{}) {
-		records = append(records, record{id: e.ID, webhookID: e.WebhookID, key: e.PartitionKey, data: e.Data, address: "here"})
+		records = append(records, record{
+			id: e.ID, webhookID: e.WebhookID, key: e.PartitionKey, data: e.Data,
+			address: "here",
+		})
 	}
 	return records
 }
@@ -432,7 +439,8 @@ func TestLedgerIsContentWhenEverythingArrives(t *testing.T) {
 	require.Zero(t, total)
 	_, lost := l.lost()
 	require.Zero(t, lost)
-	require.Equal(t, ledgerCounts{sent: 2, accepted: 2, expected: 3, received: []int{7, 7}, distinct: []int{3, 3}}, l.count())
+	require.Equal(t, ledgerCounts{sent: 2, accepted: 2, expected: 3, received: []int{7, 7}, distinct: []int{3, 3}},
+		l.count())
 }
 
 func TestLedgerFindsALoss(t *testing.T) {

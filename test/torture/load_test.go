@@ -395,7 +395,8 @@ func (l *load) answered(id string, body []byte, resp *http.Response, text []byte
 		Events    int    `json:"events"`
 		Duplicate bool   `json:"duplicate"`
 	}
-	if err := json.Unmarshal(text, &answer); err != nil || answer.WebhookID != id || (!l.stateless && answer.Duplicate != (resp.StatusCode == http.StatusOK)) ||
+	if err := json.Unmarshal(text, &answer); err != nil || answer.WebhookID != id ||
+		(!l.stateless && answer.Duplicate != (resp.StatusCode == http.StatusOK)) ||
 		(l.stateless && resp.StatusCode != http.StatusOK) {
 		l.failf("webhook %s: %s with the answer %q", id, resp.Status, text)
 	}

@@ -112,7 +112,10 @@ func startNATS(t *testing.T) *natsSide {
 		_, err := n.js.AccountInfo(t.Context())
 		return err == nil
 	}, brokerLimit, 50*time.Millisecond, "the NATS cluster does not come up")
-	n.reader = &streamReader{name: "nats", stream: stream, connect: func() (*natsgo.Conn, error) { return n.connect("reader") }}
+	n.reader = &streamReader{
+		name: "nats", stream: stream,
+		connect: func() (*natsgo.Conn, error) { return n.connect("reader") },
+	}
 	return n
 }
 
@@ -131,7 +134,8 @@ log_file: %q
 jetstream: {store_dir: %q}
 cluster: {name: torture, listen: %q, no_advertise: true, routes: [%s]}
 authorization: {users: [{user: admin, password: admin}, {user: reader, password: reader}, %s]}
-`, s.name, s.address, filepath.Join(s.directory, "nats.log"), filepath.Join(s.directory, "data"), s.routes, strings.Join(routes, ", "), n.bridgeUser)
+`, s.name, s.address, filepath.Join(s.directory, "nats.log"), filepath.Join(s.directory, "data"), s.routes,
+			strings.Join(routes, ", "), n.bridgeUser)
 		require.NoError(n.t, os.WriteFile(s.configuration(), []byte(text), 0o600))
 	}
 }
@@ -174,8 +178,9 @@ func (n *natsSide) connect(user string) (*natsgo.Conn, error) {
 	for _, s := range n.servers {
 		urls = append(urls, "nats://"+s.address)
 	}
-	return natsgo.Connect(strings.Join(urls, ","), natsgo.UserInfo(user, user), natsgo.Name(user), natsgo.RetryOnFailedConnect(true),
-		natsgo.MaxReconnects(-1), natsgo.ReconnectWait(100*time.Millisecond), natsgo.PingInterval(2*time.Second), natsgo.MaxPingsOutstanding(2))
+	return natsgo.Connect(strings.Join(urls, ","), natsgo.UserInfo(user, user), natsgo.Name(user),
+		natsgo.RetryOnFailedConnect(true), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(100*time.Millisecond),
+		natsgo.PingInterval(2*time.Second), natsgo.MaxPingsOutstanding(2))
 }
 
 func (n *natsSide) env() []string {
@@ -184,7 +189,8 @@ func (n *natsSide) env() []string {
 		urls = append(urls, "nats://"+s.proxy.Addr())
 	}
 	return []string{
-		"NATS_URL=" + strings.Join(urls, ","), "NATS_USER=bridge", "NATS_PASSWORD=bridge", fmt.Sprintf("NATS_REPLICAS=%d", natsServers),
+		"NATS_URL=" + strings.Join(urls, ","), "NATS_USER=bridge", "NATS_PASSWORD=bridge",
+		fmt.Sprintf("NATS_REPLICAS=%d", natsServers),
 	}
 }
 

@@ -91,9 +91,11 @@ func workflowBody(workflow, invocation string, n, functions int, r *rand.Rand) [
 // hostileNames are JSON strings that want to break out of a subject, a header or a log line.
 func hostileNames() []string {
 	return []string{
-		text("a.b..c."), text("* > *"), text(">"), text("line\r\nNats-Msg-Id: 1\r\n\r\n"), text("\x00\x01\x7f"), text("$JS.API.STREAM.DELETE.X"),
+		text("a.b..c."), text("* > *"), text(">"), text("line\r\nNats-Msg-Id: 1\r\n\r\n"), text("\x00\x01\x7f"),
+		text("$JS.API.STREAM.DELETE.X"),
 		text(`"};{"`), text("  blanks  "), text("ünïcödé 🌉 \u2028 \ufeff"), text("%2F%0A%"), text("../../etc/passwd"),
-		text(strings.Repeat("long", 500)), text(strings.Repeat("ü", 600)), `"\ud800"`, `"\udc00\ud800x"`, `"\u0000"`, text("+OK\r\n-ERR 'x'"),
+		text(strings.Repeat("long", 500)), text(strings.Repeat("ü", 600)), `"\ud800"`, `"\udc00\ud800x"`, `"\u0000"`,
+		text("+OK\r\n-ERR 'x'"),
 	}
 }
 
@@ -107,7 +109,8 @@ func hostileBody(name, hostile string, n int, r *rand.Rand) []byte {
 // documentBody is the nth state of a job; the last one can be large.
 func documentBody(job string, n int, r *rand.Rand) []byte {
 	states := []string{"pending", "processing", "success"}
-	body := fmt.Sprintf(`{"job_id":%s,"status":%q,"dataset":"torture","created_at":"2026-01-02T03:04:05Z","usage":{"pages":%d},"text":"`,
+	body := fmt.Sprintf(`{"job_id":%s,"status":%q,"dataset":"torture","created_at":"2026-01-02T03:04:05Z",`+
+		`"usage":{"pages":%d},"text":"`,
 		text(job), states[n], r.IntN(100))
 	size := r.IntN(500)
 	if n == 2 && r.IntN(4) == 0 {
@@ -121,7 +124,8 @@ func documentBody(job string, n int, r *rand.Rand) []byte {
 
 func envelopeBody(source string, n int, r *rand.Rand) []byte {
 	return fmt.Appendf(nil, `{"event_id":"event_%s_%d","event_type":"tensorlake.torture.event","event_version":"1",`+
-		`"occurred_at":"2026-01-02T03:04:05.%03dZ","project_id":"project","source_id":%s,"source_revision":"%d","source_ordinal":%d,"data":{"n":%d}}`,
+		`"occurred_at":"2026-01-02T03:04:05.%03dZ","project_id":"project","source_id":%s,`+
+		`"source_revision":"%d","source_ordinal":%d,"data":{"n":%d}}`,
 		source, n, r.IntN(1000), text(source), n, n, r.Int64())
 }
 

@@ -298,8 +298,10 @@ func (r *replicaRun) torture(ctx context.Context, seed uint64, duration time.Dur
 			return
 		}
 		after := r.load.count()
-		r.logf("     mended after %.1f s, well again %.1f s later; %d webhooks accepted meanwhile, %d tries refused, %d unanswered",
-			mended.Sub(begun).Seconds(), took.Seconds(), after.Accepted-before.Accepted, after.Refused-before.Refused, after.Unanswered-before.Unanswered)
+		r.logf("     mended after %.1f s, well again %.1f s later; %d webhooks accepted meanwhile, "+
+			"%d tries refused, %d unanswered",
+			mended.Sub(begun).Seconds(), took.Seconds(),
+			after.Accepted-before.Accepted, after.Refused-before.Refused, after.Unanswered-before.Unanswered)
 	}
 }
 
@@ -399,9 +401,12 @@ func (r *replicaRun) finish(t *testing.T, seed uint64, duration time.Duration, d
 		peak = max(peak, b.peakMemory())
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "replicas             %d, behind a balancer, FNBRIDGE_ACK=sinks; started %d times in all\n", len(r.replicas.bridges), starts)
-	fmt.Fprintf(&text, "seed                 %d, %s of faults asked for, %.0f s in all\n", seed, duration, time.Since(r.began).Seconds())
-	fmt.Fprintf(&text, "webhooks             %d answered 200, in %d tries: %d new, %d known, %d refused, %d without an answer\n",
+	fmt.Fprintf(&text, "replicas             %d, behind a balancer, FNBRIDGE_ACK=sinks; started %d times in all\n",
+		len(r.replicas.bridges), starts)
+	fmt.Fprintf(&text, "seed                 %d, %s of faults asked for, %.0f s in all\n",
+		seed, duration, time.Since(r.began).Seconds())
+	fmt.Fprintf(&text,
+		"webhooks             %d answered 200, in %d tries: %d new, %d known, %d refused, %d without an answer\n",
 		events.accepted, webhooks.Tries, webhooks.New, webhooks.Duplicates, webhooks.Refused, webhooks.Unanswered)
 	for sink, name := range r.ledger.sinks {
 		fmt.Fprintf(&text, "%-20s %d events, %d messages\n", name, events.distinct[sink], events.received[sink])
@@ -429,7 +434,8 @@ func TestARollingRestartIsInvisible(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), recoveryLimit)
 	defer cancel()
 	require.NoError(t, replicas.awaitReady(ctx))
-	require.Eventually(t, func() bool { return replicas.balancer.targets[replicaCount-1].ready.Load() }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return replicas.balancer.targets[replicaCount-1].ready.Load() }, 10*time.Second,
+		10*time.Millisecond)
 
 	sender, err := newLoad(replicas.balancer.url, newLedger(), t.Errorf)
 	require.NoError(t, err)
@@ -471,6 +477,7 @@ func TestARollingRestartIsInvisible(t *testing.T) {
 	sender.http.CloseIdleConnections()
 	t.Logf("%d webhooks, %d of them at the second try", answered.Load(), again.Load())
 	nc := natsserver.Connect(t, broker.URL())
-	require.Len(t, natsserver.Messages(t, nc, stream), int(answered.Load()), "the stream has not exactly the events that were answered")
+	require.Len(t, natsserver.Messages(t, nc, stream), int(answered.Load()),
+		"the stream has not exactly the events that were answered")
 	replicas.terminate(ctx)
 }

@@ -39,7 +39,8 @@ type sample struct {
 func (s sample) beyond(first sample) string {
 	switch {
 	case s.Goroutines > first.Goroutines+goroutineSlack:
-		return fmt.Sprintf("at rest there are %d goroutines, and at the first rest there were %d", s.Goroutines, first.Goroutines)
+		return fmt.Sprintf("at rest there are %d goroutines, and at the first rest there were %d",
+			s.Goroutines, first.Goroutines)
 	case s.FDs > first.FDs+fdSlack:
 		return fmt.Sprintf("at rest there are %d open files, and at the first rest there were %d", s.FDs, first.FDs)
 	default:
@@ -66,9 +67,11 @@ func growth(samples []sample) string {
 	}
 	switch {
 	case grows(func(s sample) int { return s.Goroutines }):
-		return fmt.Sprintf("the goroutines have grown with each of the last %d rests, from %d to %d", growthSamples, last[0].Goroutines, last[len(last)-1].Goroutines)
+		return fmt.Sprintf("the goroutines have grown with each of the last %d rests, from %d to %d",
+			growthSamples, last[0].Goroutines, last[len(last)-1].Goroutines)
 	case grows(func(s sample) int { return s.FDs }):
-		return fmt.Sprintf("the open files have grown with each of the last %d rests, from %d to %d", growthSamples, last[0].FDs, last[len(last)-1].FDs)
+		return fmt.Sprintf("the open files have grown with each of the last %d rests, from %d to %d",
+			growthSamples, last[0].FDs, last[len(last)-1].FDs)
 	default:
 		return ""
 	}
@@ -124,8 +127,9 @@ type webhookReport struct {
 type sinkReport struct {
 	Sink     string `json:"sink"`
 	Messages int    `json:"messages"`
-	Events   int    `json:"events"`  // each fact once; more than accepted webhooks make when one was stored without an answer
-	Repeats  int    `json:"repeats"` // messages beyond the first of their event
+	// Events counts each fact once: more than accepted webhooks make when one was stored without an answer.
+	Events  int `json:"events"`
+	Repeats int `json:"repeats"` // messages beyond the first of their event
 }
 
 // table is the report for people.
@@ -212,7 +216,8 @@ func TestALeakIsWhatGrowsWithEachRest(t *testing.T) {
 func TestReportShowsWhatCounts(t *testing.T) {
 	r := report{
 		Seed: 7, Faults: outcomes{"bridge: killed": {Times: 2, LongestSeconds: 1, RecoverySeconds: 2.5}},
-		Sinks: []sinkReport{{Sink: "nats", Messages: 12, Events: 10, Repeats: 2}}, Lost: 3, Violations: 1, ViolationsIn: []string{"something"},
+		Sinks: []sinkReport{{Sink: "nats", Messages: 12, Events: 10, Repeats: 2}}, Lost: 3, Violations: 1,
+		ViolationsIn: []string{"something"},
 	}
 	require.NoError(t, r.write(t.TempDir()))
 	table := r.table()

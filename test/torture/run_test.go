@@ -141,8 +141,10 @@ func (r *run) play(ctx context.Context, f fault, seed, number uint64) error {
 		return fmt.Errorf("%s: hangs: %w", f.kind, err)
 	}
 	after := r.load.count()
-	r.logf("     mended after %.1f s, well again %.1f s later (last: %s); %d webhooks accepted meanwhile, %d tries refused, %d unanswered",
-		mended.Sub(began).Seconds(), took.Seconds(), last, after.Accepted-before.Accepted, after.Refused-before.Refused, after.Unanswered-before.Unanswered)
+	r.logf("     mended after %.1f s, well again %.1f s later (last: %s); %d webhooks accepted meanwhile, "+
+		"%d tries refused, %d unanswered",
+		mended.Sub(began).Seconds(), took.Seconds(), last,
+		after.Accepted-before.Accepted, after.Refused-before.Refused, after.Unanswered-before.Unanswered)
 	return r.rest(ctx)
 }
 

@@ -64,9 +64,11 @@ func TestScaling(t *testing.T) {
 	}
 	binary := buildBridge(t, false)
 	var text strings.Builder
-	fmt.Fprintf(&text, "make scaling SCALING=%s: %d processors for senders, bridges and brokers; %d senders, one event a webhook; %s\n\n",
+	fmt.Fprintf(&text,
+		"make scaling SCALING=%s: %d processors for senders, bridges and brokers; %d senders, one event a webhook; %s\n\n",
 		duration, runtime.NumCPU(), scalingSenders, runtime.Version())
-	text.WriteString("| sink | `FNBRIDGE_ACK` | bridges | webhooks/s | p50 | p99 | memory of a bridge | processor time a webhook: bridges | brokers | events a publish |\n")
+	text.WriteString("| sink | `FNBRIDGE_ACK` | bridges | webhooks/s | p50 | p99 | memory of a bridge | processor time " +
+		"a webhook: bridges | brokers | events a publish |\n")
 	text.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
 	measureAll := func(t *testing.T, sink string, env []string, brokers []int) {
 		t.Helper()
@@ -79,7 +81,8 @@ func TestScaling(t *testing.T) {
 			if len(brokers) > 0 {
 				broker = fmt.Sprintf("%d µs", m.broker.Microseconds())
 			}
-			line := fmt.Sprintf("| %s | %s | %d | %.0f | %.1f ms | %.1f ms | %d MiB | %d µs | %s | %.1f |\n", m.sink, m.ack, m.bridges, m.rate,
+			line := fmt.Sprintf("| %s | %s | %d | %.0f | %.1f ms | %.1f ms | %d MiB | %d µs | %s | %.1f |\n", m.sink, m.ack,
+				m.bridges, m.rate,
 				m.p50.Seconds()*1000, m.p99.Seconds()*1000, m.memory>>20, m.bridge.Microseconds(), broker, m.perPublish)
 			text.WriteString(line)
 			fmt.Print(line)
@@ -113,7 +116,8 @@ func (n *natsSide) direct() (env []string, pids []int) {
 		pids = append(pids, s.child.PID)
 	}
 	return []string{
-		"SINKS=nats", "NATS_URL=" + strings.Join(urls, ","), "NATS_USER=bridge", "NATS_PASSWORD=bridge", fmt.Sprintf("NATS_REPLICAS=%d", natsServers),
+		"SINKS=nats", "NATS_URL=" + strings.Join(urls, ","), "NATS_USER=bridge", "NATS_PASSWORD=bridge",
+		fmt.Sprintf("NATS_REPLICAS=%d", natsServers),
 	}, pids
 }
 
@@ -128,7 +132,8 @@ func measure(t *testing.T, s scaling, binary string, env []string, brokers []int
 	for i := range s.bridges {
 		directory := t.TempDir()
 		own := append([]string{"DATA_DIR=" + filepath.Join(directory, "data")}, env...)
-		bridges = append(bridges, newBridge(t, binary, filepath.Join(directory, fmt.Sprintf("bridge-%d.log", i)), own, t.Errorf))
+		bridges = append(bridges, newBridge(t, binary, filepath.Join(directory, fmt.Sprintf("bridge-%d.log", i)), own,
+			t.Errorf))
 	}
 	for _, b := range bridges {
 		b.start()
@@ -160,7 +165,8 @@ func measure(t *testing.T, s scaling, binary string, env []string, brokers []int
 				default:
 				}
 				id := fmt.Sprintf("msg_%s_%s_%d_%d_%d", s.ack, s.sink, s.bridges, n, i)
-				body := fmt.Appendf(nil, `{"workflow_name":"workflow_scaling","invocation_id":%q,"fn_status":{"function":"success"}}`, id)
+				body := fmt.Appendf(nil,
+					`{"workflow_name":"workflow_scaling","invocation_id":%q,"fn_status":{"function":"success"}}`, id)
 				took, ok := post(ctx, client, signers[(n+i)%len(signers)], id, body)
 				if !ok {
 					refused.Add(1)
@@ -202,7 +208,9 @@ func measure(t *testing.T, s scaling, binary string, env []string, brokers []int
 }
 
 // post sends one webhook, and tells whether it was answered with 2xx.
-func post(ctx context.Context, client *http.Client, signer *load, id string, body []byte) (took time.Duration, ok bool) {
+func post(ctx context.Context, client *http.Client, signer *load, id string, body []byte) (
+	took time.Duration, ok bool,
+) {
 	begun := time.Now()
 	req, err := signer.request(ctx, id, body)
 	if err != nil {

@@ -69,7 +69,8 @@ func TestTorture(t *testing.T) {
 	binary := buildBridge(t, option[bool]("torture.race"))
 	r.disk, r.nats, r.kafka = startDisk(t), startNATS(t), startKafka(t)
 	local := &streamReader{name: "local", stream: stream, connect: func() (*natsgo.Conn, error) {
-		return natsgo.Connect("nats://"+embedded, natsgo.RetryOnFailedConnect(true), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(100*time.Millisecond))
+		return natsgo.Connect("nats://"+embedded, natsgo.RetryOnFailedConnect(true), natsgo.MaxReconnects(-1),
+			natsgo.ReconnectWait(100*time.Millisecond))
 	}}
 	r.ledger = newLedger("nats", "kafka", "local")
 	env := []string{
@@ -179,7 +180,8 @@ func (r *run) finish(t *testing.T, seed uint64, directory string) {
 	report := report{
 		Seed: seed, Seconds: time.Since(r.began).Seconds(), Versions: versions(), Faults: r.outcomes,
 		Webhooks: webhookReport{
-			Sent: events.sent, Accepted: events.accepted, Tries: webhooks.Tries, New: webhooks.New, Duplicates: webhooks.Duplicates,
+			Sent: events.sent, Accepted: events.accepted, Tries: webhooks.Tries,
+			New: webhooks.New, Duplicates: webhooks.Duplicates,
 			Refused: webhooks.Refused, Unanswered: webhooks.Unanswered,
 		},
 		Events: events.expected, Lost: losses, Starts: r.bridge.starts, PeakMemory: r.bridge.peakMemory(), Rests: r.samples,
@@ -187,7 +189,8 @@ func (r *run) finish(t *testing.T, seed uint64, directory string) {
 	}
 	for sink, name := range r.ledger.sinks {
 		report.Sinks = append(report.Sinks, sinkReport{
-			Sink: name, Messages: events.received[sink], Events: events.distinct[sink], Repeats: events.received[sink] - events.distinct[sink],
+			Sink: name, Messages: events.received[sink], Events: events.distinct[sink],
+			Repeats: events.received[sink] - events.distinct[sink],
 		})
 	}
 	if err := report.write(directory); err != nil {

@@ -27,7 +27,8 @@ func series(t *testing.T) map[string][]string {
 	page, err := os.ReadFile("../../../docs/metrics.md")
 	require.NoError(t, err)
 	all := make(map[string][]string)
-	for _, m := range regexp.MustCompile("(?m)^\\| `(fnbridge_\\w+)` \\| \\w+ \\| ([^|]*) \\|").FindAllStringSubmatch(string(page), -1) {
+	row := regexp.MustCompile("(?m)^\\| `(fnbridge_\\w+)` \\| \\w+ \\| ([^|]*) \\|")
+	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
 		all[m[1]] = strings.Split(strings.TrimSpace(m[2]), ", ")
 	}
 	require.Greater(t, len(all), 15)
@@ -84,7 +85,10 @@ func TestAlertsFire(t *testing.T) {
 				require.Contains(t, string(play), `alertname="`+rule.Alert+`"`, "nothing plays what %s is for", rule.Alert)
 			}
 			require.NoError(t, os.WriteFile(filepath.Join(folder, "play.yaml"), play, 0o600))
-			for _, args := range [][]string{{"check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"}, {"test", "rules", "play.yaml"}} {
+			for _, args := range [][]string{
+				{"check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"},
+				{"test", "rules", "play.yaml"},
+			} {
 				command := exec.CommandContext(t.Context(), promtool, args...)
 				command.Dir = folder
 				out, err := command.CombinedOutput()

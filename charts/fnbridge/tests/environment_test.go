@@ -242,7 +242,8 @@ func reach(t *testing.T, test, name string, v variable, with func(given any) val
 
 func TestVariablesOfTheChart(t *testing.T) {
 	t.Parallel()
-	got := env(bridgeContainer(t, install(t, parse(t, `{ports: {http: 1001, ops: 1002, nats: 1003}, persistence: {mountPath: /elsewhere}}`))))
+	got := env(bridgeContainer(t,
+		install(t, parse(t, `{ports: {http: 1001, ops: 1002, nats: 1003}, persistence: {mountPath: /elsewhere}}`))))
 	require.Equal(t, ":1001", got["FNBRIDGE_LISTEN"])
 	require.Equal(t, ":1002", got["FNBRIDGE_OPS_LISTEN"])
 	require.Equal(t, ":1003", got["FNBRIDGE_EMBEDDED_NATS_LISTEN"])
@@ -250,7 +251,8 @@ func TestVariablesOfTheChart(t *testing.T) {
 	require.Equal(t, "nats=nats", got["FNBRIDGE_SINKS"])
 	require.NotContains(t, got, "FNBRIDGE_ACK")
 
-	got = env(bridgeContainer(t, install(t, parse(t, `{ack: sinks, sinks: {nats: {url: "nats://a"}, b: {kind: kafka, brokers: "b:1"}}}`))))
+	got = env(bridgeContainer(t,
+		install(t, parse(t, `{ack: sinks, sinks: {nats: {url: "nats://a"}, b: {kind: kafka, brokers: "b:1"}}}`))))
 	require.Equal(t, "b=kafka,nats=nats", got["FNBRIDGE_SINKS"])
 	require.Equal(t, "sinks", got["FNBRIDGE_ACK"])
 	require.NotContains(t, got, "FNBRIDGE_DATA_DIR")
@@ -346,7 +348,8 @@ func content(t *testing.T, all []object, file mounted) []byte {
 	switch {
 	case strings.HasSuffix(file.path, "/WEBHOOK_SECRETS"):
 		return []byte("whsec_c29tZSBzZWNyZXQgb2YgYW4gZW5kcG9pbnQ=\n")
-	case strings.HasSuffix(file.path, "_CA_FILE"), strings.HasSuffix(file.path, "_CERT_FILE"), strings.HasSuffix(file.path, "_KEY_FILE"):
+	case strings.HasSuffix(file.path, "_CA_FILE"), strings.HasSuffix(file.path, "_CERT_FILE"),
+		strings.HasSuffix(file.path, "_KEY_FILE"):
 		certificate, private := pair(t)
 		if strings.HasSuffix(file.path, "_KEY_FILE") {
 			return private
@@ -361,10 +364,14 @@ func pair(t *testing.T) (certificate, private []byte) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
+	}
 	certificate, err = x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
 	require.NoError(t, err)
 	private, err = x509.MarshalPKCS8PrivateKey(k)
 	require.NoError(t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
 }

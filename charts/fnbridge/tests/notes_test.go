@@ -14,25 +14,54 @@ func TestNotes(t *testing.T) {
 		not    []string
 	}{
 		"minimal": {`{}`, []string{
-			"statefulset/events-fnbridge", "helm -n messaging test events --logs", "service/events-fnbridge 8080", "Nothing outside of the cluster reaches it yet",
-			"Secret events-fnbridge-webhook", "create secret generic fnbridge-tensorlake", "nats://events-fnbridge-nats.messaging:4222", "asks for no credentials",
+			"statefulset/events-fnbridge", "helm -n messaging test events --logs", "service/events-fnbridge 8080",
+			"Nothing outside of the cluster reaches it yet",
+			"Secret events-fnbridge-webhook", "create secret generic fnbridge-tensorlake",
+			"nats://events-fnbridge-nats.messaging:4222", "asks for no credentials",
 			"exec events-fnbridge-0 -- /fnbridge status",
 		}, []string{"WARNING"}},
-		"ingress":      {`{ingress: {enabled: true, host: a.example.com, tlsSecret: t}}`, []string{"     https://a.example.com/webhooks/tensorlake\n"}, []string{"Nothing outside"}},
-		"another path": {`{config: {path: /hooks}, ingress: {enabled: true, host: a.example.com}}`, []string{"     http://a.example.com/hooks\n"}, nil},
-		"ingress only": {`{ingress: {enabled: true, host: a.example.com}}`, []string{"     http://a.example.com/webhooks/tensorlake\n"}, nil},
+		"ingress": {
+			`{ingress: {enabled: true, host: a.example.com, tlsSecret: t}}`,
+			[]string{"     https://a.example.com/webhooks/tensorlake\n"},
+			[]string{"Nothing outside"},
+		},
+		"another path": {
+			`{config: {path: /hooks}, ingress: {enabled: true, host: a.example.com}}`,
+			[]string{"     http://a.example.com/hooks\n"},
+			nil,
+		},
+		"ingress only": {
+			`{ingress: {enabled: true, host: a.example.com}}`,
+			[]string{"     http://a.example.com/webhooks/tensorlake\n"},
+			nil,
+		},
 		"gateway": {
 			`{httpRoute: {enabled: true, parentRefs: [{name: a}], hostnames: [a.example.com, b.example.com]}}`,
 			[]string{"https://a.example.com/webhooks/tensorlake", "https://b.example.com/webhooks/tensorlake"},
 			nil,
 		},
-		"load balancer":       {`{service: {type: LoadBalancer}}`, []string{"http://<address>:8080/webhooks/tensorlake", "get service events-fnbridge"}, nil},
-		"secret of one's own": {`{config: {webhookSecrets: {secret: a, key: b}}}`, []string{"rollout restart statefulset/events-fnbridge"}, []string{"create secret"}},
-		"unsigned":            {`{config: {insecureUnsigned: true}}`, []string{"WARNING: config.insecureUnsigned"}, []string{"create secret"}},
-		"no volume":           {`{persistence: {enabled: false}}`, []string{"WARNING: persistence.enabled is false"}, nil},
+		"load balancer": {
+			`{service: {type: LoadBalancer}}`,
+			[]string{"http://<address>:8080/webhooks/tensorlake", "get service events-fnbridge"},
+			nil,
+		},
+		"secret of one's own": {
+			`{config: {webhookSecrets: {secret: a, key: b}}}`,
+			[]string{"rollout restart statefulset/events-fnbridge"},
+			[]string{"create secret"},
+		},
+		"unsigned": {
+			`{config: {insecureUnsigned: true}}`,
+			[]string{"WARNING: config.insecureUnsigned"},
+			[]string{"create secret"},
+		},
+		"no volume": {`{persistence: {enabled: false}}`, []string{"WARNING: persistence.enabled is false"}, nil},
 		"stateless": {
 			`{ack: sinks, sinks: {nats: {url: "nats://a", stream: S}, kafka: {brokers: "a:1", topic: T}}}`,
-			[]string{"exec deployment/events-fnbridge -- /fnbridge status", "the Kafka topic T", "the NATS stream S, subjects tensorlake.{route}"},
+			[]string{
+				"exec deployment/events-fnbridge -- /fnbridge status", "the Kafka topic T",
+				"the NATS stream S, subjects tensorlake.{route}",
+			},
 			[]string{"no credentials"},
 		},
 		"no test": {`{tests: {enabled: false}}`, nil, []string{"helm -n messaging test"}},

@@ -47,7 +47,8 @@ func knownTypes(t *testing.T) *runtime.Scheme {
 func objects(t *testing.T, files map[string]string) []object {
 	t.Helper()
 	types := knownTypes(t)
-	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, types, types, json.SerializerOptions{Yaml: true, Strict: true})
+	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, types, types,
+		json.SerializerOptions{Yaml: true, Strict: true})
 	var all []object
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if name == "NOTES.txt" {

@@ -16,10 +16,13 @@ func TestWhatIsGivenArrives(t *testing.T) {
 	for in, all := range map[string][]string{
 		"statefulset.yaml": {
 			`image: {repository: WORD}`, `image: {tag: WORD}`, `imagePullSecrets: [{name: WORD}]`,
-			`nodeSelector: {a: WORD}`, `tolerations: [{key: WORD, operator: Exists}]`, `topologySpreadConstraints: [{maxSkew: 1, topologyKey: WORD, whenUnsatisfiable: DoNotSchedule}]`,
+			`nodeSelector: {a: WORD}`, `tolerations: [{key: WORD, operator: Exists}]`,
+			`topologySpreadConstraints: [{maxSkew: 1, topologyKey: WORD, whenUnsatisfiable: DoNotSchedule}]`,
 			`affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: WORD}]}}`,
-			`priorityClassName: WORD`, `runtimeClassName: WORD`, `podLabels: {a: WORD}`, `podAnnotations: {a: WORD}`, `commonLabels: {a: WORD}`, `commonAnnotations: {a: WORD}`,
-			`env: [{name: A, value: WORD}]`, `envFrom: [{secretRef: {name: WORD}}]`, `initContainers: [{name: WORD, image: a}]`, `extraContainers: [{name: WORD, image: a}]`,
+			`priorityClassName: WORD`, `runtimeClassName: WORD`, `podLabels: {a: WORD}`, `podAnnotations: {a: WORD}`,
+			`commonLabels: {a: WORD}`, `commonAnnotations: {a: WORD}`,
+			`env: [{name: A, value: WORD}]`, `envFrom: [{secretRef: {name: WORD}}]`, `initContainers: [{name: WORD, image: a}]`,
+			`extraContainers: [{name: WORD, image: a}]`,
 			`{extraVolumes: [{name: a, configMap: {name: WORD}}], extraVolumeMounts: [{name: a, mountPath: /a}]}`,
 			`{extraVolumes: [{name: a, emptyDir: {}}], extraVolumeMounts: [{name: a, mountPath: /WORD}]}`,
 			`persistence: {storageClass: WORD}`, `persistence: {annotations: {a: WORD}}`, `persistence: {mountPath: /WORD}`,
@@ -27,13 +30,18 @@ func TestWhatIsGivenArrives(t *testing.T) {
 			`securityContext: {seLinuxOptions: {level: WORD}}`, `podSecurityContext: {seLinuxOptions: {level: WORD}}`,
 		},
 		"serviceaccount.yaml": {`serviceAccount: {annotations: {a: WORD}}`, `serviceAccount: {name: WORD}`},
-		"service.yaml":        {`service: {annotations: {a: WORD}}`, `service: {type: LoadBalancer, loadBalancerClass: example.com/WORD}`},
+		"service.yaml": {
+			`service: {annotations: {a: WORD}}`,
+			`service: {type: LoadBalancer, loadBalancerClass: example.com/WORD}`,
+		},
 		"ingress.yaml": {
 			`ingress: {enabled: true, host: a.example.com, className: WORD}`, `ingress: {enabled: true, host: WORD.example.com}`,
-			`ingress: {enabled: true, host: a.example.com, annotations: {a: WORD}}`, `ingress: {enabled: true, host: a.example.com, tlsSecret: WORD}`,
+			`ingress: {enabled: true, host: a.example.com, annotations: {a: WORD}}`,
+			`ingress: {enabled: true, host: a.example.com, tlsSecret: WORD}`,
 		},
 		"httproute.yaml": {
-			`httpRoute: {enabled: true, parentRefs: [{name: WORD}]}`, `httpRoute: {enabled: true, parentRefs: [{name: a}], hostnames: [WORD.example.com]}`,
+			`httpRoute: {enabled: true, parentRefs: [{name: WORD}]}`,
+			`httpRoute: {enabled: true, parentRefs: [{name: a}], hostnames: [WORD.example.com]}`,
 			`httpRoute: {enabled: true, parentRefs: [{name: a}], annotations: {a: WORD}}`,
 		},
 		"networkpolicy.yaml": {
@@ -42,12 +50,25 @@ func TestWhatIsGivenArrives(t *testing.T) {
 			`networkPolicy: {enabled: true, natsFrom: [{podSelector: {matchLabels: {a: WORD}}}]}`,
 			`networkPolicy: {enabled: true, extraEgress: [{ports: [{port: 1}], to: [{podSelector: {matchLabels: {a: WORD}}}]}]}`,
 		},
-		"servicemonitor.yaml": {`serviceMonitor: {enabled: true, labels: {a: WORD}}`, `serviceMonitor: {enabled: true, relabelings: [{targetLabel: WORD}]}`, `serviceMonitor: {enabled: true, metricRelabelings: [{targetLabel: WORD}]}`},
-		"podmonitor.yaml":     {`podMonitor: {enabled: true, labels: {a: WORD}}`, `podMonitor: {enabled: true, relabelings: [{targetLabel: WORD}]}`, `podMonitor: {enabled: true, metricRelabelings: [{targetLabel: WORD}]}`},
-		"prometheusrule.yaml": {`prometheusRule: {enabled: true, labels: {a: WORD}}`, `prometheusRule: {enabled: true, alertLabels: {a: WORD}}`, `prometheusRule: {enabled: true, extraGroups: [{name: WORD, rules: [{record: a, expr: "1"}]}]}`},
-		"extraobjects.yaml":   {`extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: WORD}}]`},
+		"servicemonitor.yaml": {
+			`serviceMonitor: {enabled: true, labels: {a: WORD}}`,
+			`serviceMonitor: {enabled: true, relabelings: [{targetLabel: WORD}]}`,
+			`serviceMonitor: {enabled: true, metricRelabelings: [{targetLabel: WORD}]}`,
+		},
+		"podmonitor.yaml": {
+			`podMonitor: {enabled: true, labels: {a: WORD}}`,
+			`podMonitor: {enabled: true, relabelings: [{targetLabel: WORD}]}`,
+			`podMonitor: {enabled: true, metricRelabelings: [{targetLabel: WORD}]}`,
+		},
+		"prometheusrule.yaml": {
+			`prometheusRule: {enabled: true, labels: {a: WORD}}`,
+			`prometheusRule: {enabled: true, alertLabels: {a: WORD}}`,
+			`prometheusRule: {enabled: true, extraGroups: [{name: WORD, rules: [{record: a, expr: "1"}]}]}`,
+		},
+		"extraobjects.yaml": {`extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: WORD}}]`},
 		"tests/webhook.yaml": {
-			`image: {repository: WORD}`, `imagePullSecrets: [{name: WORD}]`, `nodeSelector: {a: WORD}`, `tolerations: [{key: WORD, operator: Exists}]`, `envFrom: [{secretRef: {name: WORD}}]`,
+			`image: {repository: WORD}`, `imagePullSecrets: [{name: WORD}]`, `nodeSelector: {a: WORD}`,
+			`tolerations: [{key: WORD, operator: Exists}]`, `envFrom: [{secretRef: {name: WORD}}]`,
 		},
 	} {
 		for _, text := range all {

@@ -26,7 +26,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "write the generated files anew: values.schema.json, variables.gotmpl, _variables.tpl and the golden files")
+var update = flag.Bool("update", false,
+	"write the generated files anew: values.schema.json, variables.gotmpl, _variables.tpl and the golden files")
 
 // requireFile compares a generated file, or writes it.
 func requireFile(t *testing.T, path string, want []byte) {
@@ -151,7 +152,8 @@ func (g generator) fill(node any, about *description) any {
 	}
 	_, properties := filled["properties"]
 	_, typed := filled["type"]
-	if properties && !typed && about != nil || properties && !typed && m["additionalProperties"] == nil && m["const"] == nil && isObject(m) {
+	if properties && !typed && about != nil ||
+		properties && !typed && m["additionalProperties"] == nil && m["const"] == nil && isObject(m) {
 		filled["type"] = "object"
 		filled["additionalProperties"] = false
 	}
@@ -379,7 +381,8 @@ func TestVariablesPageIsCurrent(t *testing.T) {
 			if v.Default != "" {
 				def = "`" + v.Default + "`"
 			}
-			fmt.Fprintf(&out, "| `%s` | `%s%s` | %s | %s |\n", key(v.Name), prefix, v.Name, def, strings.ReplaceAll(v.Meaning, "|", "\\|"))
+			fmt.Fprintf(&out, "| `%s` | `%s%s` | %s | %s |\n", key(v.Name), prefix, v.Name, def,
+				strings.ReplaceAll(v.Meaning, "|", "\\|"))
 		}
 	}
 	bridge, kinds := declared(t)
@@ -428,7 +431,8 @@ func TestVariablesOfTemplatesIsCurrent(t *testing.T) {
 	text, err := json.MarshalIndent(all, "", "  ")
 	require.NoError(t, err)
 	requireFile(t, filepath.Join(chartDir, "templates", "_variables.tpl"), []byte(
-		`{{/* Keys of config, and of sinks by their kind, that hold secrets or addresses to connect to. Written by make chart-generate. */}}
+		`{{/* Keys of config, and of sinks by their kind, that hold secrets or addresses to connect to. `+
+			`Written by make chart-generate. */}}
 {{- define "fnbridge.declared" -}}
 `+string(text)+`
 {{- end -}}
@@ -472,30 +476,57 @@ func TestSchemaKnowsTheValues(t *testing.T) {
 func TestWrongValuesAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ values, says string }{
-		"misspelt at the top":           {`replica: 2`, `additional properties 'replica' not allowed`},
-		"misspelt below":                {`persistence: {sise: 1Gi}`, `'/persistence': additional properties 'sise' not allowed`},
-		"misspelt variable":             {`config: {maxbody: 1MiB}`, `'/config': additional properties 'maxbody' not allowed`},
-		"misspelt variable of a sink":   {`sinks: {nats: {strem: X}}`, `additional properties 'strem' not allowed`},
-		"variable of the other kind":    {`sinks: {audit: {kind: kafka, brokers: "a:1", stream: X}}`, `additional properties 'stream' not allowed`},
-		"misspelt in a reference":       {`sinks: {nats: {token: {secretName: a, key: b}}}`, `'secretName' not allowed`},
-		"a reference without its key":   {`sinks: {nats: {token: {secret: a}}}`, `missing property 'key'`},
-		"a reference to two":            {`sinks: {nats: {token: {secret: a, configMap: b, key: c}}}`, `oneOf`},
-		"misspelt within Kubernetes":    {`resources: {limit: {memory: 1Gi}}`, `'/resources': additional properties 'limit' not allowed`},
-		"misspelt deep in Kubernetes":   {`affinity: {nodeAffinity: {requiredDuringScheduling: {}}}`, `'requiredDuringScheduling' not allowed`},
-		"misspelt in a list":            {`tolerations: [{keys: a}]`, `'/tolerations/0': additional properties 'keys' not allowed`},
-		"misspelt in Prometheus":        {`serviceMonitor: {relabelings: [{sourceLabel: [a]}]}`, `'sourceLabel' not allowed`},
-		"misspelt in a gateway":         {`httpRoute: {parentRefs: [{names: a}]}`, `'names' not allowed`},
-		"wrong word":                    {`ack: disk`, `'/ack': value must be one of 'journal', 'sinks'`},
-		"wrong word of a variable":      {`sinks: {kafka: {brokers: "a:1", compression: brotli}}`, `'/sinks/kafka/compression': value must be one of`},
-		"wrong type":                    {`replicas: "2"`, `'/replicas': got string, want integer`},
-		"wrong duration":                {`config: {retention: 3d}`, `'/config/retention': '3d' does not match pattern`},
-		"wrong size":                    {`config: {maxBody: 1 megabyte}`, `'/config/maxBody'`},
-		"wrong number":                  {`sinks: {kafka: {brokers: "a:1", partitions: many}}`, `'/sinks/kafka/partitions': got string, want`},
-		"wrong name of a sink":          {`sinks: {my-sink: {kind: nats}}`, `'my-sink' does not match pattern`},
-		"wrong digest":                  {`image: {digest: latest}`, `'/image/digest': 'latest' does not match pattern`},
-		"wrong port":                    {`ports: {http: 70000}`, `'/ports/http'`},
-		"a sink without a kind":         {`sinks: {audit: {brokers: "a:1"}}`, `'/sinks/audit': missing property 'kind'`},
-		"a kind that is none":           {`sinks: {audit: {kind: rabbitmq}}`, `'/sinks/audit/kind': value must be one of 'nats', 'kafka'`},
+		"misspelt at the top": {`replica: 2`, `additional properties 'replica' not allowed`},
+		"misspelt below": {
+			`persistence: {sise: 1Gi}`,
+			`'/persistence': additional properties 'sise' not allowed`,
+		},
+		"misspelt variable": {
+			`config: {maxbody: 1MiB}`,
+			`'/config': additional properties 'maxbody' not allowed`,
+		},
+		"misspelt variable of a sink": {`sinks: {nats: {strem: X}}`, `additional properties 'strem' not allowed`},
+		"variable of the other kind": {
+			`sinks: {audit: {kind: kafka, brokers: "a:1", stream: X}}`,
+			`additional properties 'stream' not allowed`,
+		},
+		"misspelt in a reference":     {`sinks: {nats: {token: {secretName: a, key: b}}}`, `'secretName' not allowed`},
+		"a reference without its key": {`sinks: {nats: {token: {secret: a}}}`, `missing property 'key'`},
+		"a reference to two":          {`sinks: {nats: {token: {secret: a, configMap: b, key: c}}}`, `oneOf`},
+		"misspelt within Kubernetes": {
+			`resources: {limit: {memory: 1Gi}}`,
+			`'/resources': additional properties 'limit' not allowed`,
+		},
+		"misspelt deep in Kubernetes": {
+			`affinity: {nodeAffinity: {requiredDuringScheduling: {}}}`,
+			`'requiredDuringScheduling' not allowed`,
+		},
+		"misspelt in a list": {
+			`tolerations: [{keys: a}]`,
+			`'/tolerations/0': additional properties 'keys' not allowed`,
+		},
+		"misspelt in Prometheus": {`serviceMonitor: {relabelings: [{sourceLabel: [a]}]}`, `'sourceLabel' not allowed`},
+		"misspelt in a gateway":  {`httpRoute: {parentRefs: [{names: a}]}`, `'names' not allowed`},
+		"wrong word":             {`ack: disk`, `'/ack': value must be one of 'journal', 'sinks'`},
+		"wrong word of a variable": {
+			`sinks: {kafka: {brokers: "a:1", compression: brotli}}`,
+			`'/sinks/kafka/compression': value must be one of`,
+		},
+		"wrong type":     {`replicas: "2"`, `'/replicas': got string, want integer`},
+		"wrong duration": {`config: {retention: 3d}`, `'/config/retention': '3d' does not match pattern`},
+		"wrong size":     {`config: {maxBody: 1 megabyte}`, `'/config/maxBody'`},
+		"wrong number": {
+			`sinks: {kafka: {brokers: "a:1", partitions: many}}`,
+			`'/sinks/kafka/partitions': got string, want`,
+		},
+		"wrong name of a sink":  {`sinks: {my-sink: {kind: nats}}`, `'my-sink' does not match pattern`},
+		"wrong digest":          {`image: {digest: latest}`, `'/image/digest': 'latest' does not match pattern`},
+		"wrong port":            {`ports: {http: 70000}`, `'/ports/http'`},
+		"a sink without a kind": {`sinks: {audit: {brokers: "a:1"}}`, `'/sinks/audit': missing property 'kind'`},
+		"a kind that is none": {
+			`sinks: {audit: {kind: rabbitmq}}`,
+			`'/sinks/audit/kind': value must be one of 'nats', 'kafka'`,
+		},
 		"another kind than its name":    {`sinks: {nats: {kind: kafka}}`, `'/sinks/nats/kind'`},
 		"Kafka without brokers":         {`sinks: {kafka: {topic: a}}`, `'/sinks/kafka': missing property 'brokers'`},
 		"a variable of the chart":       {`config: {listen: ":80"}`, `'listen' not allowed`},
@@ -513,23 +544,59 @@ func TestWrongValuesAreRefused(t *testing.T) {
 func TestWhatCannotWorkTogetherIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ values, says string }{
-		"two embedded servers":        {`replicas: 2`, "replicas: 2 bridges would each have a NATS server of their own inside"},
-		"embedded and ack sinks":      {`ack: sinks`, "Give that sink a url, or set ack to journal"},
-		"one of two is embedded":      {`{replicas: 3, sinks: {nats: {}, kafka: {brokers: "a:1"}}}`, "Give every nats sink a url"},
-		"giving up without a journal": {`{ack: sinks, sinks: {nats: {url: "nats://a", giveUpAfter: 1h}}}`, "sinks.nats.giveUpAfter: with ack: sinks there is nothing to give up"},
-		"no sink to wait for":         {`{ack: sinks, sinks: {nats: {url: "nats://a", required: false}}}`, "none is required"},
-		"autoscaled journals":         {`{autoscaling: {enabled: true}, sinks: {nats: {url: "nats://a"}}}`, "Set ack to sinks to scale"},
-		"autoscaled upside down":      {`{ack: sinks, autoscaling: {enabled: true, minReplicas: 5, maxReplicas: 2}, sinks: {nats: {url: "nats://a"}}}`, "autoscaling.minReplicas: 5 is more than maxReplicas (2)"},
-		"ingress without a host":      {`ingress: {enabled: true}`, "ingress.host is missing"},
-		"route without a gateway":     {`httpRoute: {enabled: true}`, "httpRoute.parentRefs is empty"},
-		"counted twice":               {`{serviceMonitor: {enabled: true}, podMonitor: {enabled: true}}`, "everything would be counted twice"},
-		"one port twice":              {`ports: {http: 8081}`, "ports: two of them are the same"},
-		"killed while it drains":      {`terminationGracePeriodSeconds: 30`, "preStopSeconds (5), config.shutdownTimeout (25s) and five seconds to close everything are 35"},
-		"set twice":                   {`env: [{name: FNBRIDGE_SINKS, value: nats}]`, "env: FNBRIDGE_SINKS is set by the chart already"},
-		"limits set twice":            {`env: [{name: GOMEMLIMIT, value: 1GiB}]`, "GOMEMLIMIT comes from resources.limits"},
-		"ports nobody knows":          {`{networkPolicy: {enabled: true}, sinks: {nats: {url: {secret: a, key: b}}}}`, "networkPolicy.extraEgress: the addresses of the sink nats come from a Secret"},
-		"a port that is not there":    {`{networkPolicy: {enabled: true}, sinks: {kafka: {brokers: kafka-1}}}`, "networkPolicy.extraEgress: sinks.kafka.brokers has an address without a port"},
-		"memory in words":             {`resources: {limits: {memory: 1 GB}}`, "resources.limits.memory: 1 GB is not understood"},
+		"two embedded servers": {
+			`replicas: 2`,
+			"replicas: 2 bridges would each have a NATS server of their own inside",
+		},
+		"embedded and ack sinks": {`ack: sinks`, "Give that sink a url, or set ack to journal"},
+		"one of two is embedded": {
+			`{replicas: 3, sinks: {nats: {}, kafka: {brokers: "a:1"}}}`,
+			"Give every nats sink a url",
+		},
+		"giving up without a journal": {
+			`{ack: sinks, sinks: {nats: {url: "nats://a", giveUpAfter: 1h}}}`,
+			"sinks.nats.giveUpAfter: with ack: sinks there is nothing to give up",
+		},
+		"no sink to wait for": {
+			`{ack: sinks, sinks: {nats: {url: "nats://a", required: false}}}`,
+			"none is required",
+		},
+		"autoscaled journals": {
+			`{autoscaling: {enabled: true}, sinks: {nats: {url: "nats://a"}}}`,
+			"Set ack to sinks to scale",
+		},
+		"autoscaled upside down": {
+			`{ack: sinks, autoscaling: {enabled: true, minReplicas: 5, maxReplicas: 2}, sinks: {nats: {url: "nats://a"}}}`,
+			"autoscaling.minReplicas: 5 is more than maxReplicas (2)",
+		},
+		"ingress without a host":  {`ingress: {enabled: true}`, "ingress.host is missing"},
+		"route without a gateway": {`httpRoute: {enabled: true}`, "httpRoute.parentRefs is empty"},
+		"counted twice": {
+			`{serviceMonitor: {enabled: true}, podMonitor: {enabled: true}}`,
+			"everything would be counted twice",
+		},
+		"one port twice": {`ports: {http: 8081}`, "ports: two of them are the same"},
+		"killed while it drains": {
+			`terminationGracePeriodSeconds: 30`,
+			"preStopSeconds (5), config.shutdownTimeout (25s) and five seconds to close everything are 35",
+		},
+		"set twice": {
+			`env: [{name: FNBRIDGE_SINKS, value: nats}]`,
+			"env: FNBRIDGE_SINKS is set by the chart already",
+		},
+		"limits set twice": {`env: [{name: GOMEMLIMIT, value: 1GiB}]`, "GOMEMLIMIT comes from resources.limits"},
+		"ports nobody knows": {
+			`{networkPolicy: {enabled: true}, sinks: {nats: {url: {secret: a, key: b}}}}`,
+			"networkPolicy.extraEgress: the addresses of the sink nats come from a Secret",
+		},
+		"a port that is not there": {
+			`{networkPolicy: {enabled: true}, sinks: {kafka: {brokers: kafka-1}}}`,
+			"networkPolicy.extraEgress: sinks.kafka.brokers has an address without a port",
+		},
+		"memory in words": {
+			`resources: {limits: {memory: 1 GB}}`,
+			"resources.limits.memory: 1 GB is not understood",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

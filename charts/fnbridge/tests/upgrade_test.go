@@ -37,7 +37,8 @@ func TestWhatCannotChangeStays(t *testing.T) {
 		}
 		slices.Sort(f.Names)
 		for _, s := range of[*appsv1.StatefulSet](all) {
-			f.Selector, f.ServiceName, f.PodManagementPolicy = s.Spec.Selector.MatchLabels, s.Spec.ServiceName, s.Spec.PodManagementPolicy
+			f.Selector, f.ServiceName = s.Spec.Selector.MatchLabels, s.Spec.ServiceName
+			f.PodManagementPolicy = s.Spec.PodManagementPolicy
 			f.VolumeClaimTemplates = s.Spec.VolumeClaimTemplates
 		}
 		for _, d := range of[*appsv1.Deployment](all) {
@@ -58,9 +59,13 @@ func TestTheNextVersionIsTakenAsAnUpgrade(t *testing.T) {
 		chart := loadChart(t)
 		chart.Metadata.Version, chart.Metadata.AppVersion = "9.9.9", "9.9.9"
 		changed := values{
-			"replicas": v["replicas"], "podLabels": map[string]any{"new": "label"}, "commonLabels": map[string]any{"another": "label"},
+			"replicas":  v["replicas"],
+			"podLabels": map[string]any{"new": "label"}, "commonLabels": map[string]any{"another": "label"},
 			"commonAnnotations": map[string]any{"new": "annotation"}, "preStopSeconds": 20, "terminationGracePeriodSeconds": 180,
-			"resources": map[string]any{"limits": map[string]any{"memory": "2Gi"}, "requests": map[string]any{"cpu": "1", "memory": "1Gi"}},
+			"resources": map[string]any{
+				"limits":   map[string]any{"memory": "2Gi"},
+				"requests": map[string]any{"cpu": "1", "memory": "1Gi"},
+			},
 		}
 		for key, value := range v {
 			if _, ok := changed[key]; !ok {
@@ -101,7 +106,8 @@ func TestOnePodAtATime(t *testing.T) {
 		pod := podTemplate(t, all)
 		lifecycle := bridgeContainer(t, all).Lifecycle
 		require.NotNil(t, lifecycle, "stopped while load balancers still send")
-		require.Greater(t, *pod.Spec.TerminationGracePeriodSeconds, lifecycle.PreStop.Sleep.Seconds+25, "killed before it has drained")
+		require.Greater(t, *pod.Spec.TerminationGracePeriodSeconds, lifecycle.PreStop.Sleep.Seconds+25,
+			"killed before it has drained")
 	})
 }
 
@@ -133,7 +139,10 @@ type cluster struct{ client dynamic.Interface }
 
 // GetClientFor implements engine.ClientProvider.
 func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {
-	return c.client.Resource(schema.GroupVersionResource{Version: apiVersion, Resource: map[string]string{"Secret": "secrets"}[kind]}), true, nil
+	return c.client.Resource(schema.GroupVersionResource{
+		Version:  apiVersion,
+		Resource: map[string]string{"Secret": "secrets"}[kind],
+	}), true, nil
 }
 
 func TestTheSecretThatWasMadeIsKept(t *testing.T) {

@@ -133,7 +133,8 @@ func TestProbesAndScrapesAskWhatTheBridgeAnswers(t *testing.T) {
 		all := install(t, v)
 		container := bridgeContainer(t, all)
 		require.Equal(t, "/livez", container.StartupProbe.HTTPGet.Path)
-		require.GreaterOrEqual(t, container.StartupProbe.PeriodSeconds*container.StartupProbe.FailureThreshold, int32(600), "killed while it opens its journal")
+		require.GreaterOrEqual(t, container.StartupProbe.PeriodSeconds*container.StartupProbe.FailureThreshold, int32(600),
+			"killed while it opens its journal")
 		require.Equal(t, "/livez", container.LivenessProbe.HTTPGet.Path)
 		require.Equal(t, "/readyz", container.ReadinessProbe.HTTPGet.Path)
 		for _, m := range of[*monitoringv1.ServiceMonitor](all) {
@@ -219,7 +220,8 @@ func TestWayIn(t *testing.T) {
 			require.Equal(t, public.Spec.Ports[0].Port, *backend.Port)
 		}
 		for _, p := range of[*corev1.Pod](all) {
-			require.Contains(t, strings.Join(p.Spec.Containers[0].Args, " "), fmt.Sprintf("://%s:%d/webhooks/tensorlake", public.Name, public.Spec.Ports[0].Port))
+			require.Contains(t, strings.Join(p.Spec.Containers[0].Args, " "),
+				fmt.Sprintf("://%s:%d/webhooks/tensorlake", public.Name, public.Spec.Ports[0].Port))
 		}
 		for _, n := range of[*networkingv1.NetworkPolicy](all) {
 			require.Len(t, n.Spec.PolicyTypes, 2)
@@ -272,7 +274,8 @@ func TestNetworkPolicyLetsTheBridgeOut(t *testing.T) {
 func TestNetworkPolicyKnowsThePortsOfSchemes(t *testing.T) {
 	t.Parallel()
 	for url, port := range map[string]int32{
-		"nats://a": 4222, "tls://a/": 4222, "ws://a": 80, "wss://a/path": 443, "wss://a:8443/path": 8443, "nats://user:123@[::1]": 4222,
+		"nats://a": 4222, "tls://a/": 4222, "ws://a": 80, "wss://a/path": 443, "wss://a:8443/path": 8443,
+		"nats://user:123@[::1]": 4222,
 	} {
 		all := install(t, values{
 			"networkPolicy": map[string]any{"enabled": true}, "sinks": map[string]any{"nats": map[string]any{"url": url}},
@@ -387,7 +390,8 @@ func TestScaling(t *testing.T) {
 		for _, h := range of[*autoscalingv2.HorizontalPodAutoscaler](all) {
 			d := one[*appsv1.Deployment](t, all)
 			require.Nil(t, d.Spec.Replicas, "the autoscaler and the chart would both set the replicas")
-			require.Equal(t, autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: d.Name}, h.Spec.ScaleTargetRef)
+			require.Equal(t, autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: d.Name},
+				h.Spec.ScaleTargetRef)
 			require.NotEmpty(t, h.Spec.Metrics)
 			for _, m := range h.Spec.Metrics {
 				if m.Resource != nil {
