@@ -58,9 +58,13 @@ func table() map[string]rules {
 		"bridge/problem":     {allowed: []string{"bridge/excerpt"}, standardOnly: true},
 		"bridge/loglimit":    {standardOnly: true},
 		"bridge/tlsfiles":    {standardOnly: true},
-		"bridge/ingest":      {allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem", "bridge/excerpt", "bridge/loglimit"}},
-		"bridge/journal":     {allowed: []string{"bridge"}},
-		"bridge/delivery":    {allowed: []string{"bridge", "bridge/excerpt", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"}},
+		"bridge/ingest": {
+			allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem", "bridge/excerpt", "bridge/loglimit"},
+		},
+		"bridge/journal": {allowed: []string{"bridge"}},
+		"bridge/delivery": {
+			allowed: []string{"bridge", "bridge/excerpt", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"},
+		},
 		// The state of what is on its way, apart from everything that waits.
 		"bridge/delivery/lane":    {allowed: []string{"bridge"}, standardOnly: true},
 		"bridge/delivery/forward": {allowed: []string{"bridge", "bridge/journal", "bridge/delivery/lane"}},
@@ -138,16 +142,28 @@ func TestImportCheckFindsWhatIsForbidden(t *testing.T) {
 		"a kind in config": {
 			"config/a.go", `import "github.com/fnbridge/fnbridge/sinks/kafka"`, "may not import sinks/kafka",
 		},
-		"app imports all":             {"bridge/app/a.go", `import "github.com/fnbridge/fnbridge/sinks/nats"`, ""},
-		"but not the command":         {"bridge/app/a.go", `import "github.com/fnbridge/fnbridge/cmd/fnbridge"`, "may not import cmd/fnbridge"},
-		"and not test support":        {"bridge/app/a.go", `import "github.com/fnbridge/fnbridge/sinks/sinktest"`, "only tests"},
-		"tests import test support":   {"sinks/nats/a_test.go", `import "github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"`, ""},
-		"tests import their package":  {"sinks/nats/a_test.go", `import "github.com/fnbridge/fnbridge/sinks/nats"`, ""},
-		"tests keep to the row":       {"sinks/nats/a_test.go", `import "github.com/fnbridge/fnbridge/bridge/app"`, "may not import bridge/app"},
+		"app imports all": {"bridge/app/a.go", `import "github.com/fnbridge/fnbridge/sinks/nats"`, ""},
+		"but not the command": {
+			"bridge/app/a.go", `import "github.com/fnbridge/fnbridge/cmd/fnbridge"`, "may not import cmd/fnbridge",
+		},
+		"and not test support": {
+			"bridge/app/a.go", `import "github.com/fnbridge/fnbridge/sinks/sinktest"`, "only tests",
+		},
+		"tests import test support": {
+			"sinks/nats/a_test.go", `import "github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"`, "",
+		},
+		"tests import their package": {"sinks/nats/a_test.go", `import "github.com/fnbridge/fnbridge/sinks/nats"`, ""},
+		"tests keep to the row": {
+			"sinks/nats/a_test.go", `import "github.com/fnbridge/fnbridge/bridge/app"`, "may not import bridge/app",
+		},
 		"app's tests import anything": {"bridge/app/a_test.go", `import "github.com/fnbridge/fnbridge/sinks/sinktest"`, ""},
-		"test support among itself":   {"sinks/sinktest/kafkabroker/a.go", `import "github.com/fnbridge/fnbridge/sinks/sinktest"`, ""},
-		"test support and the rest":   {"sinks/sinktest/a.go", `import "github.com/fnbridge/fnbridge/bridge/app"`, "may not import bridge/app"},
-		"a package without a row":     {"bridge/util/a.go", ``, "bridge/util has no row"},
+		"test support among itself": {
+			"sinks/sinktest/kafkabroker/a.go", `import "github.com/fnbridge/fnbridge/sinks/sinktest"`, "",
+		},
+		"test support and the rest": {
+			"sinks/sinktest/a.go", `import "github.com/fnbridge/fnbridge/bridge/app"`, "may not import bridge/app",
+		},
+		"a package without a row": {"bridge/util/a.go", ``, "bridge/util has no row"},
 		"the domain's standard library": {
 			"bridge/a.go", "import (\n\"net/http\"\n\"encoding/json\"\n)", "",
 		},

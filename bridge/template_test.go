@@ -114,8 +114,11 @@ func FuzzTemplate(f *testing.F) {
 		require.Equal(t, template, parsed.String())
 
 		// A value of an event, whatever it holds, stands in the place of its placeholder and changes nothing around it.
-		e := bridge.Event{About: bridge.About{Application: workflow, Function: function, Route: []string{"r", workflow, function}}}
-		values := []string{"{route}", "r." + workflow + "." + function, "{workflow}", workflow, "{application}", workflow, "{function}", function}
+		e := bridge.Event{About: bridge.About{
+			Application: workflow, Function: function, Route: []string{"r", workflow, function},
+		}}
+		values := []string{"{route}", "r." + workflow + "." + function, "{workflow}", workflow,
+			"{application}", workflow, "{function}", function}
 		for _, name := range bridge.Placeholders() {
 			values = append(values, "{"+name+"}", "")
 		}

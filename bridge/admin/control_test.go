@@ -46,7 +46,8 @@ func (discard) Close(context.Context) error { return nil }
 func serveControl(t *testing.T, dir string) (stop func()) {
 	t.Helper()
 	metrics, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
-	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{"nats"}, Logger: log, Registerer: metrics})
+	j, err := journal.Open(t.Context(),
+		journal.Options{Dir: dir, Sinks: []string{"nats"}, Logger: log, Registerer: metrics})
 	require.NoError(t, err)
 	d, err := delivery.New(delivery.Options{Sink: discard{}, Journal: j, Logger: log, Registerer: metrics})
 	require.NoError(t, err)
@@ -96,13 +97,15 @@ func withLetters(t *testing.T, dir string, n int) {
 	now := time.Now()
 	_, err = j.Append(t.Context(), bridge.Webhook{ID: "msg_1", Timestamp: now, ReceivedAt: now, Body: []byte("{}")})
 	require.NoError(t, err)
-	require.NoError(t, j.Move(t.Context(), []journal.Move{{Stream: journal.Stream{Kind: journal.Live, Sink: "nats", Cursor: 1}}}, nil))
+	require.NoError(t, j.Move(t.Context(),
+		[]journal.Move{{Stream: journal.Stream{Kind: journal.Live, Sink: "nats", Cursor: 1}}}, nil))
 	for i := range n {
 		require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{
 			Sink: "nats", WebhookSeq: 1, FirstAt: now, LastAt: now,
 			DeadLetter: bridge.DeadLetter{Reason: "too large", Attempts: 1, Event: bridge.Event{
-				WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: i}, ID: fmt.Sprintf("id_%d", i),
-				Type: "tensorlake.test", Source: "/tensorlake", About: bridge.About{Route: []string{"test"}}, Data: []byte(`{}`), Time: now,
+				WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: i},
+				ID: fmt.Sprintf("id_%d", i), Type: "tensorlake.test", Source: "/tensorlake",
+				About: bridge.About{Route: []string{"test"}}, Data: []byte(`{}`), Time: now,
 			}},
 		}}))
 	}
@@ -148,14 +151,23 @@ func TestTheControlSocketRefusesWhatItDoesNotKnow(t *testing.T) {
 		status     int
 		detail     string
 	}{
-		"a path of another version":  {"/v2/dead-letters/drop", `{}`, http.StatusNotFound, "does not know POST /v2/dead-letters/drop"},
-		"a filter it does not know":  {"/v1/dead-letters/drop", `{"sink":"nats","colour":"red"}`, http.StatusBadRequest, "colour"},
-		"no filter":                  {"/v1/dead-letters/drop", ``, http.StatusBadRequest, "does not understand"},
-		"two of them":                {"/v1/dead-letters/drop", `{"sink":"none"} {}`, http.StatusBadRequest, "more than one value"},
-		"a request without an end":   {"/v1/dead-letters/drop", `{"sink":"` + strings.Repeat("x", 1<<20), http.StatusBadRequest, "too large"},
+		"a path of another version": {
+			"/v2/dead-letters/drop", `{}`, http.StatusNotFound, "does not know POST /v2/dead-letters/drop",
+		},
+		"a filter it does not know": {
+			"/v1/dead-letters/drop", `{"sink":"nats","colour":"red"}`, http.StatusBadRequest, "colour",
+		},
+		"no filter": {"/v1/dead-letters/drop", ``, http.StatusBadRequest, "does not understand"},
+		"two of them": {
+			"/v1/dead-letters/drop", `{"sink":"none"} {}`, http.StatusBadRequest, "more than one value",
+		},
+		"a request without an end": {
+			"/v1/dead-letters/drop", `{"sink":"` + strings.Repeat("x", 1<<20), http.StatusBadRequest, "too large",
+		},
 		"a sink that it has not got": {"/v1/replay", `{"sink":"kafka"}`, http.StatusUnprocessableEntity, "kafka"},
 		"a range that is none": {
-			"/v1/replay", `{"since":"2026-01-02T00:00:00Z","until":"2026-01-01T00:00:00Z"}`, http.StatusUnprocessableEntity, "before its end",
+			"/v1/replay", `{"since":"2026-01-02T00:00:00Z","until":"2026-01-01T00:00:00Z"}`,
+			http.StatusUnprocessableEntity, "before its end",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +196,8 @@ func TestAConnectionThatSaysNothingHoldsUpNoStop(t *testing.T) {
 func TestMissingDeadLettersAreNamed(t *testing.T) {
 	dir := t.TempDir()
 	withLetters(t, dir, 3)
-	all, sinks, missing, err := admin.CountDeadLetters(t.Context(), dir, admin.DeadLetterFilter{IDs: []int64{2, 9, 2, 8, 9}})
+	all, sinks, missing, err := admin.CountDeadLetters(t.Context(), dir,
+		admin.DeadLetterFilter{IDs: []int64{2, 9, 2, 8, 9}})
 	require.NoError(t, err)
 	require.Equal(t, admin.DeadLetterCount{Letters: 1, Bytes: 2}, all)
 	require.Equal(t, []admin.DeadLetterCount{{Sink: "nats", Letters: 1, Bytes: 2}}, sinks)

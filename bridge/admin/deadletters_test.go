@@ -27,7 +27,8 @@ func TestDeadLettersAreReadWithTheirDataAsJSON(t *testing.T) {
 		require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{
 			Sink: "nats", WebhookSeq: 1, FirstAt: now, LastAt: now,
 			DeadLetter: bridge.DeadLetter{Reason: "too large", Attempts: 1, Event: bridge.Event{
-				WebhookID: "msg_1", Origin: bridge.Origin{Index: i}, ID: "id", Type: "type", Source: "/source", Data: []byte(d), Time: now,
+				WebhookID: "msg_1", Origin: bridge.Origin{Index: i}, ID: "id", Type: "type", Source: "/source",
+				Data: []byte(d), Time: now,
 			}},
 		}}))
 	}

@@ -108,7 +108,8 @@ func startAt(t *testing.T, dir string, changes map[string]string, now func() tim
 	environ := environment(dir, changes)
 	log := &logText{}
 	a, err := app.New(t.Context(), app.Options{
-		Config: load(t, environ), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test", Now: now,
+		Config: load(t, environ),
+		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "test", Now: now,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -190,7 +191,8 @@ func (r *running) get(path string) (status int, body string) {
 // awaitLog waits until a text stands in the log.
 func (r *running) awaitLog(text string) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return strings.Contains(r.log.String(), text) }, 20*time.Second, time.Millisecond)
+	require.Eventually(r.t, func() bool { return strings.Contains(r.log.String(), text) },
+		20*time.Second, time.Millisecond)
 }
 
 // inStream reads the first n messages of the embedded server's stream.
@@ -246,7 +248,8 @@ func TestASignedWebhookReachesAnyNATSClient(t *testing.T) {
 		require.Equal(t, "invocation_XXXX", m.Header.Get("ce-partitionkey"))
 		require.Equal(t, "msg_1", m.Header.Get("ce-webhookid"))
 		require.Regexp(t, "^[0-9a-f]{32}$", m.Header.Get("Nats-Msg-Id"))
-		require.JSONEq(t, fmt.Sprintf(`{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","function":%q,"status":%q,"functions_total":2}`,
+		require.JSONEq(t, fmt.Sprintf(
+			`{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","function":%q,"status":%q,"functions_total":2}`,
 			want.function, want.status), string(m.Data))
 	}
 
@@ -296,7 +299,8 @@ func TestEveryWebhookReachesBothBrokers(t *testing.T) {
 
 func TestTwoSinksOfOneKindGoTheirOwnWays(t *testing.T) {
 	r := start(t, t.TempDir(), map[string]string{
-		"SINKS": "nats,audit=nats", "AUDIT_STREAM": "AUDIT", "AUDIT_SUBJECT": "audit.{workflow}.{function}", "AUDIT_FORMAT": "plain",
+		"SINKS": "nats,audit=nats", "AUDIT_STREAM": "AUDIT",
+		"AUDIT_SUBJECT": "audit.{workflow}.{function}", "AUDIT_FORMAT": "plain",
 	})
 	r.mustPost("msg_1", workflow, http.StatusAccepted)
 	require.Equal(t, "tensorlake.workflow.workflow_XXXX.fn_A.success", r.inStream(2)[0].Subject())
@@ -316,7 +320,9 @@ func TestASummaryFollowsTheFunctionEvents(t *testing.T) {
 	last := r.inStream(3)[2]
 	require.Equal(t, "tensorlake.workflow.invocation.finished", last.Subject())
 	require.Equal(t, "tensorlake.workflow.invocation.finished", last.Headers().Get("ce-type"))
-	require.JSONEq(t, `{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","functions_total":2,"succeeded":1,"failed":1,"status":"failure"}`,
+	require.JSONEq(t,
+		`{"workflow_name":"workflow_XXXX","invocation_id":"invocation_XXXX","functions_total":2,`+
+			`"succeeded":1,"failed":1,"status":"failure"}`,
 		string(last.Data()))
 }
 
@@ -400,7 +406,8 @@ func TestAnAddressInUseIsToldWithItsVariable(t *testing.T) {
 	require.NoError(t, err)
 	defer taken.Close()
 	for variable, name := range map[string]string{
-		"LISTEN": "FNBRIDGE_LISTEN", "OPS_LISTEN": "FNBRIDGE_OPS_LISTEN", "EMBEDDED_NATS_LISTEN": "FNBRIDGE_EMBEDDED_NATS_LISTEN",
+		"LISTEN": "FNBRIDGE_LISTEN", "OPS_LISTEN": "FNBRIDGE_OPS_LISTEN",
+		"EMBEDDED_NATS_LISTEN": "FNBRIDGE_EMBEDDED_NATS_LISTEN",
 	} {
 		t.Run(variable, func(t *testing.T) {
 			environ := environment(t.TempDir(), map[string]string{variable: taken.Addr().String()})
@@ -452,7 +459,8 @@ func TestSecretsAreWhatTheVerifierTakes(t *testing.T) {
 	_, _, err := app.LoadConfig(environment(t.TempDir(), map[string]string{"WEBHOOK_SECRETS": of(24) + " " + of(75)}))
 	require.NoError(t, err, "Svix takes up to 75 bytes")
 
-	_, _, err = app.LoadConfig(environment(t.TempDir(), map[string]string{"WEBHOOK_SECRETS": of(23) + ",c2VjcmV0," + of(24) + " whsec_*"}))
+	_, _, err = app.LoadConfig(environment(t.TempDir(),
+		map[string]string{"WEBHOOK_SECRETS": of(23) + ",c2VjcmV0," + of(24) + " whsec_*"}))
 	var problems config.Errors
 	require.ErrorAs(t, err, &problems)
 	require.Len(t, problems, 3)
@@ -487,7 +495,8 @@ func TestNothingInAPayloadForgesALogLine(t *testing.T) {
 			if format == "json" {
 				handler = slog.NewJSONHandler(log, nil)
 			}
-			a, err := app.New(t.Context(), app.Options{Config: load(t, environment(t.TempDir(), nil)), Logger: slog.New(handler)})
+			a, err := app.New(t.Context(),
+				app.Options{Config: load(t, environment(t.TempDir(), nil)), Logger: slog.New(handler)})
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
@@ -495,8 +504,11 @@ func TestNothingInAPayloadForgesALogLine(t *testing.T) {
 			r := &running{App: a, t: t, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, scheme: "http"}
 			name, err := json.Marshal("x\nlevel=ERROR msg=forged\r\n{\"level\":\"ERROR\",\"msg\":\"forged\"}\x00\u2028")
 			require.NoError(t, err)
-			r.mustPost("msg_1", fmt.Sprintf(`{"workflow_name":%s,"invocation_id":%s,"fn_status":{%s:1}}`, name, name, name), http.StatusAccepted)
-			r.mustPost("msg_2", fmt.Sprintf(`{"workflow_name":%s,"invocation_id":%s,"fn_status":{%s:%s}}`, name, name, name, name), http.StatusAccepted)
+			r.mustPost("msg_1",
+				fmt.Sprintf(`{"workflow_name":%s,"invocation_id":%s,"fn_status":{%s:1}}`, name, name, name), http.StatusAccepted)
+			r.mustPost("msg_2",
+				fmt.Sprintf(`{"workflow_name":%s,"invocation_id":%s,"fn_status":{%s:%s}}`,
+					name, name, name, name), http.StatusAccepted)
 			r.mustPost("msg_3", fmt.Sprintf(`{%s:1}`, name), http.StatusAccepted)
 			r.inStream(3)
 			cancel()

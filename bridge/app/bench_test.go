@@ -98,7 +98,8 @@ func postOne(client *http.Client, address string, n int64) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://"+address+"/webhooks/tensorlake", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost,
+		"http://"+address+"/webhooks/tensorlake", strings.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -17,9 +17,11 @@ func TestBoundsMultiplyToLessThanTheMemory(t *testing.T) {
 		connections int
 		bodies      int64
 	}{
-		"without a limit":        {config.Config{MaxBody: 1 << 20, MaxInFlight: 1024}, 0, 0, 4096, 64 << 20},
-		"few open files":         {config.Config{MaxBody: 1 << 20, MaxInFlight: 1024}, 0, 1024, 512, 64 << 20},
-		"the chart's limit":      {config.Config{MaxBody: 1 << 20, MaxInFlight: 1024}, 512 << 20 / 10 * 9, 1 << 20, 532, 64 << 20},
+		"without a limit": {config.Config{MaxBody: 1 << 20, MaxInFlight: 1024}, 0, 0, 4096, 64 << 20},
+		"few open files":  {config.Config{MaxBody: 1 << 20, MaxInFlight: 1024}, 0, 1024, 512, 64 << 20},
+		"the chart's limit": {
+			config.Config{MaxBody: 1 << 20, MaxInFlight: 1024}, 512 << 20 / 10 * 9, 1 << 20, 532, 64 << 20,
+		},
 		"little memory":          {config.Config{MaxBody: 1 << 20, MaxInFlight: 1024}, 64 << 20, 1 << 20, 51, 16 << 20},
 		"large bodies":           {config.Config{MaxBody: 32 << 20, MaxInFlight: 1024}, 512 << 20, 1 << 20, 409, 128 << 20},
 		"few at once":            {config.Config{MaxBody: 1 << 20, MaxInFlight: 1}, 4 << 30, 1 << 20, 256, 64 << 20},

@@ -236,7 +236,8 @@ func TestAClockThatIsSetLosesNothing(t *testing.T) {
 	total := int64(0)
 	for _, sender := range senders {
 		total += sender.accepted.Load()
-		t.Logf("key %s: %d webhooks, %d tries signed too long before or after", sender.key, sender.accepted.Load(), sender.late.Load())
+		t.Logf("key %s: %d webhooks, %d tries signed too long before or after",
+			sender.key, sender.accepted.Load(), sender.late.Load())
 	}
 	next := make(map[string]int64)
 	for _, m := range inStream(t, server.ClientURL(), "TENSORLAKE", int(total)) {

@@ -68,7 +68,8 @@ func TestEveryAnswerComesAfterItsSync(t *testing.T) {
 		defer resp.Body.Close()
 		var text bytes.Buffer
 		_, err = text.ReadFrom(resp.Body)
-		return err == nil && strings.Contains(text.String(), fmt.Sprintf(`fnbridge_events_total{result="acknowledged",sink="nats"} %d`, 2*accepted))
+		return err == nil && strings.Contains(text.String(),
+			fmt.Sprintf(`fnbridge_events_total{result="acknowledged",sink="nats"} %d`, 2*accepted))
 	}, time.Minute, 20*time.Millisecond)
 	p.terminate(t)
 
@@ -91,7 +92,8 @@ func TestEveryAnswerComesAfterItsSync(t *testing.T) {
 	told, broken = judge(calls, streamPromises())
 	require.Empty(t, broken[:min(len(broken), 5)], "%d of %d", len(broken), told)
 	require.Equal(t, 2*accepted, told, "every acknowledgement is in the trace")
-	t.Logf("%d webhooks, %d answers, %d acknowledgements, %d system calls", accepted, answered[http.StatusAccepted]+answered[http.StatusOK], told, len(calls))
+	t.Logf("%d webhooks, %d answers, %d acknowledgements, %d system calls",
+		accepted, answered[http.StatusAccepted]+answered[http.StatusOK], told, len(calls))
 }
 
 // skipf skips a test that cannot be had here; where everything is asked for, that is a failure.

@@ -301,7 +301,8 @@ func (w traced) syncEnds(result string) string {
 
 func (w traced) answer(thread int, status, id string) string {
 	text := fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: application/json\r\n\r\n{\"webhook_id\":%q}", status, id)
-	return w.line(thread, fmt.Sprintf("write(20<%s>, %s, %d) = %d", strings.Trim(hex("socket:[38225]"), `"`), hex(text), len(text), len(text)))
+	return w.line(thread, fmt.Sprintf("write(20<%s>, %s, %d) = %d",
+		strings.Trim(hex("socket:[38225]"), `"`), hex(text), len(text), len(text)))
 }
 
 func TestAnAnswerBeforeItsSyncIsFound(t *testing.T) {
@@ -321,16 +322,27 @@ func TestAnAnswerBeforeItsSyncIsFound(t *testing.T) {
 			w.frame(writer, a, true), w.sync("0"), w.answer(2, "202 Accepted", a), w.answer(2, "200 OK", a),
 		}, 2, nil},
 		"two in one transaction": {[]string{
-			w.frame(writer, a, false), w.frame(writer, b, true), w.sync("0"), w.answer(2, "202 Accepted", b), w.answer(3, "202 Accepted", a),
+			w.frame(writer, a, false), w.frame(writer, b, true), w.sync("0"),
+			w.answer(2, "202 Accepted", b), w.answer(3, "202 Accepted", a),
 		}, 2, nil},
-		"other answers promise nothing": {[]string{w.answer(2, "503 Service Unavailable", a), w.answer(2, "401 Unauthorized", b)}, 0, nil},
+		"other answers promise nothing": {
+			[]string{w.answer(2, "503 Service Unavailable", a), w.answer(2, "401 Unauthorized", b)}, 0, nil,
+		},
 
-		"nothing was written":         {[]string{w.sync("0"), w.answer(2, "202 Accepted", a)}, 1, []string{a}},
-		"no sync":                     {[]string{w.frame(writer, a, true), w.answer(2, "202 Accepted", a)}, 1, []string{a}},
-		"the answer before the sync":  {[]string{w.frame(writer, a, true), w.answer(2, "202 Accepted", a), w.sync("0")}, 1, []string{a}},
-		"the answer during the sync":  {[]string{w.frame(writer, a, true), w.syncBegins(), w.answer(2, "202 Accepted", a), w.syncEnds("0")}, 1, []string{a}},
-		"a duplicate during the sync": {[]string{w.frame(writer, a, true), w.syncBegins(), w.answer(2, "200 OK", a), w.syncEnds("0")}, 1, []string{a}},
-		"the sync before the write":   {[]string{w.sync("0"), w.frame(writer, a, true), w.answer(2, "202 Accepted", a)}, 1, []string{a}},
+		"nothing was written": {[]string{w.sync("0"), w.answer(2, "202 Accepted", a)}, 1, []string{a}},
+		"no sync":             {[]string{w.frame(writer, a, true), w.answer(2, "202 Accepted", a)}, 1, []string{a}},
+		"the answer before the sync": {
+			[]string{w.frame(writer, a, true), w.answer(2, "202 Accepted", a), w.sync("0")}, 1, []string{a},
+		},
+		"the answer during the sync": {
+			[]string{w.frame(writer, a, true), w.syncBegins(), w.answer(2, "202 Accepted", a), w.syncEnds("0")}, 1, []string{a},
+		},
+		"a duplicate during the sync": {
+			[]string{w.frame(writer, a, true), w.syncBegins(), w.answer(2, "200 OK", a), w.syncEnds("0")}, 1, []string{a},
+		},
+		"the sync before the write": {
+			[]string{w.sync("0"), w.frame(writer, a, true), w.answer(2, "202 Accepted", a)}, 1, []string{a},
+		},
 		"a sync begun before the write": {[]string{
 			w.syncBegins(), w.frame(3, a, true), w.syncEnds("0"), w.answer(2, "202 Accepted", a),
 		}, 1, []string{a}},
@@ -341,20 +353,27 @@ func TestAnAnswerBeforeItsSyncIsFound(t *testing.T) {
 		"a failed sync whose write is repeated": {[]string{
 			w.frame(writer, a, true), w.sync(eio), w.frame(writer, a, true), w.sync("0"), w.answer(2, "202 Accepted", a),
 		}, 1, nil},
-		"a sync that never returned": {[]string{w.frame(writer, a, true), w.syncBegins(), w.answer(2, "202 Accepted", a)}, 1, []string{a}},
+		"a sync that never returned": {
+			[]string{w.frame(writer, a, true), w.syncBegins(), w.answer(2, "202 Accepted", a)}, 1, []string{a},
+		},
 		"a sync of another file": {[]string{
-			w.frame(writer, a, true), strings.ReplaceAll(w.sync("0"), w.log(), "/data/journal.db"), w.answer(2, "202 Accepted", a),
+			w.frame(writer, a, true), strings.ReplaceAll(w.sync("0"), w.log(), "/data/journal.db"),
+			w.answer(2, "202 Accepted", a),
 		}, 1, []string{a}},
 		"a write that failed": {[]string{
-			strings.ReplaceAll(w.frame(writer, a, true), "= 4096\n", "= -1 ENOSPC (No space left on device)\n"), w.sync("0"), w.answer(2, "202 Accepted", a),
+			strings.ReplaceAll(w.frame(writer, a, true), "= 4096\n", "= -1 ENOSPC (No space left on device)\n"),
+			w.sync("0"), w.answer(2, "202 Accepted", a),
 		}, 1, []string{a}},
 		"a transaction without its end": {[]string{
 			w.frame(writer, a, false), w.sync("0"), w.frame(writer, b, true), w.answer(2, "202 Accepted", a),
 		}, 1, []string{a}},
 		"one of two": {[]string{
-			w.frame(writer, a, true), w.sync("0"), w.frame(writer, b, true), w.answer(2, "202 Accepted", a), w.answer(2, "202 Accepted", b), w.sync("0"),
+			w.frame(writer, a, true), w.sync("0"), w.frame(writer, b, true),
+			w.answer(2, "202 Accepted", a), w.answer(2, "202 Accepted", b), w.sync("0"),
 		}, 2, []string{b}},
-		"an answer that names no webhook of ours": {[]string{w.answer(2, "202 Accepted", "msg_x")}, 1, []string{"another name"}},
+		"an answer that names no webhook of ours": {
+			[]string{w.answer(2, "202 Accepted", "msg_x")}, 1, []string{"another name"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			calls, err := parseTrace(strings.NewReader(strings.Join(c.trace, "")))

@@ -367,7 +367,8 @@ func TestExamplesWithASlowHandler(t *testing.T) {
 			}
 			require.Equal(t, want, events())
 			if p.durable != "" {
-				require.EqualValues(t, len(want), requireAllAcknowledged(t, js, p.durable).Delivered.Consumer, "events are delivered again")
+				require.EqualValues(t, len(want),
+					requireAllAcknowledged(t, js, p.durable).Delivered.Consumer, "events are delivered again")
 			}
 		})
 	}
@@ -393,7 +394,8 @@ func TestExamplesOutliveTheirStream(t *testing.T) {
 
 	empty := start(t, t.TempDir(), map[string]string{"EMBEDDED_NATS_LISTEN": address, "NATS_CREATE_STREAM": "false"})
 	for _, c := range consumers {
-		c.awaitThat(func() bool { return strings.Contains(c.errs.String(), "stream not found") }, "it does not say what it waits for")
+		c.awaitThat(func() bool { return strings.Contains(c.errs.String(), "stream not found") },
+			"it does not say what it waits for")
 	}
 	require.NoError(t, empty.stop())
 
@@ -433,11 +435,13 @@ func TestExamplesAwaitTheirTopic(t *testing.T) {
 	defer cluster.Close()
 	for _, c := range consumers {
 		if c.name != "go-kafka" { // its client waits by itself
-			c.awaitThat(func() bool { return strings.Contains(c.errs.String(), "trying again") }, "it does not say that it waits")
+			c.awaitThat(func() bool { return strings.Contains(c.errs.String(), "trying again") },
+				"it does not say that it waits")
 		}
 	}
 	r := start(t, t.TempDir(), map[string]string{
-		"SINKS": "kafka", "KAFKA_BROKERS": address, "KAFKA_CREATE_TOPIC": "true", "KAFKA_PARTITIONS": "1", "KAFKA_REPLICATION_FACTOR": "1",
+		"SINKS": "kafka", "KAFKA_BROKERS": address, "KAFKA_CREATE_TOPIC": "true",
+		"KAFKA_PARTITIONS": "1", "KAFKA_REPLICATION_FACTOR": "1",
 	})
 	r.mustPost("msg_1", workflow, 202)
 	for _, c := range consumers {
@@ -454,7 +458,8 @@ func committed(t *testing.T, brokers []string, group string) int64 {
 	defer client.Close()
 	request := kmsg.NewPtrOffsetFetchRequest()
 	request.Groups = []kmsg.OffsetFetchRequestGroup{{
-		Group: group, MemberEpoch: -1, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: "tensorlake-events", Partitions: []int32{0}}},
+		Group: group, MemberEpoch: -1,
+		Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: "tensorlake-events", Partitions: []int32{0}}},
 	}}
 	response, err := request.RequestWith(t.Context(), client)
 	require.NoError(t, err)

@@ -124,7 +124,8 @@ func TestAStopWithASinkThatHangsKeepsItsTime(t *testing.T) {
 	require.NoError(t, err)
 	defer l.Close()
 	r := start(t, t.TempDir(), map[string]string{
-		"SINKS": "nats,kafka", "NATS_URL": "nats://" + l.Addr().String(), "KAFKA_BROKERS": l.Addr().String(), "SHUTDOWN_TIMEOUT": "200ms",
+		"SINKS": "nats,kafka", "NATS_URL": "nats://" + l.Addr().String(),
+		"KAFKA_BROKERS": l.Addr().String(), "SHUTDOWN_TIMEOUT": "200ms",
 	})
 	r.mustPost("msg_1", workflow, http.StatusAccepted)
 	began := time.Now()
@@ -138,7 +139,9 @@ func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
 	require.NoError(t, err)
 	proxy := faultproxy.New(t, server.Addr().String())
 	proxy.Stall()
-	r := start(t, t.TempDir(), map[string]string{"NATS_URL": "nats://" + proxy.Addr(), "JOURNAL_MAX_BYTES": "1MiB", "MAX_BODY": "256KiB"})
+	r := start(t, t.TempDir(), map[string]string{
+		"NATS_URL": "nats://" + proxy.Addr(), "JOURNAL_MAX_BYTES": "1MiB", "MAX_BODY": "256KiB",
+	})
 	t.Cleanup(func() {
 		require.NoError(t, r.stop())
 		require.NoError(t, server.Shutdown(context.WithoutCancel(t.Context())))
@@ -148,7 +151,8 @@ func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
 	var answer string
 	for ; ; accepted++ {
 		require.Less(t, accepted, 20, "1 MiB does not hold this much")
-		status, text, err := r.post(fmt.Sprintf("msg_%d", accepted), fmt.Sprintf(`{"job_id":"job_%d","status":"success","text":%q}`, accepted, padding))
+		status, text, err := r.post(fmt.Sprintf("msg_%d", accepted),
+			fmt.Sprintf(`{"job_id":"job_%d","status":"success","text":%q}`, accepted, padding))
 		require.NoError(t, err)
 		if status != http.StatusAccepted {
 			require.Equal(t, http.StatusServiceUnavailable, status)
@@ -159,7 +163,8 @@ func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
 	require.Positive(t, accepted)
 	require.Contains(t, answer, "full")
 	require.JSONEq(t, `{"webhook_id":"msg_0","duplicate":true}`,
-		r.mustPost("msg_0", fmt.Sprintf(`{"job_id":"job_0","status":"success","text":%q}`, padding), http.StatusOK), "what is known needs no room")
+		r.mustPost("msg_0", fmt.Sprintf(`{"job_id":"job_0","status":"success","text":%q}`, padding), http.StatusOK),
+		"what is known needs no room")
 
 	proxy.Resume()
 	last := fmt.Sprintf(`{"job_id":"job_last","status":"success","text":%q}`, padding)

@@ -32,7 +32,8 @@ func TestGuaranteesPage(t *testing.T) {
 		require.True(t, strings.HasSuffix(m[2], "_test.go"), "%s holds no tests", m[2])
 		source, err := os.ReadFile(filepath.Join(root, m[2]))
 		require.NoError(t, err, "%s names %s", guaranteesPage, m[1])
-		require.Contains(t, string(source), "\nfunc "+m[1]+"(t *testing.T)", "%s has no %s, which %s names", m[2], m[1], guaranteesPage)
+		require.Contains(t, string(source), "\nfunc "+m[1]+"(t *testing.T)",
+			"%s has no %s, which %s names", m[2], m[1], guaranteesPage)
 	}
 
 	sources, err := filepath.Glob(filepath.Join(root, "test/torture/*_test.go"))
@@ -67,7 +68,8 @@ func TestGuaranteesPage(t *testing.T) {
 		}
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
 		require.Len(t, cells, 5, "%s", line)
-		require.False(t, slices.ContainsFunc(cells, func(cell string) bool { return strings.TrimSpace(cell) == "" }), "a cell is empty: %s", line)
+		require.False(t, slices.ContainsFunc(cells,
+			func(cell string) bool { return strings.TrimSpace(cell) == "" }), "a cell is empty: %s", line)
 		last := cells[len(cells)-1]
 		require.True(t, shownByTest.MatchString(last) || shownByFault.MatchString(last), "no test shows this: %s", line)
 		rows++

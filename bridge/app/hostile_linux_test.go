@@ -84,7 +84,10 @@ func hostileRequests(t *testing.T, program string) {
 		part   string // of the answer
 	}{
 		{"as it should be", good(workflow).text(), 202, events(2)},
-		{"with a slash behind the path", changed(func(r *wireRequest) { r.line = "POST /webhooks/tensorlake/ HTTP/1.1" }).text(), 202, events(2)},
+		{
+			"with a slash behind the path",
+			changed(func(r *wireRequest) { r.line = "POST /webhooks/tensorlake/ HTTP/1.1" }).text(), 202, events(2),
+		},
 		{"a load balancer's question", raw("GET / HTTP/1.1").text(), 200, "ok"},
 		{"9 kB of small headers", insert(good(workflow), strings.Repeat("A: b\r\n", 1500)+"A: b").text(), 431, ""},
 
@@ -98,7 +101,11 @@ func hostileRequests(t *testing.T, program string) {
 		{"TLS", "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + strings.Repeat("\x00", 160) + "\r\n\r\n", 400, ""},
 		{"nothing but line ends", strings.Repeat("\r\n", 1000), 400, ""},
 		{"noise", strings.Repeat("\xff\xfe\x00\x01", 500) + "\r\n\r\n", 400, ""},
-		{"absolute form, another host", changed(func(r *wireRequest) { r.line = "POST http://evil.test/webhooks/tensorlake HTTP/1.1" }).text(), 202, events(2)},
+		{
+			"absolute form, another host",
+			changed(func(r *wireRequest) { r.line = "POST http://evil.test/webhooks/tensorlake HTTP/1.1" }).text(), 202,
+			events(2),
+		},
 		{"a target of no form", raw("POST webhooks/tensorlake HTTP/1.1").text(), 400, ""},
 		{"a target of another scheme", raw("POST file:///webhooks/tensorlake HTTP/1.1").text(), 401, ""},
 		{"a target with a NUL", raw("POST /webhooks/tensorlake\x00 HTTP/1.1").text(), 400, ""},
@@ -125,9 +132,16 @@ func hostileRequests(t *testing.T, program string) {
 		{"a header of 1 MB", insert(good(workflow), "X-Large: "+strings.Repeat("x", 1<<20)).text(), 431, ""},
 		{"100,000 headers", insert(good(workflow), strings.Repeat("A: b\r\n", 100_000)+"A: b").text(), 431, ""},
 		{"a header name of 1 MB", insert(good(workflow), strings.Repeat("x", 1<<20)+": 1").text(), 431, ""},
-		{"a folded header", changed(func(r *wireRequest) { r.headers[0] = strings.Replace(r.headers[0], "msg", "\r\n msg", 1) }).text(), 202, events(2)},
+		{
+			"a folded header",
+			changed(func(r *wireRequest) { r.headers[0] = strings.Replace(r.headers[0], "msg", "\r\n msg", 1) }).text(), 202,
+			events(2),
+		},
 		{"a folded id", changed(func(r *wireRequest) { r.headers[0] += "\r\n\tx" }).text(), 401, "no signature matches"},
-		{"a folded length", changed(func(r *wireRequest) { r.length = fmt.Sprintf("\r\n %d", len(r.body)) }).text(), 202, events(2)},
+		{
+			"a folded length", changed(func(r *wireRequest) { r.length = fmt.Sprintf("\r\n %d", len(r.body)) }).text(), 202,
+			events(2),
+		},
 		{"a header folded at the start", raw("POST /webhooks/tensorlake HTTP/1.1\r\n X: y").text(), 400, ""},
 		{"bare line feeds", strings.ReplaceAll(good(`{"a":1}`).text(), "\r\n", "\n"), 202, events(1)},
 		{"a bare carriage return", insert(good(workflow), "X: a\rSvix-Id: other").text(), 400, ""},
@@ -143,7 +157,10 @@ func hostileRequests(t *testing.T, program string) {
 
 		// Where the body ends.
 		{"two lengths", insert(good(workflow), "Content-Length: 5").text(), 400, ""},
-		{"the same length twice", insert(good(workflow), fmt.Sprintf("Content-Length: %d", len(workflow))).text(), 202, events(2)},
+		{
+			"the same length twice", insert(good(workflow), fmt.Sprintf("Content-Length: %d", len(workflow))).text(), 202,
+			events(2),
+		},
 		{"a length of -1", changed(func(r *wireRequest) { r.length = "-1" }).text(), 400, ""},
 		{"a length of +5", changed(func(r *wireRequest) { r.length = "+5" }).text(), 400, ""},
 		{"a length of 0x5", changed(func(r *wireRequest) { r.length = "0x5" }).text(), 400, ""},
@@ -156,7 +173,10 @@ func hostileRequests(t *testing.T, program string) {
 		{"a length beside chunks", insert(chunked(good(workflow), 9), "Content-Length: 5").text(), 202, events(2)},
 		{"chunks, in upper case", chunked(good(workflow), 9, "transfer-encoding: CHUNKED").text(), 202, events(2)},
 		{"chunks twice", chunked(good(workflow), 9, "Transfer-Encoding: chunked, chunked").text(), 501, ""},
-		{"chunks in two headers", chunked(good(workflow), 9, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked").text(), 501, ""},
+		{
+			"chunks in two headers",
+			chunked(good(workflow), 9, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked").text(), 501, "",
+		},
 		{"chunks and identity", chunked(good(workflow), 9, "Transfer-Encoding: identity, chunked").text(), 501, ""},
 		{"chunks with a parameter", chunked(good(workflow), 9, "Transfer-Encoding: chunked;q=1").text(), 501, ""},
 		{"chunks after a vertical tab", chunked(good(workflow), 9, "Transfer-Encoding:\x0bchunked").text(), 400, ""},
@@ -166,8 +186,15 @@ func hostileRequests(t *testing.T, program string) {
 			r.body = strings.Repeat("0", 5000) + r.body
 		}).text(), 400, ""},
 		{"a chunk of -1", changed(func(r *wireRequest) { *r = chunked(*r, 9); r.body = "-" + r.body }).text(), 400, ""},
-		{"a chunk of 2^64", changed(func(r *wireRequest) { *r = chunked(*r, 9); r.body = "10000000000000000\r\n" }).text(), 400, ""},
-		{"a chunk of 2^63-1", changed(func(r *wireRequest) { *r = chunked(*r, 9); r.body = "7fffffffffffffff\r\n" + object(5<<20) }).text(), 413, "4194304"},
+		{
+			"a chunk of 2^64", changed(func(r *wireRequest) { *r = chunked(*r, 9); r.body = "10000000000000000\r\n" }).text(),
+			400, "",
+		},
+		{
+			"a chunk of 2^63-1",
+			changed(func(r *wireRequest) { *r = chunked(*r, 9); r.body = "7fffffffffffffff\r\n" + object(5<<20) }).text(), 413,
+			"4194304",
+		},
 		{"a chunk with an extension of 1 MB", changed(func(r *wireRequest) {
 			*r = chunked(*r, 9)
 			r.body = "9;x=" + strings.Repeat("y", 1<<20) + r.body[1:]
@@ -180,7 +207,10 @@ func hostileRequests(t *testing.T, program string) {
 			*r = chunked(*r, 9)
 			r.body = strings.TrimSuffix(r.body, "\r\n") + "X: " + strings.Repeat("y", 1<<20) + "\r\n\r\n"
 		}).text(), 400, ""},
-		{"a signature in a trailer", chunked(wireRequest{headers: []string{"Trailer: Svix-Id"}, body: workflow}, 9).text(), 401, "missing"},
+		{
+			"a signature in a trailer", chunked(wireRequest{headers: []string{"Trailer: Svix-Id"}, body: workflow}, 9).text(),
+			401, "missing",
+		},
 
 		// Expectations, encodings, types.
 		{"a body that waits for 100", insert(good(workflow), "Expect: 100-continue").text(), 202, events(2)},
@@ -188,13 +218,23 @@ func hostileRequests(t *testing.T, program string) {
 		{"gzip", insert(good(workflow), "Content-Encoding: gzip").text(), 415, "compressed"},
 		{"gzip of gzip", insert(good(workflow), "Content-Encoding: gzip, gzip").text(), 415, "compressed"},
 		{"two types", insert(good(workflow), "Content-Type: text/plain").text(), 415, "more than one"},
-		{"a type of 5 kB", strings.Replace(good(workflow).text(), "application/json", strings.Repeat("x", 5_000), 1), 415, "5000 bytes"},
+		{
+			"a type of 5 kB", strings.Replace(good(workflow).text(), "application/json", strings.Repeat("x", 5_000), 1), 415,
+			"5000 bytes",
+		},
 
 		// Ids, signatures and their times.
-		{"two ids", changed(func(r *wireRequest) { r.headers = append([]string{"Svix-Id: other"}, r.headers...) }).text(), 401, "more than once"},
+		{
+			"two ids", changed(func(r *wireRequest) { r.headers = append([]string{"Svix-Id: other"}, r.headers...) }).text(),
+			401, "more than once",
+		},
 		{"two timestamps", insert(good(workflow), "svix-timestamp: 1").text(), 401, "more than once"},
 		{"two signatures", insert(good(workflow), "SVIX-SIGNATURE: v1,x").text(), 401, "more than once"},
-		{"both families, the other one wrong", insert(good(workflow), "Webhook-Id: other", "Webhook-Timestamp: "+now, "Webhook-Signature: v1,AAAA").text(), 202, `"msg_`},
+		{
+			"both families, the other one wrong",
+			insert(good(workflow), "Webhook-Id: other", "Webhook-Timestamp: "+now, "Webhook-Signature: v1,AAAA").text(), 202,
+			`"msg_`,
+		},
 		{"both families, this one wrong", wireRequest{
 			headers: []string{
 				"Webhook-Id: msg_w", "Webhook-Timestamp: " + now, "Webhook-Signature: " + signature("msg_w", workflow, now),
@@ -213,10 +253,18 @@ func hostileRequests(t *testing.T, program string) {
 		}.text(), 401, "no signature matches"},
 		{"a webhook", again.text(), 202, events(2)},
 		{"replayed", again.text(), 200, `"duplicate":true`},
-		{"replayed with another body", changed(func(r *wireRequest) { r.headers, r.body = again.headers, `{"a":1}` }).text(), 401, "no signature matches"},
-		{"replayed under another id", withHeaders("Svix-Id: msg_other", again.headers[1], again.headers[2]).text(), 401, "no signature matches"},
 		{
-			"replayed at another time", withHeaders(again.headers[0], "Svix-Timestamp: "+fmt.Sprint(time.Now().Add(time.Minute).Unix()), again.headers[2]).text(),
+			"replayed with another body", changed(func(r *wireRequest) { r.headers, r.body = again.headers, `{"a":1}` }).text(),
+			401, "no signature matches",
+		},
+		{
+			"replayed under another id", withHeaders("Svix-Id: msg_other", again.headers[1], again.headers[2]).text(), 401,
+			"no signature matches",
+		},
+		{
+			"replayed at another time",
+			withHeaders(again.headers[0], "Svix-Timestamp: "+fmt.Sprint(time.Now().Add(time.Minute).Unix()),
+				again.headers[2]).text(),
 			401, "no signature matches",
 		},
 		// To the second they are in bridge/tensorlake; here the machine may be slow.
@@ -253,17 +301,36 @@ func hostileRequests(t *testing.T, program string) {
 		{"invalid UTF-8", good("{\"a\":\"\xc3\x28\"}").text(), 400, "UTF-8"},
 		{"UTF-16", good("\xff\xfe{\x00}\x00").text(), 400, "UTF-8"},
 		{"a byte order mark", good("\xef\xbb\xbf{}").text(), 400, "byte order mark"},
-		{"a surrogate on its own", good(`{"workflow_name":"\ud800","invocation_id":"\udfff","fn_status":{"\ud800":"success"}}`).text(), 202, events(1)},
+		{
+			"a surrogate on its own",
+			good(`{"workflow_name":"\ud800","invocation_id":"\udfff","fn_status":{"\ud800":"success"}}`).text(), 202, events(1),
+		},
 		{"a key twice", good(`{"workflow_name":"a","workflow_name":"b","invocation_id":"i","fn_status":{"f":"success","g":"success"}}`).text(), 202, events(1)},
 		{"fn_status twice", good(`{"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success"},"fn_status":{"g":"success","h":"failure"}}`).text(), 202, events(1)},
-		{"a function twice", good(`{"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success","f":"failure"}}`).text(), 202, events(2)},
+		{
+			"a function twice",
+			good(`{"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success","f":"failure"}}`).text(), 202, events(2),
+		},
 		{"a key twice, once escaped", good(`{"workflow_name":"a","workflow\u005fname":"b","invocation_id":"i","fn_status":{"f":"success","g":"failure"}}`).text(), 202, events(1)},
-		{"an unknown key twice", good(`{"x":1,"x":2,"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success","g":"failure"}}`).text(), 202, events(2)},
-		{"nested 9,000 deep", good(`{"a":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`).text(), 202, events(1)},
-		{"nested 100,000 deep", good(`{"a":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`).text(), 400, "not JSON"},
+		{
+			"an unknown key twice",
+			good(`{"x":1,"x":2,"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success","g":"failure"}}`).text(), 202,
+			events(2),
+		},
+		{
+			"nested 9,000 deep", good(`{"a":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`).text(), 202,
+			events(1),
+		},
+		{
+			"nested 100,000 deep", good(`{"a":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`).text(), 400,
+			"not JSON",
+		},
 		{"nested without an end", good(strings.Repeat(`{"a":`, 800_000)).text(), 400, "not JSON"},
 		{"a number of a million digits", good(`{"a":` + strings.Repeat("9", 1_000_000) + `}`).text(), 202, events(1)},
-		{"a number with a huge exponent", good(`{"job_id":"j","status":"success","usage":{"a":1e` + strings.Repeat("9", 1000) + `}}`).text(), 202, events(1)},
+		{
+			"a number with a huge exponent",
+			good(`{"job_id":"j","status":"success","usage":{"a":1e` + strings.Repeat("9", 1000) + `}}`).text(), 202, events(1),
+		},
 		{"a string of a million escapes", good(`{"a":"` + strings.Repeat(`\u0000`, 600_000) + `"}`).text(), 202, events(1)},
 		{"a million keys", good(`{` + strings.Repeat(`"":1,`, 800_000) + `"":1}`).text(), 202, events(1)},
 		{"JSON behind JSON", good(`{}{}`).text(), 400, "not JSON"},
@@ -285,7 +352,8 @@ func hostileRequests(t *testing.T, program string) {
 	require.NotContains(t, p.log.String(), `"level":"ERROR"`)
 	require.Less(t, p.peakMemory(), int64(256<<20))
 	t.Logf("most memory: %d MiB", p.peakMemory()>>20)
-	require.Eventually(t, func() bool { return p.metric("fnbridge_webhooks_in_flight") == 0 }, 60*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return p.metric("fnbridge_webhooks_in_flight") == 0 },
+		60*time.Second, 10*time.Millisecond)
 	require.Equal(t, 0, p.end(syscall.SIGTERM))
 }
 
@@ -307,7 +375,8 @@ func aHundredThousandFunctions(t *testing.T, program string) {
 	}
 	body.WriteString(`}}`)
 	now := fmt.Sprint(time.Now().Unix())
-	status, answer, err := exchange(t, p.public, wireRequest{headers: signedHeaders("msg_many", body.String(), now), body: body.String()}.text(), false)
+	status, answer, err := exchange(t, p.public,
+		wireRequest{headers: signedHeaders("msg_many", body.String(), now), body: body.String()}.text(), false)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusAccepted, status, answer)
 	require.Contains(t, answer, fmt.Sprintf(`"events":%d`, functions))
@@ -347,17 +416,30 @@ func strangersHoldOn(t *testing.T, program string) {
 		hold      time.Duration // until a stranger goes by itself; 0: never
 		ops, tls  bool
 	}{
-		"no word":                      {"", 4000, 0, false, false},
-		"a body for a 404 [8]":         {body("GET /x"), 4000, 0, false, false},
-		"a body of another type [8]":   {strings.Replace(body(webhook), "Host", "Content-Type: text/plain\r\nHost", 1), 4000, 0, false, false},
-		"a body for a probe [9]":       {body("GET /livez"), 100, 0, true, false},
-		"metrics that nobody reads":    {strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 100), 100, 0, true, false},
-		"small headers [10]":           {webhook + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n" + small(1300) + "\r\n", 4096, 0, false, false},
+		"no word":              {"", 4000, 0, false, false},
+		"a body for a 404 [8]": {body("GET /x"), 4000, 0, false, false},
+		"a body of another type [8]": {
+			strings.Replace(body(webhook), "Host", "Content-Type: text/plain\r\nHost", 1), 4000, 0, false, false,
+		},
+		"a body for a probe [9]": {body("GET /livez"), 100, 0, true, false},
+		"metrics that nobody reads": {
+			strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 100), 100, 0, true, false,
+		},
+		"small headers [10]": {
+			webhook + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n" + small(1300) + "\r\n",
+			4096, 0, false, false,
+		},
 		"small headers without an end": {webhook + " HTTP/1.1\r\nHost: x\r\n" + small(1300), 4096, 0, false, false},
 		"more headers than are taken":  {webhook + " HTTP/1.1\r\nHost: x\r\n" + small(2900), 4096, 0, false, false},
-		"one byte of a body [38]":      {wireRequest{body: "{", length: "100"}.text(), 1400, 950 * time.Millisecond, false, false},
-		"half a body of 1 MiB":         {wireRequest{body: strings.Repeat(" ", 1<<19+1), length: "1048576"}.text(), 500, 0, false, false},
-		"headers over TLS [39]":        {webhook + " HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n" + small(1300) + "\r\n", 600, 0, false, true},
+		"one byte of a body [38]": {
+			wireRequest{body: "{", length: "100"}.text(), 1400, 950 * time.Millisecond, false, false,
+		},
+		"half a body of 1 MiB": {
+			wireRequest{body: strings.Repeat(" ", 1<<19+1), length: "1048576"}.text(), 500, 0, false, false,
+		},
+		"headers over TLS [39]": {
+			webhook + " HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n" + small(1300) + "\r\n", 600, 0, false, true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			environment := []string{fmt.Sprintf("GOMEMLIMIT=%d", memory/10*9)}
@@ -392,7 +474,8 @@ func strangersHoldOn(t *testing.T, program string) {
 				}
 				probe = max(probe, time.Since(begun))
 			}
-			t.Logf("%d strangers held on, %d times; of %d webhooks the slowest took %v, with %d sent again; both probes %v; most memory %d MiB",
+			t.Logf("%d strangers held on, %d times; of %d webhooks the slowest took %v, with %d sent again; both "+
+				"probes %v; most memory %d MiB",
 				test.strangers, held.Load(), tries, slowest, again, probe, p.peakMemory()>>20)
 			require.Less(t, slowest, 10*time.Second)
 			require.Less(t, probe, 10*time.Second)
@@ -410,7 +493,8 @@ func (p *hostileProcess) mustTake(t *testing.T, client *http.Client, withTLS boo
 	}
 	for until := time.Now().Add(60 * time.Second); ; again++ {
 		timestamp := fmt.Sprint(time.Now().Unix())
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, scheme+p.public+"/webhooks/tensorlake", strings.NewReader(workflow))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+			scheme+p.public+"/webhooks/tensorlake", strings.NewReader(workflow))
 		require.NoError(t, err)
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Svix-Id", id)
@@ -507,7 +591,8 @@ func connectionFloods(t *testing.T, program string) {
 			}, 60*time.Second, 100*time.Millisecond)
 			require.LessOrEqual(t, p.metric("process_open_fds"), 4096.0+200)
 		})
-		require.Eventually(t, func() bool { return p.metric("go_goroutines") <= calm+10 }, 60*time.Second, 50*time.Millisecond)
+		require.Eventually(t, func() bool { return p.metric("go_goroutines") <= calm+10 },
+			60*time.Second, 50*time.Millisecond)
 		p.stillWell()
 	}
 	t.Logf("%d connections; most memory: %d MiB before, %d MiB after", flood, memory>>20, p.peakMemory()>>20)

@@ -36,7 +36,8 @@ func serveProcess(t *testing.T, program string, environment ...string) *hostileP
 	p.cmd = exec.CommandContext(t.Context(), program, "serve")
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "FNBRIDGE_LISTEN=127.0.0.1:0", "FNBRIDGE_OPS_LISTEN=127.0.0.1:0", "FNBRIDGE_DATA_DIR=" + t.TempDir(),
+		"PATH=" + os.Getenv("PATH"), "FNBRIDGE_LISTEN=127.0.0.1:0", "FNBRIDGE_OPS_LISTEN=127.0.0.1:0",
+		"FNBRIDGE_DATA_DIR=" + t.TempDir(),
 		"FNBRIDGE_EMBEDDED_NATS_LISTEN=127.0.0.1:0", "FNBRIDGE_WEBHOOK_SECRETS=" + secret, "FNBRIDGE_LOG_FORMAT=json",
 	}, environment...)
 	p.cmd.Stderr = p.log
@@ -129,7 +130,8 @@ func (p *hostileProcess) metric(series string) float64 {
 func (p *hostileProcess) stillWell() {
 	p.t.Helper()
 	id := fmt.Sprintf("well_%d", time.Now().UnixNano())
-	status, _, err := exchange(p.t, p.public, wireRequest{headers: signedHeaders(id, workflow, fmt.Sprint(time.Now().Unix())), body: workflow}.text(), false)
+	status, _, err := exchange(p.t, p.public,
+		wireRequest{headers: signedHeaders(id, workflow, fmt.Sprint(time.Now().Unix())), body: workflow}.text(), false)
 	require.NoError(p.t, err)
 	require.Equal(p.t, http.StatusAccepted, status)
 	for _, word := range []string{"panic", "goroutine ", "fatal error", "DATA RACE", `"internal_error"`} {

@@ -22,8 +22,10 @@ import (
 func TestNamesOfControlCharactersStayInTheirPlaces(t *testing.T) {
 	r := start(t, t.TempDir(), nil)
 	names := []string{
-		`a.b.c`, `*`, `>`, `a b`, `tensorlake.>`, `$JS.API.STREAM.DELETE.TENSORLAKE`, `x\r\nNats-Msg-Id: forged\r\n\r\n`, `\u0000`, `\t`, `\u007f\u0085`,
-		`\u2028\u2029`, `\ud800`, `\ufffe`, ``, `../../etc/passwd`, `{route}`, `%0d%0a`, "\u202e" + `gpj.exe`, `é`, strings.Repeat(`n`, 10_000),
+		`a.b.c`, `*`, `>`, `a b`, `tensorlake.>`, `$JS.API.STREAM.DELETE.TENSORLAKE`, `x\r\nNats-Msg-Id: forged\r\n\r\n`,
+		`\u0000`, `\t`, `\u007f\u0085`,
+		`\u2028\u2029`, `\ud800`, `\ufffe`, ``, `../../etc/passwd`, `{route}`, `%0d%0a`, "\u202e" + `gpj.exe`,
+		`é`, strings.Repeat(`n`, 10_000),
 	}
 	want := 0
 	for i, name := range names {
@@ -46,7 +48,8 @@ func TestNamesOfControlCharactersStayInTheirPlaces(t *testing.T) {
 		require.NotEqual(t, "forged", m.Headers().Get("Nats-Msg-Id"))
 		for name, values := range m.Headers() {
 			for _, value := range values {
-				require.False(t, strings.ContainsFunc(name+value, func(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }), "%q: %q", name, value)
+				require.False(t, strings.ContainsFunc(name+value, func(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }),
+					"%q: %q", name, value)
 			}
 		}
 	}
@@ -91,7 +94,8 @@ func TestSlowSendersAreCut(t *testing.T) {
 		}
 	})
 	address := r.Addr().String()
-	headers := wireRequest{headers: signedHeaders("msg_slow", workflow, fmt.Sprint(time.Now().Unix())), length: "100"}.text()
+	headers := wireRequest{headers: signedHeaders("msg_slow", workflow,
+		fmt.Sprint(time.Now().Unix())), length: "100"}.text()
 	chunked := strings.Replace(headers, "Content-Length: 100", "Transfer-Encoding: chunked", 1)
 	tests := map[string]struct {
 		begin  string
@@ -185,7 +189,8 @@ func (s *slowSender) run(begin, piece string) {
 func startPublic(t *testing.T, changes map[string]string, change func(*http.Server)) *running {
 	t.Helper()
 	log := &logText{}
-	a, err := app.New(t.Context(), app.Options{Config: load(t, environment(t.TempDir(), changes)), Logger: slog.New(slog.NewTextHandler(log, nil))})
+	a, err := app.New(t.Context(),
+		app.Options{Config: load(t, environment(t.TempDir(), changes)), Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	change(app.PublicServer(a))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

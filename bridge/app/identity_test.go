@@ -180,18 +180,21 @@ func TestSinksWithRoutesAreARoutingTable(t *testing.T) {
 	failed, completed := `"request":{"id":"req_%d","status":"failed"}`, `"request":{"id":"req_%d","status":"completed"}`
 	envelope := func(i int, application, word, request string) string {
 		return fmt.Sprintf(`{"event_id":"evt_%d","event_type":"tensorlake.application.request.%s","event_version":1,"occurred_at":"2026-08-04T12:00:00Z",`+
-			`"project_id":"p","source_id":"src","source_revision":"1","source_ordinal":0,"data":{"application":{"name":%q},`+request+`}}`, i, word, application, i)
+			`"project_id":"p","source_id":"src","source_revision":"1","source_ordinal":0,`+
+			`"data":{"application":{"name":%q},`+request+`}}`, i, word, application, i)
 	}
 	bothModes(t, func(t *testing.T, changes map[string]string, stored int) {
 		all, failures, broker := kafkaTopic(t), kafkaTopic(t), natsserver.Single(t)
 		maps.Copy(changes, map[string]string{
-			"SINKS": "all=kafka,failures=kafka,billing=nats", "ALL_BROKERS": all, "FAILURES_BROKERS": failures, "BILLING_URL": broker.URL(),
+			"SINKS": "all=kafka,failures=kafka,billing=nats", "ALL_BROKERS": all,
+			"FAILURES_BROKERS": failures, "BILLING_URL": broker.URL(),
 			"FAILURES_ROUTES": "workflow.*.*.failure, application.*.request.failed", "BILLING_ROUTES": "application.billing.>",
 		})
 		r := start(t, t.TempDir(), changes)
 		r.awaitReady(http.StatusOK)
 		for i, body := range []string{
-			envelope(0, "billing", "failed", failed), envelope(1, "billing", "completed", completed), envelope(2, "mail", "failed", failed), workflow,
+			envelope(0, "billing", "failed", failed), envelope(1, "billing", "completed", completed),
+			envelope(2, "mail", "failed", failed), workflow,
 		} {
 			r.mustPost(fmt.Sprintf("msg_%d", i), body, stored)
 		}
@@ -203,12 +206,15 @@ func TestSinksWithRoutesAreARoutingTable(t *testing.T) {
 			return slices.Sorted(slices.Values(types))
 		}
 		const requestFailed = "tensorlake.application.request.failed"
-		require.Equal(t, []string{requestFailed, requestFailed, "tensorlake.workflow.function.failure"}, types(records(t, failures, 3)))
+		require.Equal(t, []string{requestFailed, requestFailed, "tensorlake.workflow.function.failure"},
+			types(records(t, failures, 3)))
 		var subjects []string
 		for _, m := range inStream(t, broker.URL(), "TENSORLAKE", 2) {
 			subjects = append(subjects, m.Subject())
 		}
-		require.ElementsMatch(t, []string{"tensorlake.application.billing.request.failed", "tensorlake.application.billing.request.completed"}, subjects)
+		require.ElementsMatch(t,
+			[]string{"tensorlake.application.billing.request.failed", "tensorlake.application.billing.request.completed"},
+			subjects)
 	})
 }
 
@@ -216,7 +222,8 @@ func TestSinksWithRoutesAreARoutingTable(t *testing.T) {
 func TestASinkThatIsDownHoldsUpNoWebhookThatItDoesNotWant(t *testing.T) {
 	broker := natsserver.Single(t)
 	r := start(t, noDir(t), overSinks(broker, map[string]string{
-		"SINKS": "nats,other=kafka", "OTHER_BROKERS": "127.0.0.1:1", "OTHER_ROUTES": "application.>", "NATS_ROUTES": "workflow.*.*.failure",
+		"SINKS": "nats,other=kafka", "OTHER_BROKERS": "127.0.0.1:1",
+		"OTHER_ROUTES": "application.>", "NATS_ROUTES": "workflow.*.*.failure",
 	}))
 	require.Eventually(t, func() bool {
 		return strings.Contains(r.awaitReady(http.StatusServiceUnavailable), "other cannot be reached")

@@ -35,7 +35,8 @@ type bridgeProcess struct {
 func buildBridge(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "fnbridge")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "./cmd/fnbridge")
+	build := exec.CommandContext(t.Context(), "go", "build",
+		"-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "./cmd/fnbridge")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -105,7 +105,8 @@ func (e experiment) run(t *testing.T, binary, hangs, other string) {
 	phases.Wait()
 	require.Empty(t, l.refused, "no webhook is refused")
 	for name, r := range l.received {
-		require.Eventually(t, func() bool { return r.all(0, l.scheduled()) }, time.Minute, 10*time.Millisecond, "%s did not get everything", name)
+		require.Eventually(t, func() bool { return r.all(0, l.scheduled()) },
+			time.Minute, 10*time.Millisecond, "%s did not get everything", name)
 	}
 	p.terminate(t)
 	if e.apache {
@@ -181,7 +182,8 @@ func (e experiment) kafkaBehindProxy(t *testing.T) *broker {
 	}
 	b.consume = func(ctx context.Context, received func(webhookID, subject string)) {
 		var d net.Dialer
-		client, err := kgo.NewClient(kgo.SeedBrokers(b.url), kgo.ConsumeTopics(isolationTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		client, err := kgo.NewClient(kgo.SeedBrokers(b.url),
+			kgo.ConsumeTopics(isolationTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 			kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
 				return d.DialContext(ctx, network, addresses[address])
 			}))
@@ -278,7 +280,8 @@ func (l *traffic) start(t *testing.T) *sync.WaitGroup {
 
 func (l *traffic) post(n int) {
 	invocation := fmt.Sprintf("invocation_%08d", n)
-	status, err := l.sender.post(fmt.Sprintf("%s%08d", loadID, n), []byte(strings.ReplaceAll(workflow, "invocation_XXXX", invocation)))
+	status, err := l.sender.post(fmt.Sprintf("%s%08d", loadID, n),
+		[]byte(strings.ReplaceAll(workflow, "invocation_XXXX", invocation)))
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -72,7 +72,8 @@ func TestAPartitionWithoutALeaderHoldsUpOnlyItself(t *testing.T) {
 	for n := range before {
 		round(n)
 	}
-	require.Eventually(t, func() bool { return consumer.count() == before*partitions*functions }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return consumer.count() == before*partitions*functions },
+		time.Minute, 10*time.Millisecond)
 
 	c.Kill(t, lonelyNode)
 	const full = windowEvents / functions // as many rounds fill the window with events that wait
@@ -83,7 +84,9 @@ func TestAPartitionWithoutALeaderHoldsUpOnlyItself(t *testing.T) {
 	// Everything has been read and handed over for certain once the other sink has all of it.
 	require.Eventually(t, func() bool {
 		_, metrics := r.get("/metrics")
-		return strings.Contains(metrics, fmt.Sprintf(`fnbridge_events_total{result="acknowledged",sink="nats"} %d`+"\n", (before+rounds)*partitions*functions))
+		return strings.Contains(metrics,
+			fmt.Sprintf(`fnbridge_events_total{result="acknowledged",sink="nats"} %d`+"\n",
+				(before+rounds)*partitions*functions))
 	}, 2*time.Minute, 20*time.Millisecond, "the other sink gets everything")
 	const others = partitions - 1
 	flowed := func() int { return consumer.count() - before*partitions*functions }
@@ -95,7 +98,8 @@ func TestAPartitionWithoutALeaderHoldsUpOnlyItself(t *testing.T) {
 	require.Zero(t, consumer.of(lonely)-before*functions)
 
 	c.StartNode(t, lonelyNode)
-	require.Eventually(t, func() bool { return consumer.count() == (before+rounds)*partitions*functions }, 2*time.Minute, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return consumer.count() == (before+rounds)*partitions*functions },
+		2*time.Minute, 10*time.Millisecond,
 		"everything arrives")
 	for p := range partitions {
 		require.Equal(t, (before+rounds)*functions, consumer.of(p), "partition %d", p)

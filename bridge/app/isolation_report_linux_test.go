@@ -136,9 +136,11 @@ func (e experiment) report(t *testing.T, l *traffic, hangs, other string) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s hangs: %d webhooks a second, %d events each, phases of %v, %s, %d processors\n\n",
 		hangs, e.Rate, eventsEach, e.Phase, runtime.Version(), runtime.NumCPU())
-	text.WriteString(table("accepted: from when a webhook is due to its 202", slices.Concat(acceptedRows, acceptedKinds)) + "\n")
+	text.WriteString(table("accepted: from when a webhook is due to its 202",
+		slices.Concat(acceptedRows, acceptedKinds)) + "\n")
 	text.WriteString(histogram(acceptedKinds) + "\n")
-	text.WriteString(table("delivered: from when a webhook is due to each of its events at a consumer of "+other, slices.Concat(deliveredRows, deliveredKinds)) + "\n")
+	text.WriteString(table("delivered: from when a webhook is due to each of its events at a consumer of "+other,
+		slices.Concat(deliveredRows, deliveredKinds)) + "\n")
 	text.WriteString(histogram(deliveredKinds))
 	fmt.Fprintf(&text, "\nin all %d webhooks; %d events came again from %s, %d from %s\n", len(l.posted),
 		l.received[hangs].again, hangs, l.received[other].again, other)
@@ -148,7 +150,8 @@ func (e experiment) report(t *testing.T, l *traffic, hangs, other string) {
 	}
 	require.NoError(t, os.MkdirAll(*isolationOut, 0o750))
 	document, err := json.MarshalIndent(map[string]any{
-		"hangs": hangs, "webhooks_per_second": e.Rate, "phase_seconds": e.Phase.Seconds(), "go": runtime.Version(), "processors": runtime.NumCPU(),
+		"hangs": hangs, "webhooks_per_second": e.Rate, "phase_seconds": e.Phase.Seconds(),
+		"go": runtime.Version(), "processors": runtime.NumCPU(),
 		"webhooks": len(l.posted), "accepted": slices.Concat(acceptedRows, acceptedKinds),
 		"delivered_to": other, "delivered": slices.Concat(deliveredRows, deliveredKinds),
 		"repeats": map[string]int{hangs: l.received[hangs].again, other: l.received[other].again},

@@ -31,7 +31,8 @@ func TestMetricsPage(t *testing.T) {
 	require.NoError(t, r.stop())
 	// A bridge without a journal has some of its own.
 	r = start(t, t.TempDir(), map[string]string{
-		"ACK": "sinks", "SINKS": "nats,extra=nats", "EXTRA_STREAM": "EXTRA", "EXTRA_SUBJECT": "extra.{route}", "EXTRA_REQUIRED": "false",
+		"ACK": "sinks", "SINKS": "nats,extra=nats", "EXTRA_STREAM": "EXTRA",
+		"EXTRA_SUBJECT": "extra.{route}", "EXTRA_REQUIRED": "false",
 	})
 	r.mustPost("msg_1", workflow, 200)
 	_, stateless := r.get("/metrics")

@@ -25,7 +25,8 @@ const deadLetters = natsserver.DeadLetters + "tensorlake"
 func TestARejectedEventReachesTheDeadLetterSubject(t *testing.T) {
 	srv := natsserver.Single(t, func(o *server.Options) { o.MaxPayload = 64 << 10 })
 	r := start(t, t.TempDir(), map[string]string{"NATS_URL": srv.URL(), "NATS_DEAD_LETTER": deadLetters})
-	r.mustPost("msg_1", `{"job_id":"job_1","status":"success","text":"`+strings.Repeat("x", 100_000)+`"}`, http.StatusAccepted)
+	r.mustPost("msg_1",
+		`{"job_id":"job_1","status":"success","text":"`+strings.Repeat("x", 100_000)+`"}`, http.StatusAccepted)
 	m := inStream(t, srv.URL(), "TENSORLAKE", 1)[0]
 	require.Equal(t, deadLetters, m.Subject())
 	require.Equal(t, "msg_1", m.Headers().Get("ce-webhookid"))
@@ -80,11 +81,22 @@ func TestDeadLetterSubjectsStayApartFromEvents(t *testing.T) {
 		changes map[string]string
 		want    string // empty: all is well
 	}{
-		"apart":                  {map[string]string{"NATS_DEAD_LETTER": deadLetters}, ""},
-		"among the events":       {map[string]string{"NATS_DEAD_LETTER": "tensorlake.dead"}, `FNBRIDGE_NATS_DEAD_LETTER: "tensorlake.dead" is among the subjects of the events (tensorlake.>)`},
-		"a template":             {map[string]string{"NATS_DEAD_LETTER": "dead.{status}"}, `FNBRIDGE_NATS_DEAD_LETTER: "dead.{status}" is not one fixed subject`},
-		"a wildcard":             {map[string]string{"NATS_DEAD_LETTER": "dead.>"}, "is not one fixed subject: give one without placeholders and wildcards"},
-		"beside a wrong subject": {map[string]string{"NATS_DEAD_LETTER": "dead", "NATS_SUBJECT": "{route}"}, "FNBRIDGE_NATS_SUBJECT: "},
+		"apart": {map[string]string{"NATS_DEAD_LETTER": deadLetters}, ""},
+		"among the events": {
+			map[string]string{"NATS_DEAD_LETTER": "tensorlake.dead"},
+			`FNBRIDGE_NATS_DEAD_LETTER: "tensorlake.dead" is among the subjects of the events (tensorlake.>)`,
+		},
+		"a template": {
+			map[string]string{"NATS_DEAD_LETTER": "dead.{status}"},
+			`FNBRIDGE_NATS_DEAD_LETTER: "dead.{status}" is not one fixed subject`,
+		},
+		"a wildcard": {
+			map[string]string{"NATS_DEAD_LETTER": "dead.>"},
+			"is not one fixed subject: give one without placeholders and wildcards",
+		},
+		"beside a wrong subject": {
+			map[string]string{"NATS_DEAD_LETTER": "dead", "NATS_SUBJECT": "{route}"}, "FNBRIDGE_NATS_SUBJECT: ",
+		},
 		"among another sink's": {map[string]string{
 			"SINKS": "nats,b=nats", "B_STREAM": "B", "B_SUBJECT": "b.{route}", "NATS_DEAD_LETTER": "b.dead",
 		}, `FNBRIDGE_NATS_DEAD_LETTER: "b.dead" is among the subjects of the events (b.>)`},
@@ -125,9 +137,13 @@ func TestTwoSinksWhoseStreamsCannotBeBesideEachOtherAreRefused(t *testing.T) {
 		changes map[string]string
 		want    string
 	}{
-		"one subject": {map[string]string{}, "the sink a publishes under tensorlake.> of the same server, which has subjects in common with tensorlake.>"},
+		"one subject": {
+			map[string]string{},
+			"the sink a publishes under tensorlake.> of the same server, which has subjects in common with tensorlake.>",
+		},
 		"one under the other": {
-			map[string]string{"B_SUBJECT": "tensorlake.failures.{route}"}, "which has subjects in common with tensorlake.failures.>, and a subject belongs to one stream: " +
+			map[string]string{"B_SUBJECT": "tensorlake.failures.{route}"},
+			"which has subjects in common with tensorlake.failures.>, and a subject belongs to one stream: " +
 				"give each sink subjects of its own, such as b.{route}",
 		},
 		"beside each other":    {map[string]string{"B_SUBJECT": "failures.{route}"}, ""},

@@ -65,14 +65,18 @@ func TestWithoutAJournalAWebhookIsAnsweredWhenEverySinkHasIt(t *testing.T) {
 	require.NoError(t, err)
 	defer cluster.Close()
 	broker := natsserver.Single(t)
-	r := start(t, noDir(t), overSinks(broker, map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": strings.Join(cluster.ListenAddrs(), ",")}))
+	r := start(t, noDir(t), overSinks(broker,
+		map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": strings.Join(cluster.ListenAddrs(), ",")}))
 	r.awaitReady(http.StatusOK)
 	for i := range 20 {
 		body := strings.ReplaceAll(workflow, "invocation_XXXX", fmt.Sprintf("invocation_%d", i))
-		require.JSONEq(t, fmt.Sprintf(`{"webhook_id":"msg_%d","events":2}`, i), r.mustPost(fmt.Sprintf("msg_%d", i), body, http.StatusOK))
-		require.Equal(t, 1, subjectsIn(t, broker.URL())[fmt.Sprintf("invocation_%d/fn_B", i)], "it was answered, and the broker has not got it")
+		require.JSONEq(t, fmt.Sprintf(`{"webhook_id":"msg_%d","events":2}`, i),
+			r.mustPost(fmt.Sprintf("msg_%d", i), body, http.StatusOK))
+		require.Equal(t, 1, subjectsIn(t, broker.URL())[fmt.Sprintf("invocation_%d/fn_B", i)],
+			"it was answered, and the broker has not got it")
 	}
-	require.JSONEq(t, `{"webhook_id":"msg_3","duplicate":true}`, r.mustPost("msg_3", strings.ReplaceAll(workflow, "invocation_XXXX", "invocation_3"), http.StatusOK))
+	require.JSONEq(t, `{"webhook_id":"msg_3","duplicate":true}`,
+		r.mustPost("msg_3", strings.ReplaceAll(workflow, "invocation_XXXX", "invocation_3"), http.StatusOK))
 	_, metrics := r.get("/metrics")
 	require.Contains(t, metrics, `fnbridge_events_total{result="acknowledged",sink="kafka"} 40`)
 	require.Contains(t, metrics, `fnbridge_events_total{result="acknowledged",sink="nats"} 40`)
@@ -114,7 +118,8 @@ func TestAnEventThatNoBrokerStoresIsToldToTheSender(t *testing.T) {
 		Detail string `json:"detail"`
 	}
 	require.NoError(t, json.Unmarshal([]byte(answer), &problem))
-	require.Contains(t, problem.Detail, "1 of the events of this webhook can never be stored by the sink nats (the others were published)")
+	require.Contains(t, problem.Detail,
+		"1 of the events of this webhook can never be stored by the sink nats (the others were published)")
 	require.Contains(t, problem.Detail, "FNBRIDGE_NATS_DEAD_LETTER")
 	require.Equal(t, map[string]int{"invocation_XXXX/fn_A": 1}, subjectsIn(t, broker.URL()))
 	_, metrics := r.get("/metrics")
@@ -144,7 +149,8 @@ func TestNothingIsFinalWhileARequiredSinkHasNotStoredIt(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts there: a Kafka that hangs
 	require.NoError(t, err)
 	defer l.Close()
-	r := start(t, noDir(t), overSinks(broker, map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": l.Addr().String()}))
+	r := start(t, noDir(t), overSinks(broker,
+		map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": l.Addr().String()}))
 	r.mustPost("msg_1", strings.ReplaceAll(workflow, "fn_B", strings.Repeat("x", 5000)), http.StatusServiceUnavailable)
 	_, metrics := r.get("/metrics")
 	require.Contains(t, metrics, `fnbridge_events_total{result="rejected",sink="nats"} 1`)

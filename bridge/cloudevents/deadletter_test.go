@@ -51,7 +51,8 @@ func TestReasonOfADeadLetter(t *testing.T) {
 		strings.Repeat("x", 1025):  strings.Repeat("x", 1021) + "...",
 		strings.Repeat("漢", 1<<20): strings.Repeat(`\u6f22`, 170) + `...`,
 	} {
-		headers, _, err := cloudevents.Binary.EncodeDeadLetter(bridge.DeadLetter{Event: sample(), Reason: reason}, cloudevents.KafkaPrefix, "t", true)
+		headers, _, err := cloudevents.Binary.EncodeDeadLetter(bridge.DeadLetter{Event: sample(), Reason: reason},
+			cloudevents.KafkaPrefix, "t", true)
 		require.NoError(t, err)
 		got := headers[len(headers)-3].Value
 		require.LessOrEqual(t, len(got), 1024)

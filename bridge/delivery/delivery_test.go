@@ -90,7 +90,8 @@ func (f *fixture) accept(invocation string, functions ...string) {
 	for i, fn := range functions {
 		status[i] = fmt.Sprintf("%q:%q", fn, "success")
 	}
-	f.acceptBody(fmt.Sprintf(`{"workflow_name":"w","invocation_id":%q,"fn_status":{%s}}`, invocation, strings.Join(status, ",")))
+	f.acceptBody(fmt.Sprintf(`{"workflow_name":"w","invocation_id":%q,"fn_status":{%s}}`,
+		invocation, strings.Join(status, ",")))
 }
 
 func (f *fixture) acceptBody(body string) {
@@ -381,7 +382,8 @@ func TestTheWindowBoundsHowFarOthersRunAhead(t *testing.T) {
 			if tc.want < 0 {
 				// Five events of the dead partition fill the window: those of webhooks 2, 4, 6, 8 and 10.
 				require.Equal(t, []string{"k0/a", "k2/a", "k4/a", "k6/a", "k8/a"}, deliverytest.Subjects(f.sink.Await(t, count(5))))
-				require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(failed) > 0 }, 10*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(failed) > 0 },
+					10*time.Second, time.Millisecond)
 			}
 			f.sink.Set(func() { sink.Fail = nil })
 			f.awaitCursor(20)
@@ -398,7 +400,8 @@ func TestAPayloadLargerThanTheWindowPassesThroughIt(t *testing.T) {
 	}
 	f.accept("k1", functions...)
 	stored := f.sink.Await(t, count(1000))
-	require.True(t, slices.IsSortedFunc(stored, func(a, b bridge.Event) int { return strings.Compare(a.Function, b.Function) }))
+	require.True(t, slices.IsSortedFunc(stored,
+		func(a, b bridge.Event) int { return strings.Compare(a.Function, b.Function) }))
 	f.awaitCursor(1)
 	f.sink.Set(func() {
 		require.LessOrEqual(t, slices.Max(f.sink.Batches), 4)

@@ -57,7 +57,8 @@ func TestAnEventThatFailsForTooLongIsGivenUpWhenItsTimeHasCome(t *testing.T) {
 	require.Regexp(t, `^given up after [0-9.]+m?s and 1 try: no quorum$`, letters[0].Reason)
 	require.Equal(t, "k1/b", letters[1].Event.Subject)
 	require.Equal(t, 0, letters[1].Attempts)
-	require.Regexp(t, `^given up after [0-9.]+m?s without a try, held behind an earlier event of its key: no quorum$`, letters[1].Reason)
+	require.Regexp(t,
+		`^given up after [0-9.]+m?s without a try, held behind an earlier event of its key: no quorum$`, letters[1].Reason)
 	f.awaitCursor(3)
 	f.accept("k2", "a")
 	require.Equal(t, []string{"k0/a", "k2/a"}, deliverytest.Subjects(f.sink.Await(t, count(2))))

@@ -95,9 +95,11 @@ func TestTheTimeOfTheLastErrorIsThatOfTheLastTry(t *testing.T) {
 	var c clock
 	f := start(t, sink, func(o *Options) { o.Now = c.now })
 	f.accept("k1", "a")
-	require.Eventually(t, func() bool { return f.state().LastError == "connection refused" }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.state().LastError == "connection refused" },
+		10*time.Second, time.Millisecond)
 	c.ahead.Store(int64(time.Hour))
-	require.Eventually(t, func() bool { return time.Until(f.state().LastErrorAt) > 50*time.Minute }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return time.Until(f.state().LastErrorAt) > 50*time.Minute },
+		10*time.Second, time.Millisecond)
 	require.Less(t, time.Until(f.state().Since), time.Minute, "the state is as old as it was")
 }
 

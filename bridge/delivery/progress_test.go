@@ -94,5 +94,6 @@ func TestAPayloadOfManyFunctionsHoldsUpNoOtherKey(t *testing.T) {
 	require.Equal(t, []string{"a", "b"}, byKey["small"])
 	require.Less(t, slices.Index(order, "small"), window)
 	require.Less(t, slices.Index(order, "alike"), window)
-	require.Equal(t, fmt.Sprintf("later%d", more-1), order[len(order)-1], "those that come later do not hold up the large ones either")
+	require.Equal(t, fmt.Sprintf("later%d", more-1), order[len(order)-1],
+		"those that come later do not hold up the large ones either")
 }

@@ -121,7 +121,8 @@ func TestAReplayPublishesWhatItIsAskedForUnderTheSameIDs(t *testing.T) {
 	f := start(t, deliverytest.NewScriptedSink(), nil)
 	now := time.Now()
 	payload := func(workflow, invocation string) string {
-		return fmt.Sprintf(`{"workflow_name":%q,"invocation_id":%q,"fn_status":{"a":"success","b":"failure"}}`, workflow, invocation)
+		return fmt.Sprintf(`{"workflow_name":%q,"invocation_id":%q,"fn_status":{"a":"success","b":"failure"}}`,
+			workflow, invocation)
 	}
 	f.acceptAt(now.Add(-30*time.Minute), payload("billing", "k1"))
 	f.acceptAt(now.Add(-20*time.Minute), payload("billing", "k2"))
@@ -134,15 +135,20 @@ func TestAReplayPublishesWhatItIsAskedForUnderTheSameIDs(t *testing.T) {
 		request journal.Stream
 		want    []int // of the events as they were first published
 	}{
-		"everything":   {journal.Stream{}, []int{0, 1, 2, 3, 4, 5, 6}},
-		"since":        {journal.Stream{Since: now.Add(-20 * time.Minute)}, []int{2, 3, 4, 5, 6}},
-		"until":        {journal.Stream{Until: now.Add(-20 * time.Minute)}, []int{0, 1}},
-		"a workflow":   {journal.Stream{Events: bridge.Filter{Application: "billing"}}, []int{0, 1, 2, 3}},
-		"a type":       {journal.Stream{Events: bridge.Filter{Type: first[0].Type}}, []int{0, 2, 4}},
-		"types":        {journal.Stream{Events: bridge.Filter{Type: strings.TrimSuffix(first[6].Type, "ecognized") + "*"}}, []int{6}},
+		"everything": {journal.Stream{}, []int{0, 1, 2, 3, 4, 5, 6}},
+		"since":      {journal.Stream{Since: now.Add(-20 * time.Minute)}, []int{2, 3, 4, 5, 6}},
+		"until":      {journal.Stream{Until: now.Add(-20 * time.Minute)}, []int{0, 1}},
+		"a workflow": {journal.Stream{Events: bridge.Filter{Application: "billing"}}, []int{0, 1, 2, 3}},
+		"a type":     {journal.Stream{Events: bridge.Filter{Type: first[0].Type}}, []int{0, 2, 4}},
+		"types": {
+			journal.Stream{Events: bridge.Filter{Type: strings.TrimSuffix(first[6].Type, "ecognized") + "*"}}, []int{6},
+		},
 		"no such type": {journal.Stream{Events: bridge.Filter{Type: "tensorlake"}}, nil},
-		"both":         {journal.Stream{Since: now.Add(-25 * time.Minute), Until: now, Events: bridge.Filter{Application: "billing"}}, []int{2, 3}},
-		"nothing":      {journal.Stream{Since: now.Add(time.Hour)}, nil},
+		"both": {
+			journal.Stream{Since: now.Add(-25 * time.Minute), Until: now, Events: bridge.Filter{Application: "billing"}},
+			[]int{2, 3},
+		},
+		"nothing": {journal.Stream{Since: now.Add(time.Hour)}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.sink.Set(func() { f.sink.Stored = nil })
@@ -281,7 +287,8 @@ func TestReplayedEventsThatAreRejectedBecomeDeadLetters(t *testing.T) {
 
 	mend()
 	require.EqualValues(t, 20, f.ended(f.replay(journal.Stream{})).Acknowledged)
-	require.Empty(t, f.deadLetters(journal.DeadLetterFilter{}), "an event that reaches its sink is no dead letter any more")
+	require.Empty(t, f.deadLetters(journal.DeadLetterFilter{}),
+		"an event that reaches its sink is no dead letter any more")
 }
 
 func TestAReplayEndsWhenWhatFailsIsGivenUp(t *testing.T) {
@@ -365,7 +372,8 @@ func TestARetriedDeadLetterThatIsRejectedAgainIsOneAgain(t *testing.T) {
 	f.accept("k1", "a")
 	f.awaitDeadLetters(1)
 	for attempts := 2; attempts < 4; attempts++ {
-		require.Eventually(t, func() bool { return f.retry(journal.DeadLetterFilter{}) == 1 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return f.retry(journal.DeadLetterFilter{}) == 1 },
+			10*time.Second, time.Millisecond)
 		require.Eventually(t, func() bool {
 			l := f.deadLetters(journal.DeadLetterFilter{})
 			return len(l) == 1 && l[0].Attempts == attempts && l[0].RetryAt.IsZero()
@@ -476,7 +484,8 @@ func TestDeadLettersThatNeverGetThroughHoldUpNothing(t *testing.T) {
 	}, 20*time.Second, time.Millisecond)
 	letters := f.deadLetters(journal.DeadLetterFilter{})
 	require.Greater(t, letters[0].Attempts, 1)
-	require.Eventually(t, func() bool { return value(t, f.metrics, "fnbridge_sink_up") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return value(t, f.metrics, "fnbridge_sink_up") == 1 },
+		10*time.Second, time.Millisecond)
 }
 
 func TestADeadLetterThatCannotBeRemovedIsNotSentAgainForThat(t *testing.T) {
@@ -494,7 +503,8 @@ func TestADeadLetterThatCannotBeRemovedIsNotSentAgainForThat(t *testing.T) {
 	f.retry(journal.DeadLetterFilter{IDs: []int64{letters[0].ID}})
 	f.sink.Await(t, count(1))
 	f.retry(journal.DeadLetterFilter{IDs: []int64{letters[1].ID}})
-	require.Eventually(t, func() bool { return f.log.Count("the journal cannot be written") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.log.Count("the journal cannot be written") == 1 },
+		10*time.Second, time.Millisecond)
 	broken.failing.Store(false)
 	f.awaitDeadLetters(0)
 	f.stop()

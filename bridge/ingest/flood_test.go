@@ -172,7 +172,8 @@ func TestBodiesHaveSoMuchMemory(t *testing.T) {
 				}
 				one.send(t, r.head()+text)
 				slow = append(slow, one)
-				require.Eventually(t, func() bool { return e.handler.BodyBytes() == int64(i+2)<<20 }, 20*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return e.handler.BodyBytes() == int64(i+2)<<20 },
+					20*time.Second, time.Millisecond)
 			}
 			next := signed(t, "Svix", "next", pad(1<<20), time.Now())
 			n := e.dial(t)
@@ -191,7 +192,8 @@ func TestBodiesHaveSoMuchMemory(t *testing.T) {
 				e.dial(t).send(t, r.head()+r.body)
 				require.Equal(t, id, <-g.arrived)
 			}
-			requireProblem(t, e.do(t, signed(t, "Svix", "fifth", pad(1<<20), time.Now())), http.StatusServiceUnavailable, "fill the memory")
+			requireProblem(t, e.do(t, signed(t, "Svix", "fifth", pad(1<<20), time.Now())),
+				http.StatusServiceUnavailable, "fill the memory")
 			last := signed(t, "Svix", "last", pad(1<<20), time.Now())
 			l := e.dial(t)
 			l.send(t, last.head()+last.body)

@@ -32,9 +32,11 @@ func TestAccepted(t *testing.T) {
 		request request
 		want    string
 	}{
-		"svix headers":              {base, accepted},
-		"webhook headers":           {signed(t, "Webhook", "msg_1", workflowPayload, now), accepted},
-		"two signatures":            {base.with("Svix-Signature", "v1,AAAA v1a,x "+base.header.Get("Svix-Signature")), accepted},
+		"svix headers":    {base, accepted},
+		"webhook headers": {signed(t, "Webhook", "msg_1", workflowPayload, now), accepted},
+		"two signatures": {
+			base.with("Svix-Signature", "v1,AAAA v1a,x "+base.header.Get("Svix-Signature")), accepted,
+		},
 		"signed four minutes ago":   {signed(t, "Svix", "msg_1", workflowPayload, now.Add(-4*time.Minute)), accepted},
 		"charset":                   {base.with("Content-Type", "application/json; charset=utf-8"), accepted},
 		"upper case, quoted":        {base.with("Content-Type", `Application/JSON;Charset="UTF-8"`), accepted},
@@ -54,11 +56,13 @@ func TestAccepted(t *testing.T) {
 		"an id that JSON escapes": {
 			signed(t, "Svix", `m"s\g<`, workflowPayload, now), `{"webhook_id":"m\"s\\g<","events":2}`,
 		},
-		"the longest id":        {signed(t, "Svix", long, workflowPayload, now), `{"webhook_id":"` + long + `","events":2}`},
-		"larger than a buffer":  {signed(t, "Svix", "msg_1", big, now), `{"webhook_id":"msg_1","events":1}`},
-		"large, and in chunks":  {signed(t, "Svix", "msg_1", big, now).chunked(4096), `{"webhook_id":"msg_1","events":1}`},
-		"as large as may be":    {signed(t, "Svix", "msg_1", pad(1<<20), now), `{"webhook_id":"msg_1","events":1}`},
-		"so large, and chunked": {signed(t, "Svix", "msg_1", pad(1<<20), now).chunked(1 << 18), `{"webhook_id":"msg_1","events":1}`},
+		"the longest id":       {signed(t, "Svix", long, workflowPayload, now), `{"webhook_id":"` + long + `","events":2}`},
+		"larger than a buffer": {signed(t, "Svix", "msg_1", big, now), `{"webhook_id":"msg_1","events":1}`},
+		"large, and in chunks": {signed(t, "Svix", "msg_1", big, now).chunked(4096), `{"webhook_id":"msg_1","events":1}`},
+		"as large as may be":   {signed(t, "Svix", "msg_1", pad(1<<20), now), `{"webhook_id":"msg_1","events":1}`},
+		"so large, and chunked": {
+			signed(t, "Svix", "msg_1", pad(1<<20), now).chunked(1 << 18), `{"webhook_id":"msg_1","events":1}`,
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -107,7 +111,8 @@ func TestWhatIsStored(t *testing.T) {
 func TestSummaryEventsAreCounted(t *testing.T) {
 	t.Parallel()
 	e := start(t, setup{options: ingest.Options{Events: tensorlake.Options{SummaryEvents: true}}})
-	require.JSONEq(t, `{"webhook_id":"msg_1","events":3}`, e.do(t, signed(t, "Svix", "msg_1", workflowPayload, time.Now())).body)
+	require.JSONEq(t, `{"webhook_id":"msg_1","events":3}`,
+		e.do(t, signed(t, "Svix", "msg_1", workflowPayload, time.Now())).body)
 }
 
 func TestSecretsAreCountedByPlace(t *testing.T) {
@@ -130,21 +135,35 @@ func TestRefused(t *testing.T) {
 		result  string
 		detail  string
 	}{
-		"no signature":             {request{body: workflowPayload}, 401, "unauthorized", "svix-id"},
-		"half a signature":         {good.with("Svix-Signature"), 401, "unauthorized", "svix-signature"},
-		"another body":             {request{header: good.header, body: workflowPayload + " "}, 401, "unauthorized", "secret"},
-		"another id":               {good.with("Svix-Id", "msg_2"), 401, "unauthorized", "secret"},
-		"another signature":        {good.with("Svix-Signature", "v1,"+strings.Repeat("A", 43)+"="), 401, "unauthorized", "secret"},
+		"no signature":     {request{body: workflowPayload}, 401, "unauthorized", "svix-id"},
+		"half a signature": {good.with("Svix-Signature"), 401, "unauthorized", "svix-signature"},
+		"another body": {
+			request{header: good.header, body: workflowPayload + " "}, 401, "unauthorized", "secret",
+		},
+		"another id": {good.with("Svix-Id", "msg_2"), 401, "unauthorized", "secret"},
+		"another signature": {
+			good.with("Svix-Signature", "v1,"+strings.Repeat("A", 43)+"="), 401, "unauthorized", "secret",
+		},
 		"a timestamp of no number": {good.with("Svix-Timestamp", "today"), 401, "unauthorized", "timestamp"},
-		"too old":                  {signed(t, "Svix", "m", workflowPayload, now.Add(-6*time.Minute)), 401, "unauthorized", "clock"},
-		"from the future":          {signed(t, "Svix", "m", workflowPayload, now.Add(6*time.Minute)), 401, "unauthorized", "clock"},
-		"two ids":                  {good.with("Svix-Id", "msg_1", "msg_2"), 401, "unauthorized", "svix-id is there more than once"},
-		"the same id twice":        {good.with("Svix-Id", "msg_1", "msg_1"), 401, "unauthorized", "svix-id is there more than once"},
-		"two timestamps":           {good.with("Svix-Timestamp", "1", "2"), 401, "unauthorized", "svix-timestamp is"},
-		"two signature headers":    {good.with("Svix-Signature", "v1,a", "v1,b"), 401, "unauthorized", "svix-signature is"},
-		"two ids beside":           {good.with("Webhook-Id", "a", "b"), 401, "unauthorized", "webhook-id is there more than once"},
-		"body lost on the way":     {request{header: good.header}, 401, "unauthorized", "body was empty"},
-		"no length at all":         {good.with("Content-Length"), 401, "unauthorized", "body was empty"},
+		"too old": {
+			signed(t, "Svix", "m", workflowPayload, now.Add(-6*time.Minute)), 401, "unauthorized", "clock",
+		},
+		"from the future": {
+			signed(t, "Svix", "m", workflowPayload, now.Add(6*time.Minute)), 401, "unauthorized", "clock",
+		},
+		"two ids": {
+			good.with("Svix-Id", "msg_1", "msg_2"), 401, "unauthorized", "svix-id is there more than once",
+		},
+		"the same id twice": {
+			good.with("Svix-Id", "msg_1", "msg_1"), 401, "unauthorized", "svix-id is there more than once",
+		},
+		"two timestamps":        {good.with("Svix-Timestamp", "1", "2"), 401, "unauthorized", "svix-timestamp is"},
+		"two signature headers": {good.with("Svix-Signature", "v1,a", "v1,b"), 401, "unauthorized", "svix-signature is"},
+		"two ids beside": {
+			good.with("Webhook-Id", "a", "b"), 401, "unauthorized", "webhook-id is there more than once",
+		},
+		"body lost on the way": {request{header: good.header}, 401, "unauthorized", "body was empty"},
+		"no length at all":     {good.with("Content-Length"), 401, "unauthorized", "body was empty"},
 
 		"not JSON":          {signed(t, "Svix", "m", "hello", now), 400, "invalid", "not JSON"},
 		"JSON cut off":      {signed(t, "Svix", "m", workflowPayload[:20], now), 400, "invalid", "not JSON"},
@@ -157,20 +176,34 @@ func TestRefused(t *testing.T) {
 		"id with a space":   {signed(t, "Svix", "a b", "{}", now), 400, "invalid", "visible ASCII"},
 		"id not ASCII":      {signed(t, "Svix", "é", "{}", now), 400, "invalid", "visible ASCII"},
 
-		"no content type":      {good.with("Content-Type"), 415, "unsupported_media_type", "no Content-Type"},
-		"empty content type":   {good.with("Content-Type", ""), 415, "unsupported_media_type", "application/json"},
-		"text":                 {good.with("Content-Type", "text/plain"), 415, "unsupported_media_type", `"text/plain"`},
-		"a form":               {good.with("Content-Type", "application/x-www-form-urlencoded"), 415, "unsupported_media_type", "x-www"},
-		"other JSON":           {good.with("Content-Type", "application/cloudevents+json"), 415, "unsupported_media_type", "cloudevents"},
-		"nearly JSON":          {good.with("Content-Type", "application/jsonp"), 415, "unsupported_media_type", "jsonp"},
-		"UTF-16":               {good.with("Content-Type", "application/json; charset=UTF-16"), 415, "unsupported_media_type", `"utf-16"`},
-		"two content types":    {good.with("Content-Type", "application/json", "text/html"), 415, "unsupported_media_type", "more than one"},
-		"compressed":           {good.with("Content-Encoding", "gzip"), 415, "unsupported_media_type", `"gzip" is not taken`},
-		"compressed twice":     {good.with("Content-Encoding", "identity", "br"), 415, "unsupported_media_type", `"br"`},
-		"a long content type":  {good.with("Content-Type", strings.Repeat("y", 4999)), 415, "unsupported_media_type", "(4999 bytes)"},
-		"declared too large":   {good.with("Content-Length", "1048577"), 413, "too_large", "has 1048577 bytes; at most 1048576"},
+		"no content type":    {good.with("Content-Type"), 415, "unsupported_media_type", "no Content-Type"},
+		"empty content type": {good.with("Content-Type", ""), 415, "unsupported_media_type", "application/json"},
+		"text":               {good.with("Content-Type", "text/plain"), 415, "unsupported_media_type", `"text/plain"`},
+		"a form": {
+			good.with("Content-Type", "application/x-www-form-urlencoded"), 415, "unsupported_media_type", "x-www",
+		},
+		"other JSON": {
+			good.with("Content-Type", "application/cloudevents+json"), 415, "unsupported_media_type", "cloudevents",
+		},
+		"nearly JSON": {good.with("Content-Type", "application/jsonp"), 415, "unsupported_media_type", "jsonp"},
+		"UTF-16": {
+			good.with("Content-Type", "application/json; charset=UTF-16"), 415, "unsupported_media_type", `"utf-16"`,
+		},
+		"two content types": {
+			good.with("Content-Type", "application/json", "text/html"), 415, "unsupported_media_type", "more than one",
+		},
+		"compressed":       {good.with("Content-Encoding", "gzip"), 415, "unsupported_media_type", `"gzip" is not taken`},
+		"compressed twice": {good.with("Content-Encoding", "identity", "br"), 415, "unsupported_media_type", `"br"`},
+		"a long content type": {
+			good.with("Content-Type", strings.Repeat("y", 4999)), 415, "unsupported_media_type", "(4999 bytes)",
+		},
+		"declared too large": {
+			good.with("Content-Length", "1048577"), 413, "too_large", "has 1048577 bytes; at most 1048576",
+		},
 		"declared far too big": {good.with("Content-Length", "9223372036854775807"), 413, "too_large", "FNBRIDGE_MAX_BODY"},
-		"too large in chunks":  {signed(t, "Svix", "m", pad(1<<20+1), now).chunked(1 << 16), 413, "too_large", "at most 1048576"},
+		"too large in chunks": {
+			signed(t, "Svix", "m", pad(1<<20+1), now).chunked(1 << 16), 413, "too_large", "at most 1048576",
+		},
 
 		"GET":     {good.to("GET", ingest.Path), 405, "method_not_allowed", `"GET" is not taken`},
 		"PUT":     {good.to("PUT", ingest.Path), 405, "method_not_allowed", "POST"},
@@ -196,9 +229,11 @@ func TestRefused(t *testing.T) {
 		"OPTIONS on root": {request{}.to("OPTIONS", "/"), 404, "not_found", ingest.Path},
 
 		// The first check that fails decides.
-		"path before method":   {request{}.to("GET", "/x").with("Content-Type", "x"), 404, "not_found", ""},
-		"method before type":   {request{}.to("PUT", ingest.Path).with("Content-Type", "x"), 405, "method_not_allowed", ""},
-		"type before length":   {good.with("Content-Type", "x").with("Content-Length", "1048577"), 415, "unsupported_media_type", ""},
+		"path before method": {request{}.to("GET", "/x").with("Content-Type", "x"), 404, "not_found", ""},
+		"method before type": {request{}.to("PUT", ingest.Path).with("Content-Type", "x"), 405, "method_not_allowed", ""},
+		"type before length": {
+			good.with("Content-Type", "x").with("Content-Length", "1048577"), 415, "unsupported_media_type", "",
+		},
 		"length before signed": {request{}.with("Content-Length", "1048577"), 413, "too_large", ""},
 		"signed before JSON":   {request{body: "hello"}, 401, "unauthorized", ""},
 	}
@@ -264,7 +299,9 @@ func TestStoreUnavailable(t *testing.T) {
 			&ingest.UnavailableError{RetryAfter: 1200 * time.Millisecond, Detail: "The journal is full.", Err: errors.New("full")},
 			"The journal is full.", "2",
 		},
-		"wrapped":     {fmt.Errorf("append: %w", &ingest.UnavailableError{RetryAfter: time.Minute}), "could not be stored", "60"},
+		"wrapped": {
+			fmt.Errorf("append: %w", &ingest.UnavailableError{RetryAfter: time.Minute}), "could not be stored", "60",
+		},
 		"nothing set": {&ingest.UnavailableError{}, "could not be stored", "10"},
 		"any error":   {errors.New("disk on fire at /secret/path"), "could not be stored; send it again", "10"},
 	}
@@ -557,14 +594,16 @@ func TestAnIDThatAnotherBodyHasIsSaid(t *testing.T) {
 	clock := newClock()
 	e := start(t, setup{options: ingest.Options{Now: clock.now}})
 	for i := range 8 {
-		r := signed(t, "Svix", "msg_1", fmt.Sprintf(`{"workflow_name":"w","invocation_id":"%d","fn_status":{"a":"success"}}`, i), clock.now())
+		r := signed(t, "Svix", "msg_1",
+			fmt.Sprintf(`{"workflow_name":"w","invocation_id":"%d","fn_status":{"a":"success"}}`, i), clock.now())
 		first := e.do(t, r)
 		require.Equal(t, http.StatusAccepted, first.status)
 		require.JSONEq(t, `{"webhook_id":"msg_1","events":1}`, first.body)
 		require.JSONEq(t, `{"webhook_id":"msg_1","duplicate":true}`, e.do(t, r).body)
 	}
 	require.InDelta(t, 8, e.result(t, "accepted"), 0)
-	require.InDelta(t, 7, e.gathered(t, "fnbridge_webhook_id_reused_total", ""), 0, "neither the first nor the duplicates count")
+	require.InDelta(t, 7, e.gathered(t, "fnbridge_webhook_id_reused_total", ""), 0,
+		"neither the first nor the duplicates count")
 	lines := e.log.at(slog.LevelWarn)
 	require.Len(t, lines, 5)
 	require.Contains(t, lines[0], "webhook accepted under an id that another body has")

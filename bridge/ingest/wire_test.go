@@ -80,8 +80,10 @@ func TestBodyEndsEarly(t *testing.T) {
 		request request
 		detail  string
 	}{
-		"with a length": {signed(t, "Svix", "msg_1", workflowPayload, time.Now()), fmt.Sprintf("after 20 of %d bytes", len(workflowPayload))},
-		"in chunks":     {signed(t, "Svix", "msg_1", workflowPayload, time.Now()).chunked(7), "send whole chunks"},
+		"with a length": {
+			signed(t, "Svix", "msg_1", workflowPayload, time.Now()), fmt.Sprintf("after 20 of %d bytes", len(workflowPayload)),
+		},
+		"in chunks": {signed(t, "Svix", "msg_1", workflowPayload, time.Now()).chunked(7), "send whole chunks"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -253,7 +255,8 @@ func TestSenderLeavesWhileSending(t *testing.T) {
 	c := e.dial(t)
 	r := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
 	c.send(t, r.head()+r.body[:5])
-	require.Eventually(t, func() bool { return e.gathered(t, "fnbridge_webhooks_in_flight", "") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return e.gathered(t, "fnbridge_webhooks_in_flight", "") == 1 },
+		10*time.Second, time.Millisecond)
 	require.NoError(t, c.SetLinger(0)) // a reset, not an orderly end
 	require.NoError(t, c.Close())
 	require.Eventually(t, func() bool { return e.result(t, "incomplete") == 1 }, 10*time.Second, time.Millisecond)
@@ -306,7 +309,8 @@ func TestAConnectionHoldsOneRequest(t *testing.T) {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
 	r := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
-	sent, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.server.URL+ingest.Path, strings.NewReader(r.body))
+	sent, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		e.server.URL+ingest.Path, strings.NewReader(r.body))
 	require.NoError(t, err)
 	sent.Header = r.header.Clone()
 	sent.Header.Set("Content-Type", "application/json")

@@ -24,7 +24,8 @@ func BenchmarkAppendLarge(b *testing.B) { benchmarkAppend(b, 128, 1<<20) }
 func benchmarkAppend(b *testing.B, callers, size int) {
 	b.Helper()
 	registry := prometheus.NewRegistry()
-	j, err := Open(b.Context(), Options{Dir: b.TempDir(), Sinks: []string{"nats"}, Registerer: registry, MaxBytes: 1 << 40})
+	j, err := Open(b.Context(),
+		Options{Dir: b.TempDir(), Sinks: []string{"nats"}, Registerer: registry, MaxBytes: 1 << 40})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -88,11 +88,13 @@ func TestAFullJournalRefusesAndRecoversByItself(t *testing.T) {
 			registry := prometheus.NewRegistry()
 			dir := t.TempDir()
 			now := &clock{now: at()}
-			j := open(t, Options{Dir: dir, MaxBytes: limit, Sinks: []string{"kafka", "nats"}, Logger: log.logger(), Registerer: registry, Now: now.Now})
+			j := open(t, Options{Dir: dir, MaxBytes: limit,
+				Sinks: []string{"kafka", "nats"}, Logger: log.logger(), Registerer: registry, Now: now.Now})
 			stored := fill(t, j, "first", size)
 			require.Greater(t, stored, 10)
 			require.LessOrEqual(t, gauges(t, registry, "fnbridge_journal_bytes")[""], float64(limit))
-			require.InDelta(t, limit, gauges(t, registry, "fnbridge_journal_bytes")[""], float64(limit/8), "refused only when it is full")
+			require.InDelta(t, limit, gauges(t, registry, "fnbridge_journal_bytes")[""],
+				float64(limit/8), "refused only when it is full")
 			require.InDelta(t, limit, gauges(t, registry, "fnbridge_journal_max_bytes")[""], 0)
 			require.InDelta(t, stored, gauges(t, registry, "fnbridge_journal_webhooks")[""], 0)
 
@@ -235,7 +237,8 @@ func TestRetention(t *testing.T) {
 			cursor:   map[string]int64{"nats": 3, "kafka": 1}, now: 1000 * day, left: []string{"b", "c"},
 		},
 		"all of it goes": {
-			arrivals: []arrival{{"a", 0}, {"b", 0}}, cursor: map[string]int64{"nats": 2, "kafka": 2}, now: 4 * day, left: []string{},
+			arrivals: []arrival{{"a", 0}, {"b", 0}}, cursor: map[string]int64{"nats": 2, "kafka": 2},
+			now: 4 * day, left: []string{},
 		},
 		"one from the far future is old": {
 			arrivals: []arrival{{"a", 0}, {"future", 1000 * day}, {"b", day}, {"c", 4 * day}},

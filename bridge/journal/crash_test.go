@@ -207,7 +207,9 @@ func TestADamagedJournalIsRefusedAndLeftAsItIs(t *testing.T) {
 		"another database":       {edit("PRAGMA application_id = 1"), "not a journal of fnbridge (application id 0x1)"},
 		"version zero":           {edit("PRAGMA user_version = 0"), "schema version is 0"},
 		"a table gone":           {edit("DROP TABLE sinks"), "the table sinks has no column sink"},
-		"a column gone":          {edit("ALTER TABLE webhooks DROP COLUMN received_at"), "the table webhooks has no column received_at"},
+		"a column gone": {
+			edit("ALTER TABLE webhooks DROP COLUMN received_at"), "the table webhooks has no column received_at",
+		},
 		"database gone, log there": {func(t *testing.T, path string) {
 			t.Helper()
 			require.NoError(t, os.Rename(path, path+"-wal"))
@@ -297,8 +299,10 @@ func TestVerifyFindsDamage(t *testing.T) {
 
 func TestARefusedStatementTakesNothingElseWithIt(t *testing.T) {
 	dir := closedJournal(t)
-	edit(`CREATE TRIGGER no_webhook BEFORE INSERT ON webhooks WHEN new.id LIKE 'poison%' BEGIN SELECT RAISE(ABORT, 'poisoned'); END;
-		CREATE TRIGGER no_letter BEFORE INSERT ON dead_letters WHEN new.reason = 'poison' BEGIN SELECT RAISE(ABORT, 'poisoned'); END`)(
+	edit(`CREATE TRIGGER no_webhook BEFORE INSERT ON webhooks WHEN new.id LIKE 'poison%'
+		BEGIN SELECT RAISE(ABORT, 'poisoned'); END;
+		CREATE TRIGGER no_letter BEFORE INSERT ON dead_letters WHEN new.reason = 'poison'
+		BEGIN SELECT RAISE(ABORT, 'poisoned'); END`)(
 		t, filepath.Join(dir, "journal.db"))
 	registry := prometheus.NewRegistry()
 	j := open(t, Options{Dir: dir, Registerer: registry})

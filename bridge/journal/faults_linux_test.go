@@ -132,7 +132,8 @@ func TestAFailedSyncRefusesAndRecovers(t *testing.T) {
 	if err != nil {
 		skipf(t, "strace, which makes fsync fail here, is not installed")
 	}
-	probe := exec.Command(strace, "-f", "-qq", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=1", "-o", os.DevNull, "true")
+	probe := exec.Command(strace, "-f", "-qq", "-e", "trace=fsync",
+		"-e", "inject=fsync:error=EIO:when=1", "-o", os.DevNull, "true")
 	if out, err := probe.CombinedOutput(); err != nil {
 		skipf(t, "strace may not trace here: %v %s", err, out)
 	}

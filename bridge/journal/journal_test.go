@@ -98,7 +98,8 @@ func TestAWebhookComesBackAsItWas(t *testing.T) {
 func TestANilBodyIsStoredAsEmpty(t *testing.T) {
 	j := open(t, Options{})
 	mustAppend(t, j, bridge.Webhook{ID: "a", ReceivedAt: at()})
-	require.Equal(t, []Webhook{{Seq: 1, Webhook: bridge.Webhook{ID: "a", ReceivedAt: at(), Body: []byte{}}}}, readAll(t, j))
+	require.Equal(t,
+		[]Webhook{{Seq: 1, Webhook: bridge.Webhook{ID: "a", ReceivedAt: at(), Body: []byte{}}}}, readAll(t, j))
 }
 
 func TestAppendNeedsAnID(t *testing.T) {
@@ -270,7 +271,9 @@ func TestCursors(t *testing.T) {
 	require.NoError(t, j.Close(t.Context()))
 
 	log.Reset()
-	j = open(t, Options{Dir: dir, Sinks: []string{"nats", "kafka", "audit"}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	j = open(t, Options{
+		Dir: dir, Sinks: []string{"nats", "kafka", "audit"}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
 	require.Zero(t, cursor(j, "audit"), "a sink that comes back goes on where it was")
 	require.Empty(t, log.String())
 }
@@ -343,7 +346,8 @@ func deadLetter(seq int64, index int) DeadLetter {
 		Sink: "nats", WebhookSeq: seq, FirstAt: at(), LastAt: at(),
 		DeadLetter: bridge.DeadLetter{Reason: "too large", Attempts: 1, Event: bridge.Event{
 			WebhookID: "msg_1", Origin: bridge.Origin{Webhook: bridge.WebhookDigest("msg_1", nil), Index: index, Replay: 7},
-			ID: "e1", Type: "tensorlake.x", Source: "/tensorlake", Subject: "inv/fn", PartitionKey: "inv", Sequence: "1.2", SourceID: "src",
+			ID: "e1", Type: "tensorlake.x", Source: "/tensorlake", Subject: "inv/fn", PartitionKey: "inv",
+			Sequence: "1.2", SourceID: "src",
 			Time: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), Data: []byte(`{"n":1}`), About: bridge.About{
 				Route:       []string{"workflow", "w", "f.1", "success"},
 				Application: "w", Version: "3", Function: "f", Request: "inv", Project: "p", Sandbox: "s", SandboxName: "sn",
@@ -379,7 +383,8 @@ func TestDeadLetters(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	j := open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, Registerer: registry})
 	first, second := deadLetter(1, 0), deadLetter(1, 1)
-	other := DeadLetter{Sink: "kafka", WebhookSeq: 1, DeadLetter: bridge.DeadLetter{Event: bridge.Event{ID: "e1", Origin: first.Event.Origin}}}
+	other := DeadLetter{Sink: "kafka", WebhookSeq: 1,
+		DeadLetter: bridge.DeadLetter{Event: bridge.Event{ID: "e1", Origin: first.Event.Origin}}}
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{first, second, other}))
 	require.NoError(t, j.AddDeadLetters(t.Context(), nil))
 
@@ -422,7 +427,8 @@ func TestStatus(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, empty.Bytes)
 	require.Equal(t, Status{Bytes: empty.Bytes, MaxBytes: 10 << 20, Sinks: []SinkStatus{
-		{Sink: "kafka", Configured: true, State: SinkState{Sink: "kafka"}}, {Sink: "nats", Configured: true, State: SinkState{Sink: "nats"}},
+		{Sink: "kafka", Configured: true, State: SinkState{Sink: "kafka"}},
+		{Sink: "nats", Configured: true, State: SinkState{Sink: "nats"}},
 	}}, empty)
 
 	for i := range 3 {
@@ -430,7 +436,8 @@ func TestStatus(t *testing.T) {
 		w.ReceivedAt = at().Add(time.Duration(i) * time.Minute)
 		mustAppend(t, j, w)
 	}
-	down := SinkState{Sink: "kafka", State: "down", LastError: "connection refused", LastErrorAt: at(), Since: at().Add(-time.Hour)}
+	down := SinkState{Sink: "kafka", State: "down", LastError: "connection refused",
+		LastErrorAt: at(), Since: at().Add(-time.Hour)}
 	require.NoError(t, j.Move(t.Context(), nil, &down))
 	require.ErrorContains(t, j.Move(t.Context(), nil, &SinkState{Sink: "other"}), `"other"`)
 	require.NoError(t, advance(t.Context(), j, "kafka", 1))
@@ -573,7 +580,8 @@ func TestMetrics(t *testing.T) {
 	for _, family := range families {
 		if h := family.GetMetric()[0].GetHistogram(); h != nil {
 			histograms++
-			require.Contains(t, []string{"fnbridge_journal_commit_duration_seconds", "fnbridge_journal_commit_requests"}, family.GetName())
+			require.Contains(t,
+				[]string{"fnbridge_journal_commit_duration_seconds", "fnbridge_journal_commit_requests"}, family.GetName())
 			require.Equal(t, uint64(3), h.GetSampleCount(), family.GetName())
 			require.Positive(t, h.GetSampleSum())
 		}

@@ -62,10 +62,12 @@ func TestDeadLettersAreSelected(t *testing.T) {
 		filter   DeadLetterFilter
 		expected []int64
 	}{
-		"all":                      {DeadLetterFilter{}, []int64{1, 2, 3, 4, 5}},
-		"sink":                     {DeadLetterFilter{Sink: "kafka"}, []int64{5}},
-		"application":              {DeadLetterFilter{Filter: bridge.Filter{Application: "other"}}, []int64{3}},
-		"route":                    {DeadLetterFilter{Filter: bridge.Filter{Routes: routes(t, "application.w_a.>,application.other.>")}}, []int64{4}},
+		"all":         {DeadLetterFilter{}, []int64{1, 2, 3, 4, 5}},
+		"sink":        {DeadLetterFilter{Sink: "kafka"}, []int64{5}},
+		"application": {DeadLetterFilter{Filter: bridge.Filter{Application: "other"}}, []int64{3}},
+		"route": {
+			DeadLetterFilter{Filter: bridge.Filter{Routes: routes(t, "application.w_a.>,application.other.>")}}, []int64{4},
+		},
 		"type":                     {DeadLetterFilter{Filter: bridge.Filter{Type: "tensorlake.a.x"}}, []int64{1}},
 		"types that begin so":      {DeadLetterFilter{Filter: bridge.Filter{Type: "tensorlake.a*"}}, []int64{1, 2}},
 		"a star within is a star":  {DeadLetterFilter{Filter: bridge.Filter{Type: "tensorlake.a**"}}, []int64{2}},
@@ -146,7 +148,8 @@ func TestTheMarksOfALetter(t *testing.T) {
 func TestOnlyASinkOfItsOwnChangesALetter(t *testing.T) {
 	j := open(t, Options{Sinks: []string{"kafka", "nats"}})
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(1, 0)}))
-	require.NoError(t, j.Move(t.Context(), []Move{{Stream: Stream{Kind: Live, Sink: "kafka"}, Stored: []Event{{1, 0}}}}, nil))
+	require.NoError(t, j.Move(t.Context(),
+		[]Move{{Stream: Stream{Kind: Live, Sink: "kafka"}, Stored: []Event{{1, 0}}}}, nil))
 	other := deadLetter(1, 0)
 	other.ID, other.Sink = 1, "kafka"
 	require.NoError(t, j.DeadLettersPublished(t.Context(), []DeadLetter{other}))
@@ -230,7 +233,8 @@ func TestManyLettersChangeInSteps(t *testing.T) {
 	require.NoError(t, sound(t.Context(), j))
 	require.NoError(t, j.Close(t.Context()))
 	open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, Registerer: registry})
-	require.Equal(t, map[string]float64{"kafka": 0, "nats": 0}, gauges(t, registry, "fnbridge_dead_letters"), "as the database has it")
+	require.Equal(t, map[string]float64{"kafka": 0, "nats": 0},
+		gauges(t, registry, "fnbridge_dead_letters"), "as the database has it")
 }
 
 func TestADropGivesItsSpaceBack(t *testing.T) {
@@ -284,7 +288,8 @@ func TestWhoWaitsWakesForWhatIsToDo(t *testing.T) {
 func TestWhatIsToPublishIsFoundByIndex(t *testing.T) {
 	j := open(t, Options{})
 	f := DeadLetterFilter{Sink: "nats", Unpublished: true}
-	query, args, err := f.statement(schemaVersion, "EXPLAIN QUERY PLAN SELECT data FROM dead_letters", "ORDER BY id LIMIT 10")
+	query, args, err := f.statement(schemaVersion,
+		"EXPLAIN QUERY PLAN SELECT data FROM dead_letters", "ORDER BY id LIMIT 10")
 	require.NoError(t, err)
 	var id, parent, unused int64
 	var plan string
@@ -315,7 +320,8 @@ func outageLines(t *testing.T) {
 func TestACommandOpensTheJournalAsItIs(t *testing.T) {
 	dir := t.TempDir()
 	now := &clock{now: at()}
-	j := open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, MaxBytes: 32 << 20, Retention: time.Hour, Now: now.Now})
+	j := open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, MaxBytes: 32 << 20,
+		Retention: time.Hour, Now: now.Now})
 	mustAppend(t, j, webhook("a"))
 	require.NoError(t, advance(t.Context(), j, "nats", 1))
 	variedLetters(t, j)

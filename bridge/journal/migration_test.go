@@ -51,7 +51,10 @@ func requireVersionOne(t *testing.T, s Status, webhooks []Webhook, letters []Dea
 	require.Equal(t, `{"text":"`+string(bytes.Repeat([]byte("x"), 5000))+`"}`, string(webhooks[3].Body))
 	require.True(t, webhooks[3].ReceivedAt.Equal(at().Add(time.Minute)))
 	require.Equal(t, []SinkStatus{
-		{Sink: "audit", Cursor: 1, Backlog: 4, OldestUndelivered: at().Add(time.Second), DeadLetters: 1, State: SinkState{Sink: "audit"}},
+		{
+			Sink: "audit", Cursor: 1, Backlog: 4, OldestUndelivered: at().Add(time.Second), DeadLetters: 1,
+			State: SinkState{Sink: "audit"},
+		},
 		{
 			Sink: "nats", Configured: true, Cursor: 3, Backlog: 2, OldestUndelivered: at().Add(time.Minute), DeadLetters: 2,
 			State: SinkState{Sink: "nats", State: "down", LastError: "connection refused", LastErrorAt: at(), Since: at()},
@@ -155,7 +158,8 @@ func TestAMigratedJournalIsLikeANewOne(t *testing.T) {
 		db, err := sql.Open(driverName, filepath.Join(dir, fileName))
 		require.NoError(t, err)
 		defer func() { require.NoError(t, db.Close()) }()
-		rows, err := db.QueryContext(t.Context(), "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_schema ORDER BY name")
+		rows, err := db.QueryContext(t.Context(),
+			"SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_schema ORDER BY name")
 		require.NoError(t, err)
 		for rows.Next() {
 			var line string
@@ -220,9 +224,13 @@ func TestADamagedOlderJournalIsLeftAsItIs(t *testing.T) {
 		damage func(content []byte) []byte
 		says   string
 	}{
-		"cut off":                 {func(content []byte) []byte { return content[:len(content)-pageSize] }, ""},
-		"a page of dead letters":  {func(content []byte) []byte { clear(content[5*pageSize : 6*pageSize]); return content }, ""},
-		"a page in the middle":    {func(content []byte) []byte { clear(content[7*pageSize : 8*pageSize]); return content }, ""},
+		"cut off": {func(content []byte) []byte { return content[:len(content)-pageSize] }, ""},
+		"a page of dead letters": {
+			func(content []byte) []byte { clear(content[5*pageSize : 6*pageSize]); return content }, "",
+		},
+		"a page in the middle": {
+			func(content []byte) []byte { clear(content[7*pageSize : 8*pageSize]); return content }, "",
+		},
 		"half of the first page":  {func(content []byte) []byte { clear(content[100:2000]); return content }, "malformed"},
 		"one that is version two": {func(content []byte) []byte { content[63] = 2; return content }, "no column"},
 	} {

@@ -82,7 +82,9 @@ func TestManyBodiesAtOnceUnderOneIDAreAllStored(t *testing.T) {
 	for accepted := range came {
 		counts[accepted]++
 	}
-	require.Equal(t, map[bridge.Acceptance]int{bridge.Stored: 1, bridge.StoredReusedID: bodies - 1, bridge.Duplicate: bodies * (repeats - 1)}, counts)
+	require.Equal(t,
+		map[bridge.Acceptance]int{bridge.Stored: 1, bridge.StoredReusedID: bodies - 1,
+			bridge.Duplicate: bodies * (repeats - 1)}, counts)
 	require.Len(t, readAll(t, j), bodies)
 }
 

@@ -15,7 +15,9 @@ func TestWebhooksAreSelected(t *testing.T) {
 	j := open(t, Options{Dir: dir})
 	// The clock goes back once.
 	for i, minutes := range []int{0, 1, 2, -60, 4, 5} {
-		mustAppend(t, j, bridge.Webhook{ID: fmt.Sprint(i + 1), ReceivedAt: at().Add(time.Duration(minutes) * time.Minute), Body: []byte(`{"n":12345}`)})
+		mustAppend(t, j, bridge.Webhook{
+			ID: fmt.Sprint(i + 1), ReceivedAt: at().Add(time.Duration(minutes) * time.Minute), Body: []byte(`{"n":12345}`),
+		})
 	}
 	r, err := OpenReader(t.Context(), dir)
 	require.NoError(t, err)
@@ -30,11 +32,15 @@ func TestWebhooksAreSelected(t *testing.T) {
 		"through what is coming": {WebhookFilter{After: 5, Through: 100}, []string{"6"}},
 		"since":                  {WebhookFilter{Since: at().Add(2 * time.Minute)}, []string{"3", "5", "6"}},
 		"until":                  {WebhookFilter{Until: at().Add(time.Minute)}, []string{"1", "4"}},
-		"all of it":              {WebhookFilter{After: 1, Through: 5, Since: at(), Until: at().Add(4 * time.Minute)}, []string{"2", "3"}},
-		"nothing":                {WebhookFilter{Since: at().Add(time.Hour)}, []string{}},
-		"until before all time":  {WebhookFilter{Until: time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC)}, []string{}},
-		"until after all time":   {WebhookFilter{Until: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}, []string{"1", "2", "3", "4", "5", "6"}},
-		"behind the newest":      {WebhookFilter{After: 6}, []string{}},
+		"all of it": {
+			WebhookFilter{After: 1, Through: 5, Since: at(), Until: at().Add(4 * time.Minute)}, []string{"2", "3"},
+		},
+		"nothing":               {WebhookFilter{Since: at().Add(time.Hour)}, []string{}},
+		"until before all time": {WebhookFilter{Until: time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC)}, []string{}},
+		"until after all time": {
+			WebhookFilter{Until: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}, []string{"1", "2", "3", "4", "5", "6"},
+		},
+		"behind the newest": {WebhookFilter{After: 6}, []string{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found, err := j.Select(t.Context(), c.filter, 100, 1<<20)
@@ -83,7 +89,8 @@ func TestASearchGoesOnPastWhatItDoesNotSelect(t *testing.T) {
 	}
 	late := WebhookFilter{Since: at().Add(time.Minute)}
 	require.Equal(t, []string{"late-0", "late-1", "late-2"}, ids(selectInPages(t, j, late, 2, 1<<20)))
-	require.Equal(t, []string{"late-0", "late-1", "late-2"}, ids(selectInPages(t, j, late, 10, 1)), "one a page, however few bytes")
+	require.Equal(t, []string{"late-0", "late-1", "late-2"}, ids(selectInPages(t, j, late, 10, 1)),
+		"one a page, however few bytes")
 	count, _, err := j.Count(t.Context(), late)
 	require.NoError(t, err)
 	require.Equal(t, int64(3), count)

@@ -23,23 +23,60 @@ func TestVerifyReports(t *testing.T) {
 			"DELETE FROM webhooks WHERE seq BETWEEN 8 AND 9",
 			[]string{`webhooks 8 to 9 are missing, and "kafka" has not been sent them all`},
 		},
-		"webhooks gone that all sinks have":       {"DELETE FROM webhooks WHERE seq = 4", []string{"webhooks 4 to 4 are missing; all sinks have been sent them"}},
-		"what all have goes from the oldest on":   {"DELETE FROM webhooks WHERE seq <= 5", nil},
-		"the oldest gone, and a sink lacks them":  {"DELETE FROM webhooks WHERE seq <= 6", []string{`webhooks 6 to 6 are missing, and sink "kafka" has not been sent them`}},
-		"the newest gone":                         {"DELETE FROM webhooks WHERE seq >= 15", []string{`webhooks 15 to 20 are missing, and "kafka", "nats" has not been sent them all`}},
-		"a sink that is not configured may lack":  {"UPDATE sinks SET configured = 0 WHERE sink = 'kafka'; DELETE FROM webhooks WHERE seq <= 10", nil},
-		"a cursor ahead of everything":            {"UPDATE sinks SET cursor = 21 WHERE sink = 'nats'", []string{`the cursor of sink "nats" is 21, and the newest webhook ever was 20`, "webhooks 21 to 21 are missing, and \"kafka\" has not been sent them all"}},
-		"a cursor before everything":              {"UPDATE sinks SET cursor = -1 WHERE sink = 'kafka'", []string{`the cursor of sink "kafka" is -1, and the newest webhook ever was 20`}},
-		"a body that is no object":                {"UPDATE webhooks SET body = CAST('[1]' AS BLOB) WHERE seq = 3", []string{`webhook 3 ("2"): its body is not a JSON object`}},
-		"a body that is no JSON":                  {"UPDATE webhooks SET body = CAST('{\"a\":' AS BLOB) WHERE seq = 3", []string{`webhook 3 ("2"): its body is not a JSON object`}},
-		"a time that cannot be":                   {"UPDATE webhooks SET received_at = 0 WHERE seq = 3", []string{`webhook 3 ("2"): received at 0001-01-01T00:00:00Z, which is too long ago: the clock was wrong`}},
-		"a time to come":                          {fmt.Sprintf("UPDATE webhooks SET received_at = %d WHERE seq = 3", toNanos(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))), []string{`webhook 3 ("2"): received at 2200-01-01T00:00:00Z, which is in the future: the clock was wrong, or is now`}},
-		"no id":                                   {"UPDATE webhooks SET id = '' WHERE seq = 3", []string{"webhook 3: it has no id"}},
-		"a letter of nobody":                      {"UPDATE dead_letters SET sink = 'x' WHERE id = 1", []string{`dead letter 1: the journal does not know its sink "x"`}},
-		"a letter of no webhook":                  {"UPDATE dead_letters SET webhook_seq = 21 WHERE id = 1", []string{"dead letter 1: there never was a webhook 21"}},
-		"a letter whose route cannot be read":     {"UPDATE dead_letters SET route = '[' WHERE id = 1", []string{"dead letter 1: its route cannot be read: unexpected end of JSON input"}},
-		"a letter whose time cannot be read":      {"UPDATE dead_letters SET event_time = 'noon' WHERE id = 1", []string{`dead letter 1: the time of its event ("noon") cannot be read`}},
-		"a letter that was tried in another time": {"UPDATE dead_letters SET last_at = 1 WHERE id = 1", []string{"dead letter 1: tried at 1970-01-01T00:00:00Z, which is too long ago: the clock was wrong"}},
+		"webhooks gone that all sinks have": {
+			"DELETE FROM webhooks WHERE seq = 4", []string{"webhooks 4 to 4 are missing; all sinks have been sent them"},
+		},
+		"what all have goes from the oldest on": {"DELETE FROM webhooks WHERE seq <= 5", nil},
+		"the oldest gone, and a sink lacks them": {
+			"DELETE FROM webhooks WHERE seq <= 6",
+			[]string{`webhooks 6 to 6 are missing, and sink "kafka" has not been sent them`},
+		},
+		"the newest gone": {
+			"DELETE FROM webhooks WHERE seq >= 15",
+			[]string{`webhooks 15 to 20 are missing, and "kafka", "nats" has not been sent them all`},
+		},
+		"a sink that is not configured may lack": {
+			"UPDATE sinks SET configured = 0 WHERE sink = 'kafka'; DELETE FROM webhooks WHERE seq <= 10", nil,
+		},
+		"a cursor ahead of everything": {"UPDATE sinks SET cursor = 21 WHERE sink = 'nats'", []string{`the cursor of sink "nats" is 21, and the newest webhook ever was 20`, "webhooks 21 to 21 are missing, and \"kafka\" has not been sent them all"}},
+		"a cursor before everything": {
+			"UPDATE sinks SET cursor = -1 WHERE sink = 'kafka'",
+			[]string{`the cursor of sink "kafka" is -1, and the newest webhook ever was 20`},
+		},
+		"a body that is no object": {
+			"UPDATE webhooks SET body = CAST('[1]' AS BLOB) WHERE seq = 3",
+			[]string{`webhook 3 ("2"): its body is not a JSON object`},
+		},
+		"a body that is no JSON": {
+			"UPDATE webhooks SET body = CAST('{\"a\":' AS BLOB) WHERE seq = 3",
+			[]string{`webhook 3 ("2"): its body is not a JSON object`},
+		},
+		"a time that cannot be": {
+			"UPDATE webhooks SET received_at = 0 WHERE seq = 3",
+			[]string{`webhook 3 ("2"): received at 0001-01-01T00:00:00Z, which is too long ago: the clock was wrong`},
+		},
+		"a time to come": {fmt.Sprintf("UPDATE webhooks SET received_at = %d WHERE seq = 3", toNanos(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))), []string{`webhook 3 ("2"): received at 2200-01-01T00:00:00Z, which is in the future: the clock was wrong, or is now`}},
+		"no id": {
+			"UPDATE webhooks SET id = '' WHERE seq = 3", []string{"webhook 3: it has no id"},
+		},
+		"a letter of nobody": {
+			"UPDATE dead_letters SET sink = 'x' WHERE id = 1", []string{`dead letter 1: the journal does not know its sink "x"`},
+		},
+		"a letter of no webhook": {
+			"UPDATE dead_letters SET webhook_seq = 21 WHERE id = 1", []string{"dead letter 1: there never was a webhook 21"},
+		},
+		"a letter whose route cannot be read": {
+			"UPDATE dead_letters SET route = '[' WHERE id = 1",
+			[]string{"dead letter 1: its route cannot be read: unexpected end of JSON input"},
+		},
+		"a letter whose time cannot be read": {
+			"UPDATE dead_letters SET event_time = 'noon' WHERE id = 1",
+			[]string{`dead letter 1: the time of its event ("noon") cannot be read`},
+		},
+		"a letter that was tried in another time": {
+			"UPDATE dead_letters SET last_at = 1 WHERE id = 1",
+			[]string{"dead letter 1: tried at 1970-01-01T00:00:00Z, which is too long ago: the clock was wrong"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -95,8 +132,13 @@ func TestVerifyFindsWhatAnIndexLacks(t *testing.T) {
 			UPDATE sqlite_schema SET sql = replace(sql, 'id TEXT NOT NULL', 'id TEXT NOT NULL UNIQUE') WHERE name = 'webhooks'`
 	)
 	for name, c := range map[string]struct{ statements, says string }{
-		"a webhook that is not in it": {"UPDATE webhooks SET id = 'other' WHERE seq = 7", "the index sqlite_autoindex_webhooks_1 is wrong: webhook 7 is not in it"},
-		"a webhook too few":           {"DELETE FROM webhooks WHERE seq = 20", "wrong # of entries in index sqlite_autoindex_webhooks_1"},
+		"a webhook that is not in it": {
+			"UPDATE webhooks SET id = 'other' WHERE seq = 7",
+			"the index sqlite_autoindex_webhooks_1 is wrong: webhook 7 is not in it",
+		},
+		"a webhook too few": {
+			"DELETE FROM webhooks WHERE seq = 20", "wrong # of entries in index sqlite_autoindex_webhooks_1",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := closedJournal(t)

@@ -14,7 +14,8 @@ import (
 
 // envelopeOf is an envelope of a type with data.
 func envelopeOf(eventType, data string) string {
-	return fmt.Sprintf(`{"event_id":"evt_1","event_type":%q,"event_version":1,"occurred_at":"2026-08-04T12:00:00.125Z","project_id":"p/1",`+
+	return fmt.Sprintf(`{"event_id":"evt_1","event_type":%q,"event_version":1,`+
+		`"occurred_at":"2026-08-04T12:00:00.125Z","project_id":"p/1",`+
 		`"source_id":"src","source_revision":"7","source_ordinal":2,"data":%s}`, eventType, data)
 }
 
@@ -66,8 +67,14 @@ func TestRoutesOfEnvelopes(t *testing.T) {
 		{"tensorlake.volume", all, "volume", "src", "src"},
 
 		// What lacks its kind's names, or calls itself what it is not.
-		{"tensorlake.application.request.failed", `{"application":{"name":"a"},"request":{"id":""}}`, "other.application.request.failed", "src", "src"},
-		{"tensorlake.application.request.failed", `{"application":{"name":["a"]},"request":{"id":"r"}}`, "other.application.request.failed", "src", "src"},
+		{
+			"tensorlake.application.request.failed", `{"application":{"name":"a"},"request":{"id":""}}`,
+			"other.application.request.failed", "src", "src",
+		},
+		{
+			"tensorlake.application.request.failed", `{"application":{"name":["a"]},"request":{"id":"r"}}`,
+			"other.application.request.failed", "src", "src",
+		},
 		{"tensorlake.application.created", `{"application":"a"}`, "other.application.created", "src", "src"},
 		{"tensorlake.sandbox.created", `[]`, "other.sandbox.created", "src", "src"},
 		{"tensorlake.sandbox.created", `null`, "other.sandbox.created", "src", "src"},
@@ -120,7 +127,8 @@ func TestAKeyOfAnAddressThatAppearsTwiceInAnEnvelopeMakesItUnrecognized(t *testi
 		`{"application":{"name":"a","deep":{"name":"b","name":"c"}},"request":{"id":"r"}}`,
 		`{"application":{"name":"a"},"request":{"id":"r"},"deep":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`,
 	} {
-		require.Equal(t, "application.a.request.failed", strings.Join(eventOf(t, envelopeOf("tensorlake.application.request.failed", data)).Route, "."))
+		require.Equal(t, "application.a.request.failed",
+			strings.Join(eventOf(t, envelopeOf("tensorlake.application.request.failed", data)).Route, "."))
 	}
 }
 

@@ -43,7 +43,8 @@ func renderEventsPage(tb testing.TB) string {
 	var b strings.Builder
 	b.WriteString(eventsPageIntro)
 
-	b.WriteString("\n## Every payload, at a glance\n\nThe subject is that of `FNBRIDGE_NATS_SUBJECT=tensorlake.{route}`, the default.\n\n" +
+	b.WriteString("\n## Every payload, at a glance\n\n" +
+		"The subject is that of `FNBRIDGE_NATS_SUBJECT=tensorlake.{route}`, the default.\n\n" +
 		"| payload | type | subject in NATS | `partitionkey`, the key in Kafka |\n|---|---|---|---|\n")
 	for _, section := range goldenSections() {
 		for _, c := range section.cases {
@@ -54,7 +55,8 @@ func renderEventsPage(tb testing.TB) string {
 		}
 	}
 
-	fmt.Fprintf(&b, "\nEvery event below also has `specversion` 1.0, `datacontenttype` application/json and `webhookid` %s; "+
+	fmt.Fprintf(&b, "\nEvery event below also has `specversion` 1.0, `datacontenttype` application/json and "+
+		"`webhookid` %s; "+
 		"its webhook was signed at %s.\n", messageID, signedAt().Format(time.RFC3339))
 
 	for _, section := range goldenSections() {

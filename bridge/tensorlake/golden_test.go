@@ -42,34 +42,38 @@ func goldenSections() []goldenSection {
 	return []goldenSection{
 		{
 			title: "Workflows",
-			text: "A payload with the keys `workflow_name`, `invocation_id` and `fn_status` becomes one event for each entry of " +
-				"`fn_status`, in the payload's order. Other keys are ignored. A payload whose events would repeat the two names in more than 64 MiB is unrecognized.",
+			text: "A payload with the keys `workflow_name`, `invocation_id` and `fn_status` becomes one event for each entry " +
+				"of `fn_status`, in the payload's order. Other keys are ignored. A payload whose events would repeat the two " +
+				"names in more than 64 MiB is unrecognized.",
 			cases: []goldenCase{
 				{name: "workflow", title: "Two functions", note: "One succeeded and one failed."},
 				{
 					name: "workflow-statuses", title: "Any status",
-					note: "A status that fnbridge has never heard of passes through. In the `type` it is lower case, and whatever is not " +
-						"a letter a–z, a digit, `_` or `-` is `_`. The data keeps the word as it was sent.",
+					note: "A status that fnbridge has never heard of passes through. In the `type` it is lower case, and whatever " +
+						"is not a letter a–z, a digit, `_` or `-` is `_`. The data keeps the word as it was sent.",
 				},
-				{name: "workflow-empty", title: "No functions", note: "There is nothing to tell, so there is no event. The webhook is accepted all the same."},
+				{
+					name: "workflow-empty", title: "No functions",
+					note: "There is nothing to tell, so there is no event. The webhook is accepted all the same.",
+				},
 				{
 					name: "workflow-unknown-fields", title: "More fields than known",
 					note: "New fields do not change what the known ones say.",
 				},
 				{
 					name: "workflow-duplicate-functions", title: "One function twice",
-					note: "JSON does not forbid it. Every entry is an event, and the last two, which say the same, have the same `id`: " +
-						"consumers that dedupe see the fact once.",
+					note: "JSON does not forbid it. Every entry is an event, and the last two, which say the same, have the same " +
+						"`id`: consumers that dedupe see the fact once.",
 				},
 			},
 		},
 		{
 			title: "Workflow summaries",
-			text: "With `FNBRIDGE_SUMMARY_EVENTS=true` each workflow payload becomes one more event, after those of its functions. " +
-				"`succeeded` counts the statuses success, successful, succeeded and completed, `failed` counts failure and failed, in capitals " +
-				"or not. The summary's own `status` is `failure` if any function failed, `success` if all succeeded (also if there are none), " +
-				"and `partial` if none failed, but some ended in a way that is neither. Its `id` changes with the functions, their order " +
-				"and their statuses.",
+			text: "With `FNBRIDGE_SUMMARY_EVENTS=true` each workflow payload becomes one more event, after those of its " +
+				"functions. `succeeded` counts the statuses success, successful, succeeded and completed, `failed` counts " +
+				"failure and failed, in capitals or not. The summary's own `status` is `failure` if any function failed, " +
+				"`success` if all succeeded (also if there are none), and `partial` if none failed, but some ended in a way that " +
+				"is neither. Its `id` changes with the functions, their order and their statuses.",
 			cases: []goldenCase{
 				{name: "workflow-summary-failure", title: "A summary with a failure", options: summary},
 				{name: "workflow-summary", title: "A summary with a function that neither succeeded nor failed", options: summary},
@@ -78,9 +82,10 @@ func goldenSections() []goldenSection {
 		},
 		{
 			title: "Document ingestion jobs",
-			text: "A payload with the keys `job_id` and `status` becomes one event. In its `type`, the status `pending` is `created`; `success`, " +
-				"`successful` and `completed` are `completed`; `failure` and `failed` are `failed`. Any other word stands for itself. Its `time` is " +
-				"`finished_at`, else `created_at`, else when the webhook was signed; a time that RFC 3339 does not know is passed over.",
+			text: "A payload with the keys `job_id` and `status` becomes one event. In its `type`, the status `pending` is " +
+				"`created`; `success`, `successful` and `completed` are `completed`; `failure` and `failed` are `failed`. Any " +
+				"other word stands for itself. Its `time` is `finished_at`, else `created_at`, else when the webhook was signed; " +
+				"a time that RFC 3339 does not know is passed over.",
 			cases: []goldenCase{
 				{name: "document-pending", title: "Pending"},
 				{name: "document-processing", title: "Processing"},
@@ -99,8 +104,9 @@ func goldenSections() []goldenSection {
 		},
 		{
 			title: "Requests to applications",
-			text: "An envelope (a payload with the keys `event_id`, `event_type` and `data`) whose type begins with `tensorlake.application.request.` " +
-				"becomes one event that is addressed by `data.application.name` and `data.request.id`. A new word behind the prefix takes the same way.",
+			text: "An envelope (a payload with the keys `event_id`, `event_type` and `data`) whose type begins with " +
+				"`tensorlake.application.request.` becomes one event that is addressed by `data.application.name` and " +
+				"`data.request.id`. A new word behind the prefix takes the same way.",
 			cases: []goldenCase{
 				{name: "request-failed", title: "A request has failed"},
 				{name: "request-created", title: "A request is created"},
@@ -118,8 +124,9 @@ func goldenSections() []goldenSection {
 		},
 		{
 			title: "Sandboxes",
-			text: "A type that begins with `tensorlake.sandbox.` is addressed by `data.sandbox.id`, and in the route by `data.sandbox.name`, or `_` where " +
-				"there is no name: sandboxes without one are too many for a subject each. `{sandbox}` puts the id into an address.",
+			text: "A type that begins with `tensorlake.sandbox.` is addressed by `data.sandbox.id`, and in the route by " +
+				"`data.sandbox.name`, or `_` where there is no name: sandboxes without one are too many for a subject each. " +
+				"`{sandbox}` puts the id into an address.",
 			cases: []goldenCase{
 				{name: "sandbox-created", title: "A sandbox is created"},
 				{name: "sandbox-running", title: "A sandbox runs"},
@@ -129,18 +136,25 @@ func goldenSections() []goldenSection {
 				{name: "sandbox-failed", title: "A sandbox without a name has failed"},
 				{
 					name: "sandbox-new-word", title: "A word that is new",
-					note: "What Tensorlake adds behind a known prefix takes the prefix's way. `status` in addresses is a word, as in a workflow's type.",
+					note: "What Tensorlake adds behind a known prefix takes the prefix's way. `status` in addresses is a word, as " +
+						"in a workflow's type.",
 				},
 			},
 		},
 		{
 			title: "Other envelopes",
-			text: "A family of types that fnbridge does not know (any other word behind `tensorlake.`) is addressed by its type, and ordered by its `source_id`. " +
-				"So is what cannot be what it calls itself, under `other.`: a kind above without its names, a type that belongs to another shape (`workflow`), or one that " +
-				"does not begin with `tensorlake.`. fnbridge logs a warning with the reason, which is shown here, and counts it as unrecognized.\n\n" +
-				"`project_id`, `source_id` and `occurred_at` must be there; `event_version`, `source_revision` and `source_ordinal` may be absent.",
+			text: "A family of types that fnbridge does not know (any other word behind `tensorlake.`) is addressed by its " +
+				"type, and ordered by its `source_id`. So is what cannot be what it calls itself, under `other.`: a kind above " +
+				"without its names, a type that belongs to another shape (`workflow`), or one that does not begin with " +
+				"`tensorlake.`. fnbridge logs a warning with the reason, which is shown here, and counts it as " +
+				"unrecognized.\n\n" +
+				"`project_id`, `source_id` and `occurred_at` must be there; `event_version`, `source_revision` and " +
+				"`source_ordinal` may be absent.",
 			cases: []goldenCase{
-				{name: "envelope-family", title: "A family that is new", note: "Its revision has more than 20 digits, so there is no `sequence`."},
+				{
+					name: "envelope-family", title: "A family that is new",
+					note: "Its revision has more than 20 digits, so there is no `sequence`.",
+				},
 				{name: "envelope-nameless", title: "A sandbox without its id"},
 				{name: "envelope-impostor", title: "An envelope that calls itself a workflow"},
 				{
@@ -151,9 +165,10 @@ func goldenSections() []goldenSection {
 		},
 		{
 			title: "Unrecognized",
-			text: "Every other signed JSON object is delivered too, whole, as `tensorlake.unrecognized`: a shape that Tensorlake adds tomorrow " +
-				"is not lost today. So is a known shape with a field that is missing, has the wrong type or appears twice, for readers " +
-				"could disagree on what it says. fnbridge logs a warning with the reason, which is shown with each payload here, and counts it.",
+			text: "Every other signed JSON object is delivered too, whole, as `tensorlake.unrecognized`: a shape that " +
+				"Tensorlake adds tomorrow is not lost today. So is a known shape with a field that is missing, has the wrong " +
+				"type or appears twice, for readers could disagree on what it says. fnbridge logs a warning with the reason, " +
+				"which is shown with each payload here, and counts it.",
 			cases: []goldenCase{
 				{name: "unrecognized", title: "Something else"},
 				{name: "unrecognized-nearly", title: "A key that is not the documented one"},
@@ -166,15 +181,16 @@ func goldenSections() []goldenSection {
 		},
 		{
 			title: "Names that mean harm, or nothing",
-			text: "A name can hold anything. In `source` and `subject` each name is percent-encoded but for letters, digits, `-`, `.`, `_` " +
-				"and `~`, so a `/` always separates. `partitionkey` is the name itself, but for characters that no CloudEvents attribute can " +
-				"hold, which are percent-encoded. The data has every name as it was sent.",
+			text: "A name can hold anything. In `source` and `subject` each name is percent-encoded but for letters, digits, " +
+				"`-`, `.`, `_` and `~`, so a `/` always separates. `partitionkey` is the name itself, but for characters that no " +
+				"CloudEvents attribute can hold, which are percent-encoded. The data has every name as it was sent.",
 			cases: []goldenCase{
 				{name: "workflow-hostile-names", title: "Hostile names"},
 				{name: "envelope-hostile-names", title: "Hostile names in an envelope"},
 				{
 					name: "workflow-empty-names", title: "Empty names",
-					note: "An empty part stays an empty part, and an empty status is `_`. Where there is no key to order by, `partitionkey` is the webhook's id.",
+					note: "An empty part stays an empty part, and an empty status is `_`. Where there is no key to order by, " +
+						"`partitionkey` is the webhook's id.",
 				},
 			},
 		},
@@ -183,7 +199,8 @@ func goldenSections() []goldenSection {
 
 // goldenWebhook is the webhook that every golden payload came with.
 func goldenWebhook(body []byte) bridge.Webhook {
-	return bridge.Webhook{ID: messageID, Timestamp: signedAt(), ReceivedAt: signedAt().Add(120 * time.Millisecond), Body: body}
+	return bridge.Webhook{ID: messageID, Timestamp: signedAt(),
+		ReceivedAt: signedAt().Add(120 * time.Millisecond), Body: body}
 }
 
 // golden is the content of <name>.events.json.
@@ -268,7 +285,8 @@ func TestGolden(t *testing.T) {
 				if *update {
 					require.NoError(t, os.WriteFile(file, got, 0o600))
 				}
-				require.Equal(t, string(readGolden(t, c.name+".events.json")), string(got), "run go generate ./bridge/tensorlake if this is meant")
+				require.Equal(t, string(readGolden(t, c.name+".events.json")), string(got),
+					"run go generate ./bridge/tensorlake if this is meant")
 			})
 		}
 	}

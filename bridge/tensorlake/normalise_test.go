@@ -39,7 +39,8 @@ func eventOf(tb testing.TB, body string) bridge.Event {
 }
 
 func workflowOf(name, invocation, function, status string) string {
-	return fmt.Sprintf(`{"workflow_name":"%s","invocation_id":"%s","fn_status":{"%s":"%s"}}`, name, invocation, function, status)
+	return fmt.Sprintf(`{"workflow_name":"%s","invocation_id":"%s","fn_status":{"%s":"%s"}}`,
+		name, invocation, function, status)
 }
 
 func TestParseRefusesWhatIsNoObject(t *testing.T) {
@@ -106,7 +107,8 @@ func TestParseTakesEveryObject(t *testing.T) {
 }
 
 const (
-	envelopeKeys = `"event_id":"e","event_type":"tensorlake.volume.t","event_version":"1","occurred_at":"2026-01-02T03:04:05Z","project_id":"p",` +
+	envelopeKeys = `"event_id":"e","event_type":"tensorlake.volume.t","event_version":"1",` +
+		`"occurred_at":"2026-01-02T03:04:05Z","project_id":"p",` +
 		`"source_id":"s","source_revision":"1","source_ordinal":1,"data":{}`
 	workflowKeys = `"workflow_name":"w","invocation_id":"i","fn_status":{"f":"success"}`
 	documentKeys = `"job_id":"j","status":"success"`
@@ -176,7 +178,10 @@ func TestWrongTypesAreUnrecognized(t *testing.T) {
 		{workflowKeys, "fn_status", "null", "fn_status is null, not an object"},
 		{workflowKeys, "fn_status", `{"fn_A":1}`, `fn_status."fn_A" is a number, not a string`},
 		{workflowKeys, "fn_status", `{"ok":"success","x\n\u202e":null}`, `fn_status."x\n\u202e" is null, not a string`},
-		{workflowKeys, "fn_status", `{"` + strings.Repeat("é", 1000) + `":true}`, `fn_status."` + strings.Repeat("é", 64) + `"… (2000 bytes) is a boolean, not a string`},
+		{
+			workflowKeys, "fn_status", `{"` + strings.Repeat("é", 1000) + `":true}`,
+			`fn_status."` + strings.Repeat("é", 64) + `"… (2000 bytes) is a boolean, not a string`,
+		},
 		{workflowKeys, "fn_status", "", "it has the keys of no known shape; the nearest one lacks fn_status"},
 		{documentKeys, "job_id", "7", "job_id is a number, not a string"},
 		{documentKeys, "status", "null", "status is null, not a string"},
@@ -238,7 +243,8 @@ func TestOptionalFieldsMayBeNullOrAbsent(t *testing.T) {
 	for _, value := range []string{"null", "[]", `""`, "-1e400", "true"} {
 		require.Equal(t, tensorlake.ShapeEnvelope, parse(t, with(envelopeKeys, "data", value)).Shape(), value)
 	}
-	require.Equal(t, tensorlake.ShapeEnvelope, parse(t, with(envelopeKeys, "source_ordinal", "-18446744073709551616")).Shape())
+	require.Equal(t, tensorlake.ShapeEnvelope,
+		parse(t, with(envelopeKeys, "source_ordinal", "-18446744073709551616")).Shape())
 	require.Equal(t, tensorlake.ShapeEnvelope, parse(t, with(envelopeKeys, "event_version", "1.5")).Shape())
 }
 
@@ -322,7 +328,10 @@ func TestTimes(t *testing.T) {
 // The id of a fact does not depend on the delivery, nor on how JSON spells it.
 func TestIDIsTheSameForTheSameFact(t *testing.T) {
 	same := [][2]string{
-		{workflowOf("w", "i", "f", "success"), ` {"fn_status" : {"f": "\u0073uccess"}, "x": 1, "invocation_id":"i","workflow_name":"\u0077"}`},
+		{
+			workflowOf("w", "i", "f", "success"),
+			` {"fn_status" : {"f": "\u0073uccess"}, "x": 1, "invocation_id":"i","workflow_name":"\u0077"}`,
+		},
 		{workflowOf("w", "i", "\U0001F600", "s"), workflowOf("w", "i", `\ud83d\ude00`, "s")},
 		{workflowOf("w", "i", `a\/b`, "s"), workflowOf("w", "i", "a/b", "s")},
 		{workflowOf("w", "i", "\uFFFD", "s"), workflowOf("w", "i", `\ufffd`, "s")},
@@ -406,7 +415,8 @@ func TestSummary(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.functions, func(t *testing.T) {
 			e := summaryOf(tt.functions)
-			data := fmt.Appendf(nil, `{"workflow_name":"w\u002f","invocation_id":"i","functions_total":%d,"succeeded":%d,"failed":%d,"status":"%s"}`,
+			data := fmt.Appendf(nil,
+				`{"workflow_name":"w\u002f","invocation_id":"i","functions_total":%d,"succeeded":%d,"failed":%d,"status":"%s"}`,
 				tt.total, tt.succeeded, tt.failed, tt.status)
 			require.Equal(t, data, e.Data, "byte for byte")
 			require.Equal(t, "tensorlake.workflow.invocation.finished", e.Type)
@@ -432,7 +442,8 @@ func TestOnlyWorkflowsHaveSummaries(t *testing.T) {
 }
 
 func TestFunctionEvent(t *testing.T) {
-	e := eventOf(t, `{"fn_status": { "f\u0041/\u00e9" : "Timed\tout" } , "invocation_id" : "in\u0076", "workflow_name":"w w"}`)
+	e := eventOf(t,
+		`{"fn_status": { "f\u0041/\u00e9" : "Timed\tout" } , "invocation_id" : "in\u0076", "workflow_name":"w w"}`)
 	e.ID, e.Origin = "", bridge.Origin{}
 	require.Equal(t, bridge.Event{
 		Type:         "tensorlake.workflow.function.timed_out",
@@ -546,7 +557,8 @@ func FuzzParse(f *testing.F) {
 		}
 		require.Len(t, events, p.Len(o))
 		require.Equal(t, events, append([]bridge.Event(nil), slices.Collect(p.Events(w, o))...), "the same each time")
-		require.Equal(t, p.Shape() == tensorlake.ShapeUnrecognized || len(events) > 0 && events[0].Route[0] == "other", p.Reason() != "")
+		require.Equal(t, p.Shape() == tensorlake.ShapeUnrecognized || len(events) > 0 && events[0].Route[0] == "other",
+			p.Reason() != "")
 		require.True(t, utf8.ValidString(p.Reason()))
 		require.Less(t, len(p.Reason()), 500)
 		requireAttribute(t, "reason", p.Reason())

@@ -57,8 +57,10 @@ func TestEverySampleIsWhatItsNameSays(t *testing.T) {
 			}
 		})
 	}
-	for name := range strings.FieldsSeq(`workflow request-created request-completed request-failed sandbox-created sandbox-running
-		sandbox-suspended sandbox-resumed sandbox-terminated sandbox-failed application-created application-updated application-deleted
+	for name := range strings.FieldsSeq(`workflow request-created
+		request-completed request-failed sandbox-created sandbox-running
+		sandbox-suspended sandbox-resumed sandbox-terminated sandbox-failed
+		application-created application-updated application-deleted
 		job-created job-processing job-completed job-failed`) {
 		require.True(t, names[name], name)
 	}
@@ -71,7 +73,8 @@ func TestEverySampleIsWhatItsNameSays(t *testing.T) {
 // requireEnvelope holds a sample against what Tensorlake documents of the lifecycle envelope.
 func requireEnvelope(t *testing.T, kind, word string, envelope map[string]any) {
 	t.Helper()
-	requireFields(t, envelope, "event_id event_type event_version occurred_at project_id source_id source_revision source_ordinal data")
+	requireFields(t, envelope,
+		"event_id event_type event_version occurred_at project_id source_id source_revision source_ordinal data")
 	family := map[string]string{"request": "application.request", "sandbox": "sandbox", "application": "application"}[kind]
 	require.Equal(t, "tensorlake."+family+"."+word, envelope["event_type"])
 	require.EqualValues(t, 1, envelope["event_version"])
@@ -96,7 +99,8 @@ func requireEnvelope(t *testing.T, kind, word string, envelope map[string]any) {
 		require.Equal(t, word == "updated", word != "created" && data["previous_version"] != object["version"])
 	case "sandbox":
 		requireFields(t, data, "previous_status sandbox")
-		requireFields(t, object, "id name type image generation_id status outcome outcome_reason snapshot_id created_at resources")
+		requireFields(t, object,
+			"id name type image generation_id status outcome outcome_reason snapshot_id created_at resources")
 		requireFields(t, object["resources"], "cpus memory_mb disk_mb gpu_count gpu_model")
 		status := map[string]string{"created": "pending", "resumed": "pending", "failed": "terminated"}[word]
 		if status == "" {

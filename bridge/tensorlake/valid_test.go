@@ -22,7 +22,8 @@ func requireValidEvent(tb testing.TB, e bridge.Event) {
 	require.NotEmpty(tb, e.Source)
 	require.NotEmpty(tb, e.PartitionKey)
 	for name, value := range map[string]string{
-		"id": e.ID, "type": e.Type, "source": e.Source, "subject": e.Subject, "partitionkey": e.PartitionKey, "webhookid": e.WebhookID,
+		"id": e.ID, "type": e.Type, "source": e.Source, "subject": e.Subject,
+		"partitionkey": e.PartitionKey, "webhookid": e.WebhookID,
 		"sequence": e.Sequence, "sourceid": e.SourceID,
 	} {
 		requireAttribute(tb, name, value)

@@ -215,10 +215,16 @@ func TestCertificatesAtStart(t *testing.T) {
 		{tlsfiles.Names{}, nil},
 		{tlsfiles.Names{Cert: certFile, Key: keyFile}, nil},
 		{tlsfiles.Names{CA: ca.CAFile}, nil},
-		{tlsfiles.Names{CA: missing, Cert: missing, Key: keyFile}, []string{"TLS_CA_FILE: open " + missing, "TLS_CERT_FILE: open " + missing}},
+		{
+			tlsfiles.Names{CA: missing, Cert: missing, Key: keyFile},
+			[]string{"TLS_CA_FILE: open " + missing, "TLS_CERT_FILE: open " + missing},
+		},
 		{tlsfiles.Names{Cert: certFile, Key: missing}, []string{"TLS_KEY_FILE: open " + missing}},
 		{tlsfiles.Names{Cert: certFile, Key: otherKey}, []string{"TLS_CERT_FILE and TLS_KEY_FILE: ", otherKey}},
-		{tlsfiles.Names{CA: keyFile, Cert: keyFile, Key: keyFile}, []string{"TLS_CA_FILE: " + keyFile + " holds no certificate", "TLS_CERT_FILE and"}},
+		{
+			tlsfiles.Names{CA: keyFile, Cert: keyFile, Key: keyFile},
+			[]string{"TLS_CA_FILE: " + keyFile + " holds no certificate", "TLS_CERT_FILE and"},
+		},
 	} {
 		_, err := tlsfiles.Open(tt.names, nil)
 		if tt.want == nil {
@@ -241,7 +247,8 @@ func TestAClientReadsAgain(t *testing.T) {
 	t.Parallel()
 	old, replacement := testcert.New(t), testcert.New(t)
 	log := &logged{}
-	files, err := tlsfiles.Open(tlsfiles.Names{CA: old.CAFile, Cert: old.ClientCertFile, Key: old.ClientKeyFile}, slog.New(slog.NewTextHandler(log, nil)))
+	files, err := tlsfiles.Open(tlsfiles.Names{CA: old.CAFile, Cert: old.ClientCertFile, Key: old.ClientKeyFile},
+		slog.New(slog.NewTextHandler(log, nil)))
 	require.NoError(t, err)
 	before := files.Client()
 	require.True(t, old.ClientTLS(t).RootCAs.Equal(before.RootCAs))

@@ -67,7 +67,8 @@ func (f *fixture) letter(seq int64, key, function string, attempts int) journal.
 	return journal.DeadLetter{
 		Sink: "scripted", WebhookSeq: seq, FirstAt: now, LastAt: now,
 		DeadLetter: bridge.DeadLetter{Reason: "too large for the broker", Attempts: attempts, Event: bridge.Event{
-			ID: key + function, Type: "t", Source: "s", Subject: key + "/" + function, PartitionKey: key, About: bridge.About{Function: function}, Time: now,
+			ID: key + function, Type: "t", Source: "s", Subject: key + "/" + function, PartitionKey: key,
+			About: bridge.About{Function: function}, Time: now,
 			Data: []byte("{}"),
 		}},
 	}
@@ -197,7 +198,8 @@ func TestADeadLetterAddressInTroubleIsTriedOn(t *testing.T) {
 	require.Equal(t, 1, f.log.Count("cannot be published to the sink's dead-letter address"))
 	sink.set(func() { sink.failLetter = nil })
 	f.awaitPublished(50)
-	require.Eventually(t, func() bool { return f.log.Count("dead-letter address again") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.log.Count("dead-letter address again") == 1 },
+		10*time.Second, time.Millisecond)
 	f.stop()
 	require.Len(t, sink.letters, 50)
 	require.Equal(t, 1, f.log.Count("cannot be published to the sink's dead-letter address"))

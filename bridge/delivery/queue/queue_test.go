@@ -180,7 +180,8 @@ func TestConcurrentWebhooksShareBatches(t *testing.T) {
 		for _, answer := range answers {
 			require.NoError(t, <-answer)
 		}
-		require.Len(t, sink.Batches, 2, "501 requests: one that was alone, and 500 that came while it was under way: %v", sink.Batches)
+		require.Len(t, sink.Batches, 2,
+			"501 requests: one that was alone, and 500 that came while it was under way: %v", sink.Batches)
 	})
 }
 
@@ -272,7 +273,8 @@ func TestARejectedEventIsNoAnswerWhileAnotherSinkHasNotStoredTheRest(t *testing.
 		rejects, hangs := deliverytest.NewScriptedSink(), deliverytest.NewScriptedSink()
 		rejects.Fail = func(bridge.Event) error { return bridge.Reject(errors.New("too large")) }
 		hangs.Fail = func(bridge.Event) error { return errDown() }
-		f := startQueue(t, Options{}, nil, sinkOf{sink: namedSink{rejects, "rejects"}}, sinkOf{sink: namedSink{hangs, "hangs"}})
+		f := startQueue(t, Options{}, nil,
+			sinkOf{sink: namedSink{rejects, "rejects"}}, sinkOf{sink: namedSink{hangs, "hangs"}})
 		defer f.end()
 		_, err := f.submit("msg_1", "k1", "a")
 		var down *DownError
@@ -397,7 +399,8 @@ func TestRecoveryIsFoundWithoutAnyWebhook(t *testing.T) {
 		sink.Unwell = errDown()
 		f := startQueue(t, Options{}, nil, sinkOf{sink: sink})
 		defer f.end()
-		require.ErrorContains(t, f.queue.Ready(), "connection refused", "a sink that was never reached is not ready from the start")
+		require.ErrorContains(t, f.queue.Ready(), "connection refused",
+			"a sink that was never reached is not ready from the start")
 		failAll(sink, nil)
 		<-time.After(1500 * time.Millisecond)
 		require.NoError(t, f.queue.Ready())
@@ -478,7 +481,8 @@ func TestOnePartitionThatIsDownTakesNoPlaceFromTheOthers(t *testing.T) {
 
 func TestAnOptionalSinkIsNotWaitedForAndItsMissesAreCounted(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		required, optional := namedSink{deliverytest.NewScriptedSink(), "required"}, namedSink{deliverytest.NewScriptedSink(), "optional"}
+		required, optional := namedSink{deliverytest.NewScriptedSink(), "required"},
+			namedSink{deliverytest.NewScriptedSink(), "optional"}
 		f := startQueue(t, Options{}, nil, sinkOf{sink: required}, sinkOf{sink: optional, optional: true})
 		defer f.end()
 		_, err := f.submit("msg_0", "k1", "a")
@@ -592,7 +596,8 @@ func TestOneIDWithEightBodiesAtOnceIsEightWebhooks(t *testing.T) {
 		for range 2 * bodies {
 			came[<-answers]++
 		}
-		require.Equal(t, map[bridge.Acceptance]int{bridge.Stored: 1, bridge.StoredReusedID: bodies - 1, bridge.Duplicate: bodies}, came)
+		require.Equal(t,
+			map[bridge.Acceptance]int{bridge.Stored: 1, bridge.StoredReusedID: bodies - 1, bridge.Duplicate: bodies}, came)
 		require.ElementsMatch(t, want, deliverytest.Subjects(sink.Stored))
 		for _, e := range sink.Stored {
 			require.Equal(t, "msg_1", e.WebhookID)
