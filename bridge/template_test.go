@@ -117,8 +117,10 @@ func FuzzTemplate(f *testing.F) {
 		e := bridge.Event{About: bridge.About{
 			Application: workflow, Function: function, Route: []string{"r", workflow, function},
 		}}
-		values := []string{"{route}", "r." + workflow + "." + function, "{workflow}", workflow,
-			"{application}", workflow, "{function}", function}
+		values := []string{
+			"{route}", "r." + workflow + "." + function, "{workflow}", workflow,
+			"{application}", workflow, "{function}", function,
+		}
 		for _, name := range bridge.Placeholders() {
 			values = append(values, "{"+name+"}", "")
 		}

@@ -88,8 +88,10 @@ func TestAFullJournalRefusesAndRecoversByItself(t *testing.T) {
 			registry := prometheus.NewRegistry()
 			dir := t.TempDir()
 			now := &clock{now: at()}
-			j := open(t, Options{Dir: dir, MaxBytes: limit,
-				Sinks: []string{"kafka", "nats"}, Logger: log.logger(), Registerer: registry, Now: now.Now})
+			j := open(t, Options{
+				Dir: dir, MaxBytes: limit,
+				Sinks: []string{"kafka", "nats"}, Logger: log.logger(), Registerer: registry, Now: now.Now,
+			})
 			stored := fill(t, j, "first", size)
 			require.Greater(t, stored, 10)
 			require.LessOrEqual(t, gauges(t, registry, "fnbridge_journal_bytes")[""], float64(limit))

@@ -383,8 +383,10 @@ func TestDeadLetters(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	j := open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, Registerer: registry})
 	first, second := deadLetter(1, 0), deadLetter(1, 1)
-	other := DeadLetter{Sink: "kafka", WebhookSeq: 1,
-		DeadLetter: bridge.DeadLetter{Event: bridge.Event{ID: "e1", Origin: first.Event.Origin}}}
+	other := DeadLetter{
+		Sink: "kafka", WebhookSeq: 1,
+		DeadLetter: bridge.DeadLetter{Event: bridge.Event{ID: "e1", Origin: first.Event.Origin}},
+	}
 	require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{first, second, other}))
 	require.NoError(t, j.AddDeadLetters(t.Context(), nil))
 
@@ -436,8 +438,10 @@ func TestStatus(t *testing.T) {
 		w.ReceivedAt = at().Add(time.Duration(i) * time.Minute)
 		mustAppend(t, j, w)
 	}
-	down := SinkState{Sink: "kafka", State: "down", LastError: "connection refused",
-		LastErrorAt: at(), Since: at().Add(-time.Hour)}
+	down := SinkState{
+		Sink: "kafka", State: "down", LastError: "connection refused",
+		LastErrorAt: at(), Since: at().Add(-time.Hour),
+	}
 	require.NoError(t, j.Move(t.Context(), nil, &down))
 	require.ErrorContains(t, j.Move(t.Context(), nil, &SinkState{Sink: "other"}), `"other"`)
 	require.NoError(t, advance(t.Context(), j, "kafka", 1))

@@ -320,8 +320,10 @@ func outageLines(t *testing.T) {
 func TestACommandOpensTheJournalAsItIs(t *testing.T) {
 	dir := t.TempDir()
 	now := &clock{now: at()}
-	j := open(t, Options{Dir: dir, Sinks: []string{"kafka", "nats"}, MaxBytes: 32 << 20,
-		Retention: time.Hour, Now: now.Now})
+	j := open(t, Options{
+		Dir: dir, Sinks: []string{"kafka", "nats"}, MaxBytes: 32 << 20,
+		Retention: time.Hour, Now: now.Now,
+	})
 	mustAppend(t, j, webhook("a"))
 	require.NoError(t, advance(t.Context(), j, "nats", 1))
 	variedLetters(t, j)

@@ -83,8 +83,10 @@ func TestManyBodiesAtOnceUnderOneIDAreAllStored(t *testing.T) {
 		counts[accepted]++
 	}
 	require.Equal(t,
-		map[bridge.Acceptance]int{bridge.Stored: 1, bridge.StoredReusedID: bodies - 1,
-			bridge.Duplicate: bodies * (repeats - 1)}, counts)
+		map[bridge.Acceptance]int{
+			bridge.Stored: 1, bridge.StoredReusedID: bodies - 1,
+			bridge.Duplicate: bodies * (repeats - 1),
+		}, counts)
 	require.Len(t, readAll(t, j), bodies)
 }
 

@@ -199,8 +199,10 @@ func goldenSections() []goldenSection {
 
 // goldenWebhook is the webhook that every golden payload came with.
 func goldenWebhook(body []byte) bridge.Webhook {
-	return bridge.Webhook{ID: messageID, Timestamp: signedAt(),
-		ReceivedAt: signedAt().Add(120 * time.Millisecond), Body: body}
+	return bridge.Webhook{
+		ID: messageID, Timestamp: signedAt(),
+		ReceivedAt: signedAt().Add(120 * time.Millisecond), Body: body,
+	}
 }
 
 // golden is the content of <name>.events.json.

@@ -28,7 +28,7 @@ func TestAPayloadThatWouldGrowBeyondBoundsIsUnrecognized(t *testing.T) {
 	p = parse(t, grown)
 	require.Equal(t, tensorlake.ShapeUnrecognized, p.Shape())
 	require.Equal(t,
-		"its 25000 events would repeat the names of workflow and " +
-		"invocation in 11921 MiB, and 64 MiB are the most", p.Reason())
+		"its 25000 events would repeat the names of workflow and "+
+			"invocation in 11921 MiB, and 64 MiB are the most", p.Reason())
 	require.Equal(t, grown, string(eventOf(t, grown).Data), "it goes out whole")
 }
