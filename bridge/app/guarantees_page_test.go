@@ -17,7 +17,7 @@ var (
 	// shownByTest is a test that the page names, with its file; shownByFault one of the torture run's faults.
 	shownByTest  = regexp.MustCompile("\\[`(\\w+)`\\]\\(\\.\\./([^)]+)\\)")
 	shownByFault = regexp.MustCompile(`\*((?:bridge|nats|kafka|disk|replicas): [^*]+)\*`)
-	playedFault  = regexp.MustCompile(`\{"((?:bridge|nats|kafka|disk|replicas): [^"]+)"`)
+	playedFault  = regexp.MustCompile(`\{\s*"((?:bridge|nats|kafka|disk|replicas): [^"]+)"`)
 )
 
 // Each failure that the page speaks of is shown by tests that are there, and each fault of the torture run is on the

@@ -23,7 +23,8 @@ type fate int
 const (
 	acknowledged fate = iota
 	deadLettered
-	lost // let go: nobody waits for it any more
+	failedAgain // and is a dead letter, though the sink did not say that it can never store it
+	lost        // let go: nobody waits for it any more
 )
 
 // batch is a batch under way, and then what became of it.
@@ -37,17 +38,17 @@ type batch struct {
 	// givenUp tells that it was not tried: it has been held for too long.
 	givenUp bool
 
-	errs     []error              // nil: the sink is done with it
-	letters  []journal.DeadLetter // that it became; nil: none did
-	lettered []bool               // which are in the dead letters; nil: none
-	told     []journal.DeadLetter // of what there are no dead letters, because senders are told instead
+	errs    []error              // nil: the sink is done with it
+	letters []journal.DeadLetter // that it became; nil: none did
+	fates   []fate               // of those without an error; nil: all are acknowledged
+	told    []journal.DeadLetter // of what there are no dead letters, because senders are told instead
 }
 
 func (b *batch) fate(i int) fate {
-	if b.lettered != nil && b.lettered[i] {
-		return deadLettered
+	if b.fates == nil {
+		return acknowledged
 	}
-	return acknowledged
+	return b.fates[i]
 }
 
 // send publishes a batch, and stores what is not to be tried again as dead letters.
@@ -109,12 +110,15 @@ func (l *loop) deadLetter(b *batch, reason func(*lane.Item, error) (string, bool
 	if len(letters) == 0 {
 		return
 	}
-	b.lettered = make([]bool, len(b.items))
+	b.fates = make([]fate, len(b.items))
 	for k, err := range l.d.origin.DeadLetter(l.publish, items, letters) {
 		i := places[k]
 		switch {
 		case err == nil:
-			b.errs[i], b.lettered[i] = nil, true
+			if b.fates[i] = deadLettered; bridge.KindOf(b.errs[i]) != bridge.FailureReject {
+				b.fates[i] = failedAgain
+			}
+			b.errs[i] = nil
 			b.letters = append(b.letters, letters[k])
 			l.d.metrics.lettered(b.givenUp)
 		case errors.Is(err, ErrSenderTold):

@@ -188,12 +188,12 @@ func (l *loop) loadStreams(ctx context.Context) {
 	})
 }
 
-// openStreams releases the streams that are not wanted any more, and every retry, of which dead letters may have been
-// dropped: what is left of it is read anew. It opens the oldest stream of each kind where none is open.
+// openStreams releases the streams that are not wanted any more, and a retry if dead letters have been dropped since it
+// was opened: what is left of it is read anew. It opens the oldest stream of each kind where none is open.
 func (l *loop) openStreams(rows []journal.Stream) {
 	for _, s := range l.beside {
-		wanted := slices.ContainsFunc(rows, func(r journal.Stream) bool { return r.ID == s.row.ID })
-		if s.row.End == "" && (!wanted || s.row.Kind == journal.Retry) {
+		wanted := slices.ContainsFunc(rows, func(r journal.Stream) bool { return r.ID == s.row.ID && r.Drops == s.row.Drops })
+		if s.row.End == "" && !wanted {
 			s.release(l)
 		}
 	}
@@ -277,6 +277,10 @@ func (l *loop) settle(b *batch) {
 		s := streamOf(it)
 		live = live || s.live()
 		switch {
+		case err == nil && b.fate(i) == failedAgain: // the sink took nothing
+			r.Lost++
+			l.finish(it, failedAgain)
+			continue
 		case err == nil:
 			r.Done++
 			if it.Attempts > 0 {
@@ -284,10 +288,9 @@ func (l *loop) settle(b *batch) {
 			}
 			l.finish(it, b.fate(i))
 			continue
-		case s.released:
-			l.finish(it, lost)
-		case l.d.origin.Withdrawn(it.Webhook):
+		case s.released, l.d.origin.Withdrawn(it.Webhook):
 			r.Lost++
+			r.LostLive = r.LostLive || s.live()
 			l.finish(it, lost)
 		default:
 			if !b.givenUp {
@@ -398,7 +401,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 		l.nextCheck = now.Add(l.d.origin.CheckInterval())
 		return l.nextCheck
 	}
-	l.checking = true
+	l.checking, l.nextCheck = true, time.Time{}
 	l.start(func() func() {
 		limited, cancel := context.WithTimeout(ctx, l.d.o.CheckTimeout)
 		defer cancel()
@@ -419,10 +422,11 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 			if l.live.window.Events() == 0 && l.d.origin.Checked(err) {
 				l.health.idle(err)
 			}
-			l.nextCheck = now.Add(l.d.origin.CheckInterval())
+			next := l.d.origin.CheckInterval()
 			if l.away && l.lanes.Held() {
-				l.nextCheck = now.Add(l.d.o.ReturnInterval)
+				next = l.d.o.ReturnInterval
 			}
+			l.nextCheck = lane.Earlier(l.nextCheck, now.Add(next)) // a batch that failed meanwhile has set its own
 		}
 	})
 	return time.Time{}

@@ -128,7 +128,7 @@ func (s *openWebhooks) remove() {
 	s.pass(0)
 }
 
-// pass gives the turn to the source that is so many places on. A round has an end even if openWebhooks are removed all
+// pass gives the turn to the source that is so many places on. A round has an end even if webhooks are removed all
 // the while, so that those at the front have their turn again.
 func (s *openWebhooks) pass(places int) {
 	s.taken = 0

@@ -35,6 +35,7 @@ type stream struct {
 }
 
 func newStream(row journal.Stream) *stream {
+	row.Taken = row.Acknowledged + row.DeadLettered // what was under way is taken again
 	s := &stream{row: row, window: lane.NewWindow(row.Cursor), share: 1, portion: math.MaxInt}
 	if row.Kind != journal.Live {
 		s.share, s.portion = besideShare, besidePortion
@@ -146,7 +147,8 @@ func (s *stream) finish(it *lane.Item, f fate, m *metrics) (done bool) {
 	switch f {
 	case lost:
 		it.Webhook.Lost++
-	case deadLettered:
+		s.row.Taken--
+	case deadLettered, failedAgain:
 		s.row.DeadLettered++
 	case acknowledged:
 		s.row.Acknowledged++

@@ -83,6 +83,7 @@ type Journal struct {
 	tail           tail
 	lettersAdded   broadcast
 	streamsChanged broadcast
+	drops          atomic.Int64 // of dead letters
 
 	// head is the newest durable number, oldest the oldest that is stored, head+1 when none is.
 	head, oldest atomic.Int64

@@ -61,6 +61,9 @@ type Stream struct {
 	// AskedAt is when somebody asked for the stream, EndedAt when it ended and End how. Zero and empty: it has not ended.
 	AskedAt, EndedAt time.Time
 	End              string
+	// Drops differs once dead letters have been dropped: what was read of a Retry before may be gone. It is of this
+	// process.
+	Drops int64
 	// Taken counts the events that it has had; of those Acknowledged reached the sink, and DeadLettered are dead letters.
 	Taken, Acknowledged, DeadLettered int64
 }
@@ -134,9 +137,15 @@ func readStreams(ctx context.Context, q rowQuerier, ended bool) (all []Stream, e
 
 // Streams returns the streams beside the live ones that have not ended, in the order in which they were asked for.
 func (j *Journal) Streams(ctx context.Context) ([]Stream, error) {
+	drops := j.drops.Load() // before they are read
 	all, err := j.views.streams(ctx, false)
 	if err != nil {
 		return nil, j.readFailure("read the streams", err)
+	}
+	for i := range all {
+		if all[i].Kind == Retry {
+			all[i].Drops = drops
+		}
 	}
 	return all, nil
 }

@@ -58,7 +58,7 @@ type effects struct {
 	replays  map[int64]int64  // cursors of replays; those that have ended stand at ended
 	letters  map[string]int64
 	// lettersAdded and streamsChanged say what is to be told of.
-	lettersAdded, streamsChanged bool
+	lettersAdded, streamsChanged, dropped bool
 }
 
 // ended is where a replay stands that keeps no webhook any more.
@@ -460,7 +460,7 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 			e.countLetters(sink, -n)
 			r.changed += n
 		}
-		e.streamsChanged = e.streamsChanged || r.changed > 0
+		e.dropped = e.dropped || r.changed > 0
 	case kindAddStreams:
 		for i := range r.streams {
 			t := &r.streams[i]
@@ -556,7 +556,10 @@ func (w *writer) take(ctx context.Context, e effects) {
 	if e.lettersAdded {
 		w.journal.lettersAdded.notify()
 	}
-	if e.streamsChanged {
+	if e.dropped {
+		w.journal.drops.Add(1)
+	}
+	if e.streamsChanged || e.dropped {
 		w.journal.streamsChanged.notify()
 	}
 }

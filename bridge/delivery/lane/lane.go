@@ -169,9 +169,11 @@ func (l *Lane) hold(it *Item, now time.Time) {
 type Result struct {
 	// Done counts the items that the sink is done with, and Retried those of them that had failed before.
 	Done, Retried int
-	// Failed are those that are tried again, and Lost counts the live ones that failed and are not.
-	Failed []*Item
-	Lost   int
+	// Failed are those that failed and are tried again. Lost counts those that failed and are not, and LostLive tells
+	// whether live ones are among these.
+	Failed   []*Item
+	Lost     int
+	LostLive bool
 	// Cause is why they failed.
 	Cause error
 }
@@ -193,7 +195,7 @@ func (l *Lane) Settle(now time.Time, r Result) {
 	}
 	others := len(l.held) > 0
 	l.holdAgain(r.Failed, now)
-	l.live = r.Lost > 0
+	l.live = r.LostLive
 	for _, it := range l.held {
 		l.live = l.live || it.Webhook.Live
 	}
@@ -258,10 +260,14 @@ func (l *Lane) Overdue(now time.Time) (over []*Item, next time.Time) {
 	if due := l.nextOverdue(); due.IsZero() || now.Before(due) {
 		return nil, due
 	}
-	bytes := 0
+	bytes, full := 0, false
 	rest := filter(l.held, func(it *Item) bool {
-		due := now.Sub(it.waiting) >= l.limits.GiveUpAfter && len(over) < l.limits.BatchEvents
-		if !due || (len(over) > 0 && bytes+it.size() > l.limits.BatchBytes) {
+		if full || now.Sub(it.waiting) < l.limits.GiveUpAfter {
+			return true
+		}
+		// None behind one that does not fit: it may be of the same key.
+		full = len(over) == l.limits.BatchEvents || (len(over) > 0 && bytes+it.size() > l.limits.BatchBytes)
+		if full {
 			return true
 		}
 		over = append(over, it)

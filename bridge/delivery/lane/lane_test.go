@@ -209,3 +209,46 @@ func TestOnlyWhatFailsForTooLongIsGivenUp(t *testing.T) {
 	over, _ = l.Overdue(next)
 	require.Len(t, over, 2, "c1 has not been tried, and is not given up")
 }
+
+// What is given up goes in the order of its key, so that what cannot become a dead letter can be put back.
+func TestWhatIsGivenUpEndsBeforeWhatDoesNotFit(t *testing.T) {
+	limits := limits()
+	limits.GiveUpAfter, limits.MinBackoff, limits.MaxBackoff = time.Minute, time.Hour, time.Hour
+	all, now := lanes(limits)
+	first, large, last := live("k"), live("k"), live("k")
+	large.Event.Data = make([]byte, limits.BatchBytes)
+	l := add(all, first, large, last)
+	l.Take(now)
+	l.Settle(now, failed(first))
+	l.Take(now) // the others are held behind it
+	over, _ := l.Overdue(now.Add(time.Minute))
+	require.Len(t, over, 1)
+	require.Same(t, first, over[0])
+	l.GaveUp(now, over, 0)
+	want := []*Item{first, large, last}
+	l.Waiting(func(it *Item) bool {
+		require.Same(t, want[0], it)
+		want = want[1:]
+		return true
+	})
+	require.Empty(t, want)
+}
+
+// What is let go because nobody waits for it says nothing good of a sink that is down.
+func TestABatchOfWhichNothingIsLeftEndsNoFailure(t *testing.T) {
+	all, now := lanes(limits())
+	kept, gone := live("a"), live("b")
+	l := add(all, kept)
+	l.Take(now)
+	l.Settle(now, failed(kept))
+	add(all, gone)
+	_, due := l.Take(now)
+	batch, _ := l.Take(due)
+	require.Len(t, batch, 2)
+	l.Settle(due, Result{Failed: []*Item{kept}, Lost: 1, Cause: errors.New("down")})
+	require.True(t, l.Failing())
+	_, due = l.Take(due)
+	batch, _ = l.Take(due)
+	l.Settle(due, Result{Failed: batch, Cause: errors.New("down")})
+	require.True(t, l.Down())
+}

@@ -44,9 +44,6 @@ func (w *Window) Add(hook *Webhook) {
 	w.read = hook.Number
 }
 
-// Skip notes that there is nothing up to a number.
-func (w *Window) Skip(number int64) { w.read = max(w.read, number) }
-
 // Take counts an item that is on its way.
 func (w *Window) Take(it *Item) {
 	it.Webhook.open++

@@ -332,10 +332,11 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 
 // wanted is how many events of the webhook a sink wants.
 func (e *entry) wanted(f *sinkOrigin, o tensorlake.Options) (n int) {
-	if e.problem != nil {
-		return 1
+	events := tensorlake.Unrecognized(e.webhook)
+	if e.problem == nil {
+		events = e.payload.Events(e.webhook, o)
 	}
-	for event := range e.payload.Events(e.webhook, o) {
+	for event := range events {
 		if f.routes.Match(&event) {
 			n++
 		}
