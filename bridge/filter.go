@@ -45,7 +45,8 @@ func ParseRoutes(text string) (Routes, error) {
 // checkPattern says what keeps tokens from being a pattern of a route.
 func checkPattern(tokens []string) error {
 	if tokens[0] == "tensorlake" {
-		return fmt.Errorf("begins with tensorlake, which is no part of a route but the beginning of a NATS subject: leave it out")
+		return fmt.Errorf("begins with tensorlake, which is no part of a route but the beginning of a NATS subject: " +
+			"leave it out")
 	}
 	if len(tokens) > MaxRoute {
 		return fmt.Errorf("has %d tokens, and no route has more than %d", len(tokens), MaxRoute)
@@ -63,7 +64,8 @@ func checkPattern(tokens []string) error {
 		case strings.ContainsAny(token, "*>"):
 			return bad("has a wildcard within a token: * and > are tokens of their own")
 		case Token(token, MaxToken) != token:
-			return bad("has a token that no route has: a name stands in it as in a NATS subject, where _ replaces what cannot be there")
+			return bad("has a token that no route has: a name stands in it as in a NATS subject, " +
+				"where _ replaces what cannot be there")
 		}
 	}
 	return nil

@@ -33,7 +33,8 @@ type Sink interface {
 // of the same webhook, whose events are reported at once and mean no order. An event that concludes the others begins a
 // share.
 func SameShare(a, b *Event) bool {
-	return a.Origin.Webhook == b.Origin.Webhook && a.Origin.Replay == b.Origin.Replay && a.Origin.Webhook != (Digest{}) && !b.Concludes
+	return a.Origin.Webhook == b.Origin.Webhook && a.Origin.Replay == b.Origin.Replay &&
+		a.Origin.Webhook != (Digest{}) && !b.Concludes
 }
 
 // Partitioned is a Sink whose broker stores events in partitions that can fail one by one. Delivery

@@ -10,8 +10,8 @@ import (
 //
 //nolint:gochecknoglobals // a constant list; Go has no constant slices.
 var placeholders = []string{
-	"route", "type", "project", "source_id", "partitionkey", "application", "workflow", "request", "invocation", "function",
-	"version", "sandbox", "sandbox_name", "status", "outcome", "reason",
+	"route", "type", "project", "source_id", "partitionkey", "application", "workflow", "request", "invocation",
+	"function", "version", "sandbox", "sandbox_name", "status", "outcome", "reason",
 }
 
 // Placeholders returns the names that a Template knows, in the order in which documents list them.

@@ -184,7 +184,9 @@ func DropDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Chang
 // letterChange is a change that the journal makes to dead letters.
 type letterChange func(j *journal.Journal, ctx context.Context, f journal.DeadLetterFilter) (int64, error)
 
-func changeDeadLetters(ctx context.Context, dir, path string, f DeadLetterFilter, change letterChange) (c Change, err error) {
+func changeDeadLetters(ctx context.Context, dir, path string, f DeadLetterFilter, change letterChange) (
+	c Change, err error,
+) {
 	c.Running, err = changeJournal(ctx, dir, path, f, &c, func(j *journal.Journal) (err error) {
 		c.Letters, err = change(j, ctx, f)
 		return err
@@ -194,7 +196,9 @@ func changeDeadLetters(ctx context.Context, dir, path string, f DeadLetterFilter
 
 // changeJournal has the bridge that runs on the data directory do what is asked at path, or if there is none does it
 // itself.
-func changeJournal(ctx context.Context, dir, path string, request, response any, do func(*journal.Journal) error) (running bool, err error) {
+func changeJournal(ctx context.Context, dir, path string, request, response any, do func(*journal.Journal) error) (
+	running bool, err error,
+) {
 	err = askOnce(ctx, dir, path, request, response)
 	if !errors.Is(err, ErrNotRunning) {
 		return true, err

@@ -83,7 +83,8 @@ type Replay struct {
 func shownReplay(s *journal.Stream) Replay {
 	r := Replay{
 		Replay: s.ID, Sink: s.Sink, State: s.End, AskedAt: s.AskedAt, EndedAt: optional(s.EndedAt), Since: optional(s.Since),
-		Until: optional(s.Until), EventFilter: s.Events, Rate: s.Rate, Events: s.Taken, Published: s.Acknowledged, DeadLetters: s.DeadLettered,
+		Until: optional(s.Until), EventFilter: s.Events, Rate: s.Rate,
+		Events: s.Taken, Published: s.Acknowledged, DeadLetters: s.DeadLettered,
 	}
 	if s.End == "" {
 		r.State, r.Webhooks = ReplayRunning, max(0, s.Through-s.Cursor)
@@ -113,7 +114,9 @@ func AskReplay(ctx context.Context, dir string, r ReplayRequest) (asked Replay, 
 }
 
 func addReplay(ctx context.Context, j *journal.Journal, r ReplayRequest) (Replay, error) {
-	s, err := j.AddReplay(ctx, journal.Stream{Sink: r.Sink, Since: r.Since, Until: r.Until, Events: r.EventFilter, Rate: r.Rate})
+	s, err := j.AddReplay(ctx, journal.Stream{
+		Sink: r.Sink, Since: r.Since, Until: r.Until, Events: r.EventFilter, Rate: r.Rate,
+	})
 	return shownReplay(&s), err
 }
 
@@ -146,9 +149,9 @@ func ReadReplays(ctx context.Context, dir string) (replays []Replay, err error) 
 // CountReplay counts the webhooks and events that a replay would publish, from the journal in dir, of a bridge that
 // makes events so. routes has, by the sink's name, the patterns of what it gets. It works beside a running bridge and
 // writes nothing.
-func CountReplay(ctx context.Context, dir string, r ReplayRequest, events tensorlake.Options, routes map[string]string) (
-	sink string, webhooks, count int64, err error,
-) {
+func CountReplay(
+	ctx context.Context, dir string, r ReplayRequest, events tensorlake.Options, routes map[string]string,
+) (sink string, webhooks, count int64, err error) {
 	if err := r.check(); err != nil {
 		return "", 0, 0, err
 	}

@@ -58,7 +58,9 @@ func NewSender(url, secret string, insecureTLS bool) *Sender {
 	return &Sender{URL: url, secret: secret, client: &http.Client{
 		Timeout: senderTimeout,
 		Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: insecureTLS}, //nolint:gosec // asked for by whoever tries things out
+			TLSClientConfig: &tls.Config{
+				InsecureSkipVerify: insecureTLS, //nolint:gosec // asked for by whoever tries things out
+			},
 		},
 		// A signed request is for the one that was asked: whoever else gets it can have it taken.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

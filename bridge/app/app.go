@@ -288,8 +288,8 @@ func (a *App) openControl(ctx context.Context) error {
 	}
 	control, err := admin.NewControl(ctx, a.adminParts())
 	if err != nil {
-		a.log.Warn("the control socket could not be made: \"fnbridge replay\" and \"fnbridge dead-letters retry\" and \"drop\" "+
-			"work only while this bridge is stopped",
+		a.log.Warn("the control socket could not be made: \"fnbridge replay\" and \"fnbridge dead-letters retry\" "+
+			"and \"drop\" work only while this bridge is stopped",
 			"data_dir", a.cfg.DataDir, "error", err)
 		return nil
 	}

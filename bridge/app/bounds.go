@@ -55,8 +55,8 @@ func boundsOf(cfg *config.Config, memory int64, files int) (bounds, error) {
 	share := memory / strangersPart
 	b.bodies = min(b.bodies, share/bodiesPart)
 	if least := ingest.LeastBodyMemory(int64(cfg.MaxBody)); b.bodies < least {
-		return b, fmt.Errorf("FNBRIDGE_MAX_BODY: bodies of %s need a memory limit of at least %s, and this process has one of %s "+
-			"(GOMEMLIMIT, or nine tenths of its cgroup's): raise it, or give a smaller FNBRIDGE_MAX_BODY",
+		return b, fmt.Errorf("FNBRIDGE_MAX_BODY: bodies of %s need a memory limit of at least %s, and this process has one "+
+			"of %s (GOMEMLIMIT, or nine tenths of its cgroup's): raise it, or give a smaller FNBRIDGE_MAX_BODY",
 			cfg.MaxBody, setting.Bytes(least*strangersPart*bodiesPart), mebibytes(memory))
 	}
 	b.connections = min(b.connections, max(1, int((share-b.bodies)/ingest.ConnectionMemory)))

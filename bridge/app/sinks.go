@@ -27,7 +27,8 @@ func LoadConfig(environ []string) (*config.Config, []config.Warning, error) {
 	for i, secret := range cfg.WebhookSecrets {
 		if _, err := tensorlake.ParseSecret(secret.Reveal()); err != nil {
 			problems = append(problems, config.Problem{
-				Variable: cfg.Variable("", "WEBHOOK_SECRETS"), Message: fmt.Sprintf("secret %d of %d %v", i+1, len(cfg.WebhookSecrets), err),
+				Variable: cfg.Variable("", "WEBHOOK_SECRETS"),
+				Message:  fmt.Sprintf("secret %d of %d %v", i+1, len(cfg.WebhookSecrets), err),
 			})
 		}
 	}

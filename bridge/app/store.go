@@ -35,7 +35,8 @@ func (s store) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance,
 	case errors.Is(err, journal.ErrFull):
 		return 0, &ingest.UnavailableError{
 			RetryAfter: retryAfterFull, Err: err,
-			Detail: "The journal is full. Nothing was stored; send the webhook again later. The operator finds with \"fnbridge status\" what fills it.",
+			Detail: "The journal is full. Nothing was stored; send the webhook again later. " +
+				"The operator finds with \"fnbridge status\" what fills it.",
 		}
 	case errors.Is(err, journal.ErrClosed):
 		return 0, &ingest.UnavailableError{
@@ -60,7 +61,8 @@ func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (bridge.Accept
 		return accepted, nil
 	}
 	if rejected, ok := errors.AsType[*queue.RejectedError](err); ok {
-		return 0, &ingest.NeverError{Err: err, Detail: fmt.Sprintf("%d of the events of this webhook can never be stored by the sink %s (the others were published): %s. "+
+		return 0, &ingest.NeverError{Err: err, Detail: fmt.Sprintf("%d of the events of this webhook can never be stored "+
+			"by the sink %s (the others were published): %s. "+
 			"The operator can set FNBRIDGE_%s_DEAD_LETTER to have such events published there.",
 			rejected.Events, rejected.Sink, rejected.Reason, strings.ToUpper(rejected.Sink))}
 	}
@@ -68,11 +70,14 @@ func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (bridge.Accept
 	down, isDown := errors.AsType[*queue.DownError](err)
 	switch {
 	case isDown && down.InTime:
-		unavailable.Detail = fmt.Sprintf("The sink %s did not acknowledge every event in time. Some may be published; send the webhook again.", down.Sink)
+		unavailable.Detail = fmt.Sprintf("The sink %s did not acknowledge every event in time. "+
+			"Some may be published; send the webhook again.", down.Sink)
 	case isDown:
-		unavailable.Detail = fmt.Sprintf("The sink %s does not take events at the moment. Send the webhook again later.", down.Sink)
+		unavailable.Detail = fmt.Sprintf("The sink %s does not take events at the moment. "+
+			"Send the webhook again later.", down.Sink)
 	case errors.Is(err, queue.ErrFull):
-		unavailable.Detail = "As many webhooks as FNBRIDGE_MAX_IN_FLIGHT allows wait for the sinks already. Send this one again."
+		unavailable.Detail = "As many webhooks as FNBRIDGE_MAX_IN_FLIGHT allows wait for the sinks already. " +
+			"Send this one again."
 	case errors.Is(err, queue.ErrClosed):
 		unavailable.Detail = "fnbridge is shutting down. Send the webhook again."
 	}

@@ -27,7 +27,9 @@ const (
 )
 
 func (a attribute) String() string {
-	return [...]string{"specversion", "id", "source", "type", "subject", "time", "partitionkey", "sequence", "sourceid", "webhookid"}[a]
+	return [...]string{
+		"specversion", "id", "source", "type", "subject", "time", "partitionkey", "sequence", "sourceid", "webhookid",
+	}[a]
 }
 
 // isURI reports whether a is percent-encoded in itself, so that a reader must leave its percent signs alone. A

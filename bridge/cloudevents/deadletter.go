@@ -34,7 +34,9 @@ const maxReason = 1024
 //
 // Whatever l and address hold, the values of the further headers are printable ASCII: an address that is not is
 // percent-encoded as an attribute is, and a reason, which is for people, is cut to 1 KiB and has escapes as in Go.
-func (f Format) EncodeDeadLetter(l bridge.DeadLetter, prefix, address string, withData bool) (headers []Header, body []byte, err error) {
+func (f Format) EncodeDeadLetter(l bridge.DeadLetter, prefix, address string, withData bool) (
+	headers []Header, body []byte, err error,
+) {
 	if f == Plain {
 		f = Binary
 	}

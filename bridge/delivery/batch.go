@@ -153,7 +153,8 @@ func newNotices(d *Dispatcher) notices {
 	n := func(message string) notice { return notice{d: d, message: message} }
 	words := d.origin.Words()
 	return notices{
-		rejections: n(words.Rejected), refusals: n(words.Refused), givings: n("events that were given up are in the dead letters"),
+		rejections: n(words.Rejected), refusals: n(words.Refused),
+		givings: n("events that were given up are in the dead letters"),
 	}
 }
 
@@ -170,7 +171,8 @@ func (n *notices) say(b *batch) {
 func (n *notices) sayRest() {
 	for _, n := range []*notice{&n.rejections, &n.refusals, &n.givings} {
 		if n.unsaid > 0 {
-			n.d.o.Logger.Warn("more "+n.message, "sink", n.d.name, "events", n.unsaid) //nolint:sloglint // one of the few with which the notices are made
+			n.d.o.Logger.Warn("more "+n.message, //nolint:sloglint // one of the few with which the notices are made
+				"sink", n.d.name, "events", n.unsaid)
 		}
 	}
 }
@@ -194,6 +196,7 @@ func (n *notice) say(letters []journal.DeadLetter) {
 	}
 	last := &letters[len(letters)-1]
 	n.d.o.Logger.Warn(n.message, "sink", n.d.name, "events", n.unsaid, //nolint:sloglint // as above
-		"last_event_id", last.Event.ID, "last_type", excerpt.Shorten(last.Event.Type), "last_webhook_id", last.Event.WebhookID, "last_error", last.Reason)
+		"last_event_id", last.Event.ID, "last_type", excerpt.Shorten(last.Event.Type),
+		"last_webhook_id", last.Event.WebhookID, "last_error", last.Reason)
 	n.unsaid, n.said = 0, now
 }

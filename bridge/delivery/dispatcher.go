@@ -34,7 +34,9 @@ func New(o Options) (*Dispatcher, error) {
 	o.setDefaults()
 	d := &Dispatcher{o: o, name: o.Sink.Name(), origin: o.Origin}
 	if d.origin == nil {
-		d.origin = &fromJournal{journal: o.Journal, sink: d.name, events: o.Events, checkInterval: o.CheckInterval, log: o.Logger}
+		d.origin = &fromJournal{
+			journal: o.Journal, sink: d.name, events: o.Events, checkInterval: o.CheckInterval, log: o.Logger,
+		}
 	}
 	var err error
 	if d.metrics, err = newMetrics(d); err != nil {
@@ -46,8 +48,9 @@ func New(o Options) (*Dispatcher, error) {
 // loop is the state of a running Dispatcher. One goroutine owns it. Everything that waits runs beside it, and hands
 // back what the loop is to do with the result.
 type loop struct {
-	d       *Dispatcher
-	publish context.Context //nolint:containedctx // lives as long as the loop: what Publish and journal writes may use up after Run's own context has ended
+	d *Dispatcher
+	// publish is what Publish and journal writes may use up after Run's own context has ended.
+	publish context.Context //nolint:containedctx // lives as long as the loop
 
 	live    *stream
 	beside  map[journal.StreamKind]*stream // at most one of a kind
@@ -154,7 +157,8 @@ func (l *loop) stop() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.publish), 5*time.Second)
 	defer cancel()
 	if err := l.d.origin.Save(ctx, moves, nil); err != nil {
-		return fmt.Errorf("sink %s: cursor %d could not be written, so events before it will be sent again: %w", l.d.name, l.live.row.Cursor, err)
+		return fmt.Errorf("sink %s: cursor %d could not be written, so events before it will be sent again: %w",
+			l.d.name, l.live.row.Cursor, err)
 	}
 	return nil
 }
@@ -226,7 +230,8 @@ func (l *loop) moveCursors(ctx context.Context) {
 	for s := range l.streams {
 		if s.move() {
 			l.d.o.Logger.Info("a "+string(s.row.Kind)+" is through", "sink", l.d.name, //nolint:sloglint // one of the two kinds
-				string(s.row.Kind), s.row.ID, "events", s.row.Taken, "acknowledged", s.row.Acknowledged, "dead_lettered", s.row.DeadLettered)
+				string(s.row.Kind), s.row.ID, "events", s.row.Taken,
+				"acknowledged", s.row.Acknowledged, "dead_lettered", s.row.DeadLettered)
 		}
 		if (s.released || s.row.End != "") && s.idle() {
 			delete(l.beside, s.row.Kind)
@@ -299,7 +304,8 @@ func (l *loop) settle(b *batch) {
 			}
 			r.Failed = append(r.Failed, it)
 		}
-		if r.Cause == nil || (bridge.KindOf(err) == bridge.FailureBlocked && bridge.KindOf(r.Cause) != bridge.FailureBlocked) {
+		if r.Cause == nil ||
+			(bridge.KindOf(err) == bridge.FailureBlocked && bridge.KindOf(r.Cause) != bridge.FailureBlocked) {
 			r.Cause = err
 		}
 	}
@@ -314,7 +320,9 @@ func (l *loop) settle(b *batch) {
 	}
 	if live {
 		l.health.delivering(l.lanes)
-		l.d.origin.Settled(b.lane, Settlement{Started: b.started, Passed: r.Done > 0, Health: l.health.now, Lanes: l.lanes, Cause: r.Cause})
+		l.d.origin.Settled(b.lane, Settlement{
+			Started: b.started, Passed: r.Done > 0, Health: l.health.now, Lanes: l.lanes, Cause: r.Cause,
+		})
 	}
 	b.lane.SettleEmpty()
 }

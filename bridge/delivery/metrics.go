@@ -45,7 +45,8 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 	sink := prometheus.Labels{"sink": d.name}
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fnbridge_events_total", ConstLabels: sink,
-		Help: "Events by what came of a try to publish them: acknowledged, retried (will be tried again), dead_lettered, or rejected (and no dead letter: the webhook is refused).",
+		Help: "Events by what came of a try to publish them: acknowledged, retried (will be tried again), " +
+			"dead_lettered, or rejected (and no dead letter: the webhook is refused).",
 	}, []string{"result"})
 	publish := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "fnbridge_publish_duration_seconds", ConstLabels: sink,

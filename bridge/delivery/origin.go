@@ -173,7 +173,8 @@ func (o *fromJournal) readOnce(ctx context.Context, s *journal.Stream, after int
 		if after >= s.Through {
 			return nil, nil
 		}
-		webhooks, err := o.journal.Select(ctx, journal.WebhookFilter{After: after, Through: s.Through, Since: s.Since, Until: s.Until},
+		webhooks, err := o.journal.Select(ctx,
+			journal.WebhookFilter{After: after, Through: s.Through, Since: s.Since, Until: s.Until},
 			readWebhooks, readBytes/besideShare)
 		return o.parse(webhooks), err
 	default:
@@ -204,7 +205,10 @@ func ofLetters(letters []journal.DeadLetter) []Entry {
 	entries := make([]Entry, len(letters))
 	for i := range letters {
 		l := &letters[i]
-		entries[i] = Entry{Number: l.ID, Seq: l.WebhookSeq, Webhook: bridge.Webhook{ID: l.Event.WebhookID}, Events: []bridge.Event{l.Event}}
+		entries[i] = Entry{
+			Number: l.ID, Seq: l.WebhookSeq,
+			Webhook: bridge.Webhook{ID: l.Event.WebhookID}, Events: []bridge.Event{l.Event},
+		}
 	}
 	return entries
 }

@@ -65,7 +65,8 @@ func (s *stream) wants(routes bridge.Routes) func(*bridge.Event) bool {
 
 // needsRead tells whether little is left of what has been read.
 func (s *stream) needsRead(o *Options) bool {
-	return !s.reading && !s.ended && !s.released && s.open.len() <= readAhead/s.share && s.room(o) && s.window.Span() < int64(o.WindowWebhooks)
+	return !s.reading && !s.ended && !s.released &&
+		s.open.len() <= readAhead/s.share && s.room(o) && s.window.Span() < int64(o.WindowWebhooks)
 }
 
 // took opens what has been read.

@@ -32,7 +32,8 @@ func (e *LockedError) Error() string {
 	if e.PID != 0 {
 		holder = fmt.Sprintf("the process with pid %d", e.PID)
 	}
-	return fmt.Sprintf("the data directory %s is in use by %s: stop it first, or give this one a directory of its own", e.Dir, holder)
+	return fmt.Sprintf("the data directory %s is in use by %s: stop it first, or give this one a directory of its own",
+		e.Dir, holder)
 }
 
 // OwnershipError says that this process may no longer write the journal that it has open. It passes only with a new
@@ -49,7 +50,8 @@ func (e *OwnershipError) Error() string {
 	if e.err != nil {
 		text += " (" + e.err.Error() + ")"
 	}
-	return text + "; fnbridge writes nothing more and ends. Start one process again, and leave the files in its data directory to it"
+	return text + "; fnbridge writes nothing more and ends. " +
+		"Start one process again, and leave the files in its data directory to it"
 }
 
 // DamagedError says that a journal at rest cannot be trusted. The files are left as they are.
@@ -65,12 +67,15 @@ type DamagedError struct {
 // Error names the file, what is wrong with it and what to do.
 func (e *DamagedError) Error() string {
 	if e.Log {
-		return fmt.Sprintf("the journal's log %s is damaged: %v; nothing has been changed. Restore the directory from a copy of the disk or volume. "+
-			"To get out what can be read, copy the directory and in the copy run: sqlite3 %s 'PRAGMA wal_checkpoint(TRUNCATE)'. "+
-			"That drops what stands behind the damage; fnbridge journal export, or a start, then reads the rest", e.Path, e.Err, fileName)
+		return fmt.Sprintf("the journal's log %s is damaged: %v; nothing has been changed. "+
+			"Restore the directory from a copy of the disk or volume. To get out what can be read, "+
+			"copy the directory and in the copy run: sqlite3 %s 'PRAGMA wal_checkpoint(TRUNCATE)'. "+
+			"That drops what stands behind the damage; fnbridge journal export, or a start, then reads the rest",
+			e.Path, e.Err, fileName)
 	}
-	return fmt.Sprintf("the journal %s is damaged: %v; nothing has been changed. Restore the directory from a copy of the disk or volume, "+
-		"or move it away and start with an empty one, which gives up the webhooks that were accepted and not yet delivered", e.Path, e.Err)
+	return fmt.Sprintf("the journal %s is damaged: %v; nothing has been changed. "+
+		"Restore the directory from a copy of the disk or volume, or move it away and start with an empty one, "+
+		"which gives up the webhooks that were accepted and not yet delivered", e.Path, e.Err)
 }
 
 // Unwrap returns what is wrong.

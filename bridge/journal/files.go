@@ -68,7 +68,8 @@ func findDatabase(dir string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no journal in %s (no file %s): name the data directory that serve uses: %w", dir, fileName, err)
+		return fmt.Errorf("there is no journal in %s (no file %s): name the data directory that serve uses: %w",
+			dir, fileName, err)
 	case err != nil:
 		return fmt.Errorf("look at the journal: %w", err)
 	case info.Size() == 0:
@@ -89,7 +90,8 @@ func ensureDatabase(ctx context.Context, path string) error {
 	}
 	// SQLite would discard a write-ahead log that has no database, and what was acknowledged with it.
 	if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
-		return &DamagedError{Path: path, Err: fmt.Errorf("the file is missing, and its write-ahead log %s-wal is there", filepath.Base(path))}
+		return &DamagedError{Path: path, Err: fmt.Errorf("the file is missing, and its write-ahead log %s-wal is there",
+			filepath.Base(path))}
 	}
 	return createDatabase(ctx, path)
 }
@@ -125,7 +127,8 @@ func createDatabase(ctx context.Context, path string) error {
 }
 
 func fillDatabase(ctx context.Context, path string) (err error) {
-	db, err := sql.Open(driverName, dataSource(path, fmt.Sprintf("_pragma=page_size(%d)", pageSize), "_pragma=journal_mode(wal)", "_pragma=synchronous(full)"))
+	db, err := sql.Open(driverName, dataSource(path, fmt.Sprintf("_pragma=page_size(%d)", pageSize),
+		"_pragma=journal_mode(wal)", "_pragma=synchronous(full)"))
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,8 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 		return nil, err
 	}
 	j := &Journal{
-		path: filepath.Join(o.Dir, fileName), log: o.Logger, now: o.Now, retention: o.Retention, sinks: o.Sinks, keepSinks: o.KeepSinks,
+		path: filepath.Join(o.Dir, fileName), log: o.Logger, now: o.Now,
+		retention: o.Retention, sinks: o.Sinks, keepSinks: o.KeepSinks,
 		queue: newQueue(), cursors: make(map[string]*atomic.Int64, len(o.Sinks)), done: make(chan struct{}),
 		lost: make(chan error, 1),
 	}
@@ -211,7 +212,8 @@ func (j *Journal) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptan
 	case w.ID == "":
 		return 0, errors.New("a webhook without an ID cannot be stored")
 	case originalID(w.ID) != w.ID:
-		return 0, fmt.Errorf("a webhook whose ID ends in%s and a digest cannot be stored: the journal itself makes such IDs", reusedMark)
+		return 0, fmt.Errorf("a webhook whose ID ends in%s and a digest cannot be stored: "+
+			"the journal itself makes such IDs", reusedMark)
 	}
 	cost := webhookCost(&w)
 	if full := j.space.reserve(cost); full != nil {

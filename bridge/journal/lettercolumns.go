@@ -76,7 +76,8 @@ func columnNames(columns []letterColumn) []string {
 // insertLetter is the statement that letterValues are for.
 func insertLetter() string {
 	names := columnNames(letterColumns(schemaVersion))
-	return fmt.Sprintf("INSERT INTO dead_letters (%s) VALUES (%s)", strings.Join(names, ", "), strings.Join(slices.Repeat([]string{"?"}, len(names)), ", "))
+	return fmt.Sprintf("INSERT INTO dead_letters (%s) VALUES (%s)",
+		strings.Join(names, ", "), strings.Join(slices.Repeat([]string{"?"}, len(names)), ", "))
 }
 
 func letterValues(l *DeadLetter) []any {
@@ -104,7 +105,8 @@ func marks(version int) (retry, published string) {
 	case version < 4:
 		return "retry_at", "published_at"
 	default:
-		return `coalesce((SELECT max(asked_at) FROM streams WHERE kind = 'retry' AND ended_at = 0 AND streams.sink = dead_letters.sink
+		return `coalesce((SELECT max(asked_at) FROM streams
+			WHERE kind = 'retry' AND ended_at = 0 AND streams.sink = dead_letters.sink
 			AND dead_letters.id > cursor AND dead_letters.id <= through
 			AND dead_letters.last_at >= since AND dead_letters.last_at < until AND dead_letters.last_at <= asked_at
 			AND (ids = '' OR (streams.id, dead_letters.id) IN (SELECT some.id, value FROM streams AS some, json_each(some.ids)
@@ -190,7 +192,7 @@ const eventMatches = "event_matches"
 //
 //nolint:gochecknoglobals // the driver keeps its functions in a global, too
 var registerFunctions = sync.OnceValue(func() error {
-	return sqlite.RegisterDeterministicScalarFunction(eventMatches, 4, func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
+	matches := func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
 		var (
 			f     bridge.Filter
 			e     bridge.Event
@@ -208,5 +210,6 @@ var registerFunctions = sync.OnceValue(func() error {
 			return nil, err
 		}
 		return f.Match(&e), nil
-	})
+	}
+	return sqlite.RegisterDeterministicScalarFunction(eventMatches, 4, matches)
 })

@@ -125,7 +125,9 @@ func (v *views) countDeadLetters(ctx context.Context, f DeadLetterFilter) (count
 	if limit <= 0 {
 		limit = -1
 	}
-	query, args, err := f.statement(v.version, "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT length(data) AS size FROM dead_letters", "ORDER BY id LIMIT ?)")
+	query, args, err := f.statement(v.version,
+		"SELECT count(*), coalesce(sum(size), 0) FROM (SELECT length(data) AS size FROM dead_letters",
+		"ORDER BY id LIMIT ?)")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -228,7 +230,8 @@ func (j *Journal) dropLetters(ctx context.Context, f DeadLetterFilter) (dropped 
 func (s *store) notePublished(ctx context.Context, letters []DeadLetter, at time.Time) error {
 	for i := range letters {
 		l := &letters[i]
-		if _, err := s.publishedLetter.ExecContext(ctx, markedAt(at), l.ID, l.Sink, l.Attempts, toNanos(l.LastAt)); err != nil {
+		if _, err := s.publishedLetter.ExecContext(ctx,
+			markedAt(at), l.ID, l.Sink, l.Attempts, toNanos(l.LastAt)); err != nil {
 			return err
 		}
 	}

@@ -74,7 +74,8 @@ func (l *directoryLock) stillHeld() error {
 			return nil
 		}
 	}
-	return &OwnershipError{fmt.Sprintf("the lock %s was removed or replaced while in use, so another process may have the data directory", l.path), err}
+	return &OwnershipError{fmt.Sprintf("the lock %s was removed or replaced while in use, "+
+		"so another process may have the data directory", l.path), err}
 }
 
 func (l *directoryLock) release() error {

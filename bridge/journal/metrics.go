@@ -21,7 +21,8 @@ func newMetrics(j *Journal, registerer prometheus.Registerer) (*metrics, error) 
 	m := &metrics{
 		registerer: registerer,
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "fnbridge_journal_commit_duration_seconds", Help: "Time to commit one group of requests to the journal, fsync included.",
+			Name:    "fnbridge_journal_commit_duration_seconds",
+			Help:    "Time to commit one group of requests to the journal, fsync included.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
 		}),
 		commitRequests: prometheus.NewHistogram(prometheus.HistogramOpts{

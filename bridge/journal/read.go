@@ -90,7 +90,8 @@ func openViews(ctx context.Context, path string) (_ *views, err error) {
 	if err := registerFunctions(); err != nil {
 		return nil, fmt.Errorf("prepare SQLite: %w", err)
 	}
-	db, err := sql.Open(driverName, dataSource(path, "mode=ro", "_dqs=0", "_error_rc=1", fmt.Sprintf("_busy_timeout=%d", busyTimeout),
+	db, err := sql.Open(driverName, dataSource(path, "mode=ro", "_dqs=0", "_error_rc=1",
+		fmt.Sprintf("_busy_timeout=%d", busyTimeout),
 		"_pragma=trusted_schema(0)", "_pragma=query_only(1)", "_pragma=mmap_size(0)", "_pragma=temp_store(memory)"))
 	if err != nil {
 		return nil, err
@@ -106,7 +107,8 @@ func openViews(ctx context.Context, path string) (_ *views, err error) {
 	if v.version, err = checkSchema(ctx, db, path); err != nil {
 		return nil, err
 	}
-	if v.next, err = db.PrepareContext(ctx, `SELECT seq, id, signed_at, received_at, body FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?`); err != nil {
+	if v.next, err = db.PrepareContext(ctx, `SELECT seq, id, signed_at, received_at, body FROM webhooks
+		WHERE seq > ? ORDER BY seq LIMIT ?`); err != nil {
 		return nil, err
 	}
 	if v.find, err = db.PrepareContext(ctx, findKnown); err != nil {
@@ -145,8 +147,10 @@ func (v *views) status(ctx context.Context) (s Status, err error) {
 	}
 	s.Head, s.Webhooks = p.head, p.head-p.oldest+1
 	var pages, free, oldest int64
-	if err := tx.QueryRowContext(ctx, `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
-		coalesce((SELECT value FROM settings WHERE name = 'max_bytes'), 0), coalesce((SELECT received_at FROM webhooks ORDER BY seq LIMIT 1), 0)`).
+	if err := tx.QueryRowContext(ctx, `SELECT (SELECT page_count FROM pragma_page_count),
+		(SELECT freelist_count FROM pragma_freelist_count),
+		coalesce((SELECT value FROM settings WHERE name = 'max_bytes'), 0),
+		coalesce((SELECT received_at FROM webhooks ORDER BY seq LIMIT 1), 0)`).
 		Scan(&pages, &free, &s.MaxBytes, &oldest); err != nil {
 		return Status{}, err
 	}
@@ -169,7 +173,8 @@ func readSinks(ctx context.Context, q rowQuerier, p position) (sinks []SinkStatu
 			s                       SinkStatus
 			lastError, since, first int64
 		)
-		if err := rows.Scan(&s.Sink, &s.Configured, &s.Cursor, &s.State.State, &s.State.LastError, &lastError, &since, &s.DeadLetters, &first); err != nil {
+		if err := rows.Scan(&s.Sink, &s.Configured, &s.Cursor,
+			&s.State.State, &s.State.LastError, &lastError, &since, &s.DeadLetters, &first); err != nil {
 			return nil, err
 		}
 		s.Backlog = p.backlog(s.Cursor)
@@ -224,7 +229,8 @@ func readPosition(ctx context.Context, q rowQuerier) (p position, err error) {
 	var oldest, sequence int64
 	if err := q.QueryRowContext(ctx, `SELECT coalesce((SELECT min(seq) FROM webhooks), 0),
 		max(coalesce((SELECT max(seq) FROM webhooks), 0), coalesce((SELECT max(cursor) FROM sinks), 0)),
-		coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'webhooks'), 0)`).Scan(&oldest, &p.head, &sequence); err != nil {
+		coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'webhooks'), 0)`).
+		Scan(&oldest, &p.head, &sequence); err != nil {
 		return position{}, err
 	}
 	if sequence > p.head+1 {

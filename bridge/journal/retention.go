@@ -73,7 +73,8 @@ func (w *writer) endReplays(ctx context.Context, delivered int64) error {
 	}
 	w.journal.metrics.replaysEnded.Add(float64(len(waiting)))
 	w.journal.streamsChanged.notify()
-	w.journal.log.WarnContext(ctx, "replays were ended, since the webhooks that they had yet to publish fill the journal; ask for them again when it has room",
+	w.journal.log.WarnContext(ctx, "replays were ended, "+
+		"since the webhooks that they had yet to publish fill the journal; ask for them again when it has room",
 		"replays", waiting)
 	return nil
 }
@@ -129,12 +130,16 @@ func (w *writer) notePressure(ctx context.Context, delivered int64) {
 	switch {
 	case !w.cleaning.pressed && w.journal.space.above(highMarkPercent):
 		w.cleaning.pressed = true
-		w.journal.log.WarnContext(ctx, "the journal is nearly full: delivered webhooks are deleted before their retention ends, and when none is left, new webhooks are refused until sinks take what waits",
+		w.journal.log.WarnContext(ctx, "the journal is nearly full: "+
+			"delivered webhooks are deleted before their retention ends, "+
+			"and when none is left, new webhooks are refused until sinks take what waits",
 			"bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.limit,
-			"delivered_webhooks", max(delivered-w.journal.oldest.Load()+1, 0), "undelivered_webhooks", w.journal.head.Load()-delivered)
+			"delivered_webhooks", max(delivered-w.journal.oldest.Load()+1, 0),
+			"undelivered_webhooks", w.journal.head.Load()-delivered)
 	case w.cleaning.pressed && !w.journal.space.above(calmMarkPercent):
 		w.cleaning.pressed = false
-		w.journal.log.InfoContext(ctx, "the journal has room again", "bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.limit)
+		w.journal.log.InfoContext(ctx, "the journal has room again",
+			"bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.limit)
 	}
 	if !w.journal.space.above(lowMarkPercent) {
 		w.journal.space.wanted.Store(0)

@@ -107,7 +107,8 @@ CREATE TABLE streams (
 	dead_lettered INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO streams (kind, sink, cursor, through, since, until, ids, events, rate, asked_at)
-	SELECT 'retry', sink, 0, max(id), -9223372036854775808, 9223372036854775807, json_group_array(id), '{}', 0, max(retry_at)
+	SELECT 'retry', sink, 0, max(id), -9223372036854775808, 9223372036854775807,
+		json_group_array(id), '{}', 0, max(retry_at)
 	FROM dead_letters WHERE retry_at <> 0 GROUP BY sink;
 DROP INDEX dead_letters_to_retry;
 `}
@@ -144,7 +145,8 @@ func createSchema(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA application_id = %d", firstSchema, applicationID)); err != nil {
+	statements := fmt.Sprintf("%s PRAGMA application_id = %d", firstSchema, applicationID)
+	if _, err := tx.ExecContext(ctx, statements); err != nil {
 		return err
 	}
 	if err := migrateSchema(ctx, tx, 1); err != nil {
@@ -204,7 +206,8 @@ func checkSchema(ctx context.Context, q rowQuerier, path string) (version int, e
 func checkIdentity(path string, id, version int) error {
 	switch {
 	case id != applicationID:
-		return &DamagedError{Path: path, Err: fmt.Errorf("it is not a journal of fnbridge (application id %#x)", uint32(id))} //nolint:gosec // the bits are the number
+		return &DamagedError{Path: path, Err: fmt.Errorf("it is not a journal of fnbridge (application id %#x)",
+			uint32(id))} //nolint:gosec // the bits are the number
 	case version > schemaVersion:
 		return &VersionError{Path: path, Found: version, Known: schemaVersion}
 	case version < 1:

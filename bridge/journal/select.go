@@ -37,7 +37,9 @@ func (f *WebhookFilter) times() (from, to int64) {
 
 // selectWebhooks returns the first of what f selects. Webhooks are ordered by number alone, and the clock that gave
 // them their times may have jumped, so it looks at each number.
-func (v *views) selectWebhooks(ctx context.Context, f WebhookFilter, maxCount int, maxBytes int64) (found []Webhook, err error) {
+func (v *views) selectWebhooks(ctx context.Context, f WebhookFilter, maxCount int, maxBytes int64) (
+	found []Webhook, err error,
+) {
 	after, through, err := v.bounds(ctx, f)
 	if err != nil {
 		return nil, err
@@ -67,7 +69,8 @@ func (v *views) countWebhooks(ctx context.Context, f WebhookFilter) (count, byte
 	for ; after < through; after += scannedAtOnce {
 		var n, size int64
 		if err := v.db.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(length(body)), 0) FROM webhooks
-			WHERE seq > ? AND seq <= ? AND received_at BETWEEN ? AND ?`, after, min(after+scannedAtOnce, through), from, to).Scan(&n, &size); err != nil {
+			WHERE seq > ? AND seq <= ? AND received_at BETWEEN ? AND ?`,
+			after, min(after+scannedAtOnce, through), from, to).Scan(&n, &size); err != nil {
 			return 0, 0, err
 		}
 		count, bytes = count+n, bytes+size
@@ -77,7 +80,8 @@ func (v *views) countWebhooks(ctx context.Context, f WebhookFilter) (count, byte
 
 // bounds returns the numbers after and through which f can select something of what is stored now.
 func (v *views) bounds(ctx context.Context, f WebhookFilter) (after, through int64, err error) {
-	if err := v.db.QueryRowContext(ctx, `SELECT coalesce((SELECT min(seq) FROM webhooks), 1), coalesce((SELECT max(seq) FROM webhooks), 0)`).
+	if err := v.db.QueryRowContext(ctx, `SELECT coalesce((SELECT min(seq) FROM webhooks), 1),
+		coalesce((SELECT max(seq) FROM webhooks), 0)`).
 		Scan(&after, &through); err != nil {
 		return 0, 0, err
 	}

@@ -44,7 +44,8 @@ func (s *space) reserve(n int64) error {
 			break
 		}
 	}
-	return fmt.Errorf("%w: it holds %d of at most %d bytes, and %d more are needed; it takes webhooks again when the sinks have taken theirs",
+	return fmt.Errorf("%w: it holds %d of at most %d bytes, and %d more are needed; "+
+		"it takes webhooks again when the sinks have taken theirs",
 		ErrFull, used, s.limit, n)
 }
 

@@ -103,7 +103,8 @@ func (s *store) verifyPragmas(ctx context.Context) error {
 		return damaged(s.path, err)
 	}
 	if synchronous != 2 {
-		return fmt.Errorf("the journal %s cannot be made durable: SQLite reports synchronous=%d where FULL (2) was asked for", s.path, synchronous)
+		return fmt.Errorf("the journal %s cannot be made durable: SQLite reports synchronous=%d where FULL (2) was asked for",
+			s.path, synchronous)
 	}
 	return nil
 }
@@ -127,7 +128,8 @@ func (s *store) migrate(ctx context.Context) (from int, err error) {
 		err = tx.Commit()
 	}
 	if err != nil {
-		return 0, fmt.Errorf("bring the journal %s from schema version %d to %d: %w", s.path, version, schemaVersion, damaged(s.path, err))
+		return 0, fmt.Errorf("bring the journal %s from schema version %d to %d: %w",
+			s.path, version, schemaVersion, damaged(s.path, err))
 	}
 	return version, nil
 }
@@ -155,7 +157,8 @@ func (s *store) checkLength(ctx context.Context, last checkpointResult) error {
 		return fmt.Errorf("look at the journal: %w", err)
 	}
 	if info.Size() < pages*pageSize {
-		return &DamagedError{Path: s.path, Err: fmt.Errorf("the file has %d bytes and should have %d", info.Size(), pages*pageSize)}
+		return &DamagedError{Path: s.path, Err: fmt.Errorf("the file has %d bytes and should have %d",
+			info.Size(), pages*pageSize)}
 	}
 	return nil
 }
@@ -171,18 +174,23 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.save, "SAVEPOINT request"},
 		{&s.restore, "ROLLBACK TO request"},
 		{&s.release, "RELEASE request"},
-		{&s.insertWebhook, `INSERT INTO webhooks (seq, id, signed_at, received_at, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`},
+		{&s.insertWebhook, `INSERT INTO webhooks (seq, id, signed_at, received_at, body)
+			VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`},
 		{&s.findKnown, findKnown},
 		{&s.advance, `UPDATE sinks SET cursor = ?1 WHERE sink = ?2 AND cursor < ?1`},
 		{&s.setState, `UPDATE sinks SET state = ?, last_error = ?, last_error_at = ?, since = ? WHERE sink = ?`},
-		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, replay = ?, published_at = 0
+		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, replay = ?,
+			published_at = 0
 			WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
 		{&s.insertLetter, insertLetter()},
-		{&s.publishedLetter, `UPDATE dead_letters SET published_at = ? WHERE id = ? AND sink = ? AND attempts = ? AND last_at = ?`},
+		{&s.publishedLetter, `UPDATE dead_letters SET published_at = ?
+			WHERE id = ? AND sink = ? AND attempts = ? AND last_at = ?`},
 		{&s.removeLetter, `DELETE FROM dead_letters WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
-		{&s.moveStream, `UPDATE streams SET cursor = ?, taken = ?, acknowledged = ?, dead_lettered = ?, ended = ?, ended_at = ?
+		{&s.moveStream, `UPDATE streams SET cursor = ?, taken = ?, acknowledged = ?, dead_lettered = ?,
+			ended = ?, ended_at = ?
 			WHERE id = ? AND ended_at = 0`},
-		{&s.oldestWebhooks, `SELECT seq, received_at, length(body) FROM webhooks WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`},
+		{&s.oldestWebhooks, `SELECT seq, received_at, length(body) FROM webhooks
+			WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`},
 		{&s.deleteWebhooks, `DELETE FROM webhooks WHERE seq <= ?`},
 		{&s.pageCount, "PRAGMA page_count"},
 		{&s.freePages, "PRAGMA freelist_count"},
@@ -313,7 +321,8 @@ func (s *store) noteLog() error {
 func (s *store) storeWebhook(ctx context.Context, seq int64, id string, w *bridge.Webhook) (stored bool, err error) {
 	result, err := s.insertWebhook.ExecContext(ctx, seq, id, toNanos(w.Timestamp), toNanos(w.ReceivedAt), bodyColumn(w))
 	if takenSeq(err) {
-		err = &OwnershipError{fmt.Sprintf("another process writes the journal %s: it has given the number %d", s.path, seq), err}
+		err = &OwnershipError{fmt.Sprintf("another process writes the journal %s: it has given the number %d",
+			s.path, seq), err}
 	}
 	if err != nil {
 		return false, err

@@ -90,7 +90,8 @@ type Move struct {
 }
 
 // streamColumns are the columns of streams that scanStream reads.
-const streamColumns = "id, kind, sink, cursor, through, since, until, ids, events, rate, asked_at, ended_at, ended, taken, acknowledged, dead_lettered"
+const streamColumns = "id, kind, sink, cursor, through, since, until, ids, events, rate, asked_at, " +
+	"ended_at, ended, taken, acknowledged, dead_lettered"
 
 func scanStream(rows *sql.Rows) (s Stream, err error) {
 	var ids, events string
@@ -199,12 +200,15 @@ func (j *Journal) RetryDeadLetters(ctx context.Context, f DeadLetterFilter) (let
 		}
 		if sinks[sink] > 0 {
 			letters += sinks[sink]
-			r.streams = append(r.streams, Stream{Kind: Retry, Sink: sink, Since: f.Since, Until: f.Until, IDs: f.IDs, Events: f.Filter})
+			r.streams = append(r.streams, Stream{
+				Kind: Retry, Sink: sink, Since: f.Since, Until: f.Until, IDs: f.IDs, Events: f.Filter,
+			})
 		}
 	}
 	switch {
 	case len(unknown) > 0:
-		return 0, fmt.Errorf("dead letters of %s cannot be sent again: no such sink is configured; configure it, or select those of another sink",
+		return 0, fmt.Errorf("dead letters of %s cannot be sent again: no such sink is configured; "+
+			"configure it, or select those of another sink",
 			strings.Join(unknown, ", "))
 	case letters == 0:
 		return 0, nil
@@ -269,7 +273,8 @@ func (s *store) addStream(ctx context.Context, t *Stream, at time.Time) error {
 	if !t.Until.IsZero() {
 		until = toNanos(t.Until)
 	}
-	result, err := s.conn.ExecContext(ctx, `INSERT INTO streams (kind, sink, cursor, through, since, until, ids, events, rate, asked_at)
+	result, err := s.conn.ExecContext(ctx, `INSERT INTO streams
+		(kind, sink, cursor, through, since, until, ids, events, rate, asked_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(t.Kind), t.Sink, t.Cursor, t.Through, since, until, ids, string(events), t.Rate, toNanos(t.AskedAt))
 	if err != nil {
@@ -284,7 +289,8 @@ func (s *store) addStream(ctx context.Context, t *Stream, at time.Time) error {
 
 // endReplay ends a replay, and tells whether it had not ended before.
 func (s *store) endReplay(ctx context.Context, id int64, how string, at time.Time) (ended bool, err error) {
-	result, err := s.conn.ExecContext(ctx, `UPDATE streams SET ended = ?, ended_at = ? WHERE id = ? AND kind = 'replay' AND ended_at = 0`, how, markedAt(at), id)
+	result, err := s.conn.ExecContext(ctx, `UPDATE streams SET ended = ?, ended_at = ?
+		WHERE id = ? AND kind = 'replay' AND ended_at = 0`, how, markedAt(at), id)
 	if err != nil {
 		return false, err
 	}

@@ -61,7 +61,9 @@ func (v *views) verify(ctx context.Context, now time.Time, progress func(done, t
 		return Verification{}, err
 	}
 	r.advance()
-	for _, check := range []string{"quick_check", "integrity_check(dead_letters)", "integrity_check(sinks)", "integrity_check(settings)"} {
+	for _, check := range []string{
+		"quick_check", "integrity_check(dead_letters)", "integrity_check(sinks)", "integrity_check(settings)",
+	} {
 		if err := checkStructure(ctx, v.db, v.path, check); err != nil {
 			return Verification{}, err
 		}
@@ -94,8 +96,10 @@ func (r *verifier) begin(ctx context.Context) error {
 	if r.sinks, err = readSinks(ctx, tx, p); err != nil {
 		return err
 	}
-	return tx.QueryRowContext(ctx, `SELECT max(coalesce((SELECT max(seq) FROM webhooks), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'webhooks'), 0)),
-		(SELECT count(*) FROM dead_letters), coalesce((SELECT max(id) FROM dead_letters), 0)`).Scan(&r.newest, &r.letters, &r.lastLetter)
+	return tx.QueryRowContext(ctx, `SELECT max(coalesce((SELECT max(seq) FROM webhooks), 0),
+		coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'webhooks'), 0)),
+		(SELECT count(*) FROM dead_letters), coalesce((SELECT max(id) FROM dead_letters), 0)`).
+		Scan(&r.newest, &r.letters, &r.lastLetter)
 }
 
 func (r *verifier) damagedIndex(wrong string) error {
@@ -170,7 +174,8 @@ func (r *verifier) readWebhooks(ctx context.Context, after int64) (oldest int64,
 	if err != nil {
 		return 0, nil, err
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT seq, id, signed_at, received_at, body FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?`, after, maxVerifiedRows)
+	rows, err := tx.QueryContext(ctx, `SELECT seq, id, signed_at, received_at, body FROM webhooks
+		WHERE seq > ? ORDER BY seq LIMIT ?`, after, maxVerifiedRows)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -179,7 +184,8 @@ func (r *verifier) readWebhooks(ctx context.Context, after int64) (oldest int64,
 	}
 	var lost int64
 	err = tx.QueryRowContext(ctx, `SELECT seq FROM webhooks AS stored NOT INDEXED WHERE seq > ? AND seq <= ?
-		AND NOT EXISTS (SELECT 1 FROM webhooks AS found INDEXED BY `+webhookIndex+` WHERE found.id = stored.id AND found.seq = stored.seq) LIMIT 1`,
+		AND NOT EXISTS (SELECT 1 FROM webhooks AS found INDEXED BY `+webhookIndex+`
+			WHERE found.id = stored.id AND found.seq = stored.seq) LIMIT 1`,
 		after, page[len(page)-1].Seq).Scan(&lost)
 	switch {
 	case err == nil:
@@ -250,7 +256,8 @@ func (r *verifier) verifyLetters(ctx context.Context) error {
 }
 
 func (r *verifier) verifyLetterPage(ctx context.Context, after int64) (n int, last int64, err error) {
-	rows, err := r.views.db.QueryContext(ctx, `SELECT id, sink, webhook_seq, event_time, route, attempts, first_at, last_at, length(data) FROM dead_letters
+	rows, err := r.views.db.QueryContext(ctx, `SELECT id, sink, webhook_seq, event_time, route, attempts,
+		first_at, last_at, length(data) FROM dead_letters
 		WHERE id > ? AND id <= ? ORDER BY id LIMIT ?`, after, r.lastLetter, maxVerifiedRows)
 	if err != nil {
 		return 0, 0, err

@@ -85,7 +85,8 @@ func (w *writer) start(ctx context.Context) (err error) {
 	}
 	w.database = w.store.database
 	if from := w.store.migratedFrom; from > 0 {
-		w.journal.log.InfoContext(ctx, "the journal was brought to a new schema; an older fnbridge can no longer open it", "from", from, "to", schemaVersion)
+		w.journal.log.InfoContext(ctx, "the journal was brought to a new schema; an older fnbridge can no longer open it",
+			"from", from, "to", schemaVersion)
 	}
 	// This reads back the log of a crash and proves that the disk takes writes, before the first promise is made.
 	result, err := checkpoint(ctx, w.store.conn)
@@ -98,7 +99,8 @@ func (w *writer) start(ctx context.Context) (err error) {
 	if !result.busy {
 		// The log is empty.
 		if err := recordBoot(w.journal.path); err != nil {
-			w.journal.log.WarnContext(ctx, "it was not noted under which boot the journal is written; less damage to its log can be told", "error", err)
+			w.journal.log.WarnContext(ctx, "it was not noted under which boot the journal is written; "+
+				"less damage to its log can be told", "error", err)
 		}
 	}
 	prepare := w.registerSinks
@@ -135,7 +137,8 @@ func (w *writer) checkOwned() error {
 		w.index = now
 		return nil
 	}
-	return &OwnershipError{fmt.Sprintf("the index of the journal's log, %s, was cut, removed or replaced while in use", path), err}
+	return &OwnershipError{fmt.Sprintf("the index of the journal's log, %s, was cut, removed or replaced while in use",
+		path), err}
 }
 
 // disown tells of a journal that is no longer this process's.
@@ -172,7 +175,8 @@ func (w *writer) adoptSinks(ctx context.Context) error {
 			w.journal.cursors[s.Sink] = new(atomic.Int64)
 		}
 	}
-	err = w.store.conn.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = 'max_bytes'`).Scan(&w.journal.space.limit)
+	err = w.store.conn.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = 'max_bytes'`).
+		Scan(&w.journal.space.limit)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -184,7 +188,8 @@ func (w *writer) registerSinks(ctx context.Context) error {
 	var left []SinkStatus
 	err := w.store.inTransaction(ctx, func() error {
 		conn := w.store.conn
-		if _, err := conn.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ('max_bytes', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1`,
+		if _, err := conn.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ('max_bytes', ?1)
+			ON CONFLICT (name) DO UPDATE SET value = ?1`,
 			w.journal.space.limit); err != nil {
 			return err
 		}
@@ -212,7 +217,8 @@ func (w *writer) registerSinks(ctx context.Context) error {
 		return err
 	}
 	for _, s := range left {
-		w.journal.log.WarnContext(ctx, "the journal remembers a sink that is not configured; what it has not been sent is not kept for it",
+		w.journal.log.WarnContext(ctx, "the journal remembers a sink that is not configured; "+
+			"what it has not been sent is not kept for it",
 			"sink", s.Sink, "webhooks_behind", s.Backlog, "dead_letters", s.DeadLetters)
 	}
 	return nil
@@ -229,7 +235,8 @@ func (w *writer) registerSink(ctx context.Context, sink string, p position) erro
 		return err
 	}
 	if missed := p.oldest - 1 - cursor; missed > 0 {
-		w.journal.log.WarnContext(ctx, "a sink is configured again; webhooks that came meanwhile are no longer kept and will not reach it",
+		w.journal.log.WarnContext(ctx, "a sink is configured again; "+
+			"webhooks that came meanwhile are no longer kept and will not reach it",
 			"sink", sink, "webhooks_missed", missed)
 		cursor = p.oldest - 1
 	}
@@ -376,7 +383,8 @@ func (w *writer) fail(ctx context.Context, batch []*request, err error) {
 		err = &DamagedError{Path: w.journal.path, Err: err}
 	}
 	if w.outage.begin(err.Error()) {
-		w.journal.log.ErrorContext(ctx, "the journal cannot write; webhooks are refused until it can", "error", err, "requests", len(batch))
+		w.journal.log.ErrorContext(ctx, "the journal cannot write; webhooks are refused until it can",
+			"error", err, "requests", len(batch))
 	}
 	for _, r := range batch {
 		w.journal.space.release(r.cost)
@@ -525,7 +533,8 @@ func (w *writer) applyMove(ctx context.Context, r *request, e *effects) error {
 	if r.state == nil {
 		return nil
 	}
-	_, err := w.store.setState.ExecContext(ctx, r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.Sink)
+	_, err := w.store.setState.ExecContext(ctx,
+		r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.Sink)
 	return err
 }
 
@@ -622,7 +631,8 @@ func (w *writer) proveDisk(ctx context.Context) error {
 		return err
 	}
 	if result.busy || !result.complete() {
-		return errors.New("the log cannot be moved into the database while another program reads it; end that program's transaction")
+		return errors.New("the log cannot be moved into the database while another program reads it; " +
+			"end that program's transaction")
 	}
 	return w.syncLogName()
 }

@@ -56,7 +56,8 @@ func readAbout(eventType string, data []byte) (a about, other, problem string) {
 	}
 	if lacks != "" {
 		route := append([]string{routeOfOther}, routeOfType(eventType)...)
-		return about{About: bridge.About{Route: route}}, fmt.Sprintf("an envelope of the type %s lacks %s", excerpt.Quote(eventType), lacks), ""
+		return about{About: bridge.About{Route: route}},
+			fmt.Sprintf("an envelope of the type %s lacks %s", excerpt.Quote(eventType), lacks), ""
 	}
 	return a, "", ""
 }

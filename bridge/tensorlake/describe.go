@@ -17,7 +17,8 @@ func Describe(e *bridge.Event) {
 	isFunction, isSummary := part[2] != nil, part[4] != nil
 	switch {
 	case strings.HasPrefix(e.Type, functionTypePrefix), e.Type == "" && isFunction:
-		e.Application, e.Request, e.Function, e.Status = text(part[0]), text(part[1]), text(part[2]), statusWord(text(part[3]))
+		e.Application, e.Request = text(part[0]), text(part[1])
+		e.Function, e.Status = text(part[2]), statusWord(text(part[3]))
 		e.Outcome = outcomeOf(e.Status)
 		e.Route = []string{routeOfWorkflow, e.Application, e.Function, e.Status}
 		return

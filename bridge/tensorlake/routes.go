@@ -26,7 +26,8 @@ func CheckRoutes(r bridge.Routes) error {
 	var errs []error
 	for _, pattern := range r.Patterns() {
 		if !canMatch(pattern) {
-			errs = append(errs, fmt.Errorf("the pattern %q can never match: routes are %s, and <family>.> of other families of events",
+			errs = append(errs, fmt.Errorf("the pattern %q can never match: routes are %s, "+
+				"and <family>.> of other families of events",
 				strings.Join(pattern, "."), strings.Join(knownRoutes(), ", ")))
 		}
 	}
@@ -37,5 +38,7 @@ func canMatch(pattern []string) bool {
 	if IsFamily(pattern[0]) || pattern[0] == "*" || pattern[0] == ">" {
 		return true
 	}
-	return slices.ContainsFunc(knownRoutes(), func(route string) bool { return bridge.Overlap(pattern, strings.Split(route, ".")) })
+	return slices.ContainsFunc(knownRoutes(), func(route string) bool {
+		return bridge.Overlap(pattern, strings.Split(route, "."))
+	})
 }

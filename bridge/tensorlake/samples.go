@@ -38,7 +38,8 @@ func Samples() []Sample {
 		{
 			Name: "workflow", About: "two functions of a workflow have ended, one with a failure",
 			Types: []string{functionTypePrefix + "success", functionTypePrefix + "failure"},
-			text:  `{"workflow_name": "workflow_XXXX", "invocation_id": "invocation_{id}", "fn_status": {"fn_A": "success", "fn_B": "failure"}}`,
+			text: `{"workflow_name": "workflow_XXXX", "invocation_id": "invocation_{id}", ` +
+				`"fn_status": {"fn_A": "success", "fn_B": "failure"}}`,
 		},
 
 		requestSample("created", "a request to an application has begun", `null`, `null`),
@@ -59,12 +60,14 @@ func Samples() []Sample {
 			`"generation_id":1,"status":"terminated","outcome":"failure","outcome_reason":"out_of_memory","snapshot_id":null`),
 
 		applicationSample("created", "an application was deployed", `"previous_version":null,"previous_state":null`, "1"),
-		applicationSample("updated", "an application has a new version", `"previous_version":"1","previous_state":"active"`, "2"),
+		applicationSample("updated", "an application has a new version",
+			`"previous_version":"1","previous_state":"active"`, "2"),
 		applicationSample("deleted", "an application is gone", `"previous_version":"2","previous_state":"active"`, "2"),
 
 		jobSample("created", "a document job waits", "pending", ``),
 		jobSample("processing", "a document job is at work", "processing", ``),
-		jobSample("completed", "a document job has succeeded", "successful", `,"finished_at":"{now}","usage":{"pages_parsed":12}`),
+		jobSample("completed", "a document job has succeeded", "successful",
+			`,"finished_at":"{now}","usage":{"pages_parsed":12}`),
 		jobSample("failed", "a document job has failed", "failure", `,"finished_at":"{now}","error":"page 7 cannot be read"`),
 	}
 }
@@ -77,15 +80,16 @@ func requestSample(word, about, reason, finishedAt string) Sample {
 
 func sandboxSample(word, about, previousStatus, state string) Sample {
 	return envelopeSample("sandbox-"+word, about, "sandbox."+word,
-		`{"previous_status":`+previousStatus+`,"sandbox":{"id":"sandbox_{id}","name":"sandbox_XXXX","type":"named","image":"image_XXXX",`+
+		`{"previous_status":`+previousStatus+`,`+
+			`"sandbox":{"id":"sandbox_{id}","name":"sandbox_XXXX","type":"named","image":"image_XXXX",`+
 			state+`,"created_at":"{created}",`+
 			`"resources":{"cpus":1,"memory_mb":1024,"disk_mb":10240,"gpu_count":0,"gpu_model":null}}}`)
 }
 
 func applicationSample(word, about, previous, version string) Sample {
 	return envelopeSample("application-"+word, about, "application."+word,
-		`{`+previous+`,"application":{"name":"application_XXXX","version":"`+version+`","state":"active","disabled_reason":null,`+
-			`"created_at":"{created}"}}`)
+		`{`+previous+`,"application":{"name":"application_XXXX","version":"`+version+`",`+
+			`"state":"active","disabled_reason":null,"created_at":"{created}"}}`)
 }
 
 // envelopeSample makes a sample of the lifecycle envelope. Each has a source of its own, and so comes before or after
@@ -95,7 +99,8 @@ func envelopeSample(name, about, word, data string) Sample {
 	return Sample{
 		Name: name, About: about, Types: []string{eventType},
 		text: `{"event_id":"evt_{event}","event_type":"` + eventType + `","event_version":1,"occurred_at":"{now}",` +
-			`"project_id":"project_XXXX","source_id":"src_{source}","source_revision":"1","source_ordinal":0,"data":` + data + `}`,
+			`"project_id":"project_XXXX","source_id":"src_{source}","source_revision":"1","source_ordinal":0,` +
+			`"data":` + data + `}`,
 	}
 }
 

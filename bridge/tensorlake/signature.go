@@ -92,10 +92,12 @@ func ParseSecret(s string) (Secret, error) {
 	}
 	key, err := base64.StdEncoding.Strict().DecodeString(encoded)
 	if err != nil {
-		return Secret{}, errors.New("is not valid base64 after " + secretPrefix + "; copy the whole signing secret of the endpoint")
+		return Secret{}, errors.New("is not valid base64 after " + secretPrefix +
+			"; copy the whole signing secret of the endpoint")
 	}
 	if len(key) < minSecretBytes || len(key) > maxSecretBytes {
-		return Secret{}, fmt.Errorf("holds %d bytes after decoding, and a signing secret has %d to %d; copy the whole of it, and no more",
+		return Secret{}, fmt.Errorf("holds %d bytes after decoding, and a signing secret has %d to %d; "+
+			"copy the whole of it, and no more",
 			len(key), minSecretBytes, maxSecretBytes)
 	}
 	return Secret{key: key}, nil
@@ -202,8 +204,14 @@ type signatureHeaders struct {
 func readHeaders(h http.Header) (signatureHeaders, error) {
 	var missing []string
 	for _, s := range [...]signatureHeaders{
-		{family: "svix", id: h.Get("Svix-Id"), timestamp: h.Get("Svix-Timestamp"), signature: h.Get("Svix-Signature")},
-		{family: "webhook", id: h.Get("Webhook-Id"), timestamp: h.Get("Webhook-Timestamp"), signature: h.Get("Webhook-Signature")},
+		{
+			family: "svix", id: h.Get("Svix-Id"),
+			timestamp: h.Get("Svix-Timestamp"), signature: h.Get("Svix-Signature"),
+		},
+		{
+			family: "webhook", id: h.Get("Webhook-Id"),
+			timestamp: h.Get("Webhook-Timestamp"), signature: h.Get("Webhook-Signature"),
+		},
 	} {
 		if s.id != "" && s.timestamp != "" && s.signature != "" {
 			return s, nil
@@ -220,7 +228,8 @@ func readHeaders(h http.Header) (signatureHeaders, error) {
 			}
 		}
 	}
-	detail := "the request is not signed: svix-id, svix-timestamp and svix-signature (or the same with webhook-) are missing"
+	detail := "the request is not signed: svix-id, svix-timestamp and svix-signature " +
+		"(or the same with webhook-) are missing"
 	if len(missing) > 0 {
 		detail = "the request is not signed completely: missing are the headers " + strings.Join(missing, ", ")
 	}

@@ -182,6 +182,7 @@ func (s *summary) event() bridge.Event {
 	e.Outcome = outcomeOf(e.Status)
 	e.Route = routeOfType(e.Type)
 
-	e.Data = fmt.Appendf(nil, `%s%s,"succeeded":%d,"failed":%d,"status":"%s"}`, i.dataHead, i.dataTail, s.succeeded, s.failed, e.Status)
+	e.Data = fmt.Appendf(nil, `%s%s,"succeeded":%d,"failed":%d,"status":"%s"}`,
+		i.dataHead, i.dataTail, s.succeeded, s.failed, e.Status)
 	return e
 }

@@ -69,7 +69,9 @@ func (f *Files) Server() *tls.Config {
 func (f *Files) Client() *tls.Config {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: f.latest().authorities}
 	if f.names.Cert != "" {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.latest().pair, nil }
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return f.latest().pair, nil
+		}
 	}
 	return config
 }
@@ -137,7 +139,8 @@ func (n Names) read(before *content) (*content, error) {
 	if problems != nil {
 		return nil, errors.Join(problems...)
 	}
-	if before != nil && bytes.Equal(now.ca, before.ca) && bytes.Equal(now.cert, before.cert) && bytes.Equal(now.key, before.key) {
+	if before != nil && bytes.Equal(now.ca, before.ca) &&
+		bytes.Equal(now.cert, before.cert) && bytes.Equal(now.key, before.key) {
 		return before, nil
 	}
 	if n.CA != "" {

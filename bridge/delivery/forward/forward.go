@@ -236,7 +236,8 @@ func (f *Forwarder) send(ctx, publish context.Context, letters []journal.DeadLet
 // refuse remembers a letter that the address can never store.
 func (f *Forwarder) refuse(d *journal.DeadLetter, err error) {
 	if len(f.refused) == 0 {
-		f.o.Logger.Warn("a dead letter was rejected at the sink's dead-letter address, too; it stays in the dead letters, unpublished",
+		f.o.Logger.Warn("a dead letter was rejected at the sink's dead-letter address, too; "+
+			"it stays in the dead letters, unpublished",
 			"sink", f.name, "address", f.sink.DeadLetterAddress(), "dead_letter", d.ID, "event_id", d.Event.ID, "error", err)
 	}
 	if len(f.refused) >= rememberedRefusals {
@@ -272,7 +273,8 @@ type Metrics struct{ Published, Retried, Rejected prometheus.Counter }
 func NewMetrics(sink string, registerer prometheus.Registerer) (Metrics, error) {
 	letters := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fnbridge_sink_dead_letters_published_total", ConstLabels: prometheus.Labels{"sink": sink},
-		Help: "Dead letters by what came of a try to publish them to the sink's dead-letter address: published, retried (will be tried again) or rejected.",
+		Help: "Dead letters by what came of a try to publish them to the sink's dead-letter address: " +
+			"published, retried (will be tried again) or rejected.",
 	}, []string{"result"})
 	if registerer != nil {
 		if err := registerer.Register(letters); err != nil {
@@ -280,7 +282,8 @@ func NewMetrics(sink string, registerer prometheus.Registerer) (Metrics, error) 
 		}
 	}
 	return Metrics{
-		Published: letters.WithLabelValues("published"), Retried: letters.WithLabelValues("retried"), Rejected: letters.WithLabelValues("rejected"),
+		Published: letters.WithLabelValues("published"), Retried: letters.WithLabelValues("retried"),
+		Rejected: letters.WithLabelValues("rejected"),
 	}, nil
 }
 

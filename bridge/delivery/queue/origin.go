@@ -146,12 +146,14 @@ func (f *sinkOrigin) DeadLetter(ctx context.Context, items []*lane.Item, letters
 			f.letters.Published.Inc()
 		case bridge.KindOf(err) == bridge.FailureReject:
 			f.letters.Rejected.Inc()
-			f.reject(items[i], fmt.Sprintf("%s; and the dead-letter address %s rejected it, too: %v", letters[i].Reason, f.address.DeadLetterAddress(), err))
+			f.reject(items[i], fmt.Sprintf("%s; and the dead-letter address %s rejected it, too: %v",
+				letters[i].Reason, f.address.DeadLetterAddress(), err))
 			errs[i] = delivery.ErrSenderTold
 		default:
 			f.letters.Retried.Inc()
 			f.miss(1)
-			f.refuse(f.part(items[i].Webhook), fmt.Errorf("an event was rejected (%s), and its dead letter could not be published to %s: %w",
+			f.refuse(f.part(items[i].Webhook), fmt.Errorf(
+				"an event was rejected (%s), and its dead letter could not be published to %s: %w",
 				letters[i].Reason, f.address.DeadLetterAddress(), err))
 			errs[i] = delivery.ErrSenderTold
 		}
@@ -242,7 +244,8 @@ func (f *sinkOrigin) Words() delivery.Words {
 		Blocked:  "sink is blocked until its cause is mended; it misses events meanwhile, as it is not required",
 		Down:     "sink is down; it misses events meanwhile, as it is not required",
 		Rejected: "events rejected by the sink's broker were published to its dead-letter address",
-		Refused:  "events rejected by the sink's broker could not become dead letters: the sink misses them, as it is not required",
+		Refused: "events rejected by the sink's broker could not become dead letters: " +
+			"the sink misses them, as it is not required",
 	}
 }
 

@@ -41,7 +41,8 @@ type RejectedError struct {
 }
 
 func (e *RejectedError) Error() string {
-	return fmt.Sprintf("sink %s can never store the event %s (%d of the webhook in all): %s", e.Sink, e.EventID, e.Events, e.Reason)
+	return fmt.Sprintf("sink %s can never store the event %s (%d of the webhook in all): %s",
+		e.Sink, e.EventID, e.Events, e.Reason)
 }
 
 // DownError is the error of a webhook that a required sink is known not to store now, or that one has not stored in
