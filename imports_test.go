@@ -70,10 +70,12 @@ func table() map[string]rules {
 		"bridge/delivery/forward": {allowed: []string{"bridge", "bridge/journal", "bridge/delivery/lane"}},
 		// An origin of delivery's, as the journal is one.
 		"bridge/delivery/queue": {allowed: []string{
-			"bridge", "bridge/journal", "bridge/tensorlake", "bridge/delivery", "bridge/delivery/lane", "bridge/delivery/forward",
+			"bridge", "bridge/journal", "bridge/tensorlake",
+			"bridge/delivery", "bridge/delivery/lane", "bridge/delivery/forward",
 		}},
 		"bridge/admin": {allowed: []string{
-			"bridge", "bridge/journal", "bridge/delivery", "bridge/delivery/queue", "bridge/tensorlake", "bridge/cloudevents", "bridge/problem",
+			"bridge", "bridge/journal", "bridge/delivery", "bridge/delivery/queue",
+			"bridge/tensorlake", "bridge/cloudevents", "bridge/problem",
 			"sinks", // tail and check go to the brokers themselves
 		}},
 		"bridge/ops": {allowed: []string{"bridge", "bridge/problem", "bridge/loglimit"}},
@@ -168,7 +170,8 @@ func TestImportCheckFindsWhatIsForbidden(t *testing.T) {
 			"bridge/a.go", "import (\n\"net/http\"\n\"encoding/json\"\n)", "",
 		},
 		"the domain and other modules": {
-			"bridge/a.go", `import "github.com/nats-io/nats.go"`, "bridge may import the standard library only, not github.com/nats-io/nats.go",
+			"bridge/a.go", `import "github.com/nats-io/nats.go"`,
+			"bridge may import the standard library only, not github.com/nats-io/nats.go",
 		},
 		"the domain's tests and other modules": {
 			"bridge/a_test.go", `import "github.com/stretchr/testify/require"`, "",

@@ -55,11 +55,13 @@ func TestRoutesMatchTheTokensThatANATSSubjectShows(t *testing.T) {
 
 func TestAPatternThatIsNoneIsRefusedWithItsPlace(t *testing.T) {
 	for text, want := range map[string]string{
-		"tensorlake.application.>":      `"tensorlake.application.>" begins with tensorlake, which is no part of a route`,
-		"workflow.>,a..b":               `"a..b" has an empty token: there must be something before, between and after dots (token 2, "")`,
-		"a.":                            `(token 2, "")`,
-		"a,":                            `the pattern "" has an empty token`,
-		"a.>.b":                         `has a > before its end: > stands for all that follows; * stands for one token (token 2, ">")`,
+		"tensorlake.application.>": `"tensorlake.application.>" begins with tensorlake, which is no part of a route`,
+		"workflow.>,a..b": `"a..b" has an empty token: there must be something before, between and after dots ` +
+			`(token 2, "")`,
+		"a.": `(token 2, "")`,
+		"a,": `the pattern "" has an empty token`,
+		"a.>.b": `has a > before its end: > stands for all that follows; * stands for one token ` +
+			`(token 2, ">")`,
 		"a.b*":                          `has a wildcard within a token: * and > are tokens of their own (token 2, "b*")`,
 		"a.b c":                         `(token 2, "b c")`,
 		"$SYS.>":                        `(token 1, "$SYS")`,
@@ -76,7 +78,9 @@ func TestAPatternThatIsNoneIsRefusedWithItsPlace(t *testing.T) {
 }
 
 func TestAFilterSelectsWhatAllOfItAppliesTo(t *testing.T) {
-	e := bridge.Event{Type: "tensorlake.application.request.failed", About: bridge.About{Application: "invoices", Route: []string{"application", "invoices", "request", "failed"}}}
+	e := bridge.Event{Type: "tensorlake.application.request.failed", About: bridge.About{
+		Application: "invoices", Route: []string{"application", "invoices", "request", "failed"},
+	}}
 	for _, tt := range []struct {
 		filter bridge.Filter
 		want   bool

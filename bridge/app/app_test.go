@@ -115,7 +115,9 @@ func startAt(t *testing.T, dir string, changes map[string]string, now func() tim
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	r := &running{App: a, t: t, environ: environ, log: log, http: &http.Client{Transport: &http.Transport{}}, scheme: "http"}
+	r := &running{
+		App: a, t: t, environ: environ, log: log, http: &http.Client{Transport: &http.Transport{}}, scheme: "http",
+	}
 	r.stop = sync.OnceValue(func() error {
 		cancel()
 		err := <-ended

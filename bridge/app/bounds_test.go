@@ -37,6 +37,7 @@ func TestBoundsMultiplyToLessThanTheMemory(t *testing.T) {
 		})
 	}
 	_, err := boundsOf(&config.Config{MaxBody: 64 << 20, MaxInFlight: 1024}, 512<<20, 0)
-	require.EqualError(t, err, "FNBRIDGE_MAX_BODY: bodies of 64MiB need a memory limit of at least 1GiB, and this process has one of 512MiB "+
-		"(GOMEMLIMIT, or nine tenths of its cgroup's): raise it, or give a smaller FNBRIDGE_MAX_BODY")
+	require.EqualError(t, err, "FNBRIDGE_MAX_BODY: bodies of 64MiB need a memory limit of at least 1GiB, "+
+		"and this process has one of 512MiB (GOMEMLIMIT, or nine tenths of its cgroup's): raise it, "+
+		"or give a smaller FNBRIDGE_MAX_BODY")
 }

@@ -80,7 +80,8 @@ func (s *keySender) send(ctx context.Context, r *running, clock *steppedClock) {
 		}
 		n := s.accepted.Load()
 		id := fmt.Sprintf("msg_%s_%d", s.key, n)
-		req := r.signedAt(id, fmt.Sprintf(`{"workflow_name":"clock","invocation_id":%q,"fn_status":{"fn_%d":"success"}}`, s.key, n), clock.now()) //nolint:contextcheck // the request has the context of the test
+		req := r.signedAt(id, //nolint:contextcheck // the request has the context of the test
+			fmt.Sprintf(`{"workflow_name":"clock","invocation_id":%q,"fn_status":{"fn_%d":"success"}}`, s.key, n), clock.now())
 		resp, err := r.http.Do(req)
 		if err != nil {
 			r.t.Errorf("%s: %v", id, err)

@@ -30,7 +30,8 @@ func TestEveryAnswerComesAfterItsSync(t *testing.T) {
 		"-e", "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync", "-e", "signal=none",
 		"-e", "inject=fsync,fdatasync:delay_exit=3000", "-o", trace,
 	}
-	if out, err := exec.Command(strace, append(tracing[2:len(tracing)-1:len(tracing)-1], os.DevNull, "true")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(strace,
+		append(tracing[2:len(tracing)-1:len(tracing)-1], os.DevNull, "true")...).CombinedOutput(); err != nil {
 		skipf(t, "strace may not trace here: %v %s", err, out)
 	}
 	p := startProcess(t, buildBridge(t), filepath.Join(dir, "data"), nil, tracing...)

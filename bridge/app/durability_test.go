@@ -316,7 +316,8 @@ func TestAnAnswerBeforeItsSyncIsFound(t *testing.T) {
 	}{
 		"in order": {[]string{w.frame(writer, a, true), w.sync("0"), w.answer(2, "202 Accepted", a)}, 1, nil},
 		"a sync that another thread's call interrupts": {[]string{
-			w.frame(writer, a, true), w.syncBegins(), w.line(3, "write(7<x>, \"\", 0) = 0"), w.syncEnds("0 (DELAYED)"), w.answer(2, "202 Accepted", a),
+			w.frame(writer, a, true), w.syncBegins(), w.line(3, "write(7<x>, \"\", 0) = 0"), w.syncEnds("0 (DELAYED)"),
+			w.answer(2, "202 Accepted", a),
 		}, 1, nil},
 		"a duplicate": {[]string{
 			w.frame(writer, a, true), w.sync("0"), w.answer(2, "202 Accepted", a), w.answer(2, "200 OK", a),

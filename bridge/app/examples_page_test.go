@@ -94,9 +94,10 @@ func code(t *testing.T, file string) string {
 type example struct {
 	name    string
 	file    string
-	durable string                                   // its consumer in JetStream; empty for those that read Kafka
-	group   string                                   // its consumer group in Kafka; empty for those that read NATS
-	slow    []string                                 // what to replace in it for a handler that takes 100 ms, and what by; with an acknowledgement awaited for 3 s
+	durable string // its consumer in JetStream; empty for those that read Kafka
+	group   string // its consumer group in Kafka; empty for those that read NATS
+	// What to replace in it for a handler that takes 100 ms, and what by; with an acknowledgement awaited for 3 s.
+	slow    []string
 	command func(t *testing.T, text string) []string // makes what runs the program with that text
 }
 

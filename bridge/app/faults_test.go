@@ -41,7 +41,9 @@ func certificate(t *testing.T, certFile, keyFile, name string) *x509.Certificate
 	require.NoError(t, err)
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(t, err)
-	for path, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
+	for path, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private},
+	} {
 		temporary := path + ".new"
 		require.NoError(t, os.WriteFile(temporary, pem.EncodeToMemory(block), 0o600))
 		require.NoError(t, os.Rename(temporary, path))

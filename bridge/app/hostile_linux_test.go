@@ -97,7 +97,11 @@ func hostileRequests(t *testing.T, program string) {
 		{"HTTP/1.2", raw("POST /webhooks/tensorlake HTTP/1.2").text(), 401, ""},
 		{"HTTP/3.0", raw("POST /webhooks/tensorlake HTTP/3.0").text(), 505, ""},
 		{"HTTP/2 without TLS", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", 404, ""},
-		{"an upgrade to HTTP/2", insert(good(workflow), "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__").text(), 202, events(2)},
+		{
+			"an upgrade to HTTP/2",
+			insert(good(workflow), "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c",
+				"HTTP2-Settings: AAMAAABkAAQAAP__").text(), 202, events(2),
+		},
 		{"TLS", "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + strings.Repeat("\x00", 160) + "\r\n\r\n", 400, ""},
 		{"nothing but line ends", strings.Repeat("\r\n", 1000), 400, ""},
 		{"noise", strings.Repeat("\xff\xfe\x00\x01", 500) + "\r\n\r\n", 400, ""},
@@ -242,10 +246,14 @@ func hostileRequests(t *testing.T, program string) {
 			}, body: workflow,
 		}.text(), 401, ""},
 		{"both families, each one half", wireRequest{
-			headers: []string{"Svix-Id: msg_h", "Svix-Timestamp: " + now, "Webhook-Signature: " + signature("msg_h", workflow, now)}, body: workflow,
+			headers: []string{
+				"Svix-Id: msg_h", "Svix-Timestamp: " + now, "Webhook-Signature: " + signature("msg_h", workflow, now),
+			}, body: workflow,
 		}.text(), 401, "missing"},
 		{"underscores", wireRequest{
-			headers: []string{"Svix_Id: msg_u", "Svix_Timestamp: " + now, "Svix_Signature: " + signature("msg_u", workflow, now)}, body: workflow,
+			headers: []string{
+				"Svix_Id: msg_u", "Svix_Timestamp: " + now, "Svix_Signature: " + signature("msg_u", workflow, now),
+			}, body: workflow,
 		}.text(), 401, "missing"},
 		{"70 signatures, the last one right", wireRequest{
 			headers: []string{"Svix-Id: msg_s", "Svix-Timestamp: " + now, "Svix-Signature: " +
@@ -305,13 +313,25 @@ func hostileRequests(t *testing.T, program string) {
 			"a surrogate on its own",
 			good(`{"workflow_name":"\ud800","invocation_id":"\udfff","fn_status":{"\ud800":"success"}}`).text(), 202, events(1),
 		},
-		{"a key twice", good(`{"workflow_name":"a","workflow_name":"b","invocation_id":"i","fn_status":{"f":"success","g":"success"}}`).text(), 202, events(1)},
-		{"fn_status twice", good(`{"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success"},"fn_status":{"g":"success","h":"failure"}}`).text(), 202, events(1)},
+		{
+			"a key twice",
+			good(`{"workflow_name":"a","workflow_name":"b","invocation_id":"i",` +
+				`"fn_status":{"f":"success","g":"success"}}`).text(), 202, events(1),
+		},
+		{
+			"fn_status twice",
+			good(`{"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success"},` +
+				`"fn_status":{"g":"success","h":"failure"}}`).text(), 202, events(1),
+		},
 		{
 			"a function twice",
 			good(`{"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success","f":"failure"}}`).text(), 202, events(2),
 		},
-		{"a key twice, once escaped", good(`{"workflow_name":"a","workflow\u005fname":"b","invocation_id":"i","fn_status":{"f":"success","g":"failure"}}`).text(), 202, events(1)},
+		{
+			"a key twice, once escaped",
+			good(`{"workflow_name":"a","workflow\u005fname":"b","invocation_id":"i",` +
+				`"fn_status":{"f":"success","g":"failure"}}`).text(), 202, events(1),
+		},
 		{
 			"an unknown key twice",
 			good(`{"x":1,"x":2,"workflow_name":"a","invocation_id":"i","fn_status":{"f":"success","g":"failure"}}`).text(), 202,
@@ -459,7 +479,9 @@ func strangersHoldOn(t *testing.T, program string) {
 			held := holdOn(t, address, client, test.text, test.strangers, test.hold)
 			require.Eventually(t, func() bool { return held.Load() >= int64(test.strangers) }, 60*time.Second, time.Millisecond)
 
-			sender := &http.Client{Transport: &http.Transport{TLSClientConfig: client, DisableKeepAlives: true}, Timeout: 15 * time.Second}
+			sender := &http.Client{
+				Transport: &http.Transport{TLSClientConfig: client, DisableKeepAlives: true}, Timeout: 15 * time.Second,
+			}
 			var slowest, probe time.Duration
 			var again int
 			for i := range tries {
@@ -512,7 +534,9 @@ func (p *hostileProcess) mustTake(t *testing.T, client *http.Client, withTLS boo
 
 // holdOn has so many strangers connect, send text and wait, until the test ends. One who is sent away, or has held on
 // for so long, comes again, every five seconds or that long. It returns how often they have sent it.
-func holdOn(t *testing.T, address string, over *tls.Config, text string, strangers int, hold time.Duration) *atomic.Int64 {
+func holdOn(
+	t *testing.T, address string, over *tls.Config, text string, strangers int, hold time.Duration,
+) *atomic.Int64 {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup

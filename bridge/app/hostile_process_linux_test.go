@@ -111,7 +111,8 @@ func (p *hostileProcess) peakMemory() int64 {
 // metric returns the value of one series, 0 when it is not there.
 func (p *hostileProcess) metric(series string) float64 {
 	p.t.Helper()
-	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + p.ops + "/metrics")
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).
+		Get("http://" + p.ops + "/metrics")
 	require.NoError(p.t, err)
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)

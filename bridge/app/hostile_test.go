@@ -84,7 +84,8 @@ func TestSlowSendersAreCut(t *testing.T) {
 	t.Parallel()
 	ended := make(chan net.Addr, 100) // where the connections that the server has closed came from
 	r := startPublic(t, map[string]string{"MAX_BODY": "64KiB"}, func(s *http.Server) {
-		s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = 3*time.Second, 3*time.Second, 8*time.Second, 3*time.Second
+		s.ReadHeaderTimeout, s.ReadTimeout = 3*time.Second, 3*time.Second
+		s.WriteTimeout, s.IdleTimeout = 8*time.Second, 3*time.Second
 		note := s.ConnState
 		s.ConnState = func(c net.Conn, state http.ConnState) {
 			note(c, state)

@@ -70,8 +70,9 @@ func header(m *kgo.Record, name string) string {
 func TestEveryEventOfEveryAcceptedWebhookIsAtEveryBroker(t *testing.T) {
 	const other = "whsec_b3RoZXItc2VjcmV0LW90aGVyLXNlY3JldC1vdGhlcg=="
 	envelope := func(project, id, eventType, data string) string {
-		return fmt.Sprintf(`{"event_id":%q,"event_type":%q,"event_version":1,"occurred_at":"2026-08-04T12:00:00Z","project_id":%q,"source_id":"src",`+
-			`"source_revision":"1","source_ordinal":0,"data":%s}`, id, eventType, project, data)
+		return fmt.Sprintf(`{"event_id":%q,"event_type":%q,"event_version":1,"occurred_at":"2026-08-04T12:00:00Z",`+
+			`"project_id":%q,"source_id":"src","source_revision":"1","source_ordinal":0,"data":%s}`,
+			id, eventType, project, data)
 	}
 	functions := func(invocation, statuses string) string {
 		return fmt.Sprintf(`{"workflow_name":"pay","invocation_id":%q,"fn_status":{%s}}`, invocation, statuses)
@@ -154,7 +155,9 @@ func TestEveryEventOfEveryAcceptedWebhookIsAtEveryBroker(t *testing.T) {
 			for _, body := range bodies {
 				payload, err := tensorlake.Parse([]byte(body))
 				require.NoError(t, err)
-				for e := range payload.Events(bridge.Webhook{ID: fmt.Sprintf("msg_%d", id), Body: []byte(body)}, tensorlake.Options{}) {
+				for e := range payload.Events(
+					bridge.Webhook{ID: fmt.Sprintf("msg_%d", id), Body: []byte(body)}, tensorlake.Options{},
+				) {
 					want[e.WebhookID+" "+e.ID+" "+string(e.Data)]++
 					total++
 				}
@@ -179,7 +182,8 @@ func TestEveryEventOfEveryAcceptedWebhookIsAtEveryBroker(t *testing.T) {
 func TestSinksWithRoutesAreARoutingTable(t *testing.T) {
 	failed, completed := `"request":{"id":"req_%d","status":"failed"}`, `"request":{"id":"req_%d","status":"completed"}`
 	envelope := func(i int, application, word, request string) string {
-		return fmt.Sprintf(`{"event_id":"evt_%d","event_type":"tensorlake.application.request.%s","event_version":1,"occurred_at":"2026-08-04T12:00:00Z",`+
+		return fmt.Sprintf(`{"event_id":"evt_%d","event_type":"tensorlake.application.request.%s",`+
+			`"event_version":1,"occurred_at":"2026-08-04T12:00:00Z",`+
 			`"project_id":"p","source_id":"src","source_revision":"1","source_ordinal":0,`+
 			`"data":{"application":{"name":%q},`+request+`}}`, i, word, application, i)
 	}

@@ -25,8 +25,10 @@ import (
 )
 
 var (
-	isolationPhase = flag.Duration("isolation", 0, "how long each phase of TestIsolation lasts; 0: moments, with nothing measured") //nolint:gochecknoglobals // a flag
-	isolationOut   = flag.String("isolation.report", "", "folder for what TestIsolation has measured; empty: none")                 //nolint:gochecknoglobals // a flag
+	isolationPhase = flag.Duration("isolation", 0, //nolint:gochecknoglobals // a flag
+		"how long each phase of TestIsolation lasts; 0: moments, with nothing measured")
+	isolationOut = flag.String("isolation.report", "", //nolint:gochecknoglobals // a flag
+		"folder for what TestIsolation has measured; empty: none")
 )
 
 // experiment is one bridge with two sinks, of which one hangs now and then: its broker keeps its connections open and
@@ -118,7 +120,9 @@ func natsBehindProxy(t *testing.T) *broker {
 	t.Helper()
 	server := natsserver.Single(t)
 	proxy := faultproxy.New(t, server.Addr())
-	return &broker{url: "nats://" + proxy.Addr(), proxy: proxy, consume: func(ctx context.Context, received func(webhookID, subject string)) {
+	return &broker{url: "nats://" + proxy.Addr(), proxy: proxy, consume: func(
+		ctx context.Context, received func(webhookID, subject string),
+	) {
 		nc, err := nats.Connect(server.URL())
 		if err != nil {
 			t.Errorf("consuming from NATS: %v", err)

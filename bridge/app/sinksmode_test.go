@@ -247,7 +247,9 @@ func TestDeadLettersOfAJournalFromBeforeAreSaid(t *testing.T) {
 	dir := t.TempDir()
 	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Sinks: []string{"nats"}})
 	require.NoError(t, err)
-	require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{Sink: "nats", WebhookSeq: 1, DeadLetter: bridge.DeadLetter{Event: bridge.Event{Data: []byte("{}")}}}}))
+	require.NoError(t, j.AddDeadLetters(t.Context(), []journal.DeadLetter{{
+		Sink: "nats", WebhookSeq: 1, DeadLetter: bridge.DeadLetter{Event: bridge.Event{Data: []byte("{}")}},
+	}}))
 	require.NoError(t, j.Close(context.WithoutCancel(t.Context())))
 	r := start(t, dir, overSinks(natsserver.Single(t), nil))
 	r.awaitReady(http.StatusOK)
@@ -286,7 +288,8 @@ func TestConcurrentWebhooksSharePublications(t *testing.T) {
 		all.Go(func() {
 			for i := range each {
 				id := fmt.Sprintf("k%d_%d", s, i)
-				if status, answer, err := r.post("msg_"+id, strings.ReplaceAll(workflow, "invocation_XXXX", id)); err != nil || status != http.StatusOK {
+				status, answer, err := r.post("msg_"+id, strings.ReplaceAll(workflow, "invocation_XXXX", id))
+				if err != nil || status != http.StatusOK {
 					t.Errorf("%d %s %v", status, answer, err)
 				}
 			}

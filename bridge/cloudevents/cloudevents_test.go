@@ -94,7 +94,8 @@ func TestStructuredBody(t *testing.T) {
 	headers, body, err := cloudevents.Structured.Encode(e, cloudevents.KafkaPrefix)
 	require.NoError(t, err)
 	require.Equal(t, []cloudevents.Header{{Name: "content-type", Value: "application/cloudevents+json"}}, headers)
-	want := []byte(`{"specversion":"1.0","id":"c1be3cadc55d0759048bea7be538325a","source":"/tensorlake/workflows/workflow_XXXX",` +
+	want := []byte(`{"specversion":"1.0","id":"c1be3cadc55d0759048bea7be538325a",` +
+		`"source":"/tensorlake/workflows/workflow_XXXX",` +
 		`"type":"tensorlake.workflow.function.success","subject":"invocation_ID/fn_A","time":"2026-03-14T09:26:53.12Z",` +
 		`"partitionkey":"invocation_ID","webhookid":"\"\\","datacontenttype":"application/json",` +
 		`"data":{"workflow_name":"workflow_XXXX", "n":1.50e40,"a":"\ud800 é"}}`)
@@ -216,11 +217,16 @@ func TestDecodeRefusesWhatIsNoValidCloudEvent(t *testing.T) {
 		body    string
 		want    string
 	}{
-		"version":            {header("ce-specversion", "0.3", "ce-id", "i", "ce-source", "s", "ce-type", "t"), "{}", `of version "0.3"`},
-		"no id":              {header("ce-specversion", "1.0", "ce-source", "s", "ce-type", "t"), "{}", "no id"},
-		"no source":          {header("ce-specversion", "1.0", "ce-id", "i", "ce-type", "t"), "{}", "no source"},
-		"no type":            {header("ce-specversion", "1.0", "ce-id", "i", "ce-source", "s"), "{}", "no type"},
-		"time":               {header("ce-specversion", "1.0", "ce-id", "i", "ce-source", "s", "ce-type", "t", "ce-time", "\n"), "{}", "its time"},
+		"version": {
+			header("ce-specversion", "0.3", "ce-id", "i", "ce-source", "s", "ce-type", "t"), "{}", `of version "0.3"`,
+		},
+		"no id":     {header("ce-specversion", "1.0", "ce-source", "s", "ce-type", "t"), "{}", "no id"},
+		"no source": {header("ce-specversion", "1.0", "ce-id", "i", "ce-type", "t"), "{}", "no source"},
+		"no type":   {header("ce-specversion", "1.0", "ce-id", "i", "ce-source", "s"), "{}", "no type"},
+		"time": {
+			header("ce-specversion", "1.0", "ce-id", "i", "ce-source", "s", "ce-type", "t", "ce-time", "\n"), "{}",
+			"its time",
+		},
 		"structured no JSON": {structured, "{", "no CloudEvent in JSON"},
 		"structured version": {structured, `{"id":"i","source":"s","type":"t"}`, `of version ""`},
 		"structured id":      {structured, `{"specversion":"1.0","id":1,"source":"s","type":"t"}`, "no CloudEvent in JSON"},
@@ -277,7 +283,9 @@ func FuzzEncode(f *testing.F) {
 		for _, other := range read[1:] {
 			require.Equal(t, read[0], other, "every way of writing an event says the same")
 		}
-		for _, pair := range [][2]string{{id, read[0].ID}, {partitionKey, read[0].PartitionKey}, {webhookID, read[0].WebhookID}} {
+		for _, pair := range [][2]string{
+			{id, read[0].ID}, {partitionKey, read[0].PartitionKey}, {webhookID, read[0].WebhookID},
+		} {
 			requireLegal(t, pair[1])
 			if legal(pair[0]) {
 				require.Equal(t, pair[0], pair[1])

@@ -153,7 +153,9 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 			}
 			require.NotEmpty(t, dead)
 			never := func(subjects []string) map[string][]string {
-				return deliverytest.ByKey(slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return recording.deadLettered[s] }))
+				return deliverytest.ByKey(slices.DeleteFunc(slices.Clone(subjects), func(s string) bool {
+					return recording.deadLettered[s]
+				}))
 			}
 			require.NotEmpty(t, never(want))
 			require.Equal(t, never(want), never(first))

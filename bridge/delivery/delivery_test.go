@@ -267,7 +267,9 @@ func (b *brokenReads) Read(ctx context.Context, after int64, maxCount int, maxBy
 }
 
 func TestAJournalThatCannotBeReadIsTriedAgain(t *testing.T) {
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{}}
+	f := &fixture{
+		t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{},
+	}
 	broken := &brokenReads{Journal: f.journal}
 	broken.failing.Store(true)
 	f.run(func(o *Options) { o.Journal = broken })
@@ -296,7 +298,9 @@ func (b *brokenCursor) Move(ctx context.Context, moves []journal.Move, state *jo
 }
 
 func TestDeliveryGoesOnWhileTheCursorCannotBeWritten(t *testing.T) {
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{}}
+	f := &fixture{
+		t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{},
+	}
 	broken := &brokenCursor{Journal: f.journal}
 	broken.failing.Store(true)
 	f.run(func(o *Options) { o.Journal = broken })

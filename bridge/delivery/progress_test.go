@@ -71,7 +71,9 @@ func TestAPayloadOfManyFunctionsHoldsUpNoOtherKey(t *testing.T) {
 	for i := range functions {
 		functions[i] = fmt.Sprintf("fn%04d", i)
 	}
-	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{}}
+	f := &fixture{
+		t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{},
+	}
 	f.accept("large", functions...)
 	f.accept("small", "a", "b")
 	f.accept("large", "again")

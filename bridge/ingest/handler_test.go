@@ -296,7 +296,9 @@ func TestStoreUnavailable(t *testing.T) {
 		retryAfter string
 	}{
 		"with a time and a detail": {
-			&ingest.UnavailableError{RetryAfter: 1200 * time.Millisecond, Detail: "The journal is full.", Err: errors.New("full")},
+			&ingest.UnavailableError{
+				RetryAfter: 1200 * time.Millisecond, Detail: "The journal is full.", Err: errors.New("full"),
+			},
 			"The journal is full.", "2",
 		},
 		"wrapped": {
@@ -378,7 +380,9 @@ func TestStoredStatus(t *testing.T) {
 func TestWhatCanNeverBeStoredIsUnprocessable(t *testing.T) {
 	t.Parallel()
 	e := start(t, setup{inTheWay: func(context.Context, bridge.Webhook) error {
-		return fmt.Errorf("wrapped: %w", &ingest.NeverError{Detail: "An event is too large.", Err: errors.New("max_payload of nats-1")})
+		return fmt.Errorf("wrapped: %w", &ingest.NeverError{
+			Detail: "An event is too large.", Err: errors.New("max_payload of nats-1"),
+		})
 	}})
 	a := e.do(t, signed(t, "Svix", "msg_1", workflowPayload, time.Now()))
 	requireProblem(t, a, http.StatusUnprocessableEntity, "An event is too large.")

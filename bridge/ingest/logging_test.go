@@ -154,5 +154,6 @@ fnbridge_webhooks_unrecognized_total 0
 # HELP fnbridge_webhooks_in_flight Webhooks that are being read, checked or stored right now, or wait for their turn.
 # TYPE fnbridge_webhooks_in_flight gauge
 fnbridge_webhooks_in_flight 0
-`), "fnbridge_webhooks_total", "fnbridge_webhook_secret_matches_total", "fnbridge_webhook_id_reused_total", "fnbridge_webhooks_unrecognized_total", "fnbridge_webhooks_in_flight"))
+`), "fnbridge_webhooks_total", "fnbridge_webhook_secret_matches_total", "fnbridge_webhook_id_reused_total",
+		"fnbridge_webhooks_unrecognized_total", "fnbridge_webhooks_in_flight"))
 }

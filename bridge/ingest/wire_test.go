@@ -129,7 +129,9 @@ func TestEndlessChunks(t *testing.T) {
 func TestHeadersHave8KiB(t *testing.T) {
 	t.Parallel()
 	e := start(t, setup{})
-	for filler, status := range map[int]int{7 << 10: http.StatusAccepted, 8 << 10: http.StatusRequestHeaderFieldsTooLarge} {
+	for filler, status := range map[int]int{
+		7 << 10: http.StatusAccepted, 8 << 10: http.StatusRequestHeaderFieldsTooLarge,
+	} {
 		r := signed(t, "Svix", "msg_1", workflowPayload, time.Now()).with("X-Large", strings.Repeat("x", filler))
 		a := e.do(t, r)
 		require.Equal(t, status, a.status)

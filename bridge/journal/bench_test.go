@@ -41,7 +41,8 @@ func benchmarkAppend(b *testing.B, callers, size int) {
 	for caller := range callers {
 		wg.Go(func() {
 			for i := caller; i < b.N; i += callers {
-				if _, err := j.Append(context.Background(), bridge.Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: body}); err != nil {
+				w := bridge.Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: body}
+				if _, err := j.Append(context.Background(), w); err != nil {
 					b.Error(err)
 					return
 				}
@@ -79,7 +80,10 @@ func BenchmarkRead(b *testing.B) {
 	for caller := range 128 {
 		wg.Go(func() {
 			for i := caller; i < count; i += 128 {
-				if _, err := j.Append(context.Background(), bridge.Webhook{ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: make([]byte, 150)}); err != nil {
+				w := bridge.Webhook{
+					ID: fmt.Sprintf("msg_%024d", i), Timestamp: at(), ReceivedAt: at(), Body: make([]byte, 150),
+				}
+				if _, err := j.Append(context.Background(), w); err != nil {
 					b.Error(err)
 					return
 				}

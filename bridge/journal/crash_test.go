@@ -287,7 +287,9 @@ func TestVerifyFindsDamage(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 	// An index entry that its table does not have.
-	edit("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'ON dead_letters (sink, id)', 'ON dead_letters (reason, id)') WHERE name = 'dead_letters_by_sink'")(t, filepath.Join(dir, "journal.db"))
+	edit("PRAGMA writable_schema = ON; UPDATE sqlite_schema "+
+		"SET sql = replace(sql, 'ON dead_letters (sink, id)', 'ON dead_letters (reason, id)') "+
+		"WHERE name = 'dead_letters_by_sink'")(t, filepath.Join(dir, "journal.db"))
 	r, err = OpenReader(t.Context(), dir)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, r.Close()) }()

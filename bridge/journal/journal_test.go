@@ -451,10 +451,12 @@ func TestStatus(t *testing.T) {
 
 	s, err := j.Status(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, Status{Bytes: s.Bytes, MaxBytes: 10 << 20, Head: 3, Webhooks: 3, OldestReceivedAt: at(), Sinks: []SinkStatus{
-		{Sink: "kafka", Configured: true, Cursor: 1, Backlog: 2, OldestUndelivered: at().Add(time.Minute), State: down},
-		{Sink: "nats", Configured: true, Cursor: 3, DeadLetters: 1, State: SinkState{Sink: "nats"}},
-	}}, s)
+	require.Equal(t, Status{
+		Bytes: s.Bytes, MaxBytes: 10 << 20, Head: 3, Webhooks: 3, OldestReceivedAt: at(), Sinks: []SinkStatus{
+			{Sink: "kafka", Configured: true, Cursor: 1, Backlog: 2, OldestUndelivered: at().Add(time.Minute), State: down},
+			{Sink: "nats", Configured: true, Cursor: 3, DeadLetters: 1, State: SinkState{Sink: "nats"}},
+		},
+	}, s)
 }
 
 func TestAnAppendWhoseCallerHasGone(t *testing.T) {

@@ -79,8 +79,10 @@ func selectInPages(t *testing.T, j *Journal, f WebhookFilter, maxCount int, maxB
 
 func TestASearchGoesOnPastWhatItDoesNotSelect(t *testing.T) {
 	dir := closedJournal(t)
-	edit(fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT 21 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO webhooks (seq, id, signed_at, received_at, body)
-		SELECT i, 'msg_' || i, %d, %d, CAST('{}' AS BLOB) FROM n`, 3*scannedAtOnce, toNanos(at()), toNanos(at())))(t, dir+"/journal.db")
+	edit(fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT 21 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
+		INSERT INTO webhooks (seq, id, signed_at, received_at, body)
+		SELECT i, 'msg_' || i, %d, %d, CAST('{}' AS BLOB) FROM n`,
+		3*scannedAtOnce, toNanos(at()), toNanos(at())))(t, dir+"/journal.db")
 	j := open(t, Options{Dir: dir})
 	for i := range 3 {
 		w := webhook(fmt.Sprint("late-", i))

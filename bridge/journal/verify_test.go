@@ -38,7 +38,12 @@ func TestVerifyReports(t *testing.T) {
 		"a sink that is not configured may lack": {
 			"UPDATE sinks SET configured = 0 WHERE sink = 'kafka'; DELETE FROM webhooks WHERE seq <= 10", nil,
 		},
-		"a cursor ahead of everything": {"UPDATE sinks SET cursor = 21 WHERE sink = 'nats'", []string{`the cursor of sink "nats" is 21, and the newest webhook ever was 20`, "webhooks 21 to 21 are missing, and \"kafka\" has not been sent them all"}},
+		"a cursor ahead of everything": {
+			"UPDATE sinks SET cursor = 21 WHERE sink = 'nats'", []string{
+				`the cursor of sink "nats" is 21, and the newest webhook ever was 20`,
+				"webhooks 21 to 21 are missing, and \"kafka\" has not been sent them all",
+			},
+		},
 		"a cursor before everything": {
 			"UPDATE sinks SET cursor = -1 WHERE sink = 'kafka'",
 			[]string{`the cursor of sink "kafka" is -1, and the newest webhook ever was 20`},
@@ -55,7 +60,12 @@ func TestVerifyReports(t *testing.T) {
 			"UPDATE webhooks SET received_at = 0 WHERE seq = 3",
 			[]string{`webhook 3 ("2"): received at 0001-01-01T00:00:00Z, which is too long ago: the clock was wrong`},
 		},
-		"a time to come": {fmt.Sprintf("UPDATE webhooks SET received_at = %d WHERE seq = 3", toNanos(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))), []string{`webhook 3 ("2"): received at 2200-01-01T00:00:00Z, which is in the future: the clock was wrong, or is now`}},
+		"a time to come": {
+			fmt.Sprintf("UPDATE webhooks SET received_at = %d WHERE seq = 3",
+				toNanos(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC))),
+			[]string{`webhook 3 ("2"): received at 2200-01-01T00:00:00Z, which is in the future: ` +
+				`the clock was wrong, or is now`},
+		},
 		"no id": {
 			"UPDATE webhooks SET id = '' WHERE seq = 3", []string{"webhook 3: it has no id"},
 		},
@@ -125,7 +135,8 @@ func TestVerifyBoundsItsFindings(t *testing.T) {
 func TestVerifyFindsWhatAnIndexLacks(t *testing.T) {
 	// While the schema hides the index, the table changes without it.
 	const (
-		hide = `PRAGMA writable_schema = ON; CREATE TABLE hidden AS SELECT * FROM sqlite_schema WHERE name = 'sqlite_autoindex_webhooks_1';
+		hide = `PRAGMA writable_schema = ON;
+			CREATE TABLE hidden AS SELECT * FROM sqlite_schema WHERE name = 'sqlite_autoindex_webhooks_1';
 			DELETE FROM sqlite_schema WHERE name = 'sqlite_autoindex_webhooks_1';
 			UPDATE sqlite_schema SET sql = replace(sql, 'id TEXT NOT NULL UNIQUE', 'id TEXT NOT NULL') WHERE name = 'webhooks'`
 		show = `PRAGMA writable_schema = ON; INSERT INTO sqlite_schema SELECT * FROM hidden;

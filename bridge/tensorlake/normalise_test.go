@@ -49,23 +49,32 @@ func TestParseRefusesWhatIsNoObject(t *testing.T) {
 		is   error
 		want string
 	}{
-		"empty":               {"", tensorlake.ErrNotJSON, "it is empty"},
-		"spaces":              {" \r\n\t", tensorlake.ErrNotJSON, "it is empty"},
-		"form":                {"a=b", tensorlake.ErrNotJSON, "invalid character 'a' looking for beginning of value at offset 1"},
-		"cut off":             {`{"a":"b`, tensorlake.ErrNotJSON, "unexpected end of JSON input at offset 7"},
-		"trailing object":     {`{} {}`, tensorlake.ErrNotJSON, "invalid character '{' after top-level value at offset 4"},
-		"trailing NUL":        {"{}\x00", tensorlake.ErrNotJSON, `invalid character '\x00' after top-level value`},
-		"trailing comma":      {`{"a":1,}`, tensorlake.ErrNotJSON, "at offset 8"},
-		"comment":             {`{/**/}`, tensorlake.ErrNotJSON, "at offset 2"},
-		"NaN":                 {`{"a":NaN}`, tensorlake.ErrNotJSON, "at offset 6"},
-		"zero before number":  {`{"a":01}`, tensorlake.ErrNotJSON, "at offset 7"},
-		"line break in text":  {"{\"a\":\"\n\"}", tensorlake.ErrNotJSON, `invalid character '\n' in string literal at offset 7`},
-		"bad escape":          {`{"a":"\x41"}`, tensorlake.ErrNotJSON, "at offset 8"},
-		"invalid UTF-8":       {"{\"a\":\"\xff\"}", tensorlake.ErrNotJSON, "the byte at offset 6 is not valid UTF-8"},
-		"surrogate in UTF-8":  {"{\"a\":\"é\xed\xa0\x80\"}", tensorlake.ErrNotJSON, "the byte at offset 8 is not valid UTF-8"},
-		"byte order mark":     {"\ufeff{}", tensorlake.ErrNotJSON, "byte order mark"},
-		"UTF-16":              {"{\x00}\x00", tensorlake.ErrNotJSON, "at offset 2"},
-		"too deep":            {strings.Repeat(`{"a":`, 10_001) + "1" + strings.Repeat("}", 10_001), tensorlake.ErrNotJSON, "exceeded max depth"},
+		"empty":  {"", tensorlake.ErrNotJSON, "it is empty"},
+		"spaces": {" \r\n\t", tensorlake.ErrNotJSON, "it is empty"},
+		"form": {
+			"a=b", tensorlake.ErrNotJSON, "invalid character 'a' looking for beginning of value at offset 1",
+		},
+		"cut off":            {`{"a":"b`, tensorlake.ErrNotJSON, "unexpected end of JSON input at offset 7"},
+		"trailing object":    {`{} {}`, tensorlake.ErrNotJSON, "invalid character '{' after top-level value at offset 4"},
+		"trailing NUL":       {"{}\x00", tensorlake.ErrNotJSON, `invalid character '\x00' after top-level value`},
+		"trailing comma":     {`{"a":1,}`, tensorlake.ErrNotJSON, "at offset 8"},
+		"comment":            {`{/**/}`, tensorlake.ErrNotJSON, "at offset 2"},
+		"NaN":                {`{"a":NaN}`, tensorlake.ErrNotJSON, "at offset 6"},
+		"zero before number": {`{"a":01}`, tensorlake.ErrNotJSON, "at offset 7"},
+		"line break in text": {
+			"{\"a\":\"\n\"}", tensorlake.ErrNotJSON, `invalid character '\n' in string literal at offset 7`,
+		},
+		"bad escape":    {`{"a":"\x41"}`, tensorlake.ErrNotJSON, "at offset 8"},
+		"invalid UTF-8": {"{\"a\":\"\xff\"}", tensorlake.ErrNotJSON, "the byte at offset 6 is not valid UTF-8"},
+		"surrogate in UTF-8": {
+			"{\"a\":\"é\xed\xa0\x80\"}", tensorlake.ErrNotJSON, "the byte at offset 8 is not valid UTF-8",
+		},
+		"byte order mark": {"\ufeff{}", tensorlake.ErrNotJSON, "byte order mark"},
+		"UTF-16":          {"{\x00}\x00", tensorlake.ErrNotJSON, "at offset 2"},
+		"too deep": {
+			strings.Repeat(`{"a":`, 10_001) + "1" + strings.Repeat("}", 10_001), tensorlake.ErrNotJSON,
+			"exceeded max depth",
+		},
 		"too deep and broken": {strings.Repeat(`[`, 1_000_000), tensorlake.ErrNotJSON, "exceeded max depth"},
 		"array":               {`[{}]`, tensorlake.ErrNotObject, "but an array"},
 		"string":              {` "{}"`, tensorlake.ErrNotObject, "but a string"},
@@ -250,7 +259,9 @@ func TestOptionalFieldsMayBeNullOrAbsent(t *testing.T) {
 
 // Readers disagree on which of two values of a key counts, so no event may depend on either.
 func TestKeysThatAppearTwiceAreUnrecognized(t *testing.T) {
-	for _, shape := range []string{workflowKeys, documentKeys + `,"dataset":"d","created_at":"","finished_at":"","usage":{}`, envelopeKeys} {
+	for _, shape := range []string{
+		workflowKeys, documentKeys + `,"dataset":"d","created_at":"","finished_at":"","usage":{}`, envelopeKeys,
+	} {
 		for member := range strings.SplitSeq(shape, ",") {
 			key, _, _ := strings.Cut(member, ":")
 			t.Run(key, func(t *testing.T) {

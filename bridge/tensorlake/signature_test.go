@@ -101,15 +101,17 @@ func TestVerifyFindsTheSignatureAmongOthers(t *testing.T) {
 		"after as many as compared":  {header: strings.Repeat(other+" ", 63) + good},
 		"several spaces":             {header: "  " + good + "  "},
 		"only another":               {header: other, reason: tensorlake.ReasonNoMatchingSecret},
-		"beyond what is compared":    {header: strings.Repeat(other+" ", 64) + good, reason: tensorlake.ReasonNoMatchingSecret},
-		"another version's":          {header: "v2," + good[3:], reason: tensorlake.ReasonBadSignature},
-		"version in capitals":        {header: "V1," + good[3:], reason: tensorlake.ReasonBadSignature},
-		"no version":                 {header: good[3:], reason: tensorlake.ReasonBadSignature},
-		"cut short":                  {header: good[:len(good)-1], reason: tensorlake.ReasonBadSignature},
-		"too long":                   {header: good + "A", reason: tensorlake.ReasonBadSignature},
-		"separated by commas":        {header: good + "," + other, reason: tensorlake.ReasonBadSignature},
-		"separated by tabs":          {header: other + "\t" + good, reason: tensorlake.ReasonBadSignature},
-		"only spaces":                {header: "   ", reason: tensorlake.ReasonBadSignature},
+		"beyond what is compared": {
+			header: strings.Repeat(other+" ", 64) + good, reason: tensorlake.ReasonNoMatchingSecret,
+		},
+		"another version's":   {header: "v2," + good[3:], reason: tensorlake.ReasonBadSignature},
+		"version in capitals": {header: "V1," + good[3:], reason: tensorlake.ReasonBadSignature},
+		"no version":          {header: good[3:], reason: tensorlake.ReasonBadSignature},
+		"cut short":           {header: good[:len(good)-1], reason: tensorlake.ReasonBadSignature},
+		"too long":            {header: good + "A", reason: tensorlake.ReasonBadSignature},
+		"separated by commas": {header: good + "," + other, reason: tensorlake.ReasonBadSignature},
+		"separated by tabs":   {header: other + "\t" + good, reason: tensorlake.ReasonBadSignature},
+		"only spaces":         {header: "   ", reason: tensorlake.ReasonBadSignature},
 	}
 	v := newVerifier(t, secretOf("a"))
 	for name, tt := range tests {
@@ -302,7 +304,10 @@ func TestSecretsOfEveryLengthThatSvixTakes(t *testing.T) {
 // TestThePlaceholderIsThatOfTheDocuments finds every whole secret that they show.
 func TestThePlaceholderIsThatOfTheDocuments(t *testing.T) {
 	found := 0
-	for _, page := range []string{"../../README.md", "../../docs/deploy.md", "../../docs/examples/systemd/fnbridge.env", "../../docs/examples/compose/compose.yaml"} {
+	for _, page := range []string{
+		"../../README.md", "../../docs/deploy.md",
+		"../../docs/examples/systemd/fnbridge.env", "../../docs/examples/compose/compose.yaml",
+	} {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		for _, secret := range regexp.MustCompile(`whsec_[A-Za-z0-9+/=]{20,}`).FindAllString(string(text), -1) {
@@ -324,10 +329,21 @@ func TestNewVerifierNamesTheBadSecretButNotItsValue(t *testing.T) {
 		"no padding":    {"whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg", "webhook secret 2 of 3 is not valid base64"},
 		"cut off":       {short, "webhook secret 2 of 3 holds 14 bytes"},
 		"only a prefix": {"whsec_", "webhook secret 2 of 3 holds 0 bytes"},
-		"too long":      {"whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("hunter2", 11)[:76])), "webhook secret 2 of 3 holds 76 bytes"},
-		"hex":           {"whsec_" + hex.EncodeToString([]byte(strings.Repeat("hunter2", 4)[:24])), "webhook secret 2 of 3 is hex"},
-		"HEX":           {"whsec_" + strings.ToUpper(hex.EncodeToString([]byte(strings.Repeat("hunter2", 4)[:24]))), "webhook secret 2 of 3 is hex"},
-		"placeholder":   {" whsec_UmVwbGFjZSBtZSBieSB0aGUgcmVhbCBzZWNyZXQu", "webhook secret 2 of 3 is the placeholder of fnbridge's documents"},
+		"too long": {
+			"whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("hunter2", 11)[:76])),
+			"webhook secret 2 of 3 holds 76 bytes",
+		},
+		"hex": {
+			"whsec_" + hex.EncodeToString([]byte(strings.Repeat("hunter2", 4)[:24])), "webhook secret 2 of 3 is hex",
+		},
+		"HEX": {
+			"whsec_" + strings.ToUpper(hex.EncodeToString([]byte(strings.Repeat("hunter2", 4)[:24]))),
+			"webhook secret 2 of 3 is hex",
+		},
+		"placeholder": {
+			" whsec_UmVwbGFjZSBtZSBieSB0aGUgcmVhbCBzZWNyZXQu",
+			"webhook secret 2 of 3 is the placeholder of fnbridge's documents",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -189,7 +189,9 @@ func TestASinkWithoutAnAddressPublishesNone(t *testing.T) {
 
 func TestADeadLetterAddressInTroubleIsTriedOn(t *testing.T) {
 	f, sink := newFixture(t), newAddressSink()
-	sink.failLetter = func(bridge.DeadLetter) error { return bridge.Blocked(errors.New("no stream captures dead-letters")) }
+	sink.failLetter = func(bridge.DeadLetter) error {
+		return bridge.Blocked(errors.New("no stream captures dead-letters"))
+	}
 	f.run(sink, f.journal)
 	for i := range 50 {
 		f.add(fmt.Sprintf("k%d", i), "a")

@@ -676,7 +676,9 @@ func TestWhateverFailsQueuesKeepTheOrderOfWhatWasAnswered(t *testing.T) {
 				sink.Partitions = 3
 				var processes []*queued
 				for range 3 {
-					processes = append(processes, startQueue(t, Options{}, func(o *delivery.Options) { o.BatchEvents, o.ProbeEvents, o.WindowEvents = 8, 3, 30 }, sinkOf{sink: sink}))
+					processes = append(processes, startQueue(t, Options{}, func(o *delivery.Options) {
+						o.BatchEvents, o.ProbeEvents, o.WindowEvents = 8, 3, 30
+					}, sinkOf{sink: sink}))
 				}
 				want := make(map[string][]string)
 				var senders sync.WaitGroup
@@ -697,7 +699,8 @@ func TestWhateverFailsQueuesKeepTheOrderOfWhatWasAnswered(t *testing.T) {
 								functions = append(functions, fmt.Sprintf("f%d_%d", i, n))
 							}
 							for {
-								if _, err := processes[choose.IntN(len(processes))].submit(fmt.Sprintf("msg_%s_%d", key, i), key, functions...); err == nil {
+								p := processes[choose.IntN(len(processes))]
+								if _, err := p.submit(fmt.Sprintf("msg_%s_%d", key, i), key, functions...); err == nil {
 									break
 								}
 								<-time.After(time.Duration(choose.Int64N(int64(3 * time.Second))))
