@@ -14,7 +14,7 @@ PKG ?= ./...
 TEST_TIMEOUT ?= 10m
 RACE_TIMEOUT ?= 20m
 # Most tests wait most of the time, for brokers, elections and timeouts: more run at once than there are processors.
-SIDE_BY_SIDE = -p 6 -parallel 8
+SIDE_BY_SIDE := -p 3 -parallel 4
 FUZZTIME ?= 30s
 # Which parts of make bench to run, separated by commas; empty: all. Which Go benchmarks, and against which commit to compare them.
 PARTS ?=
@@ -85,7 +85,6 @@ test: ## run every test, against a real Apache Kafka too where Java and Maven ar
 
 # With the race detector, each process would sleep for a second at its end, and some tests start a hundred.
 .PHONY: race
-race: SIDE_BY_SIDE = -p 3 -parallel 4 # under the race detector they compute as well
 race: ## run every test under the race detector (needs a C compiler)
 	@$(call say_kafka,will be)
 	@CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 $(call go_tests,-race -timeout $(RACE_TIMEOUT))

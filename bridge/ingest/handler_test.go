@@ -366,7 +366,7 @@ func TestAnswerTimeoutCountsFromTheArrival(t *testing.T) {
 	_, err = c.Write([]byte(r.body))
 	require.NoError(t, err)
 	require.Equal(t, http.StatusAccepted, c.receive(t, http.MethodPost).status)
-	require.LessOrEqual(t, <-left, time.Minute-late)
+	require.LessOrEqual(t, <-left, time.Minute-late/2) // the arrival is when the bridge sees it
 }
 
 func TestStoredStatus(t *testing.T) {
