@@ -48,7 +48,8 @@ type ListenError struct {
 
 // Error says what to do about it.
 func (e *ListenError) Error() string {
-	return fmt.Sprintf("the embedded NATS server cannot listen on %s: %v; choose another address, or stop what uses it", e.Address, e.Err)
+	return fmt.Sprintf("the embedded NATS server cannot listen on %s: %v; "+
+		"choose another address, or stop what uses it", e.Address, e.Err)
 }
 
 // Unwrap returns the cause.
@@ -145,7 +146,8 @@ func (s *Server) ready(ctx context.Context, lines *logger) (*server.JetStreamCon
 			return nil, fmt.Errorf("the embedded NATS server was not ready in time: %w", err)
 		}
 		// With a shorter wait, the server may find it over before it has looked even once.
-		if config := s.server.JetStreamConfig(); config != nil && s.server.ReadyForConnections(pollInterval) && s.server.JetStreamEnabled() {
+		if config := s.server.JetStreamConfig(); config != nil &&
+			s.server.ReadyForConnections(pollInterval) && s.server.JetStreamEnabled() {
 			return config, nil
 		}
 		select {

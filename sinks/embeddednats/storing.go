@@ -49,9 +49,11 @@ func (s *Server) keepStoring(ctx context.Context, config server.JetStreamConfig,
 			stopped = true
 			reason := failed
 			if reason == nil {
-				reason = fmt.Errorf("its streams take %d bytes, and may take %d: it leaves a quarter of the disk to others", used, config.MaxStore)
+				reason = fmt.Errorf("its streams take %d bytes, and may take %d: "+
+					"it leaves a quarter of the disk to others", used, config.MaxStore)
 			}
-			log.Warn("the embedded NATS server stores nothing more; make room on the disk, or remove messages. It is tried again every second",
+			log.Warn("the embedded NATS server stores nothing more; make room on the disk, or remove messages. "+
+				"It is tried again every second",
 				"error", reason)
 		}
 		// nats-server would reckon with what is free now, and find that it has stored too much already.
@@ -79,7 +81,8 @@ func (s *Server) used() int64 {
 func (s *Server) storeError() error {
 	for _, e := range s.server.Healthz(&server.HealthzOptions{Details: true}).Errors {
 		// A stream that is being deleted counts as ill too. Its name has no spaces.
-		if e.Type == server.HealthzErrorJetStream || e.Type == server.HealthzErrorStream && strings.Contains(e.Error, " write error: ") {
+		if e.Type == server.HealthzErrorJetStream ||
+			e.Type == server.HealthzErrorStream && strings.Contains(e.Error, " write error: ") {
 			return errors.New(e.Error)
 		}
 	}

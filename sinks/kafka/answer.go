@@ -133,7 +133,8 @@ func (c *plainConn) stranger(head [4]byte) error {
 	case strings.IndexFunc(string(head[:]), func(r rune) bool { return r < ' ' || r > '~' }) < 0:
 		return &strangerError{c.address, strconv.Quote(string(head[:]) + "…")}
 	}
-	return fmt.Errorf("%s claims an answer of %d bytes; is it a broker of Kafka?", c.address, binary.BigEndian.Uint32(head[:]))
+	return fmt.Errorf("%s claims an answer of %d bytes; is it a broker of Kafka?",
+		c.address, binary.BigEndian.Uint32(head[:]))
 }
 
 // tryAnswer decodes an answer, with the four bytes of its size, as the library will. A panic of the library ends here.
@@ -453,7 +454,9 @@ func checkBatch(batch []byte) error {
 		defer func() { _ = decompressor.Close() }()
 		records = decompressor
 	}
-	r := recordChecker{in: bufio.NewReader(io.LimitReader(records, maxFetchBytes+1)), left: maxFetchBytes, parts: maxFetchRecords}
+	r := recordChecker{
+		in: bufio.NewReader(io.LimitReader(records, maxFetchBytes+1)), left: maxFetchBytes, parts: maxFetchRecords,
+	}
 	for ; count > 0 && r.err == nil; count-- {
 		r.record()
 	}

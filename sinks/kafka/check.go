@@ -43,7 +43,8 @@ func (s *Sink) Check(ctx context.Context) error {
 	if len(t.partitions) == 1 {
 		return worst
 	}
-	return mark(bridge.KindOf(worst), fmt.Errorf("%d of %d partitions cannot be published to; one is %w", len(failures), len(t.partitions), worst))
+	return mark(bridge.KindOf(worst),
+		fmt.Errorf("%d of %d partitions cannot be published to; one is %w", len(failures), len(t.partitions), worst))
 }
 
 // awaitDescribed waits until the topic's settings have been looked at, once, so that whoever checks has seen what the
@@ -102,7 +103,8 @@ func (s *Sink) checkPartition(ctx context.Context, t *topology, partition int) e
 	}
 	// More than there are replicas no broker asks for.
 	if need := min(int(s.limits.minSync.Load()), t.replicas); t.inSync[partition] < need {
-		return bridge.Retry(fmt.Errorf("%s: %d of its replicas are in sync, and min.insync.replicas is %d", what, t.inSync[partition], need))
+		return bridge.Retry(fmt.Errorf("%s: %d of its replicas are in sync, and min.insync.replicas is %d",
+			what, t.inSync[partition], need))
 	}
 	return nil
 }

@@ -88,7 +88,9 @@ func (g *generation) retire() {
 // Brokers end connections that lie idle (connections.max.idle.ms), and those whose login has run out
 // (connections.max.reauth.ms), which a client learns from its next request. That is no failure: the request goes out
 // again until it had a connection of its own. An end of that one is an answer.
-func (g *generation) RoundTrip(ctx context.Context, address net.Addr, req kafkago.Request) (res kafkago.Response, err error) {
+func (g *generation) RoundTrip(
+	ctx context.Context, address net.Addr, req kafkago.Request,
+) (res kafkago.Response, err error) {
 	defer func() {
 		if g.retired.Load() {
 			g.transport.CloseIdleConnections()
@@ -109,7 +111,9 @@ func (g *generation) RoundTrip(ctx context.Context, address net.Addr, req kafkag
 }
 
 // request makes a call of the client. A panic of the library at what a broker answers is an error of the call.
-func request[Req, Res any](ctx context.Context, call func(context.Context, *Req) (*Res, error), req *Req) (res *Res, err error) {
+func request[Req, Res any](
+	ctx context.Context, call func(context.Context, *Req) (*Res, error), req *Req,
+) (res *Res, err error) {
 	defer recovered(&err)
 	return call(ctx, req)
 }
@@ -142,16 +146,19 @@ func checkAcknowledgement(asked *produce.Request, res kafkago.Response, err erro
 	answer, ok := res.(*produce.Response)
 	if !ok || len(answer.Topics) != 1 || len(answer.Topics[0].Partitions) != 1 {
 		// Of several, the library would take the first.
-		return errors.New("not stored: the broker does not answer for one partition, and was asked for one; is it a broker of Kafka?")
+		return errors.New("not stored: the broker does not answer for one partition, " +
+			"and was asked for one; is it a broker of Kafka?")
 	}
 	topic, partition := asked.Topics[0], asked.Topics[0].Partitions[0]
 	got := answer.Topics[0].Partitions[0]
 	if answer.Topics[0].Topic != topic.Topic || got.Partition != partition.Partition {
-		return fmt.Errorf("not stored: the broker answers for topic %q partition %d, and was asked for topic %q partition %d; is it a broker of Kafka?",
+		return fmt.Errorf("not stored: the broker answers for topic %q partition %d, "+
+			"and was asked for topic %q partition %d; is it a broker of Kafka?",
 			answer.Topics[0].Topic, got.Partition, topic.Topic, partition.Partition)
 	}
 	if got.ErrorCode == 0 && got.BaseOffset < 0 {
-		return fmt.Errorf("not stored: the broker acknowledges a batch for topic %q partition %d without an offset; is it a broker of Kafka?",
+		return fmt.Errorf("not stored: the broker acknowledges a batch for topic %q partition %d without an offset; "+
+			"is it a broker of Kafka?",
 			topic.Topic, partition.Partition)
 	}
 	return nil

@@ -79,8 +79,9 @@ func classify(err error) (kind bridge.FailureKind, advice string) {
 		return bridge.FailureBlocked, "use newer brokers, or connect with TLS"
 	}
 	if advertised, ok := errors.AsType[*advertisedError](err); ok {
-		return bridge.FailureRetry, advertised.address + " is what the broker advertises (advertised.listeners), and was never reached from here: " +
-			"correct it there, or let this machine reach it"
+		return bridge.FailureRetry,
+			advertised.address + " is what the broker advertises (advertised.listeners), " +
+				"and was never reached from here: correct it there, or let this machine reach it"
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		return bridge.FailureRetry, "check BROKERS, and the names that the brokers advertise"
@@ -99,7 +100,8 @@ func classifyCode(code kafkago.Error) (bridge.FailureKind, string) {
 
 	case kafkago.InvalidTimestamp:
 		// Records carry the time of their sending, so all of them would be refused, and none for its own sake.
-		return bridge.FailureBlocked, "compare this machine's clock with the brokers', and the topic's limits on timestamps (message.timestamp.*)"
+		return bridge.FailureBlocked,
+			"compare this machine's clock with the brokers', and the topic's limits on timestamps (message.timestamp.*)"
 
 	case kafkago.InvalidTopic:
 		return bridge.FailureBlocked, "check TOPIC"
@@ -156,7 +158,8 @@ func firstContactAdvice(err error) string {
 		return "wrong credentials, or TLS against a plaintext port, or the reverse? Check TLS and the SASL settings"
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "read" && op.Timeout() {
-		return "it takes connections and does not answer. Is it a Kafka broker and well, and is it TLS against a plaintext port?"
+		return "it takes connections and does not answer. " +
+			"Is it a Kafka broker and well, and is it TLS against a plaintext port?"
 	}
 	return ""
 }
@@ -172,7 +175,8 @@ func (e *advertisedError) Unwrap() error { return e.cause }
 
 // isCut tells whether a broker, or what is before it, has ended the connection.
 func isCut(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // isRecordFault tells whether a broker refuses a batch for one of its records.
@@ -187,7 +191,8 @@ func isRecordFault(err error) bool {
 
 // isMissing tells whether err says that there is no such topic, or no such partition of it.
 func isMissing(err error) bool {
-	return errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) || errors.Is(err, kafkago.UnknownTopicOrPartition)
+	return errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) ||
+		errors.Is(err, kafkago.UnknownTopicOrPartition)
 }
 
 // isStale tells whether err can come from connections or metadata that are out of date.

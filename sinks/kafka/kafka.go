@@ -202,7 +202,7 @@ func (l *partitionLocks) lock(ctx context.Context, partition int, stopping <-cha
 type timing struct {
 	attempt  time.Duration // one request, and twice what the broker is given to replicate a batch
 	publish  time.Duration // a whole Publish, whatever its context allows
-	silence  time.Duration // one read or write on a connection; longer than attempt, so that the request's own deadline comes first
+	silence  time.Duration // one read or write on a connection; longer than attempt, whose own deadline comes first
 	dial     time.Duration // a new connection with TLS and SASL
 	dialTCP  time.Duration // one address of several
 	connect  time.Duration // new connections, and a new topic, until they have proved themselves

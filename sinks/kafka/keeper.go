@@ -227,7 +227,10 @@ func (s *Sink) awaitCreated(ctx context.Context) (*topology, error) {
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
-			return nil, bridge.Retry(&failure{text: s.place() + ": it has been created and cannot be published to yet: " + inWords(err), cause: err})
+			return nil, bridge.Retry(&failure{
+				text:  s.place() + ": it has been created and cannot be published to yet: " + inWords(err),
+				cause: err,
+			})
 		}
 	}
 }
@@ -329,7 +332,8 @@ func (s *Sink) missing(err error) error {
 		k.missingSince = time.Now()
 	}
 	f := &failure{
-		text:  s.place() + ": it does not exist at " + strings.Join(s.opts.Brokers, ", ") + ": create it, correct " + k.role.setting() + ", or set CREATE_TOPIC to true",
+		text: s.place() + ": it does not exist at " + strings.Join(s.opts.Brokers, ", ") +
+			": create it, correct " + k.role.setting() + ", or set CREATE_TOPIC to true",
 		cause: err,
 	}
 	if !k.seen.IsZero() && time.Since(k.missingSince) < s.timing.missing {

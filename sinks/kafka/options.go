@@ -86,7 +86,9 @@ func (o *Options) check(log *slog.Logger) (checked, error) {
 		problems = append(problems, err)
 	}
 	if o.TLS {
-		if c.tls, err = tlsfiles.Open(tlsfiles.Names{CA: o.TLSCAFile, Cert: o.TLSCertFile, Key: o.TLSKeyFile}, log); err != nil {
+		if c.tls, err = tlsfiles.Open(tlsfiles.Names{
+			CA: o.TLSCAFile, Cert: o.TLSCertFile, Key: o.TLSKeyFile,
+		}, log); err != nil {
 			problems = append(problems, err)
 		}
 	}

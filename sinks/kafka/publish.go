@@ -113,8 +113,8 @@ func (s *Sink) checkSize(r record) error {
 		return nil
 	}
 	if size, err := s.batchSize(r); err == nil && size > maxRequestBytes {
-		return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, and socket.request.max.bytes is %d",
-			s.place(), size, maxRequestBytes))
+		return bridge.Reject(fmt.Errorf("%s: the event is too large: %d bytes as it is sent, "+
+			"and socket.request.max.bytes is %d", s.place(), size, maxRequestBytes))
 	}
 	return nil
 }
@@ -219,8 +219,9 @@ func (s *Sink) cut(partition int, r record, cause error) error {
 		size = int64(batchOverhead + r.size)
 	}
 	f := &failure{
-		text: fmt.Sprintf("%s: the broker answers others and ends the connection at this event alone: %d bytes as it is sent: "+
-			"is its socket.request.max.bytes, or the limit of what is before it, smaller? (%s)", s.partition(partition), size, inWords(cause)),
+		text: fmt.Sprintf("%s: the broker answers others and ends the connection at this event alone: "+
+			"%d bytes as it is sent: is its socket.request.max.bytes, or the limit of what is before it, smaller? (%s)",
+			s.partition(partition), size, inWords(cause)),
 		cause: cause,
 	}
 	if s.cuts.repeated(r.event, s.timing.cutting) {
@@ -288,11 +289,14 @@ func (s *Sink) rejected(partition int, r record, err error) error {
 			known = fmt.Sprintf(", and %s is %d", maxMessageBytes, limit)
 		}
 		return bridge.Reject(&failure{
-			text:  fmt.Sprintf("%s: the event is too large: %d bytes as it is sent%s: %s", s.partition(partition), size, known, inWords(err)),
+			text: fmt.Sprintf("%s: the event is too large: %d bytes as it is sent%s: %s",
+				s.partition(partition), size, known, inWords(err)),
 			cause: err,
 		})
 	}
-	return bridge.Reject(&failure{text: s.partition(partition) + ": the broker refuses the event: " + inWords(err), cause: err})
+	return bridge.Reject(&failure{
+		text: s.partition(partition) + ": the broker refuses the event: " + inWords(err), cause: err,
+	})
 }
 
 // produce sends one batch once. The error is explained, except a record fault of the batch.
@@ -329,7 +333,9 @@ func (s *Sink) produce(ctx context.Context, partition int, batch []record) error
 	default:
 	}
 	if ctx.Err() != nil {
-		return bridge.Retry(&failure{text: s.partition(partition) + ": given up while sending: " + context.Cause(ctx).Error(), cause: err})
+		return bridge.Retry(&failure{
+			text: s.partition(partition) + ": given up while sending: " + context.Cause(ctx).Error(), cause: err,
+		})
 	}
 	if isStale(err) {
 		s.noteStale()

@@ -76,7 +76,8 @@ func (q *quota) await(ctx context.Context, stopping <-chan struct{}) (done func(
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
-			err = fmt.Errorf("the broker holds this client to its quota for another %v: %w", left.Round(time.Millisecond), context.Cause(ctx))
+			err = fmt.Errorf("the broker holds this client to its quota for another %v: %w",
+				left.Round(time.Millisecond), context.Cause(ctx))
 		case <-stopping:
 			err = errClosed
 		}

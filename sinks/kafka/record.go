@@ -56,5 +56,7 @@ func (r *recordReader) ReadRecord() (*kafkago.Record, error) {
 	r.next++
 	// Without a time, a record gets that of its sending. The event's own may lie far off, and brokers
 	// delete and refuse by the record's time.
-	return &kafkago.Record{Key: kafkago.NewBytes(next.key), Value: kafkago.NewBytes(next.value), Headers: next.headers}, nil
+	return &kafkago.Record{
+		Key: kafkago.NewBytes(next.key), Value: kafkago.NewBytes(next.value), Headers: next.headers,
+	}, nil
 }

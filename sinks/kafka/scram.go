@@ -32,7 +32,8 @@ func (l boundedLogin) Next(ctx context.Context, challenge []byte) (done bool, re
 			continue
 		}
 		if n, err := strconv.Atoi(string(rounds)); err != nil || n > maxSCRAMRounds {
-			return false, nil, fmt.Errorf("the broker asks for %q rounds of SCRAM, and the most is %d; is it a broker of Kafka?", rounds, maxSCRAMRounds)
+			return false, nil, fmt.Errorf("the broker asks for %q rounds of SCRAM, and the most is %d; is it a broker of Kafka?",
+				rounds, maxSCRAMRounds)
 		}
 	}
 	return l.StateMachine.Next(ctx, challenge)

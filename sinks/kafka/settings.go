@@ -151,8 +151,9 @@ func (s *Settings) checkBeside(sink, other *setting.Sink, theirs *Settings) {
 // checkLettersApart demands that the dead letters of sink go to another topic than the events of another one.
 func (s *Settings) checkLettersApart(sink, other *setting.Sink, events *Settings) {
 	if letters := TopicName(sink.DeadLetter); letters != "" && letters == events.Topic && letters != s.Topic {
-		sink.Problem("DEAD_LETTER", "%s is the topic of the events of the sink %s, whose consumers would take dead letters for events: "+
-			"give a topic of its own, such as %s-dead-letters", letters, other.Name, s.Topic)
+		sink.Problem("DEAD_LETTER", "%s is the topic of the events of the sink %s, "+
+			"whose consumers would take dead letters for events: give a topic of its own, such as %s-dead-letters",
+			letters, other.Name, s.Topic)
 	}
 }
 

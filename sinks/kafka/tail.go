@@ -265,7 +265,8 @@ func (p *fetcher) catchUp(ctx context.Context) error {
 	if p.next >= first && p.next <= last {
 		return nil // a new leader lagged behind
 	}
-	p.log.Warn("records of the Kafka topic are gone before they were read", slog.Int64("next_offset", p.next), slog.Int64("first_offset", first))
+	p.log.Warn("records of the Kafka topic are gone before they were read",
+		slog.Int64("next_offset", p.next), slog.Int64("first_offset", first))
 	p.next = first
 	return nil
 }

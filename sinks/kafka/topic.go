@@ -60,15 +60,20 @@ func (s *Sink) create(ctx context.Context) error {
 		return nil
 	case code == kafkago.InvalidReplicationFactor:
 		return bridge.Blocked(&failure{
-			text: fmt.Sprintf("%s: REPLICATION_FACTOR is %d, and the cluster has fewer brokers: lower it, or start more brokers (%s)",
+			text: fmt.Sprintf("%s: REPLICATION_FACTOR is %d, and the cluster has fewer brokers: "+
+				"lower it, or start more brokers (%s)",
 				what, s.opts.ReplicationFactor, inWords(err)),
 			cause: err,
 		})
 	case code == kafkago.InvalidPartitionNumber, code == kafkago.InvalidConfiguration, code == kafkago.InvalidRequest:
-		return bridge.Blocked(&failure{text: what + ": " + inWords(err) + ": check PARTITIONS and REPLICATION_FACTOR", cause: err})
+		return bridge.Blocked(&failure{
+			text: what + ": " + inWords(err) + ": check PARTITIONS and REPLICATION_FACTOR", cause: err,
+		})
 	case code == kafkago.TopicAuthorizationFailed:
 		// Kafka answers so when neither the topic nor the cluster grants CREATE.
-		return bridge.Blocked(&failure{text: what + ": " + inWords(err) + ": grant the user CREATE, or create the topic by hand", cause: err})
+		return bridge.Blocked(&failure{
+			text: what + ": " + inWords(err) + ": grant the user CREATE, or create the topic by hand", cause: err,
+		})
 	}
 	return explain(what, err)
 }
@@ -158,7 +163,8 @@ func (s *Sink) warnOfCompaction(policy string) {
 		return
 	}
 	s.keeper.warnedCompact = true
-	s.warn("the Kafka topic keeps the last record of a key alone, so that the events of a request replace each other; set its cleanup.policy to delete",
+	s.warn("the Kafka topic keeps the last record of a key alone, so that the events of a request replace each other; "+
+		"set its cleanup.policy to delete",
 		slog.String("cleanup_policy", policy))
 }
 
@@ -169,9 +175,11 @@ func (s *Sink) warnOfFewReplicas(t *topology) {
 		return
 	}
 	s.keeper.warnedInSync = true
-	what := "min.insync.replicas of the Kafka topic is 1: a broker may acknowledge what it alone has, and lose it; set it to 2, with three replicas"
+	what := "min.insync.replicas of the Kafka topic is 1: a broker may acknowledge what it alone has, and lose it; " +
+		"set it to 2, with three replicas"
 	if t.replicas == 1 {
-		what = "the Kafka topic has one replica: what its broker acknowledges is lost with that broker; give it three, and min.insync.replicas=2"
+		what = "the Kafka topic has one replica: what its broker acknowledges is lost with that broker; " +
+			"give it three, and min.insync.replicas=2"
 	}
 	s.warn(what, slog.Int("replication_factor", t.replicas))
 }

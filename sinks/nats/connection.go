@@ -317,7 +317,9 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*s
 		natsjs.WithPublishAsyncTimeout(c.o.AckTimeout),
 		// The sink's own limit is lower. This one only bounds what calls have left behind that ended early.
 		natsjs.WithPublishAsyncMaxPending(16*maxInFlight),
-		natsjs.WithPublishAsyncAckHandler(func(_ natsjs.JetStream, msg *natsgo.Msg, ack *natsjs.PubAck) { c.acknowledged(msg, ack) }),
+		natsjs.WithPublishAsyncAckHandler(func(_ natsjs.JetStream, msg *natsgo.Msg, ack *natsjs.PubAck) {
+			c.acknowledged(msg, ack)
+		}),
 		// The library calls this one with a lock held: it must not call back.
 		natsjs.WithPublishAsyncErrHandler(func(_ natsjs.JetStream, msg *natsgo.Msg, err error) { c.failed(msg, err) }),
 		natsjs.WithDefaultTimeout(c.o.AckTimeout),

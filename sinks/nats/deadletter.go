@@ -148,7 +148,8 @@ func (s *Sink) warnOfDeadLetters(ctx context.Context, session *session) {
 }
 
 func (s *Sink) noStreamForLetters() error {
-	return bridge.Blocked(fmt.Errorf("no stream takes the dead-letter subject %s; add it to the subjects of stream %s, or create a stream for it",
+	return bridge.Blocked(fmt.Errorf("no stream takes the dead-letter subject %s; "+
+		"add it to the subjects of stream %s, or create a stream for it",
 		s.o.DeadLetter, s.o.Stream))
 }
 
@@ -171,7 +172,8 @@ func (s *Sink) noAnswer(subject string) error {
 		return s.stream.noAnswer(subject)
 	}
 	if s.stream.tookUntilNow(subject) {
-		return bridge.Retry(fmt.Errorf("no stream answers for the dead-letter subject %s; stream %s may be without a leader for now",
+		return bridge.Retry(fmt.Errorf("no stream answers for the dead-letter subject %s; "+
+			"stream %s may be without a leader for now",
 			subject, s.o.Stream))
 	}
 	return s.noStreamForLetters()

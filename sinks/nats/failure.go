@@ -45,13 +45,16 @@ func classifyConnect(err error) error {
 		return bridge.Blocked(errors.New("the server does not begin with TLS; leave TLS_FIRST out"))
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired),
 		errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
-		return bridge.Blocked(fmt.Errorf("the server refuses the credentials; check the user, token, NKey or credentials file: %w", err))
+		return bridge.Blocked(fmt.Errorf("the server refuses the credentials; "+
+			"check the user, token, NKey or credentials file: %w", err))
 	case errors.Is(err, natsgo.ErrNkeysNotSupported):
 		return bridge.Blocked(fmt.Errorf("the server does not ask for an NKey; check the way to authenticate: %w", err))
 	case errors.Is(err, natsgo.ErrSecureConnWanted):
-		return bridge.Blocked(fmt.Errorf("TLS is configured, and the server has none; check the address and the TLS files: %w", err))
+		return bridge.Blocked(fmt.Errorf("TLS is configured, and the server has none; "+
+			"check the address and the TLS files: %w", err))
 	case errors.Is(err, natsgo.ErrSecureConnRequired):
-		return bridge.Blocked(fmt.Errorf("the server requires TLS; use tls:// in the address or set the authorities' file: %w", err))
+		return bridge.Blocked(fmt.Errorf("the server requires TLS; "+
+			"use tls:// in the address or set the authorities' file: %w", err))
 	case isCertificateError(err):
 		return bridge.Blocked(fmt.Errorf("TLS failed; check the authorities' file and the client's certificate: %w", err))
 	case isCredentialsFileError(err):
@@ -118,7 +121,8 @@ func (c *call) checkAcknowledgement(subject string, ack *natsjs.PubAck) error {
 	s := c.sink
 	switch {
 	case c.from != "" && ack.Stream != c.from:
-		err := s.somebodyElse(subject, fmt.Sprintf("the acknowledgement is one of stream %.64q, not of %s", ack.Stream, c.from))
+		err := s.somebodyElse(subject,
+			fmt.Sprintf("the acknowledgement is one of stream %.64q, not of %s", ack.Stream, c.from))
 		if c.letters {
 			// They may have another stream by now. The next call asks.
 			s.forgetLetterStream(c.session)
@@ -137,7 +141,8 @@ func (c *call) checkAcknowledgement(subject string, ack *natsjs.PubAck) error {
 
 // somebodyElse is the error of an answer to a message that is not its stream's.
 func (s *Sink) somebodyElse(subject, why string) error {
-	return bridge.Blocked(fmt.Errorf("not stored: somebody else than %s answers messages to %s (%s); find who subscribes to it, or change the subject",
+	return bridge.Blocked(fmt.Errorf("not stored: somebody else than %s answers messages to %s (%s); "+
+		"find who subscribes to it, or change the subject",
 		s.streamOf(subject), subject, why))
 }
 
@@ -154,7 +159,8 @@ func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) er
 	case codeHeaderTooLarge:
 		return bridge.Reject(fmt.Errorf("the message's headers are larger than %s takes: %w", stream, api))
 	case codeStreamMismatch:
-		return s.doubted(subject, bridge.Blocked(fmt.Errorf("the subject %s belongs to another stream than %s; change the subject or the stream: %w",
+		return s.doubted(subject, bridge.Blocked(fmt.Errorf(
+			"the subject %s belongs to another stream than %s; change the subject or the stream: %w",
 			subject, s.o.Stream, api)))
 	case codeStreamSealed:
 		return bridge.Blocked(fmt.Errorf("%s is sealed and takes nothing; publish to another: %w", stream, api))
@@ -168,7 +174,8 @@ func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) er
 	case natsjs.JSErrCodeStreamNotFound:
 		return s.noAnswer(subject)
 	case codeDuplicateInProcess:
-		return s.doubted(subject, bridge.Retry(fmt.Errorf("%s has this message from an earlier try, and its servers have not agreed on it yet: %w", stream, api)))
+		return s.doubted(subject, bridge.Retry(fmt.Errorf(
+			"%s has this message from an earlier try, and its servers have not agreed on it yet: %w", stream, api)))
 	default:
 		refused := fmt.Errorf("%s refused a message to %s: %w", stream, subject, api)
 		if api.Code == http.StatusBadRequest && api.ErrorCode != codeAccountFull {
@@ -198,11 +205,14 @@ func classifyRequest(ctx context.Context, what string, err error) error {
 	if api, ok := errors.AsType[*natsjs.APIError](err); ok {
 		switch api.ErrorCode {
 		case codeNotAvailable:
-			return bridge.Retry(fmt.Errorf("%s: JetStream's cluster has no leader; more than half of its servers are needed for one: %w", what, err))
+			return bridge.Retry(fmt.Errorf("%s: JetStream's cluster has no leader; "+
+				"more than half of its servers are needed for one: %w", what, err))
 		case codeSubjectsOverlap:
-			return bridge.Blocked(fmt.Errorf("%s: another stream has its subjects; publish to that stream, or change the subject: %w", what, err))
+			return bridge.Blocked(fmt.Errorf("%s: another stream has its subjects; "+
+				"publish to that stream, or change the subject: %w", what, err))
 		case codeReplicasUnsupported:
-			return bridge.Blocked(fmt.Errorf("%s: the server is no cluster, so 1 replica is all that it can keep: %w", what, err))
+			return bridge.Blocked(fmt.Errorf("%s: the server is no cluster, so 1 replica is all that it can keep: %w",
+				what, err))
 		case codeMaximumStreams, codeMaxBytesRequired, codeInvalidConfig, codeNoLimits,
 			natsjs.JSErrCodeJetStreamNotEnabledForAccount, natsjs.JSErrCodeBadRequest:
 			return bridge.Blocked(fmt.Errorf("%s: %w", what, err))

@@ -167,7 +167,8 @@ func (g *guard) check(line []byte) (int, error) {
 	case !g.greeted && bytes.HasPrefix(text, []byte("HTTP/")):
 		return 0, errHTTP
 	case !g.greeted && string(verb) != "INFO":
-		return 0, fmt.Errorf("it answers %s, which is not NATS; check the address and its port (NATS servers have 4222, unless told another)", quoted(text))
+		return 0, fmt.Errorf("it answers %s, which is not NATS; "+
+			"check the address and its port (NATS servers have 4222, unless told another)", quoted(text))
 	case bytes.ContainsAny(rest, "\r\n"):
 	case string(verb) == "PING", string(verb) == "PONG", string(verb) == "+OK":
 		if len(rest) == 0 {
@@ -183,7 +184,8 @@ func (g *guard) check(line []byte) (int, error) {
 	return 0, fmt.Errorf("it says %s, which is not NATS", quoted(text))
 }
 
-var errHTTP = errors.New("it answers HTTP, not NATS; check the address and its port (NATS servers have 4222, unless told another)")
+var errHTTP = errors.New("it answers HTTP, not NATS; " +
+	"check the address and its port (NATS servers have 4222, unless told another)")
 
 // sizeOf returns what follows the line text of a message that has these arguments: subject, subscription, perhaps
 // where to reply, the size of the headers if it has any, and that of all.
@@ -206,7 +208,8 @@ func sizeOf(text []byte, headers bool, arguments []byte) (int, error) {
 	}
 	if headers {
 		if h, ok := number(fields[len(fields)-2]); !ok || h > size {
-			return 0, fmt.Errorf("it claims that a message of %d bytes has %s bytes of headers", size, quoted(fields[len(fields)-2]))
+			return 0, fmt.Errorf("it claims that a message of %d bytes has %s bytes of headers",
+				size, quoted(fields[len(fields)-2]))
 		}
 	}
 	return size, nil
@@ -215,7 +218,8 @@ func sizeOf(text []byte, headers bool, arguments []byte) (int, error) {
 // number reads digits, and not more of them than an int holds for sure.
 func number(digits []byte) (int, bool) {
 	const most = 18
-	if len(digits) == 0 || len(digits) > most || bytes.ContainsFunc(digits, func(r rune) bool { return r < '0' || r > '9' }) {
+	if len(digits) == 0 || len(digits) > most ||
+		bytes.ContainsFunc(digits, func(r rune) bool { return r < '0' || r > '9' }) {
 		return 0, false
 	}
 	n, err := strconv.Atoi(string(digits))
@@ -262,10 +266,11 @@ func whatElse(ctx context.Context, address string) error {
 	case plain && string(record.RecordHeader[:]) == "HTTP/":
 		return bridge.Blocked(errHTTP)
 	case err == nil && client.ConnectionState().NegotiatedProtocol != "":
-		return bridge.Blocked(errors.New("it speaks HTTPS, not NATS; check the address and its port (NATS servers have 4222, unless told another)"))
+		return bridge.Blocked(errors.New("it speaks HTTPS, not NATS; " +
+			"check the address and its port (NATS servers have 4222, unless told another)"))
 	case err == nil, alert, op != nil && op.Op == "remote error":
-		return bridge.Blocked(errors.New("it says nothing before a TLS handshake: set TLS_FIRST=true if it is a NATS server with handshake_first, " +
-			"else check the address and its port"))
+		return bridge.Blocked(errors.New("it says nothing before a TLS handshake: " +
+			"set TLS_FIRST=true if it is a NATS server with handshake_first, else check the address and its port"))
 	default:
 		return nil
 	}

@@ -172,7 +172,9 @@ func (o Options) validated() (Options, error) {
 		problems = append(problems, err)
 	}
 	var err error
-	if o.tls, err = tlsfiles.Open(tlsfiles.Names{CA: o.TLSCAFile, Cert: o.TLSCertFile, Key: o.TLSKeyFile}, o.Logger.With("sink", o.Name)); err != nil {
+	if o.tls, err = tlsfiles.Open(tlsfiles.Names{
+		CA: o.TLSCAFile, Cert: o.TLSCertFile, Key: o.TLSKeyFile,
+	}, o.Logger.With("sink", o.Name)); err != nil {
 		problems = append(problems, err)
 	}
 	if err := checkStream(o.Stream); err != nil {

@@ -206,7 +206,8 @@ func (c *call) run(ctx context.Context) {
 	limit := callTimeouts * c.sink.o.AckTimeout
 	bound := time.NewTimer(limit)
 	defer bound.Stop()
-	slow := bridge.Retry(fmt.Errorf("%s is slow: it has not taken all of %d events within %s", c.stream(), len(c.events), limit))
+	slow := bridge.Retry(fmt.Errorf("%s is slow: it has not taken all of %d events within %s",
+		c.stream(), len(c.events), limit))
 	for ctx.Err() == nil && (c.flying > 0 || len(c.ready) > 0 || len(c.suspects) > 0) {
 		if c.flying == 0 && len(c.ready) == 0 {
 			// The suspects come last, so that the others have gone through before one of them may break the way.
@@ -330,11 +331,13 @@ func sized(msg *natsgo.Msg, headers []cloudevents.Header, session *session) (*na
 		headerSize += len(h.Name) + len(h.Value) + headerLine
 	}
 	if headerSize > maxHeader {
-		return nil, 0, bridge.Reject(fmt.Errorf("the message's headers have %d bytes, and JetStream allows %d", headerSize, maxHeader))
+		return nil, 0, bridge.Reject(fmt.Errorf("the message's headers have %d bytes, and JetStream allows %d",
+			headerSize, maxHeader))
 	}
 	size := headerSize + len(msg.Data)
 	if limit := session.nc.MaxPayload(); limit > 0 && int64(size) > limit {
-		return nil, 0, bridge.Reject(fmt.Errorf("%w: it has %d bytes with its headers, and the server takes %d (max_payload)", errTooLarge, size, limit))
+		return nil, 0, bridge.Reject(fmt.Errorf(
+			"%w: it has %d bytes with its headers, and the server takes %d (max_payload)", errTooLarge, size, limit))
 	}
 	return msg, size, nil
 }
@@ -420,8 +423,10 @@ func (c *call) landed(l landing) {
 	if breaks(l.err) && !l.answeredBehind {
 		if times := s.suspects.accuse(msg); l.alone && times >= guilty {
 			s.suspects.acquit(msg) // a later try of the dead letter begins anew
-			err = bridge.Reject(fmt.Errorf("the way to %s breaks at this message of %d bytes: each of %d times that it went alone, what was sent ahead of it "+
-				"was answered, and neither it nor what came behind; does something on the way take less, such as a leaf node's hub (max_payload)? %s",
+			err = bridge.Reject(fmt.Errorf("the way to %s breaks at this message of %d bytes: "+
+				"each of %d times that it went alone, what was sent ahead of it was answered, "+
+				"and neither it nor what came behind; "+
+				"does something on the way take less, such as a leaf node's hub (max_payload)? %s",
 				c.stream(), size, guilty-suspect, err.Error()))
 		}
 	}

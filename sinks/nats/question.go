@@ -33,5 +33,6 @@ func isAnswer(err error) bool {
 // isYes tells whether err, of question, is from the stream that was asked, and nothing but the question hinders it.
 func isYes(err error) bool {
 	api, answer := errors.AsType[*natsjs.APIError](err)
-	return answer && (api.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequence || api.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequenceConstant)
+	return answer && (api.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequence ||
+		api.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequenceConstant)
 }

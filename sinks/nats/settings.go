@@ -64,7 +64,8 @@ type JSDomain string
 // Decode takes what can be a part of a subject.
 func (d *JSDomain) Decode(text string) error {
 	if strings.Contains(text, ".") || checkPrefix(text) != nil {
-		return errors.New(setting.Quote(text) + " is not a domain: give it as the server has it (jetstream { domain: … }), one word without dots")
+		return errors.New(setting.Quote(text) + " is not a domain: " +
+			"give it as the server has it (jetstream { domain: … }), one word without dots")
 	}
 	*d = JSDomain(text)
 	return nil
@@ -80,8 +81,10 @@ func (p *JSAPIPrefix) Decode(text string) error {
 }
 
 func checkPrefix(text string) error {
-	if slices.Contains(strings.Split(text, "."), "") || strings.ContainsFunc(text, func(r rune) bool { return !bridge.TokenRune(r) && r != '.' }) {
-		return errors.New(setting.Quote(text) + " is not the beginning of a subject: give words with dots between them, such as $JS.hub.API")
+	if slices.Contains(strings.Split(text, "."), "") ||
+		strings.ContainsFunc(text, func(r rune) bool { return !bridge.TokenRune(r) && r != '.' }) {
+		return errors.New(setting.Quote(text) +
+			" is not the beginning of a subject: give words with dots between them, such as $JS.hub.API")
 	}
 	return nil
 }

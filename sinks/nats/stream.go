@@ -113,7 +113,8 @@ func (m *stream) look(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 	}
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
 		if !m.o.CreateStream {
-			return nil, &hearsayError{bridge.Blocked(fmt.Errorf("stream %s does not exist; create it, or allow it to be created", m.o.Stream))}
+			return nil, &hearsayError{bridge.Blocked(fmt.Errorf(
+				"stream %s does not exist; create it, or allow it to be created", m.o.Stream))}
 		}
 		info, err = m.create(ctx, s)
 	}
@@ -149,10 +150,12 @@ func quorum(info *natsjs.StreamInfo) error {
 	needed := all/2 + 1
 	switch {
 	case there < needed:
-		return bridge.Retry(fmt.Errorf("stream %s has no quorum: %d of its %d servers are there (offline: %s), and %d are needed; start the others",
+		return bridge.Retry(fmt.Errorf("stream %s has no quorum: %d of its %d servers are there (offline: %s), "+
+			"and %d are needed; start the others",
 			info.Config.Name, there, all, strings.Join(away, ", "), needed))
 	case info.Cluster.Leader == "":
-		return bridge.Retry(fmt.Errorf("stream %s has no leader now: %d of its %d servers are there, %d are needed, and they elect one",
+		return bridge.Retry(fmt.Errorf("stream %s has no leader now: %d of its %d servers are there, "+
+			"%d are needed, and they elect one",
 			info.Config.Name, there, all, needed))
 	default:
 		return nil
@@ -205,7 +208,8 @@ func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, er
 		config.Subjects = append(config.Subjects, m.o.DeadLetter)
 	}
 	created, err := s.js.CreateStream(ctx, config)
-	if api, ok := errors.AsType[*natsjs.APIError](err); ok && api.ErrorCode == codeSubjectsOverlap && m.o.DeadLetter != "" {
+	if api, ok := errors.AsType[*natsjs.APIError](err); ok &&
+		api.ErrorCode == codeSubjectsOverlap && m.o.DeadLetter != "" {
 		// The dead letters may have a stream of their own.
 		config.Subjects = []string{m.filter}
 		created, err = s.js.CreateStream(ctx, config)
@@ -234,10 +238,13 @@ func (m *stream) fits(c natsjs.StreamConfig) error {
 	case c.AllowMsgCounter:
 		return unusable("keeps counters (allow_msg_counter) and takes nothing else")
 	case c.Mirror != nil:
-		return &hearsayError{bridge.Blocked(fmt.Errorf("stream %s is a mirror of %s and takes only what that does; publish to %s",
+		return &hearsayError{bridge.Blocked(fmt.Errorf(
+			"stream %s is a mirror of %s and takes only what that does; publish to %s",
 			m.o.Stream, c.Mirror.Name, c.Mirror.Name))}
 	case !slices.ContainsFunc(c.Subjects, func(subject string) bool { return overlap(subject, m.filter) }):
-		return &hearsayError{bridge.Blocked(fmt.Errorf("stream %s takes the subjects [%s], and events go to %s; change the subject, the stream's name or its subjects",
+		return &hearsayError{bridge.Blocked(fmt.Errorf(
+			"stream %s takes the subjects [%s], and events go to %s; "+
+				"change the subject, the stream's name or its subjects",
 			m.o.Stream, strings.Join(c.Subjects, " "), m.filter))}
 	default:
 		return nil
@@ -276,12 +283,14 @@ func losses(c natsjs.StreamConfig) []string {
 		lose("it is kept in memory, so a restart of the servers loses what it acknowledged")
 	}
 	if c.PersistMode == natsjs.AsyncPersistMode {
-		lose("it acknowledges before it has written (persist_mode async), so a crash of the server loses what it acknowledged")
+		lose("it acknowledges before it has written (persist_mode async), " +
+			"so a crash of the server loses what it acknowledged")
 	}
 	switch c.Retention {
 	case natsjs.LimitsPolicy:
 	case natsjs.InterestPolicy:
-		lose("its retention is %s: it drops at once what no consumer is interested in, and the rest when all have taken it", c.Retention)
+		lose("its retention is %s: it drops at once what no consumer is interested in, "+
+			"and the rest when all have taken it", c.Retention)
 	case natsjs.WorkQueuePolicy:
 		lose("its retention is %s, so events go once they are consumed", c.Retention)
 	}
@@ -319,7 +328,8 @@ func (m *stream) answered() {
 	m.ready, m.err, m.silentAt, m.silentOn = true, nil, time.Time{}, ""
 	m.mu.Unlock()
 	if _, hearsay := errors.AsType[*hearsayError](said); hearsay {
-		m.warnOnce("the stream takes what is published, although JetStream's API says otherwise: nothing is known of its settings",
+		m.warnOnce("the stream takes what is published, although JetStream's API says otherwise: "+
+			"nothing is known of its settings",
 			"error", said)
 	}
 }
@@ -346,11 +356,14 @@ func (m *stream) noAnswer(subject string) error {
 	switch {
 	case found != nil && (!hearsay || bridge.KindOf(found) == bridge.FailureBlocked):
 		return found
-	case found == nil && info != nil && !slices.ContainsFunc(info.Config.Subjects, func(s string) bool { return covers(s, subject) }):
-		return bridge.Blocked(fmt.Errorf("stream %s takes the subjects [%s], which do not cover %s; change the subject or the stream's subjects",
+	case found == nil && info != nil &&
+		!slices.ContainsFunc(info.Config.Subjects, func(s string) bool { return covers(s, subject) }):
+		return bridge.Blocked(fmt.Errorf("stream %s takes the subjects [%s], which do not cover %s; "+
+			"change the subject or the stream's subjects",
 			m.o.Stream, strings.Join(info.Config.Subjects, " "), subject))
 	case found == nil:
-		found = fmt.Errorf("no stream answers for the subject %s; stream %s may be missing, or without a leader for now", subject, m.o.Stream)
+		found = fmt.Errorf("no stream answers for the subject %s; "+
+			"stream %s may be missing, or without a leader for now", subject, m.o.Stream)
 	}
 	m.mu.Lock()
 	m.silentOn = subject

@@ -20,7 +20,8 @@ func ValidateSubject(t bridge.Template) error {
 		return errors.New("a subject is needed, such as tensorlake.{route}")
 	}
 	if bad := strings.IndexFunc(text, func(r rune) bool { return !bridge.TokenRune(r) && r != '.' }); bad >= 0 {
-		return fmt.Errorf("%q holds a character that a subject cannot: no spaces, wildcards (*, >) or control characters", text)
+		return fmt.Errorf("%q holds a character that a subject cannot: "+
+			"no spaces, wildcards (*, >) or control characters", text)
 	}
 	tokens := strings.Split(outline(t), ".")
 	for i, token := range tokens {
@@ -34,7 +35,8 @@ func ValidateSubject(t bridge.Template) error {
 			continue
 		}
 		if strings.Contains(token, placeholderMark) {
-			return fmt.Errorf("%q must begin with fixed text and a dot, such as tensorlake.{route}: a stream cannot take every subject there is", text)
+			return fmt.Errorf("%q must begin with fixed text and a dot, such as tensorlake.{route}: "+
+				"a stream cannot take every subject there is", text)
 		}
 		for _, reserved := range []string{"_INBOX", "_R_", "_GR_"} {
 			if strings.HasPrefix(token, reserved) {
@@ -43,9 +45,11 @@ func ValidateSubject(t bridge.Template) error {
 		}
 	}
 	// The longest subject that there can be has every value cut short.
-	longest := t.Expand(bridge.Event{About: bridge.About{Route: make([]string, bridge.MaxRoute)}}, func(string) string { return strings.Repeat("x", bridge.ShortToken) })
+	longest := t.Expand(bridge.Event{About: bridge.About{Route: make([]string, bridge.MaxRoute)}},
+		func(string) string { return strings.Repeat("x", bridge.ShortToken) })
 	if len(longest) > maxSubject {
-		return fmt.Errorf("%q is too long: subjects made with it could have %d bytes, and %d are allowed", text, len(longest), maxSubject)
+		return fmt.Errorf("%q is too long: subjects made with it could have %d bytes, and %d are allowed",
+			text, len(longest), maxSubject)
 	}
 	return nil
 }
@@ -54,7 +58,8 @@ func ValidateSubject(t bridge.Template) error {
 // which must be valid. It is one fixed subject, and none that consumers of the events would take for theirs.
 func ValidateDeadLetter(subject string, events bridge.Template) error {
 	if strings.ContainsAny(subject, "{}*>") {
-		return fmt.Errorf("%q is not one fixed subject: give one without placeholders and wildcards (*, >), such as dead-letters.tensorlake", subject)
+		return fmt.Errorf("%q is not one fixed subject: "+
+			"give one without placeholders and wildcards (*, >), such as dead-letters.tensorlake", subject)
 	}
 	fixed, err := bridge.ParseTemplate(subject)
 	if err != nil {

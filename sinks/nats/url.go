@@ -73,7 +73,9 @@ func (u *URLs) Decode(value string) error {
 			if mayHoldPassword {
 				what = fmt.Sprintf("URL %d of %d (not shown, as there may be a password in it)", i+1, len(list))
 			}
-			errs = append(errs, fmt.Errorf("%s %s: give nats://, tls://, ws:// or wss:// with a host and a port, such as nats://nats-1:4222", what, reason))
+			errs = append(errs, fmt.Errorf(
+				"%s %s: give nats://, tls://, ws:// or wss:// with a host and a port, such as nats://nats-1:4222",
+				what, reason))
 			continue
 		}
 		if strings.HasPrefix(parsed.Scheme, "ws") {

@@ -51,7 +51,9 @@ func ReadLetter(t *testing.T, headers []cloudevents.Header, prefix string, body 
 func lettersOf(events []bridge.Event) []bridge.DeadLetter {
 	letters := make([]bridge.DeadLetter, len(events))
 	for i, e := range events {
-		letters[i] = bridge.DeadLetter{Event: e, Reason: fmt.Sprintf("reason %d: the message is too large", i), Attempts: i + 1}
+		letters[i] = bridge.DeadLetter{
+			Event: e, Reason: fmt.Sprintf("reason %d: the message is too large", i), Attempts: i + 1,
+		}
 	}
 	return letters
 }
@@ -142,7 +144,8 @@ func requireBuried(t *testing.T, b *Broker, letters []bridge.DeadLetter, twice b
 }
 
 func plainASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '%' }) && strings.TrimSpace(s) == s
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '%' }) &&
+		strings.TrimSpace(s) == s
 }
 
 func testDeadLetters(t *testing.T, b *Broker) {
@@ -151,7 +154,8 @@ func testDeadLetters(t *testing.T, b *Broker) {
 	require.Empty(t, sink.PublishDeadLetters(t.Context(), nil))
 	letters := append(lettersOf(Events("letters", 100, 10)), lettersOf(HostileEvents())...)
 	for i, reason := range []string{
-		"two\r\nlines", "fnbridge-reason: forged\r\nce-id: forged\r\n\r\n", "nul\x00 esc\x1b[31m \u2028 漢字 🚀", "not utf-8 \xff",
+		"two\r\nlines", "fnbridge-reason: forged\r\nce-id: forged\r\n\r\n",
+		"nul\x00 esc\x1b[31m \u2028 漢字 🚀", "not utf-8 \xff",
 		strings.Repeat("long ", 1000), strings.Repeat("漢", 1000), "  outer  ", "",
 	} {
 		if reason != "" {

@@ -38,7 +38,9 @@ func Event(name string, i int, key string) bridge.Event {
 		SourceID:     "src_" + name,
 		WebhookID:    "msg_" + name,
 		Origin:       bridge.Origin{Webhook: bridge.WebhookDigest("msg_"+name, []byte(function))},
-		Data:         fmt.Appendf(nil, `{"workflow_name":%s,"invocation_id":%s,"function":%s,"big":12345678901234567890.10}`, quoted(name), quoted(key), quoted(function)),
+		Data: fmt.Appendf(nil,
+			`{"workflow_name":%s,"invocation_id":%s,"function":%s,"big":12345678901234567890.10}`,
+			quoted(name), quoted(key), quoted(function)),
 		About: bridge.About{
 			Route:       []string{"workflow", name, function, "success"},
 			Application: name,
@@ -152,15 +154,19 @@ func LegalEvents() map[string]bridge.Event {
 		"no partition key and webhook id": changed(func(e *bridge.Event) {
 			e.PartitionKey, e.WebhookID = "", ""
 		}),
-		"no time":              changed(func(e *bridge.Event) { e.Time = time.Time{} }),
-		"last nanosecond":      changed(func(e *bridge.Event) { e.Time = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC) }),
+		"no time": changed(func(e *bridge.Event) { e.Time = time.Time{} }),
+		"last nanosecond": changed(func(e *bridge.Event) {
+			e.Time = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)
+		}),
 		"first year":           changed(func(e *bridge.Event) { e.Time = time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC) }),
 		"encoded source":       changed(func(e *bridge.Event) { e.Source = "/tensorlake/workflows/a%2Fb%20c%00%C3%A9" }),
 		"empty part of source": changed(func(e *bridge.Event) { e.Source, e.Subject = "/tensorlake/workflows/", "/" }),
 		"encoded subject":      changed(func(e *bridge.Event) { e.Subject = "%C3%A9%20/%0D%0A" }),
 		"array":                changed(func(e *bridge.Event) { e.Data = []byte(`[1,2]`) }),
 		"null":                 changed(func(e *bridge.Event) { e.Data = []byte(`null`) }),
-		"big":                  changed(func(e *bridge.Event) { e.Data = []byte(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`) }),
+		"big": changed(func(e *bridge.Event) {
+			e.Data = []byte(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`)
+		}),
 	}
 	for name, text := range hostile {
 		all["partition key: "+name] = changed(func(e *bridge.Event) { e.PartitionKey = text })
@@ -227,7 +233,8 @@ func checkStored(sent []bridge.Event, stored []Record, once bool) error {
 	}
 	for id := range wanted {
 		if !seen[id] {
-			return fmt.Errorf("the broker lacks %d of %d events that it has acknowledged, among them %q", len(wanted)-len(seen), len(wanted), id)
+			return fmt.Errorf("the broker lacks %d of %d events that it has acknowledged, among them %q",
+				len(wanted)-len(seen), len(wanted), id)
 		}
 	}
 	for key, want := range order {

@@ -92,7 +92,8 @@ func (p *publisher) attempt(ctx context.Context, events []bridge.Event, last *er
 		default:
 			a.acknowledged++
 			if j, ok := failedKeys[e.PartitionKey]; ok {
-				return nil, fmt.Errorf("event %d of key %q was acknowledged although event %d of that key, before it in the same call, failed with: %w",
+				return nil, fmt.Errorf("event %d of key %q was acknowledged "+
+					"although event %d of that key, before it in the same call, failed with: %w",
 					i, e.PartitionKey, j, results[j])
 			}
 			p.acknowledged = append(p.acknowledged, e)
@@ -195,7 +196,8 @@ func (l *load) until(t *testing.T, within time.Duration, what string, wanted fun
 		case <-l.done:
 			require.FailNow(t, "Publishing ended before "+what+".", "%v", l.err)
 		case <-timeout.C:
-			require.FailNow(t, "The test waited too long until "+what+".", "It waited %s; the last failure was: %v", within, last)
+			require.FailNow(t, "The test waited too long until "+what+".",
+				"It waited %s; the last failure was: %v", within, last)
 		}
 	}
 }

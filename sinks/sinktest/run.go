@@ -72,7 +72,8 @@ func Run(t *testing.T, setup func(t *testing.T) Broker) {
 			needs: func(f Faults) bool { return f.Stall != nil && f.Resume != nil },
 		},
 		{
-			name: "server falls silent within an answer", run: testServerFallsSilentWithinAnswer, fault: "stall within an answer",
+			name: "server falls silent within an answer", run: testServerFallsSilentWithinAnswer,
+			fault: "stall within an answer",
 			needs: func(f Faults) bool { return f.StallMidResponse != nil && f.Resume != nil },
 		},
 		{

@@ -236,7 +236,8 @@ func (c *Cluster) EndOffsets(tb testing.TB, topic string) map[int]int64 {
 func (c *Cluster) DenyWrite(tb testing.TB, user, topic string) {
 	tb.Helper()
 	acl := kmsg.NewCreateACLsRequestCreation()
-	acl.ResourceType, acl.ResourceName, acl.ResourcePatternType = kmsg.ACLResourceTypeTopic, topic, kmsg.ACLResourcePatternTypeLiteral
+	acl.ResourceType, acl.ResourceName, acl.ResourcePatternType =
+		kmsg.ACLResourceTypeTopic, topic, kmsg.ACLResourcePatternTypeLiteral
 	acl.Principal, acl.Host = "User:"+user, "*"
 	acl.Operation, acl.PermissionType = kmsg.ACLOperationWrite, kmsg.ACLPermissionTypeDeny
 	req := kmsg.NewPtrCreateACLsRequest()
@@ -254,7 +255,8 @@ func (c *Cluster) DenyWrite(tb testing.TB, user, topic string) {
 func (c *Cluster) AllowWrite(tb testing.TB, topic string) {
 	tb.Helper()
 	acl := kmsg.NewDeleteACLsRequestFilter()
-	acl.ResourceType, acl.ResourceName, acl.ResourcePatternType = kmsg.ACLResourceTypeTopic, &topic, kmsg.ACLResourcePatternTypeLiteral
+	acl.ResourceType, acl.ResourceName, acl.ResourcePatternType =
+		kmsg.ACLResourceTypeTopic, &topic, kmsg.ACLResourcePatternTypeLiteral
 	acl.Operation, acl.PermissionType = kmsg.ACLOperationAny, kmsg.ACLPermissionTypeAny
 	req := kmsg.NewPtrDeleteACLsRequest()
 	req.Filters = append(req.Filters, acl)
@@ -303,9 +305,12 @@ func (c *Cluster) ChangePassword(tb testing.TB, user, password string) {
 		if !ok {
 			return errors.New("the cluster has no users")
 		}
-		for _, mechanism := range []kgo.Opt{kgo.SASL(credentials.AsSha256Mechanism()), kgo.SASL(credentials.AsSha512Mechanism())} {
+		for _, mechanism := range []kgo.Opt{
+			kgo.SASL(credentials.AsSha256Mechanism()), kgo.SASL(credentials.AsSha512Mechanism()),
+		} {
 			dialTLS := kgo.DialTLSConfig(&tls.Config{RootCAs: c.ca.Pool, MinVersion: tls.VersionTLS12})
-			if _, err := requestAt[*kmsg.MetadataResponse](ctx, l.port.Address(), kmsg.NewPtrMetadataRequest(), dialTLS, mechanism); err != nil {
+			if _, err := requestAt[*kmsg.MetadataResponse](ctx, l.port.Address(),
+				kmsg.NewPtrMetadataRequest(), dialTLS, mechanism); err != nil {
 				return err
 			}
 		}

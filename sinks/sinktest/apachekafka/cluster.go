@@ -364,7 +364,8 @@ func (c *Cluster) keystore(n *node) (string, error) {
 // args returns Java's arguments to run a class of Kafka's. dir is for what the machine leaves lying about.
 func (j java) args(dir string, flags []string, class string, args ...string) []string {
 	all := []string{
-		"-Xms64m", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData",
+		"-Xms64m", "-Xmx256m", "-XX:TieredStopAtLevel=1",
+		"-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData",
 		"-Xlog:cds*=off", // it would mix with what programs print
 		"-Djava.awt.headless=true", "-Dfile.encoding=UTF-8", "-Djava.io.tmpdir=" + filepath.Join(dir, "tmp"),
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=info",

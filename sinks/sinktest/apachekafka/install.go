@@ -108,7 +108,9 @@ func findJava(ctx context.Context) (java, error) {
 
 // installJars returns the directory under cache with the jars that fetch fetches. Whoever comes first fetches, and
 // the others wait for it, in this process and in others; the directory appears only once it is whole.
-func installJars(ctx context.Context, cache string, fetch func(ctx context.Context, pomFile, dir string) error) (string, error) {
+func installJars(
+	ctx context.Context, cache string, fetch func(ctx context.Context, pomFile, dir string) error,
+) (string, error) {
 	digest := sha256.Sum256(append(slices.Clone(pom), javaPartitions...))
 	name := "kafka-" + Version + "-" + hex.EncodeToString(digest[:4])
 	dir := filepath.Join(cache, name)
@@ -158,7 +160,8 @@ func copyDependencies(ctx context.Context, pomFile, dir string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("maven could not fetch Kafka %s: %w\n%s", Version, errors.Join(ctx.Err(), err), lastLines(string(out), 20))
+		return fmt.Errorf("maven could not fetch Kafka %s: %w\n%s",
+			Version, errors.Join(ctx.Err(), err), lastLines(string(out), 20))
 	}
 	return nil
 }

@@ -162,7 +162,9 @@ func (p *Proxy) serve(client net.Conn) {
 
 // pass copies from src to dst. admit waits until at least one of the bytes may pass, and says how many may, and
 // whether the connection is to be cut after them.
-func (p *Proxy) pass(ctx context.Context, dst io.Writer, src io.Reader, admit func(context.Context, int) (int, bool, error)) {
+func (p *Proxy) pass(
+	ctx context.Context, dst io.Writer, src io.Reader, admit func(context.Context, int) (int, bool, error),
+) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buffer)

@@ -61,7 +61,8 @@ func Single(tb testing.TB, configure ...func(*server.Options)) *Server {
 // ends with the test. It may not be connected to the hub yet.
 func Leaf(tb testing.TB, hub *Server, configure ...func(*server.Options)) *Server {
 	tb.Helper()
-	remote, err := url.Parse("nats-leaf://" + net.JoinHostPort(hub.options.LeafNode.Host, strconv.Itoa(hub.options.LeafNode.Port)))
+	remote, err := url.Parse("nats-leaf://" +
+		net.JoinHostPort(hub.options.LeafNode.Host, strconv.Itoa(hub.options.LeafNode.Port)))
 	require.NoError(tb, err)
 	return Single(tb, append([]func(*server.Options){WithoutJetStream, func(o *server.Options) {
 		o.ServerName = "leaf"

@@ -84,7 +84,9 @@ func (ca *CA) IssueExpired(tb testing.TB, commonName string, hosts ...string) (c
 	return ca.issue(tb, template, commonName, hosts)
 }
 
-func (ca *CA) issue(tb testing.TB, template *x509.Certificate, commonName string, hosts []string) (certFile, keyFile string) {
+func (ca *CA) issue(
+	tb testing.TB, template *x509.Certificate, commonName string, hosts []string,
+) (certFile, keyFile string) {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(tb, err)
