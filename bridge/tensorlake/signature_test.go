@@ -412,7 +412,7 @@ func FuzzVerify(f *testing.F) {
 		if err != nil {
 			var signatureErr *tensorlake.SignatureError
 			require.ErrorAs(t, err, &signatureErr)
-			require.Less(t, len(err.Error()), 500)
+			require.Less(t, len(err.Error()), 1000)
 			for _, r := range err.Error() {
 				require.True(t, strconv.IsPrint(r), "%q", err.Error())
 			}
