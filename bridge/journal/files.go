@@ -147,6 +147,13 @@ func checkAtRest(ctx context.Context, path string) (err error) {
 	if err := checkLog(path); err != nil {
 		return err
 	}
+	if _, missing := os.Stat(path + "-wal"); errors.Is(missing, fs.ErrNotExist) {
+		defer func() {
+			if err != nil { // SQLite makes an empty log and its index for whoever reads
+				err = errors.Join(err, removeEmptyLog(path))
+			}
+		}()
+	}
 	v, err := openViews(ctx, path)
 	if err != nil {
 		return fmt.Errorf("look at the journal %s: %w", path, err)
@@ -160,6 +167,20 @@ func checkAtRest(ctx context.Context, path string) (err error) {
 		return nil // it would hold up the start too long
 	}
 	return checkStructure(ctx, v.db, path, "quick_check(10)")
+}
+
+// removeEmptyLog removes a log that holds nothing, with its index.
+func removeEmptyLog(path string) error {
+	info, err := os.Stat(path + "-wal")
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() > 0) {
+		return nil
+	}
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if failed := os.Remove(path + suffix); !errors.Is(failed, fs.ErrNotExist) {
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
 }
 
 // checkHeader reads the first bytes of a database that SQLite does not have open yet. (Opening the file beside

@@ -248,6 +248,7 @@ func TestADamagedOlderJournalIsLeftAsItIs(t *testing.T) {
 			after, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(content, after), "nothing was changed")
+			require.NoFileExists(t, path+"-wal")
 		})
 	}
 }
