@@ -40,6 +40,7 @@ type batch struct {
 
 	errs    []error              // nil: the sink is done with it
 	letters []journal.DeadLetter // that it became; nil: none did
+	cause   error                // of what failed again; nil: nothing did
 	fates   []fate               // of those without an error; nil: all are acknowledged
 	told    []journal.DeadLetter // of what there are no dead letters, because senders are told instead
 }
@@ -116,7 +117,7 @@ func (l *loop) deadLetter(b *batch, reason func(*lane.Item, error) (string, bool
 		switch {
 		case err == nil:
 			if b.fates[i] = deadLettered; bridge.KindOf(b.errs[i]) != bridge.FailureReject {
-				b.fates[i] = failedAgain
+				b.fates[i], b.cause = failedAgain, b.errs[i]
 			}
 			b.errs[i] = nil
 			b.letters = append(b.letters, letters[k])

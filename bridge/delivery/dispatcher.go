@@ -275,7 +275,7 @@ func (l *loop) startBatch(b *batch, do func(*batch)) {
 // settle takes a finished batch back into the loop's state.
 func (l *loop) settle(b *batch) {
 	now := time.Now()
-	r := lane.Result{}
+	r := lane.Result{Cause: b.cause}
 	live := false
 	for i, it := range b.items {
 		err := b.errs[i]

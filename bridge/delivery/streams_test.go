@@ -511,3 +511,26 @@ func TestADeadLetterThatCannotBeRemovedIsNotSentAgainForThat(t *testing.T) {
 	f.stop()
 	require.Equal(t, []string{"k1/a", "k2/a"}, deliverytest.Subjects(f.sink.Stored))
 }
+
+// A dead letter that fails once more beside live events that fail says why, as they do.
+func TestWhatFailsAgainBesideLiveEventsThatFailIsADeadLetter(t *testing.T) {
+	sink := deliverytest.NewScriptedSink()
+	mend := rejecting(sink, func(bridge.Event) bool { return true })
+	f := start(t, sink, func(o *Options) { o.CheckInterval = time.Millisecond })
+	f.accept("letter", "a")
+	f.awaitDeadLetters(1)
+	mend()
+	f.sink.Set(func() { sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("no quorum")) } })
+	f.retry(journal.DeadLetterFilter{})
+	f.awaitTries(1)
+	for i := range 20 { // live events fail in the same batches
+		f.accept(fmt.Sprintf("k%d", i), "a")
+	}
+	require.Eventually(t, func() bool {
+		l := f.deadLetters(journal.DeadLetterFilter{})
+		return l[0].Attempts > 1 && l[0].RetryAt.IsZero()
+	}, 20*time.Second, time.Millisecond)
+	require.Equal(t, "no quorum", f.deadLetters(journal.DeadLetterFilter{})[0].Reason)
+	f.sink.Set(func() { sink.Fail = nil })
+	f.awaitCursor(21)
+}
