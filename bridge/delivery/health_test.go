@@ -142,7 +142,7 @@ func TestTheReturnOfASinkIsWhatHeldEventsWaitFor(t *testing.T) {
 		f.accept(fmt.Sprintf("k%d", i), "a")
 	}
 	f.awaitBatches(1)
-	require.Eventually(t, func() bool { return f.log.Count("sink is down") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.state().State == "down" }, 10*time.Second, time.Millisecond)
 	f.sink.Set(func() { sink.Fail, sink.Unwell = nil, nil })
 	f.awaitCursor(100)
 	f.sink.Set(func() { require.LessOrEqual(t, f.sink.Batches[1], 16, "a small batch asks first") })
