@@ -1,9 +1,10 @@
-# The image holds one static binary. Both bases can be replaced: --build-arg GO_IMAGE=… --build-arg BASE_IMAGE=…
-ARG GO_IMAGE=golang:1.26-bookworm
-ARG BASE_IMAGE=gcr.io/distroless/static-debian12:nonroot
+# The image holds one static binary. Its bases are pinned, and Dependabot moves the pins, which it finds in lines that
+# begin with FROM alone. Others instead: --build-context NAME=…, with the NAME that stands there.
 
-# The compiler runs on the builder's own platform and cross-compiles.
-FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
+# The compiler runs on the builder's own platform and cross-compiles. It is the Go of go.mod's toolchain line, as for the
+# binaries of a release, and as make scan judges it: the variable is the base's, which would have its own Go taken.
+FROM --platform=$BUILDPLATFORM golang:1.26.9-bookworm@sha256:d9c68c2c51161e12fd77e4c6320687c9cd86e1af1e3ad6e6cd63ff970641453c AS build
+ENV GOTOOLCHAIN=
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod \
@@ -19,9 +20,10 @@ RUN --mount=type=cache,target=/go/pkg/mod \
     mkdir -p /out/data && \
     CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION} -X main.revision=${REVISION}" \
-    -o /out/fnbridge ./cmd/fnbridge
+    -o /out/fnbridge ./cmd/fnbridge && \
+    mkdir /out/licenses && cp LICENSE /out/licenses/ && .ci/notices >/out/licenses/THIRD_PARTY_NOTICES
 
-FROM ${BASE_IMAGE}
+FROM gcr.io/distroless/static-debian12:nonroot@sha256:afa5c872c891853ca7fcf1f12c3edb23f7eeef36189728842dd51042ff57f7ab
 ARG VERSION=dev
 ARG REVISION=
 LABEL org.opencontainers.image.title="fnbridge"
@@ -31,6 +33,7 @@ LABEL org.opencontainers.image.licenses="Apache-2.0"
 LABEL org.opencontainers.image.version="${VERSION}"
 LABEL org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /out/fnbridge /fnbridge
+COPY --from=build /out/licenses /licenses
 COPY --from=build --chown=65532:65532 /out/data /data
 # Probes and Prometheus come from outside the container, so the operations listener is not on its loopback alone.
 ENV FNBRIDGE_DATA_DIR=/data

@@ -23,6 +23,9 @@ BASE ?= HEAD
 BENCH_COUNT ?= 6
 PHASE ?= 30s
 SCALING ?= 15s
+# How often make recovery tries each fault, and which: parts of their names, separated by commas; empty: all.
+TRIES ?= 20
+FAULTS ?=
 # A schedule of make torture to repeat.
 SEED ?= 0
 
@@ -33,6 +36,11 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 # So is the scanner for known vulnerabilities.
 GOVULNCHECK_VERSION := v1.9.0
 GOVULNCHECK := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
+
+# The oldest servers that the README promises. The newest are those of go.mod and of sinks/sinktest/apachekafka.
+OLDEST_NATS := v2.9.25
+OLDEST_KAFKA := 3.9.1
+NATS_SERVER := $(TOOLS)/nats-server-$(OLDEST_NATS)/nats-server
 
 # What checks the chart and the workflows, kept in the same place. The build tag leaves the service discovery of all clouds out of promtool.
 HELM_VERSION := v4.3.1
@@ -98,14 +106,27 @@ test-module:
 # All parts together write the page of documentation; some of them, or with profiles, only dist/bench.
 BENCH_OUT = $(CURDIR)/$(if $(PARTS),dist/bench,docs)
 
+.PHONY: versions oldest-nats
+versions: oldest-nats ## run the conformance suite on the oldest and the newest NATS server and Kafka that are supported
+	@$(call say_kafka,will be)
+	@for version in $(OLDEST_KAFKA) ''; do \
+		FNBRIDGE_TEST_KAFKA_VERSION=$$version $(GO) test -count=1 -timeout $(TEST_TIMEOUT) -run '^TestApacheKafka$$/^conformance$$' ./sinks/kafka; \
+	done
+	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -run '^TestSingleServer$$' ./sinks/nats
+oldest-nats: $(NATS_SERVER)
+	FNBRIDGE_TEST_NATS_SERVER='$(NATS_SERVER)' $(GO) test -count=1 -timeout $(TEST_TIMEOUT) -run '^TestServerOfAnotherVersion$$' ./sinks/nats
+
+$(NATS_SERVER):
+	GOBIN='$(@D)' $(GO) install github.com/nats-io/nats-server/v2@$(OLDEST_NATS)
+
 .PHONY: bench
-bench: ## measure the bridge as a process beside real brokers, in about ten minutes, and write docs/performance.md (PARTS=accept,drain: dist/bench)
+bench: ## measure the bridge as a process beside real brokers, in about ten minutes, and write docs/performance.md (PARTS=limit,drain: dist/bench)
 	@$(call say_kafka,will be)
 	cd test && $(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bench \
 		-bench.full -bench.parts='$(PARTS)' -bench.out='$(BENCH_OUT)'
 
 .PHONY: bench-profiles
-bench-profiles: ## the same with CPU and heap profiles of the bridge, into dist/bench (PARTS=accept,drain)
+bench-profiles: ## the same with CPU and heap profiles of the bridge, into dist/bench (PARTS=limit,drain)
 	@$(call say_kafka,will be)
 	cd test && $(GO) test -count=1 -v -run '^TestBench$$' -timeout 60m ./bench \
 		-bench.full -bench.parts='$(PARTS)' -bench.out='$(CURDIR)/dist/bench' -bench.profiles='$(CURDIR)/dist/bench/profiles'
@@ -151,6 +172,13 @@ define torture
 		-torture=$(1) -torture.seed=$(SEED) -torture.report='$(CURDIR)/dist/torture'
 endef
 
+# All faults together write the section of the page, some of them only show their figures.
+.PHONY: recovery
+recovery: ## measure how soon events are stored again after each fault of a broker, and how many twice, in about an hour, into docs/performance.md (TRIES=20, FAULTS='cable,far away')
+	@$(call say_kafka,will be)
+	cd test && $(GO) test -count=1 -v -run '^TestRecovery$$' -timeout 6h ./recovery \
+		-recovery=$(TRIES) -recovery.only='$(FAULTS)' $(if $(FAULTS),,-recovery.out='$(CURDIR)/docs')
+
 .PHONY: isolation
 isolation: ## measure what a sink that hangs costs the senders and the other sink, in about 8 minutes (PHASE=30s)
 	@$(call say_kafka,will be)
@@ -195,8 +223,11 @@ deploy-examples: $(GOLANGCI_LINT) ## test the compose file and the systemd unit 
 	cd docs/examples/tests && $(GO) test -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: workflows
-workflows: $(ACTIONLINT) ## lint the workflows of GitHub
+workflows: $(ACTIONLINT) ## lint the workflows of GitHub, and look for actions that are not pinned
 	$(ACTIONLINT)
+	@if grep -n 'uses: [^.]' .github/workflows/*.yml | grep -v '@[0-9a-f]\{40\} # v'; then \
+		echo "A tag can be moved: pin these by the commit of their tag, as in uses: NAME@COMMIT # TAG." >&2; exit 1; \
+	fi
 
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## format the code

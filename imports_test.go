@@ -46,28 +46,41 @@ func table() map[string]rules {
 	return map[string]rules{
 		".": {}, // this test
 
-		"cmd/fnbridge": {allowed: []string{"bridge/app", "bridge/admin", "config"}, testsImportAnything: true},
+		"cmd/fnbridge": {
+			allowed: []string{"bridge/app", "bridge/admin", "config", "config/setting"}, testsImportAnything: true,
+		},
 		// What sinks can be is passed in; that the documents are of the real ones is for tests to see.
-		"config":         {allowed: []string{"config/setting"}, testsImportAnything: true},
+		"config":         {allowed: []string{"config/setting", "bridge/ownfile"}, testsImportAnything: true},
 		"config/setting": {standardOnly: true},
 
-		"bridge":             {standardOnly: true},
+		"bridge":             {allowed: []string{"bridge/reload"}, standardOnly: true},
+		"bridge/reload":      {standardOnly: true},
+		"bridge/filewatch":   {},
 		"bridge/tensorlake":  {allowed: []string{"bridge", "bridge/excerpt"}, standardOnly: true},
 		"bridge/cloudevents": {allowed: []string{"bridge"}, standardOnly: true},
 		"bridge/excerpt":     {standardOnly: true},
 		"bridge/problem":     {allowed: []string{"bridge/excerpt"}, standardOnly: true},
 		"bridge/loglimit":    {standardOnly: true},
-		"bridge/tlsfiles":    {standardOnly: true},
+		"bridge/tlsfiles":    {allowed: []string{"bridge/reload"}, standardOnly: true},
+		"bridge/ownfile":     {standardOnly: true},
+		"bridge/wire":        {allowed: []string{"bridge"}},
 		"bridge/ingest": {
 			allowed: []string{"bridge", "bridge/tensorlake", "bridge/problem", "bridge/excerpt", "bridge/loglimit"},
 		},
-		"bridge/journal": {allowed: []string{"bridge"}},
+		"bridge/volume":  {},
+		"bridge/journal": {allowed: []string{"bridge", "bridge/volume", "bridge/ownfile"}},
 		"bridge/delivery": {
-			allowed: []string{"bridge", "bridge/excerpt", "bridge/journal", "bridge/tensorlake", "bridge/delivery/lane"},
+			allowed: []string{
+				"bridge", "bridge/excerpt", "bridge/journal", "bridge/tensorlake",
+				"bridge/delivery/lane", "bridge/delivery/insist",
+			},
 		},
 		// The state of what is on its way, apart from everything that waits.
-		"bridge/delivery/lane":    {allowed: []string{"bridge"}, standardOnly: true},
-		"bridge/delivery/forward": {allowed: []string{"bridge", "bridge/journal", "bridge/delivery/lane"}},
+		"bridge/delivery/lane":   {allowed: []string{"bridge"}, standardOnly: true},
+		"bridge/delivery/insist": {standardOnly: true},
+		"bridge/delivery/forward": {allowed: []string{
+			"bridge", "bridge/journal", "bridge/delivery/lane", "bridge/delivery/insist",
+		}},
 		// An origin of delivery's, as the journal is one.
 		"bridge/delivery/queue": {allowed: []string{
 			"bridge", "bridge/journal", "bridge/tensorlake",
@@ -75,18 +88,21 @@ func table() map[string]rules {
 		}},
 		"bridge/admin": {allowed: []string{
 			"bridge", "bridge/journal", "bridge/delivery", "bridge/delivery/queue",
-			"bridge/tensorlake", "bridge/cloudevents", "bridge/problem",
+			"bridge/tensorlake", "bridge/cloudevents", "bridge/problem", "bridge/excerpt", "bridge/ownfile", "bridge/reload",
 			"sinks", // tail and check go to the brokers themselves
 		}},
-		"bridge/ops": {allowed: []string{"bridge", "bridge/problem", "bridge/loglimit"}},
-		"bridge/app": {allowed: []string{everything}, testsImportAnything: true},
+		"bridge/ops":      {allowed: []string{"bridge", "bridge/problem", "bridge/loglimit"}},
+		"bridge/ops/page": {allowed: []string{"bridge", "bridge/ops", "bridge/admin", "bridge/problem"}},
+		"bridge/app":      {allowed: []string{everything}, testsImportAnything: true},
 
 		"sinks": {
 			allowed:             []string{"bridge", "config/setting", aKind},
 			testsImportAnything: true,
 		},
-		aKind:        {allowed: []string{"bridge", "bridge/cloudevents", "bridge/tlsfiles", "config/setting"}},
-		embeddedNATS: {allowed: []string{"bridge/loglimit"}},
+		aKind: {allowed: []string{
+			"bridge", "bridge/cloudevents", "bridge/reload", "bridge/tlsfiles", "bridge/wire", "config/setting",
+		}},
+		embeddedNATS: {allowed: []string{"bridge/loglimit", "bridge/ownfile", "bridge/volume"}},
 
 		// Consumers' own programs: they know the brokers, and nothing of this module.
 		"docs/examples/go/kafka": {},

@@ -29,12 +29,24 @@ func AttributeText(s string) string {
 
 // IsAttributeText tells whether CloudEvents allows s as the value of an attribute.
 func IsAttributeText(s string) bool {
+	if isPrintableASCII(s) { // as nearly all are
+		return true
+	}
 	for _, r := range s {
 		if !attributeRune(r) {
 			return false
 		}
 	}
 	return utf8.ValidString(s)
+}
+
+func isPrintableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
 }
 
 func attributeRune(r rune) bool {

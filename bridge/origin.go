@@ -39,7 +39,8 @@ func (o Origin) DedupeID(address string) string {
 	if o.Webhook == (Digest{}) {
 		return ""
 	}
-	b := append([]byte(nil), o.Webhook[:]...)
+	const usual = 256 // bytes, with a subject of usual length
+	b := append(make([]byte, 0, usual), o.Webhook[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Index))  //nolint:gosec // an index is not negative
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Replay)) //nolint:gosec // the bits are the number
 	b = append(b, address...)

@@ -6,7 +6,8 @@
 //
 // Tags of a configuration field: envconfig (name after the prefix), default and desc as envconfig
 // knows them; type (what a string holds), options (the words that are allowed), min and max (inclusive); required (what
-// to give, when there has to be a value), and first:"true" for those to know first, which the README shows.
+// to give, when there has to be a value), reload:"true" where a bridge that runs takes over what the file of the
+// variable holds anew, and first:"true" for those to know first, which the README shows.
 package config
 
 import (
@@ -25,13 +26,14 @@ const (
 
 // Config is the whole configuration of a bridge. It can be printed, logged and marshalled: secrets show as [redacted].
 type Config struct {
-	Listen      string `envconfig:"LISTEN" default:":8080" type:"address" first:"true" desc:"Address (host:port) of the public listener, which takes the webhooks."`
-	TLSCertFile string `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM certificate chain of the public listener, reloaded when the file changes; empty: plain HTTP."`
-	TLSKeyFile  string `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of that certificate, reloaded when the file changes."`
-	OpsListen   string `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz, /metrics, and /status with ACK=sinks."`
+	Listen      string         `envconfig:"LISTEN" default:":8080" type:"address" first:"true" desc:"Address (host:port) of the public listener, which takes the webhooks."`
+	TLSCertFile string         `envconfig:"TLS_CERT_FILE" type:"file" reload:"true" desc:"PEM certificate chain of the public listener; empty: plain HTTP."`
+	TLSKeyFile  string         `envconfig:"TLS_KEY_FILE" type:"secret file" reload:"true" desc:"PEM private key of that certificate."`
+	OpsListen   string         `envconfig:"OPS_LISTEN" default:"127.0.0.1:8081" type:"address" desc:"Address (host:port) of the operations listener: /livez, /readyz and /metrics for everyone, the live page at / and /api/ for whoever may see payloads (PAGE_TOKEN)."`
+	PageToken   setting.Secret `envconfig:"PAGE_TOKEN" reload:"true" first:"true" desc:"At least 16 characters that the live page and /api/ ask for, as the password of HTTP Basic authentication; empty: they answer on this machine only, where OPS_LISTEN is loopback."`
 
 	Path             string        `envconfig:"PATH" default:"/webhooks/tensorlake" type:"path" desc:"Path that takes the webhooks, with or without a slash behind it."`
-	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" first:"true" desc:"Signing secrets (whsec_…), separated by commas or white space, any of which may sign; empty: one is made and kept in the data directory, with ACK=sinks only if NATS is embedded."`
+	WebhookSecrets   Secrets       `envconfig:"WEBHOOK_SECRETS" reload:"true" first:"true" desc:"Signing secrets (whsec_…) or public keys (whpk_…), by commas or white space; any may sign. Empty: one is made in the data directory, with ACK=sinks only if NATS is embedded."`
 	InsecureUnsigned bool          `envconfig:"INSECURE_UNSIGNED" default:"false" desc:"Accept unsigned webhooks; whoever reaches the listener can then publish events."`
 	WebhookTolerance time.Duration `envconfig:"WEBHOOK_TOLERANCE" default:"5m" min:"1s" max:"24h" desc:"How far the timestamp of a signature may be off from this machine's clock, from 1s to 24h."`
 	MaxBody          setting.Bytes `envconfig:"MAX_BODY" default:"1MiB" min:"1KiB" max:"64MiB" desc:"Largest webhook body that is accepted, from 1KiB to 64MiB, or 7MiB with the embedded NATS server; larger ones are answered 413."`
@@ -44,14 +46,26 @@ type Config struct {
 	Retention       time.Duration `envconfig:"RETENTION" default:"72h" min:"1s" desc:"How long delivered webhooks stay in the journal, so that one that comes again is recognised; at least 1s."`
 
 	Sinks              Sinks  `envconfig:"SINKS" default:"[kind]" first:"true" desc:"Where events go: a list of name=kind, separated by commas, with the kinds [kinds]; [kind] alone is short for [kind]=[kind]."`
-	EmbeddedNATSListen string `envconfig:"EMBEDDED_NATS_LISTEN" default:"127.0.0.1:4222" type:"address" desc:"Address (host:port) of the embedded NATS server, which runs when a nats sink has no URL; its clients need no credentials."`
+	EmbeddedNATSListen string `envconfig:"EMBEDDED_NATS_LISTEN" default:"127.0.0.1:4222" type:"address" desc:"Address (host:port) of the embedded NATS server, which runs when a nats sink has no URL; beyond loopback its clients need the token."`
 
+	EmbeddedNATSToken         setting.Secret `envconfig:"EMBEDDED_NATS_TOKEN" reload:"true" desc:"Token that clients of the embedded NATS server give, at least 16 characters; empty: one is made in the data directory (nats-token), or none where it listens on loopback alone."`
+	EmbeddedNATSMonitorListen string         `envconfig:"EMBEDDED_NATS_MONITOR_LISTEN" type:"address" desc:"Address (host:port) of the embedded NATS server's monitoring (/healthz, /varz, /jsz), which asks for no credentials and shows no events; empty: none."`
+
+	Drain           time.Duration `envconfig:"DRAIN" default:"1s" min:"0s" max:"10m" desc:"How long a stop first takes webhooks, not ready and closing connections, so that load balancers turn away; 0s where the platform waits by itself, at most 10m."`
 	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"25s" min:"1ms" desc:"How long a stop waits for running requests and deliveries, at least 1ms; what is left is delivered after the next start."`
 	LogLevel        slog.Level    `envconfig:"LOG_LEVEL" default:"info" options:"debug,info,warn,error" desc:"Lowest level that is logged."`
 	LogFormat       string        `envconfig:"LOG_FORMAT" options:"text,json" desc:"Form of log lines; empty: text on a terminal, else json."`
 
 	// given tells under which full name each variable was given that may come from a file: see Variable.
 	given map[string]string
+	// files has the variables that were given as files, by full name without _FILE.
+	files map[string]file
+}
+
+// file is where a variable's value came from.
+type file struct {
+	path   string
+	reload bool // a new value is taken over while the bridge runs
 }
 
 // Sink is the configuration of one sink: what every sink has, and the settings of its kind.
@@ -85,6 +99,28 @@ func (c *Config) UsesEmbedded() bool {
 // FNBRIDGE_AUDIT_SUBJECT_FILE when the value came from a file. An empty sink means the bridge itself.
 func (c *Config) Variable(sink, field string) string {
 	return c.as(prefixOf(sink) + field)
+}
+
+// File returns the file that a variable's value came from, with what reads the value from it anew; an empty path if it
+// came from none.
+func (c *Config) File(sink, field string) (path string, read func() (string, error)) {
+	f, ok := c.files[prefixOf(sink)+field]
+	if !ok {
+		return "", nil
+	}
+	return f.path, func() (string, error) { return readValue(f.path) }
+}
+
+// ReadAtStart returns the full names, with _FILE, of the variables that were given as files and keep their value until
+// the next start, with the path of each.
+func (c *Config) ReadAtStart() map[string]string {
+	paths := map[string]string{}
+	for name, f := range c.files {
+		if !f.reload {
+			paths[name+fileSuffix] = f.path
+		}
+	}
+	return paths
 }
 
 func (c *Config) as(name string) string {

@@ -58,6 +58,20 @@ func write(t *testing.T, content string) string {
 	return path
 }
 
+func TestOAuthVariablesAreRead(t *testing.T) {
+	c, _, errs := load(t, "SINKS=kafka", "KAFKA_BROKERS=one:9092", "KAFKA_TLS=true", "KAFKA_SASL_MECHANISM=OAuthBearer",
+		"KAFKA_OAUTH_TOKEN_URL=https://idp.example.com/token", "KAFKA_OAUTH_CLIENT_ID=me", "KAFKA_OAUTH_CLIENT_SECRET=s3cret",
+		"KAFKA_OAUTH_SCOPES=events, more", "KAFKA_OAUTH_EXTENSIONS=logicalCluster=lkc-abc12, identityPoolId=pool-a1b2")
+	require.Empty(t, errs)
+	k := *kafkaOf(t, c.Sinks[0])
+	require.Equal(t, "OAUTHBEARER", k.SASLMechanism)
+	require.Equal(t, kafka.TokenURL("https://idp.example.com/token"), k.OAuthTokenURL)
+	require.Equal(t, "me", k.OAuthClientID)
+	require.Equal(t, "s3cret", k.OAuthClientSecret.Reveal())
+	require.Equal(t, kafka.Scopes{"events", "more"}, k.OAuthScopes)
+	require.Equal(t, kafka.Extensions{"logicalCluster": "lkc-abc12", "identityPoolId": "pool-a1b2"}, k.OAuthExtensions)
+}
+
 // secretOf returns a webhook secret with a key of so many bytes.
 func secretOf(bytes int) string {
 	return "whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", bytes)))
@@ -78,8 +92,8 @@ func TestDefaults(t *testing.T) {
 				DedupeWindow: 10 * time.Minute, Subject: "tensorlake.{route}",
 			},
 		}},
-		EmbeddedNATSListen: "127.0.0.1:4222", ShutdownTimeout: 25 * time.Second, LogLevel: slog.LevelInfo,
-		given: map[string]string{},
+		EmbeddedNATSListen: "127.0.0.1:4222", Drain: time.Second, ShutdownTimeout: 25 * time.Second, LogLevel: slog.LevelInfo,
+		given: map[string]string{}, files: map[string]file{},
 	}, c)
 }
 
@@ -89,13 +103,16 @@ func TestEveryVariableIsRead(t *testing.T) {
 	c, warnings, errs := load(
 		t,
 		"LISTEN=0.0.0.0:443", "TLS_CERT_FILE="+file, "TLS_KEY_FILE="+file, "OPS_LISTEN=[::1]:9000",
+		"PAGE_TOKEN=0123456789abcdef",
 		"WEBHOOK_SECRETS="+secret+", "+secretOf(64), "INSECURE_UNSIGNED=false", "WEBHOOK_TOLERANCE=10m",
 		"MAX_BODY=2MB", "PATH=/hooks",
 		"MAX_IN_FLIGHT=7", "SUMMARY_EVENTS=TRUE", "ACK=Journal", "DATA_DIR=/var/lib/fnbridge", "JOURNAL_MAX_BYTES=1gib",
-		"RETENTION=1h30m", "SINKS=nats, audit=Kafka", "SHUTDOWN_TIMEOUT=1s", "LOG_LEVEL=WARN", "LOG_FORMAT=JSON",
+		"RETENTION=1h30m", "SINKS=nats, audit=Kafka", "DRAIN=1m30s", "SHUTDOWN_TIMEOUT=1s",
+		"LOG_LEVEL=WARN", "LOG_FORMAT=JSON",
 		"NATS_URL=nats://me:pass@one:4222, tls://two",
 		"NATS_TLS_CA_FILE="+file, "NATS_TLS_CERT_FILE="+file, "NATS_TLS_KEY_FILE="+file,
-		"NATS_STREAM=EVENTS", "NATS_CREATE_STREAM=false", "NATS_REPLICAS=3", "NATS_MAX_AGE=24h", "NATS_DEDUPE_WINDOW=2m",
+		"NATS_STREAM=EVENTS", "NATS_CREATE_STREAM=false", "NATS_REPLICAS=3", "NATS_MAX_AGE=24h", "NATS_MAX_BYTES=2GiB",
+		"NATS_DEDUPE_WINDOW=2m",
 		"NATS_SUBJECT=events.{type}", "NATS_FORMAT=Structured", "NATS_REQUIRED=true",
 		"NATS_DEAD_LETTER=dead.letters", "NATS_GIVE_UP_AFTER=36h", "AUDIT_DEAD_LETTER=audit.dead", "AUDIT_GIVE_UP_AFTER=0",
 		"AUDIT_BROKERS=one:9092,two:9092,", "AUDIT_TOPIC=audit", "AUDIT_KEY={workflow}",
@@ -107,6 +124,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	require.Empty(t, errs)
 	require.Empty(t, warnings)
 	require.Equal(t, []string{secret, secretOf(64)}, c.WebhookSecrets.Reveal())
+	require.Equal(t, "0123456789abcdef", c.PageToken.Reveal())
 	require.Equal(t, []string{"nats://me:pass@one:4222", "tls://two"}, natsOf(t, c.Sinks[0]).URL.Reveal())
 	require.Equal(t, "pass", kafkaOf(t, c.Sinks[1]).SASLPassword.Reveal())
 
@@ -114,7 +132,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	stream.URL, topic.SASLPassword = nil, setting.Secret{}
 	require.Equal(t, nats.Settings{
 		TLSCAFile: file, TLSCertFile: file, TLSKeyFile: file, Stream: "EVENTS", Replicas: 3,
-		MaxAge: 24 * time.Hour, DedupeWindow: 2 * time.Minute, Subject: "events.{type}",
+		MaxAge: 24 * time.Hour, MaxBytes: 2 << 30, DedupeWindow: 2 * time.Minute, Subject: "events.{type}",
 	}, stream)
 	require.Equal(t, kafka.Settings{
 		Brokers: kafka.Addresses{"one:9092", "two:9092"}, Topic: "audit", Key: "{workflow}",
@@ -130,12 +148,13 @@ func TestEveryVariableIsRead(t *testing.T) {
 	require.Zero(t, c.Sinks[1].GiveUpAfter, "never")
 
 	bridge := *c
-	bridge.WebhookSecrets, bridge.Sinks, bridge.given = nil, nil, nil
+	bridge.WebhookSecrets, bridge.PageToken = nil, setting.Secret{}
+	bridge.Sinks, bridge.given, bridge.files = nil, nil, nil
 	require.Equal(t, Config{
 		Listen: "0.0.0.0:443", TLSCertFile: file, TLSKeyFile: file, OpsListen: "[::1]:9000", Path: "/hooks",
 		WebhookTolerance: 10 * time.Minute, MaxBody: 2_000_000, MaxInFlight: 7, SummaryEvents: true, Ack: "journal",
 		DataDir: "/var/lib/fnbridge", JournalMaxBytes: 1 << 30, Retention: 90 * time.Minute,
-		EmbeddedNATSListen: "127.0.0.1:4222", ShutdownTimeout: time.Second,
+		EmbeddedNATSListen: "127.0.0.1:4222", Drain: 90 * time.Second, ShutdownTimeout: time.Second,
 		LogLevel: slog.LevelWarn, LogFormat: "json",
 	}, bridge)
 }
@@ -204,6 +223,24 @@ func TestFiles(t *testing.T) {
 	require.Equal(t, "to\"ken \\ with\nlines ", natsOf(t, c.Sinks[0]).Token.Reveal())
 }
 
+func TestFile(t *testing.T) {
+	password, size := write(t, "one\n"), write(t, "1MiB")
+	c, _, errs := load(t, "NATS_URL=nats://one", "NATS_USER=me", "NATS_PASSWORD_FILE="+password, "MAX_BODY_FILE="+size)
+	require.Empty(t, errs)
+	path, read := c.File("nats", "PASSWORD")
+	require.Equal(t, password, path)
+	require.NoError(t, os.WriteFile(password, []byte("two\n"), 0o600))
+	text, err := read()
+	require.NoError(t, err)
+	require.Equal(t, "two", text)
+	require.NoError(t, os.WriteFile(password, nil, 0o600))
+	_, err = read()
+	require.ErrorContains(t, err, "is empty")
+	path, _ = c.File("nats", "USER")
+	require.Empty(t, path)
+	require.Equal(t, map[string]string{"FNBRIDGE_MAX_BODY_FILE": size}, c.ReadAtStart())
+}
+
 func TestFileAtTheLimit(t *testing.T) {
 	c, _, errs := load(t, "NATS_URL=nats://one", "NATS_TOKEN_FILE="+write(t, strings.Repeat("t", maxFileBytes)))
 	require.Empty(t, errs)
@@ -239,7 +276,7 @@ func TestConfigHoldsWhatIsRight(t *testing.T) {
 
 // Every field of the configuration is a variable that is described, with a default and limits that its type takes.
 func TestFields(t *testing.T) {
-	notVariables := []string{"given", "Name", "Kind", "Embedded", "Settings"}
+	notVariables := []string{"given", "files", "Name", "Kind", "Embedded", "Settings"}
 	names := map[string]bool{}
 	l := &loader{kinds: sinks.Kinds()}
 	types := map[string]reflect.Type{"": reflect.TypeFor[Config](), "SINK_": reflect.TypeFor[Sink]()}
@@ -284,4 +321,18 @@ func TestErrorsErr(t *testing.T) {
 	var errs Errors
 	require.ErrorAs(t, err, &errs)
 	require.Equal(t, "FNBRIDGE_A: a warning", Warning{"FNBRIDGE_A", "a warning"}.String())
+}
+
+func TestWhereTheEmbeddedServerAsksForAToken(t *testing.T) {
+	for given, asks := range map[string]bool{
+		"LOG_LEVEL=info": false, "EMBEDDED_NATS_LISTEN=[::1]:4222": false, "EMBEDDED_NATS_LISTEN=localhost:4222": false,
+		"EMBEDDED_NATS_TOKEN=token": true, "EMBEDDED_NATS_LISTEN=:4222": true, "EMBEDDED_NATS_LISTEN=10.0.0.1:4222": true,
+		"EMBEDDED_NATS_LISTEN=example.com:4222": true,
+	} {
+		c, warnings, errs := load(t, given, "EMBEDDED_NATS_MONITOR_LISTEN=:8222")
+		require.Empty(t, warnings)
+		require.Empty(t, errs)
+		require.Equal(t, asks, c.AsksNATSToken(), given)
+		require.Equal(t, ":8222", c.EmbeddedNATSMonitorListen)
+	}
 }

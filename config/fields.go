@@ -26,6 +26,7 @@ type field struct {
 	options      []string
 	required     string // what to give, when it has to be given
 	first        bool   // one of those to know first
+	reload       bool   // its file is read again when it changes
 }
 
 // fieldsOf returns the variables of a configuration struct, in the order of its fields.
@@ -49,6 +50,7 @@ func fieldsOf(t reflect.Type) []field {
 			options:      setting.List(sf.Tag.Get("options")),
 			required:     sf.Tag.Get("required"),
 			first:        sf.Tag.Get("first") == "true",
+			reload:       sf.Tag.Get("reload") == "true",
 		}
 		if f.holds == "" {
 			f.holds = wordFor(f)
@@ -71,7 +73,9 @@ const (
 	holdsSecrets   = "secrets"
 	holdsSinks     = "sinks"
 	holdsFile      = "file"
+	holdsKey       = "secret file" // a private key, or credentials
 	holdsPath      = "path"
+	holdsURLs      = "URLs" // of a sink's servers
 	holdsDirectory = "directory"
 )
 
@@ -104,12 +108,21 @@ func wordFor(f field) string {
 // secret tells whether the value is never to be shown.
 func (f field) secret() bool { return f.holds == holdsSecret || f.holds == holdsSecrets }
 
+// secretIn tells whether text, a value that is right, holds what others must not read.
+func (f field) secretIn(text string) bool {
+	return f.secret() || f.holds == holdsURLs && strings.Contains(text, "@") // before it stands how to log in
+}
+
 // meaning says in a table what the value is for.
 func (f field) meaning() string {
-	if f.required != "" {
-		return strings.TrimSuffix(f.desc, ".") + "; required."
+	desc := f.desc
+	if f.reload {
+		desc = strings.TrimSuffix(desc, ".") + ". Its file may change."
 	}
-	return f.desc
+	if f.required != "" {
+		desc = strings.TrimSuffix(desc, ".") + "; required."
+	}
+	return desc
 }
 
 // typeWord says in a table what the value is: the words that are allowed, when only some are.

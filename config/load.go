@@ -7,9 +7,11 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/kelseyhightower/envconfig"
 
+	"github.com/fnbridge/fnbridge/bridge/ownfile"
 	"github.com/fnbridge/fnbridge/config/setting"
 )
 
@@ -22,7 +24,10 @@ const maxFileBytes = 1 << 20
 // Any variable X can be given as X_FILE, the path of a file whose content is the value; one line break at its
 // end is not part of it. A variable that is set to nothing counts as not set.
 func Load(kinds []setting.Kind, environ []string) (*Config, []Warning, error) {
-	l := &loader{kinds: kinds, variables: map[string]string{}, config: &Config{given: map[string]string{}}}
+	l := &loader{
+		kinds: kinds, variables: map[string]string{},
+		config: &Config{given: map[string]string{}, files: map[string]file{}},
+	}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		l.variables[name] = value
@@ -90,6 +95,9 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 		for _, reason := range wrong {
 			l.problem(name, "%s", reason)
 		}
+		if f.holds == holdsKey {
+			l.warnOfReaders(name, text)
+		}
 		return len(wrong) == 0
 	case text != "":
 		l.config.given[name] = name
@@ -98,6 +106,7 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 	}
 
 	l.config.given[name] = name + fileSuffix
+	l.config.files[name] = file{path, f.reload}
 	text, err := readValue(path)
 	if err != nil {
 		l.problem(name+fileSuffix, "%v: give the path of a file with the value of %s", err, name)
@@ -107,7 +116,22 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 	for _, reason := range wrong {
 		l.problem(name+fileSuffix, "in the file %s: %s", quotePath(path), reason)
 	}
+	switch {
+	case f.secretIn(text):
+		l.warnOfReaders(name+fileSuffix, path)
+	case f.holds == holdsKey:
+		l.warnOfReaders(name+fileSuffix, text)
+	}
 	return len(wrong) == 0
+}
+
+// warnOfReaders warns of a file with a secret that others can read.
+func (l *loader) warnOfReaders(variable, path string) {
+	if ownfile.OthersRead(path) {
+		l.warnings = append(l.warnings, Warning{Variable: variable, Message: fmt.Sprintf("holds a secret in %q, which "+
+			"everyone on this machine can read: take that right away (chmod o-r; in Kubernetes, defaultMode: 0440 and fsGroup)",
+			path)})
+	}
 }
 
 // decode sets one field from text.
@@ -126,9 +150,16 @@ func parse(text string, into reflect.Value) error {
 	if d, ok := reflect.TypeAssert[envconfig.Decoder](into.Addr()); ok {
 		return d.Decode(text)
 	}
+	if d, ok := reflect.TypeAssert[*time.Duration](into.Addr()); ok {
+		duration, err := setting.ParseDuration(text)
+		*d = duration
+		return err
+	}
 	// No variable can have this name, so envconfig takes the default.
 	tag := fmt.Sprintf("envconfig:%q default:%q", "=", text)
-	one := reflect.New(reflect.StructOf([]reflect.StructField{{Name: "Value", Type: into.Type(), Tag: reflect.StructTag(tag)}}))
+	one := reflect.New(reflect.StructOf([]reflect.StructField{
+		{Name: "Value", Type: into.Type(), Tag: reflect.StructTag(tag)},
+	}))
 	err := envconfig.Process("", one.Interface())
 	into.Set(one.Elem().Field(0))
 	if failed, ok := errors.AsType[*envconfig.ParseError](err); ok {

@@ -38,7 +38,7 @@ func TestProblems(t *testing.T) {
 		"duration": {
 			"RETENTION=7 days",
 			[]string{
-				`RETENTION: "7 days" is not a duration of at least 1s: give numbers with a unit of ms, s, m or h, such as 72h`,
+				`RETENTION: "7 days" is not a duration of at least 1s: give numbers with a unit of ms, s, m, h or d, such as 72h`,
 			},
 		},
 		"duration of zero": {"RETENTION=0s", []string{`RETENTION: "0s" is not a duration of at least 1s`}},
@@ -55,6 +55,10 @@ func TestProblems(t *testing.T) {
 		"size below": {"MAX_BODY=1023", []string{`MAX_BODY: "1023" is not a size from 1KiB`}},
 		"size above": {"MAX_BODY=65MiB", []string{`MAX_BODY: "65MiB" is not a size from 1KiB`}},
 		"word":       {"LOG_FORMAT=xml", []string{`LOG_FORMAT: "xml" is not known: give text or json`}},
+		"page token": {
+			"PAGE_TOKEN=short-and-sec",
+			[]string{`PAGE_TOKEN: has 13 characters, and whoever guesses it sees every payload: give at least 16`},
+		},
 		"level between words": {
 			"LOG_LEVEL=info+1", []string{`LOG_LEVEL: "info+1" is not known: give debug, info, warn or error`},
 		},
@@ -140,6 +144,10 @@ func TestProblems(t *testing.T) {
 			"EMBEDDED_NATS_LISTEN=127.0.0.1:8081",
 			[]string{`EMBEDDED_NATS_LISTEN: 127.0.0.1:8081 is taken by FNBRIDGE_OPS_LISTEN`},
 		},
+		"port of its monitoring": {
+			"EMBEDDED_NATS_MONITOR_LISTEN=:4222",
+			[]string{`EMBEDDED_NATS_MONITOR_LISTEN: :4222 is taken by FNBRIDGE_EMBEDDED_NATS_LISTEN`},
+		},
 
 		"ack at the sinks, each with a secret of its own": {
 			"ACK=sinks\nNATS_URL=nats://a",
@@ -164,7 +172,7 @@ func TestProblems(t *testing.T) {
 			"NATS_GIVE_UP_AFTER=999ms",
 			[]string{
 				`NATS_GIVE_UP_AFTER: "999ms" is not a duration of at least 1s, or 0: ` +
-					`give numbers with a unit of ms, s, m or h, such as 24h`,
+					`give numbers with a unit of ms, s, m, h or d, such as 24h`,
 			},
 		},
 		"giving up, when?": {
@@ -325,6 +333,10 @@ func TestProblems(t *testing.T) {
 		"one stream twice": {
 			"SINKS=nats,b=nats", []string{`B_STREAM: the sink nats writes to the stream TENSORLAKE of the same server`},
 		},
+		"one stream twice, in an account": {
+			"SINKS=nats,b=nats\nNATS_URL=nats://a\nB_URL=nats://a\nNATS_CREDS_FILE=" + file + "\nB_CREDS_FILE=" + file,
+			[]string{`B_STREAM: the sink nats writes to the stream TENSORLAKE of the same server`},
+		},
 
 		"no brokers":    {"SINKS=kafka", []string{`KAFKA_BROKERS: is not set: give host:port`}},
 		"empty brokers": {"SINKS=kafka\nKAFKA_BROKERS=,", []string{`KAFKA_BROKERS: there is no address in it`}},
@@ -357,7 +369,33 @@ func TestProblems(t *testing.T) {
 		},
 		"SASL mechanism": {
 			kafka + "KAFKA_SASL_MECHANISM=SCRAM\nKAFKA_SASL_USERNAME=me\nKAFKA_SASL_PASSWORD=hidden",
-			[]string{`KAFKA_SASL_MECHANISM: "SCRAM" is not known: give PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512`},
+			[]string{`KAFKA_SASL_MECHANISM: "SCRAM" is not known: give PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER`},
+		},
+		"a token without what it takes": {
+			kafka + "KAFKA_SASL_MECHANISM=OAUTHBEARER\nKAFKA_SASL_USERNAME=me",
+			[]string{
+				`KAFKA_SASL_USERNAME: has no effect with OAUTHBEARER`, `KAFKA_OAUTH_TOKEN_URL: is not set`,
+				`KAFKA_OAUTH_CLIENT_ID: is not set`, `KAFKA_OAUTH_CLIENT_SECRET: is not set`,
+			},
+		},
+		"a token without OAUTHBEARER": {
+			kafka + "KAFKA_OAUTH_CLIENT_ID=me\nKAFKA_OAUTH_SCOPES=events",
+			[]string{
+				`KAFKA_OAUTH_CLIENT_ID: is for OAUTHBEARER: set FNBRIDGE_KAFKA_SASL_MECHANISM`, `KAFKA_OAUTH_SCOPES: is for`,
+			},
+		},
+		"where tokens come from": {
+			kafka + "KAFKA_SASL_MECHANISM=OAUTHBEARER\nKAFKA_OAUTH_CLIENT_ID=me\nKAFKA_OAUTH_CLIENT_SECRET=hidden\n" +
+				"KAFKA_OAUTH_TOKEN_URL=https://me:hidden@idp/token\nKAFKA_OAUTH_EXTENSIONS=logical-cluster=a",
+			[]string{
+				`KAFKA_OAUTH_TOKEN_URL: it is no address of tokens: give a URL`,
+				`KAFKA_OAUTH_EXTENSIONS: "logical-cluster=a" is no extension: give a name of letters`,
+			},
+		},
+		"extensions of a token": {
+			kafka + "KAFKA_SASL_MECHANISM=OAUTHBEARER\nKAFKA_OAUTH_CLIENT_ID=me\nKAFKA_OAUTH_CLIENT_SECRET=hidden\n" +
+				"KAFKA_OAUTH_TOKEN_URL=https://idp/token\nKAFKA_OAUTH_EXTENSIONS=a=1,a=2",
+			[]string{`KAFKA_OAUTH_EXTENSIONS: "a" is there twice: keep one of them`},
 		},
 		"compression": {
 			kafka + "KAFKA_COMPRESSION=rar",

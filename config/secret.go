@@ -19,6 +19,13 @@ func (s Secrets) Reveal() []string {
 	return texts
 }
 
+// ParseSecrets reads secrets as Decode does.
+func ParseSecrets(value string) (Secrets, error) {
+	var s Secrets
+	err := s.Decode(value)
+	return s, err
+}
+
 // Decode reads secrets separated by commas or white space. What a secret has to be is not known here.
 func (s *Secrets) Decode(value string) error {
 	texts := listOf(value, ", \t\r\n")

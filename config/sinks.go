@@ -18,7 +18,8 @@ type Sinks []Sink
 func (s *Sinks) decode(value string, kinds kinds) error {
 	entries := setting.List(value)
 	if len(entries) == 0 {
-		return fmt.Errorf("there is no sink in it: give name or name=kind, several separated by commas; kinds are %s", orList(kinds.names()))
+		return fmt.Errorf("there is no sink in it: give name or name=kind, several separated by commas; kinds are %s",
+			orList(kinds.names()))
 	}
 	var (
 		sinks Sinks
@@ -27,7 +28,8 @@ func (s *Sinks) decode(value string, kinds kinds) error {
 	for _, entry := range entries {
 		sink, err := parseSink(entry, kinds)
 		if err == nil && slices.ContainsFunc(sinks, func(other Sink) bool { return other.Name == sink.Name }) {
-			err = fmt.Errorf("%s: there are two sinks with the name %s: give each a name of its own, such as %s2=%s", setting.Quote(entry), sink.Name, sink.Name, sink.Kind)
+			err = fmt.Errorf("%s: there are two sinks with the name %s: give each a name of its own, such as %s2=%s",
+				setting.Quote(entry), sink.Name, sink.Name, sink.Kind)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -42,22 +44,33 @@ func (s *Sinks) decode(value string, kinds kinds) error {
 
 var sinkName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
+// CheckSinkName says what is wrong with a name that a sink is to have.
+func CheckSinkName(name string) error {
+	if sinkName.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("%s is not a name of a sink: give a lower-case letter and then at most 30 of a-z, 0-9 and _, "+
+		"such as audit (no dashes: the name is part of variables' names)", setting.Quote(name))
+}
+
 func parseSink(entry string, kinds kinds) (Sink, error) {
 	name, kind, hasKind := strings.Cut(entry, "=")
 	name, kind = strings.TrimSpace(name), strings.ToLower(strings.TrimSpace(kind))
 	isKind := kinds.has(name)
 	switch {
 	case !sinkName.MatchString(name):
-		return Sink{}, fmt.Errorf("%s: %s is not a name of a sink: give a lower-case letter and then at most 30 of a-z, 0-9 and _, "+
-			"such as audit (no dashes: the name is part of variables' names)", setting.Quote(entry), setting.Quote(name))
+		return Sink{}, fmt.Errorf("%s: %w", setting.Quote(entry), CheckSinkName(name))
 	case !hasKind && !isKind:
 		return Sink{}, fmt.Errorf("%s has no kind: give %s", setting.Quote(entry), orList(prefixed(name+"=", kinds.names())))
 	case hasKind && !kinds.has(kind):
-		return Sink{}, fmt.Errorf("%s: %s is not a kind of sink: give %s", setting.Quote(entry), setting.Quote(kind), orList(prefixed(name+"=", kinds.names())))
+		return Sink{}, fmt.Errorf("%s: %s is not a kind of sink: give %s",
+			setting.Quote(entry), setting.Quote(kind), orList(prefixed(name+"=", kinds.names())))
 	case hasKind && isKind && name != kind:
-		return Sink{}, fmt.Errorf("%s: a sink with the name of another kind would mislead: give it another name, such as audit=%s", setting.Quote(entry), kind)
+		return Sink{}, fmt.Errorf("%s: a sink with the name of another kind would mislead: give it another name, such as "+
+			"audit=%s", setting.Quote(entry), kind)
 	case kinds.reserve(name) != "":
-		return Sink{}, fmt.Errorf("%s: the name %s is reserved, because variables such as %s have another meaning: give it another name, such as %s_sink",
+		return Sink{}, fmt.Errorf("%s: the name %s is reserved, because variables such as %s have another meaning: give "+
+			"it another name, such as %s_sink",
 			setting.Quote(entry), name, kinds.reserve(name), name)
 	case !hasKind:
 		kind = name
@@ -86,7 +99,8 @@ func clashes(sinks Sinks, kinds kinds) []error {
 		for _, other := range sinks[:i] {
 			others := namesOf(prefixOf(other.Name), kinds.sinkFields(other.Kind))
 			if at := slices.IndexFunc(names, func(name string) bool { return slices.Contains(others, name) }); at >= 0 {
-				errs = append(errs, fmt.Errorf("the sinks %s and %s would both have a variable %s: rename one", other.Name, s.Name, names[at]))
+				errs = append(errs, fmt.Errorf("the sinks %s and %s would both have a variable %s: rename one",
+					other.Name, s.Name, names[at]))
 			}
 		}
 	}

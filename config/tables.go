@@ -27,6 +27,7 @@ type Variable struct {
 	Kind     string   `json:"kind,omitempty"` // the kind of sinks that alone has it
 	Required bool     `json:"required"`       // it has to be given
 	Secret   bool     `json:"secret"`         // never shown
+	Reload   bool     `json:"reload"`         // a bridge that runs takes over what its file holds anew
 	First    bool     `json:"-"`              // one of those to know first
 }
 
@@ -38,7 +39,8 @@ func Variables(of []setting.Kind) []Variable {
 		for _, f := range fields {
 			list = append(list, Variable{
 				Name: start + f.name, Type: f.typeWord(), Options: f.options, Default: f.defaultValue,
-				Meaning: f.meaning(), Group: group, Kind: kind, Required: f.required != "", Secret: f.secret(), First: f.first,
+				Meaning: f.meaning(), Group: group, Kind: kind, Required: f.required != "", Secret: f.secret(), Reload: f.reload,
+				First: f.first,
 			})
 		}
 	}
@@ -92,7 +94,8 @@ func WriteMarkdown(w io.Writer, of []setting.Kind) error {
 		_, _ = fmt.Fprintf(out, "%s\n\n", strings.Join(above, "\n"))
 		_, _ = fmt.Fprintln(out, "| Variable | Type | Default | Meaning |\n|---|---|---|---|")
 		for _, v := range group {
-			_, _ = fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n", v.Name, v.Type, markdownCode(v.Default), markdownText(v.Meaning))
+			_, _ = fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n",
+				v.Name, v.Type, markdownCode(v.Default), markdownText(v.Meaning))
 		}
 	}
 	return out.Flush()
@@ -117,28 +120,37 @@ func markdownText(text string) string {
 	return strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(strings.Join(words, " "))
 }
 
-// WriteText writes every variable for a terminal of 100 columns: name, type and default in a line, the meaning below.
-func WriteText(w io.Writer, of []setting.Kind) error {
-	const columns = 100
+// WriteText writes every variable in lines of so many columns: name, type and default in a line, the meaning below.
+func WriteText(w io.Writer, of []setting.Kind, columns int) error {
+	const defaultColumns = 20
 	out := bufio.NewWriter(w)
 	write := func(indent, text string) {
 		for _, line := range wrap(text, columns-len(indent)) {
 			_, _ = fmt.Fprintf(out, "%s%s\n", indent, line)
 		}
 	}
-	write("", "fnbridge is configured by environment variables. Each can also be given as a file: with _FILE after its name, "+
-		"it is the path of a file that holds the value. A variable that is set to nothing counts as not set.")
+	write("", "fnbridge is configured by environment variables. Each can also be given as a file: with _FILE after its "+
+		"name, it is the path of a file that holds the value. A variable that is set to nothing counts as not set.")
 	variables := Variables(of)
 	names, types := 0, 0
 	for _, v := range variables {
-		names, types = max(names, len(v.Name)), max(types, len(v.Type))
+		names = max(names, len(v.Name))
+	}
+	for _, v := range variables {
+		if 2+names+2+len(v.Type)+2+defaultColumns <= columns { // a longer one moves its default alone
+			types = max(types, len(v.Type))
+		}
 	}
 	for _, group := range byGroup(variables) {
 		_, _ = fmt.Fprintf(out, "\n%s\n", group[0].Group)
 		write("", kinds(of).introduction(group[0].Group))
 		for _, v := range group {
-			line := fmt.Sprintf("  %-*s  %-*s  %s", names, v.Name, types, v.Type, v.Default)
-			_, _ = fmt.Fprintf(out, "\n%s\n", strings.TrimRight(line, " "))
+			name := fmt.Sprintf("  %-*s  ", names, v.Name)
+			about := strings.TrimRight(fmt.Sprintf("%-*s  %s", types, v.Type, v.Default), " ")
+			if len(name)+utf8.RuneCountInString(about) > columns {
+				about = strings.Join(wrap(about, columns-len(name)), "\n"+strings.Repeat(" ", len(name)))
+			}
+			_, _ = fmt.Fprintf(out, "\n%s%s\n", name, about)
 			write("      ", v.Meaning)
 		}
 	}

@@ -53,8 +53,8 @@ func TestVariables(t *testing.T) {
 		found[v.Name] = v
 	}
 	require.Equal(t, Variable{
-		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME.", Group: "Kafka sinks",
-		Kind: "kafka", Secret: true,
+		Name: "FNBRIDGE_KAFKA_SASL_PASSWORD", Type: "secret", Meaning: "Password of SASL_USERNAME. Its file may change.",
+		Group: "Kafka sinks", Kind: "kafka", Secret: true, Reload: true,
 	}, found["FNBRIDGE_KAFKA_SASL_PASSWORD"])
 	require.Equal(t, Variable{
 		Name: "FNBRIDGE_LOG_LEVEL", Type: "debug, info, warn or error", Options: []string{"debug", "info", "warn", "error"},
@@ -83,7 +83,8 @@ func TestWriteMarkdown(t *testing.T) {
 	require.NoError(t, WriteMarkdown(&b, sinks.Kinds()))
 	require.Contains(t, b.String(),
 		"\n| `FNBRIDGE_NATS_STREAM` | name | `TENSORLAKE` | JetStream stream that stores the events. |\n")
-	require.Contains(t, b.String(), "\n| `FNBRIDGE_NATS_PASSWORD` | secret |  | Password of that user. |\n")
+	require.Contains(t, b.String(),
+		"\n| `FNBRIDGE_NATS_PASSWORD` | secret |  | Password of that user. Its file may change. |\n")
 	tables, rows := 0, 0
 	for line := range strings.Lines(b.String()) {
 		switch {
@@ -106,7 +107,7 @@ func TestMarkdownText(t *testing.T) {
 
 func TestWriteText(t *testing.T) {
 	var b bytes.Buffer
-	require.NoError(t, WriteText(&b, sinks.Kinds()))
+	require.NoError(t, WriteText(&b, sinks.Kinds(), 100))
 	column := 0
 	for line := range strings.Lines(b.String()) {
 		line = strings.TrimSuffix(line, "\n")
@@ -139,5 +140,5 @@ func (failing) Write([]byte) (int, error) { return 0, os.ErrClosed }
 
 func TestWritersFail(t *testing.T) {
 	require.ErrorIs(t, WriteMarkdown(failing{}, sinks.Kinds()), os.ErrClosed)
-	require.ErrorIs(t, WriteText(failing{}, sinks.Kinds()), os.ErrClosed)
+	require.ErrorIs(t, WriteText(failing{}, sinks.Kinds(), 80), os.ErrClosed)
 }

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"net"
+	"unicode/utf8"
 
 	"github.com/fnbridge/fnbridge/config/setting"
 )
@@ -9,6 +11,9 @@ import (
 // leastBodies is how many webhooks of the greatest size the journal has room for at the least, so that one that waits
 // does not shut out the next.
 const leastBodies = 4
+
+// leastToken is the fewest characters of the page's token.
+const leastToken = 16
 
 // checkTogether finds values that are right one by one, and wrong beside each other.
 func (l *loader) checkTogether() {
@@ -25,16 +30,33 @@ func (l *loader) checkTogether() {
 	}
 }
 
+// CheckPageToken says what is wrong with a value of FNBRIDGE_PAGE_TOKEN. The error does not show it.
+func CheckPageToken(token string) error {
+	if n := utf8.RuneCountInString(token); n < leastToken {
+		return fmt.Errorf("has %d characters, and whoever guesses it sees every payload: give at least %d, "+
+			"such as what \"openssl rand -hex 16\" prints", n, leastToken)
+	}
+	return nil
+}
+
 func (l *loader) checkBridge() {
 	c, bridge := l.config, l.scope("")
 	bridge.Both("TLS_CERT_FILE", "TLS_KEY_FILE")
 	if bridge.Given("WEBHOOK_SECRETS") && c.InsecureUnsigned {
-		bridge.Problem("INSECURE_UNSIGNED", "true accepts webhooks that nobody signed, although %s is set: remove one of the two",
+		bridge.Problem("INSECURE_UNSIGNED", "true accepts webhooks that nobody signed, although %s is set: remove one of "+
+			"the two",
 			bridge.As("WEBHOOK_SECRETS"))
 	}
-	if !c.AcksFromSinks() && !bridge.Bad("JOURNAL_MAX_BYTES") && !bridge.Bad("MAX_BODY") && c.JournalMaxBytes < leastBodies*c.MaxBody {
-		bridge.Problem("JOURNAL_MAX_BYTES", "%s is less than %d times FNBRIDGE_MAX_BODY (%s), so that few webhooks could fill the journal: "+
-			"give at least %s, or a smaller FNBRIDGE_MAX_BODY", c.JournalMaxBytes, leastBodies, c.MaxBody, leastBodies*c.MaxBody)
+	if bridge.Given("PAGE_TOKEN") {
+		if err := CheckPageToken(c.PageToken.Reveal()); err != nil {
+			bridge.Problem("PAGE_TOKEN", "%v", err)
+		}
+	}
+	if !c.AcksFromSinks() && !bridge.Bad("JOURNAL_MAX_BYTES") && !bridge.Bad("MAX_BODY") &&
+		c.JournalMaxBytes < leastBodies*c.MaxBody {
+		bridge.Problem("JOURNAL_MAX_BYTES", "%s is less than %d times FNBRIDGE_MAX_BODY (%s), so that few webhooks could "+
+			"fill the journal: give at least %s, or a smaller FNBRIDGE_MAX_BODY",
+			c.JournalMaxBytes, leastBodies, c.MaxBody, leastBodies*c.MaxBody)
 	}
 }
 
@@ -58,17 +80,17 @@ func (l *loader) checkAck() {
 		sink := l.scope(s.Name)
 		required = required || s.Required || sink.Bad("REQUIRED")
 		if sink.Given("GIVE_UP_AFTER") && s.GiveUpAfter > 0 {
-			sink.Problem("GIVE_UP_AFTER", "is for FNBRIDGE_ACK=%s: with %s, a webhook that is not stored within 12s is answered 503, "+
-				"and its sender keeps it; leave this out", AckJournal, AckSinks)
+			sink.Problem("GIVE_UP_AFTER", "is for FNBRIDGE_ACK=%s: with %s, a webhook that is not stored within 12s is "+
+				"answered 503, and its sender keeps it; leave this out", AckJournal, AckSinks)
 		}
 	}
 	if !required && len(c.Sinks) > 0 {
-		l.scope(c.Sinks[0].Name).Problem("REQUIRED", "false leaves no sink that a 2xx answer could stand for with FNBRIDGE_ACK=%s: "+
-			"make one sink required", AckSinks)
+		l.scope(c.Sinks[0].Name).Problem("REQUIRED", "false leaves no sink that a 2xx answer could stand for with "+
+			"FNBRIDGE_ACK=%s: make one sink required", AckSinks)
 	}
 	if !bridge.Given("WEBHOOK_SECRETS") && !c.InsecureUnsigned && !c.UsesEmbedded() {
-		bridge.Problem("WEBHOOK_SECRETS", "is not set, and with FNBRIDGE_ACK=%s each process would make a secret of its own: "+
-			"give the signing secret that Tensorlake shows for the endpoint", AckSinks)
+		bridge.Problem("WEBHOOK_SECRETS", "is not set, and with FNBRIDGE_ACK=%s each process would make a secret of its "+
+			"own: give the signing secret that Tensorlake shows for the endpoint", AckSinks)
 	}
 	for _, name := range []string{"JOURNAL_MAX_BYTES", "RETENTION"} {
 		if bridge.Given(name) {
@@ -77,26 +99,29 @@ func (l *loader) checkAck() {
 	}
 }
 
-// checkListeners finds two listeners on one address, and an embedded NATS server that is not needed or open to all.
+// checkListeners finds two listeners on one address, and settings of an embedded NATS server that does not run.
 func (l *loader) checkListeners() {
 	c, bridge := l.config, l.scope("")
-	const embedded = "EMBEDDED_NATS_LISTEN"
+	const embedded, monitor = "EMBEDDED_NATS_LISTEN", "EMBEDDED_NATS_MONITOR_LISTEN"
 	type listener struct{ name, address string }
 	listeners := []listener{{"LISTEN", c.Listen}, {"OPS_LISTEN", c.OpsListen}}
-	host, _, ok := setting.SplitAddress(c.EmbeddedNATSListen)
-	switch runs := c.UsesEmbedded(); {
-	case runs && ok && !loopback(host):
-		bridge.Warn(embedded, "whoever reaches %s can read and publish every event, as the embedded NATS server asks for no credentials", c.EmbeddedNATSListen)
-	case bridge.Given(embedded) && !runs && len(c.Sinks) > 0:
-		bridge.Warn(embedded, "has no effect, as no sink uses the embedded NATS server")
-	}
 	if c.UsesEmbedded() {
 		listeners = append(listeners, listener{embedded, c.EmbeddedNATSListen})
+		if bridge.Given(monitor) {
+			listeners = append(listeners, listener{monitor, c.EmbeddedNATSMonitorListen})
+		}
+	} else if len(c.Sinks) > 0 {
+		for _, name := range []string{embedded, "EMBEDDED_NATS_TOKEN", monitor} {
+			if bridge.Given(name) {
+				bridge.Warn(name, "has no effect, as no sink uses the embedded NATS server")
+			}
+		}
 	}
 	for i, one := range listeners {
 		for _, other := range listeners[:i] {
 			if overlap(one.address, other.address) {
-				bridge.Problem(one.name, "%s is taken by %s (%s): give each a port of its own", one.address, bridge.As(other.name), other.address)
+				bridge.Problem(one.name, "%s is taken by %s (%s): give each a port of its own",
+					one.address, bridge.As(other.name), other.address)
 			}
 		}
 	}
@@ -113,7 +138,10 @@ func overlap(a, b string) bool {
 	return okA && okB && portA == portB && portA != 0 && (hostA == hostB || everywhere(hostA) || everywhere(hostB))
 }
 
-func loopback(host string) bool {
+// AsksNATSToken tells whether clients of the embedded NATS server need a token: where others than this machine reach
+// it, or where one is given.
+func (c *Config) AsksNATSToken() bool {
+	host, _, ok := setting.SplitAddress(c.EmbeddedNATSListen)
 	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return !c.EmbeddedNATSToken.IsZero() || ok && host != "localhost" && !ip.IsLoopback()
 }

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/config/setting"
 )
 
 // What Kubernetes sets in every container of a namespace for services called fnbridge or fnbridge-anything: for
@@ -30,8 +32,30 @@ func (l *loader) warnOfUnknown(environment []string) {
 	}
 	slices.Sort(unknown)
 	for _, name := range unknown {
-		l.warnings = append(l.warnings, Warning{Variable: name, Message: l.explain(name, known)})
+		meant := nearest(name, known)
+		why := l.explain(name, meant)
+		if sink := l.leftEmbedded(meant); sink != "" {
+			l.problem(name, "%s Without that variable, the embedded server gets the events of the sink %s: "+
+				"correct the name, or remove it", why, sink)
+			continue
+		}
+		l.warnings = append(l.warnings, Warning{Variable: name, Message: why})
 	}
+}
+
+// leftEmbedded returns the sink that uses the embedded server for want of the variable of this name, its servers' URLs,
+// if there is one.
+func (l *loader) leftEmbedded(name string) (sink string) {
+	for i := range l.config.Sinks {
+		s := &l.config.Sinks[i]
+		own, ok := strings.CutPrefix(strings.TrimSuffix(name, fileSuffix), prefixOf(s.Name))
+		if ok && s.Embedded && slices.ContainsFunc(l.kinds.fields(s.Kind), func(f field) bool {
+			return f.holds == holdsURLs && f.name == own
+		}) {
+			return s.Name
+		}
+	}
+	return ""
 }
 
 // known returns the names of all variables of the bridge and of its sinks, those of files included.
@@ -43,10 +67,10 @@ func (l *loader) known() []string {
 	return names
 }
 
-// explain says why nobody reads a variable, and what may be meant.
-func (l *loader) explain(name string, known []string) string {
+// explain says why nobody reads a variable, and that the one called near may be meant, unless that is empty.
+func (l *loader) explain(name, near string) string {
 	meant := ""
-	if near := nearest(name, known); near != "" {
+	if near != "" {
 		meant = "did you mean " + near + "?"
 	}
 	sinks := make([]string, len(l.config.Sinks))
@@ -59,13 +83,15 @@ func (l *loader) explain(name string, known []string) string {
 		own, ok := strings.CutPrefix(name, prefixOf(s.Name))
 		for _, kind := range l.kinds.names() {
 			if ok && kind != s.Kind && hasField(l.kinds.fields(kind), own) {
-				return "has no effect: the sink " + s.Name + " is of the kind " + s.Kind + ", and only " + kind + " sinks have " + own
+				return "has no effect: the sink " + s.Name + " is of the kind " + s.Kind +
+					", and only " + kind + " sinks have " + own
 			}
 		}
 	}
 	// Of a sink that does not exist, when the list of sinks itself is right.
-	if sink, entries := l.kinds.sinkOf(name); sink != "" && !l.scope("").Bad("SINKS") {
-		text := "has no effect: there is no sink " + sink + " in " + prefix + "SINKS (" + strings.Join(sinks, ", ") + "); add " + orList(entries) + " if you want one"
+	if sink, entries := l.kinds.sinkOf(name); sink != "" && !slices.Contains(sinks, sink) && !l.scope("").Bad("SINKS") {
+		text := "has no effect: there is no sink " + sink + " in " + prefix + "SINKS (" + strings.Join(sinks, ", ") +
+			"); add " + orList(entries) + " if you want one"
 		if meant != "" && !l.kinds.has(sink) {
 			text += ", or " + meant
 		}
@@ -105,39 +131,15 @@ func (k kinds) sinkOf(name string) (sink string, entries []string) {
 	return "", nil
 }
 
-// nearest returns the known name that is the fewest edits from name, and nothing when all are too far to be meant.
+// nearest returns the known variable that may be meant by name, or nothing.
 func nearest(name string, known []string) string {
-	name = strings.TrimPrefix(name, prefix)
-	best, fewest := "", len(name)/3+1
-	for _, k := range known {
-		if d := edits(name, strings.TrimPrefix(k, prefix)); d < fewest {
-			best, fewest = k, d
-		}
+	own := make([]string, len(known))
+	for i, k := range known {
+		own[i] = strings.TrimPrefix(k, prefix)
 	}
-	return best
-}
-
-// edits counts the insertions, deletions, replacements and swaps of neighbours that make b out of a.
-func edits(a, b string) int {
-	var before []int // the row before last
-	last := make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
+	near := setting.Nearest(strings.ToUpper(strings.TrimPrefix(name, prefix)), own)
+	if near == "" {
+		return ""
 	}
-	for i := 1; i <= len(a); i++ {
-		row := make([]int, len(b)+1)
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			replace := last[j-1]
-			if a[i-1] != b[j-1] {
-				replace++
-			}
-			row[j] = min(replace, last[j]+1, row[j-1]+1)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last = last, row
-	}
-	return last[len(b)]
+	return prefix + near
 }

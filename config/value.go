@@ -96,7 +96,7 @@ func (f field) expected(text string) string {
 	case holdsNumber:
 		how = "digits, such as " + f.example()
 	case holdsDuration:
-		how = "numbers with a unit of ms, s, m or h, such as " + f.example()
+		how = "numbers with a unit of ms, s, m, h or d, such as " + f.example()
 	case holdsSize:
 		how = "bytes, or a whole number with a unit of KB, MB, GB, TB, KiB, MiB, GiB or TiB, such as " + f.example()
 	}
@@ -128,11 +128,12 @@ func checkText(holds, text string) string {
 	switch holds {
 	case holdsAddress:
 		if _, _, ok := setting.SplitAddress(text); !ok {
-			return setting.Quote(text) + " is not an address: give host:port, or :port for every interface, with a port from 0 to 65535, such as 127.0.0.1:8080"
+			return setting.Quote(text) + " is not an address: give host:port, or :port for every interface, with a port from " +
+				"0 to 65535, such as 127.0.0.1:8080"
 		}
 	case holdsPath:
 		return checkPath(text)
-	case holdsFile:
+	case holdsFile, holdsKey:
 		return checkFile(text)
 	case holdsDirectory:
 		if info, err := os.Stat(text); err == nil && !info.IsDir() {
@@ -156,8 +157,8 @@ func checkPath(text string) string {
 		}
 	}
 	if len(parts) < 2 || parts[0] != "" {
-		return setting.Quote(text) + " is not a path: give a slash and a name, several one behind the other, of letters, digits and - . _ ~, " +
-			"such as /webhooks/tensorlake"
+		return setting.Quote(text) + " is not a path: give a slash and a name, several one behind the other, of letters, " +
+			"digits and - . _ ~, such as /webhooks/tensorlake"
 	}
 	if text == "/livez" {
 		return setting.Quote(text) + " is what load balancers ask for: give another path, such as /webhooks/tensorlake"

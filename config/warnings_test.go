@@ -12,8 +12,16 @@ func TestWarnings(t *testing.T) {
 		want  []string
 	}{
 		"swapped letters": {
-			[]string{"NATS_ULR=a"},
-			[]string{"FNBRIDGE_NATS_ULR: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_URL?"},
+			[]string{"NATS_STRAEM=a"},
+			[]string{"FNBRIDGE_NATS_STRAEM: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_STREAM?"},
+		},
+		"lower case": {
+			[]string{"NATS_sTREAM=a"},
+			[]string{"FNBRIDGE_NATS_sTREAM: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_STREAM?"},
+		},
+		"servers of a sink that has others": {
+			[]string{"NATS_URL=nats://a:1", "NATS_URLS=nats://b:1"},
+			[]string{"FNBRIDGE_NATS_URLS: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_URL?"},
 		},
 		"missing letter": {
 			[]string{"WEBHOOK_SECRET=a"},
@@ -26,7 +34,7 @@ func TestWarnings(t *testing.T) {
 		"a port by hand": {
 			[]string{"PORT=8080"}, []string{"FNBRIDGE_PORT: is not a variable of fnbridge: fnbridge env lists them all"},
 		},
-		"several, in order": {[]string{"NATS_ULR=a", "COLOUR=a"}, []string{"FNBRIDGE_COLOUR: ", "FNBRIDGE_NATS_ULR: "}},
+		"several, in order": {[]string{"NATS_STRAEM=a", "COLOUR=a"}, []string{"FNBRIDGE_COLOUR: ", "FNBRIDGE_NATS_STRAEM: "}},
 		"sink not in the list": {
 			[]string{"KAFKA_BROKERS=a:1"},
 			[]string{
@@ -45,10 +53,10 @@ func TestWarnings(t *testing.T) {
 		},
 		"of either kind": {[]string{"AUDIT_FORMAT=a"}, []string{"add audit=nats"}},
 		"sink's name misspelt": {
-			[]string{"NAST_URL=a"},
+			[]string{"NAST_STREAM=a"},
 			[]string{
-				"FNBRIDGE_NAST_URL: has no effect: there is no sink nast in FNBRIDGE_SINKS (nats); " +
-					"add nast=nats if you want one, or did you mean FNBRIDGE_NATS_URL?",
+				"FNBRIDGE_NAST_STREAM: has no effect: there is no sink nast in FNBRIDGE_SINKS (nats); " +
+					"add nast=nats if you want one, or did you mean FNBRIDGE_NATS_STREAM?",
 			},
 		},
 		"other kind's variable": {
@@ -65,14 +73,30 @@ func TestWarnings(t *testing.T) {
 		}, nil},
 		"other programs' variables": {nil, nil},
 
-		"embedded NATS for all": {
-			[]string{"EMBEDDED_NATS_LISTEN=:4222"},
-			[]string{"FNBRIDGE_EMBEDDED_NATS_LISTEN: whoever reaches :4222 can read and publish every event"},
-		},
-		"embedded NATS on localhost": {[]string{"EMBEDDED_NATS_LISTEN=localhost:4222"}, nil},
+		"embedded NATS for all, with a token": {[]string{"EMBEDDED_NATS_LISTEN=:4222"}, nil},
 		"embedded NATS for nobody": {
-			[]string{"EMBEDDED_NATS_LISTEN=:4222", "NATS_URL=nats://a"},
-			[]string{"FNBRIDGE_EMBEDDED_NATS_LISTEN: has no effect, as no sink uses the embedded NATS server"},
+			[]string{
+				"EMBEDDED_NATS_LISTEN=:4222", "EMBEDDED_NATS_TOKEN=a", "EMBEDDED_NATS_MONITOR_LISTEN=:8222", "NATS_URL=nats://a",
+			},
+			[]string{
+				"FNBRIDGE_EMBEDDED_NATS_LISTEN: has no effect, as no sink uses the embedded NATS server",
+				"FNBRIDGE_EMBEDDED_NATS_TOKEN: has no effect, as no sink uses the embedded NATS server",
+				"FNBRIDGE_EMBEDDED_NATS_MONITOR_LISTEN: has no effect, as no sink uses the embedded NATS server",
+			},
+		},
+		"a token in clear text": {
+			[]string{"NATS_URL=nats://localhost,nats://10.0.0.1:4222", "NATS_TOKEN=a"},
+			[]string{"FNBRIDGE_NATS_TOKEN: goes to nats://10.0.0.1:4222 in clear text, " +
+				"unless that server demands TLS by itself: write tls://"},
+		},
+		"a password in a URL in clear text": {
+			[]string{"NATS_URL=ws://a:b@nats"},
+			[]string{"FNBRIDGE_NATS_URL: goes to ws://[redacted]@nats in clear text, " +
+				"unless that server demands TLS by itself: write wss://"},
+		},
+		"a password on this machine": {[]string{"NATS_URL=nats://a:b@127.0.0.1"}, nil},
+		"a password behind TLS": {
+			[]string{"NATS_URL=nats://nats", "NATS_USER=a", "NATS_PASSWORD=b", "NATS_TLS_FIRST=true"}, nil,
 		},
 		"best effort with a journal": {
 			[]string{"NATS_REQUIRED=false"}, []string{"FNBRIDGE_NATS_REQUIRED: has no effect with FNBRIDGE_ACK=journal"},
@@ -102,6 +126,22 @@ func TestWarnings(t *testing.T) {
 				"KAFKA_SASL_PASSWORD=pass", "KAFKA_TLS=true",
 			}, nil,
 		},
+		"tokens in clear text": {
+			[]string{
+				"SINKS=kafka", "KAFKA_BROKERS=a:1", "KAFKA_SASL_MECHANISM=oauthbearer", "KAFKA_OAUTH_CLIENT_ID=me",
+				"KAFKA_OAUTH_CLIENT_SECRET=s3cret", "KAFKA_OAUTH_TOKEN_URL=http://idp.example.com/token",
+			},
+			[]string{
+				"FNBRIDGE_KAFKA_SASL_MECHANISM: OAUTHBEARER without TLS sends the token in clear text: set FNBRIDGE_KAFKA_TLS=true",
+				"FNBRIDGE_KAFKA_OAUTH_TOKEN_URL: http:// sends the client's secret in clear text: give an address with https://",
+			},
+		},
+		"tokens from this machine": {
+			[]string{
+				"SINKS=kafka", "KAFKA_BROKERS=a:1", "KAFKA_SASL_MECHANISM=oauthbearer", "KAFKA_OAUTH_CLIENT_ID=me",
+				"KAFKA_TLS=true", "KAFKA_OAUTH_CLIENT_SECRET=s3cret", "KAFKA_OAUTH_TOKEN_URL=http://127.0.0.1:8080/token",
+			}, nil,
+		},
 		"one topic twice": {
 			[]string{"SINKS=kafka,b=kafka", "KAFKA_BROKERS=a:1,b:1", "B_BROKERS=b:1, a:1"},
 			[]string{
@@ -129,25 +169,13 @@ func TestNoSinkWarningsWithoutSinks(t *testing.T) {
 		warnings)
 }
 
-func TestEdits(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{
-		{"", "", 0},
-		{"", "abc", 3},
-		{"abc", "", 3},
-		{"abc", "abc", 0},
-		{"abc", "acb", 1},
-		{"abc", "ab", 1},
-		{"abc", "abcd", 1},
-		{"abc", "xbc", 1},
-		{"ULR", "URL", 1},
-		{"kitten", "sitting", 3},
-		{"ab", "ba", 1},
-		{"abcd", "badc", 2},
-	} {
-		require.Equal(t, c.want, edits(c.a, c.b), "%q to %q", c.a, c.b)
-		require.Equal(t, c.want, edits(c.b, c.a), "%q to %q", c.b, c.a)
+// Where events go must not depend on a letter.
+func TestAMisspeltAddressDoesNotLeadToTheEmbeddedServer(t *testing.T) {
+	for _, name := range []string{"NATS_URLS", "NATS_URl", "NATS_ULR", "NATS_URL_FIEL", "NAST_URL"} {
+		_, _, errs := load(t, name+"=nats://a:1")
+		require.Len(t, errs, 1, name)
+		require.Equal(t, "FNBRIDGE_"+name, errs[0].Variable)
+		require.Contains(t, errs[0].Message, "did you mean FNBRIDGE_NATS_URL")
+		require.Contains(t, errs[0].Message, "the embedded server gets the events of the sink nats")
 	}
 }

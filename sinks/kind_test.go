@@ -61,7 +61,7 @@ func TestAKindIsDocumented(t *testing.T) {
 | `+"`FNBRIDGE_MEMORY_PLACE`"+` | text |  | Place that keeps the events; required. |
 | `+"`FNBRIDGE_MEMORY_MAX_EVENT` | size | `1MiB`"+` | Largest event that the place keeps, at least 1KiB. |
 `)
-	require.NoError(t, config.WriteText(&text, kinds()))
+	require.NoError(t, config.WriteText(&text, kinds(), 100))
 	require.Regexp(t, `\nMemory sinks\n(?s:.*)\n  FNBRIDGE_MEMORY_MAX_EVENT +size +1MiB\n`, text.String())
 }
 

@@ -23,8 +23,11 @@ type Settings interface {
 	setting.Settings
 	// New makes the sink. It does not need the broker: an error is one of the settings, or of a file that they name.
 	New(o bridge.SinkOptions) (bridge.Sink, error)
+	// Address returns where the sink publishes an event, such as a subject or a topic, and the event's key there; empty:
+	// it has none.
+	Address(e bridge.Event) (address, key string)
 	// Tail calls f with every event that the sink's broker has stored, from start on, until ctx ends or f returns an
-	// error, which it returns. A broker that is away is waited for.
+	// error, which it returns. A broker that is away is waited for, with start.Patience.
 	Tail(ctx context.Context, o bridge.SinkOptions, start bridge.TailStart, f func(bridge.Received) error) error
 }
 
@@ -45,6 +48,9 @@ type Options struct {
 
 // New makes the sink that o describes.
 func New(o Options) (bridge.Sink, error) { return kindOf(o).New(o.SinkOptions) }
+
+// Address returns where the sink that o describes publishes an event, and the event's key there; empty: it has none.
+func Address(o Options, e bridge.Event) (address, key string) { return kindOf(o).Address(e) }
 
 // Tail reads the events of the sink that o describes.
 func Tail(ctx context.Context, o Options, start bridge.TailStart, f func(bridge.Received) error) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/delivery"
 	"github.com/fnbridge/fnbridge/bridge/delivery/queue"
 	"github.com/fnbridge/fnbridge/bridge/journal"
+	"github.com/fnbridge/fnbridge/bridge/reload"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 	"github.com/fnbridge/fnbridge/sinks"
 )
@@ -20,8 +21,16 @@ type Parts struct {
 	Journal *journal.Journal // nil with FNBRIDGE_ACK=sinks
 	Queue   *queue.Queue     // nil with FNBRIDGE_ACK=journal
 	Sinks   []RunningSink
+	// Events is how the bridge makes events, and Configured are its sinks as commands know them.
+	Events     tensorlake.Options
+	Configured []Sink
+	Finder     *Finder // nil with FNBRIDGE_ACK=sinks
 	// Ready says why webhooks should not be sent here now.
-	Ready  func() error
+	Ready func() error
+	// Warnings are those of the bridge itself; its sinks tell their own.
+	Warnings []bridge.Warning
+	// Files are those that may change. Nil: none.
+	Files  *reload.Files
 	Logger *slog.Logger
 }
 
@@ -29,6 +38,7 @@ type Parts struct {
 type RunningSink struct {
 	Name, Kind string
 	Required   bool
+	Sink       bridge.Sink
 	Dispatcher *delivery.Dispatcher
 }
 

@@ -81,7 +81,14 @@ func dialControl(ctx context.Context, dir string) (net.Conn, error) {
 	}
 	defer release()
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", address)
+	conn, err := d.DialContext(ctx, "unix", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPeer(conn, dir); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // unreachable says what it means that a request did not get through.

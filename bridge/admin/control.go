@@ -137,6 +137,11 @@ func (p Parts) controlHandler() http.Handler {
 	mux.HandleFunc("POST "+dropPath, p.changesLetters("dropped", (*journal.Journal).DropDeadLetters))
 	mux.HandleFunc("POST "+replayPath, p.asksReplay)
 	mux.HandleFunc("POST "+cancelPath, p.cancelsReplay)
+	mux.HandleFunc("POST "+forgetPath, p.changesSink("forgotten", forgetSink))
+	mux.HandleFunc("POST "+renamePath, p.changesSink("renamed", renameSink))
+	mux.HandleFunc("POST "+findPath, p.finds)
+	mux.HandleFunc("POST "+reportPath, p.reports)
+	mux.HandleFunc("POST "+filesPath, p.tellsFiles)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Errorf("this fnbridge does not know %s %s", r.Method, r.URL.Path))
 	})

@@ -1,11 +1,15 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fnbridge/fnbridge/bridge/ownfile"
 )
 
 // maxSocketPath is the longest path that the kernel takes for a socket.
@@ -36,4 +40,23 @@ func ownersSocket(_, _ string, conn syscall.RawConn) error {
 		return err
 	}
 	return failed
+}
+
+// checkPeer refuses a bridge that another user runs at the socket in a directory that everyone may write.
+func checkPeer(conn net.Conn, dir string) error {
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("%s is no unix socket", conn.RemoteAddr())
+	}
+	raw, err := unixConn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	var failed error
+	err = raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(err, failed); err != nil {
+		return fmt.Errorf("who answers cannot be told: %w", err)
+	}
+	return ownfile.Stranger(dir, peer.Uid)
 }

@@ -4,8 +4,11 @@ package admin
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"syscall"
+
+	"github.com/fnbridge/fnbridge/bridge/ownfile"
 )
 
 // maxSocketPath is the longest path that every one of these systems takes for a socket.
@@ -27,3 +30,6 @@ func socketAddress(dir string) (address string, release func(), err error) {
 // ownersSocket does nothing here: the socket is made private once it has its name, in a directory that is private as a
 // rule.
 func ownersSocket(string, string, syscall.RawConn) error { return nil }
+
+// checkPeer refuses a socket that another user may have put into a directory that everyone may write.
+func checkPeer(_ net.Conn, dir string) error { return ownfile.Check(filepath.Join(dir, controlName)) }

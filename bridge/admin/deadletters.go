@@ -60,7 +60,7 @@ func ReadDeadLetters(
 		if err != nil {
 			return err
 		}
-		if _, err := cursorOf(s, f.Sink); err != nil {
+		if _, err := sinkOf(s, f.Sink); err != nil {
 			return err
 		}
 	}
@@ -117,7 +117,7 @@ func CountDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (
 		return all, nil, nil, err
 	}
 	if f.Sink != "" {
-		if _, err := cursorOf(s, f.Sink); err != nil {
+		if _, err := sinkOf(s, f.Sink); err != nil {
 			return all, nil, nil, err
 		}
 	}
@@ -175,6 +175,39 @@ func RetryDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Chan
 	return changeDeadLetters(ctx, dir, retryPath, f, (*journal.Journal).RetryDeadLetters)
 }
 
+// Retries is how far retries of dead letters are.
+type Retries struct {
+	// Newest is the number of the newest one.
+	Newest int64 `json:"-"`
+	// Running tells whether one has not ended.
+	Running bool `json:"-"`
+	// Published letters reached their sinks, and those that are DeadLetters failed again.
+	Published   int64 `json:"published"`
+	DeadLetters int64 `json:"failed_again"`
+}
+
+// ReadRetries returns how far the retries are that were asked for after the one of that number. It works beside a
+// running bridge and writes nothing.
+func ReadRetries(ctx context.Context, dir string, after int64) (r Retries, err error) {
+	reader, err := journal.OpenReader(ctx, dir)
+	if err != nil {
+		return r, err
+	}
+	defer reader.Close()
+	streams, err := reader.Streams(ctx)
+	r.Newest = after
+	for i := range streams {
+		s := &streams[i]
+		if s.Kind != journal.Retry || s.ID <= after {
+			continue
+		}
+		r.Newest = max(r.Newest, s.ID)
+		r.Running = r.Running || s.End == ""
+		r.Published, r.DeadLetters = r.Published+s.Acknowledged, r.DeadLetters+s.DeadLettered
+	}
+	return r, err
+}
+
 // DropDeadLetters deletes what f selects for good. After an error some may be gone; Change then counts them as far as
 // that is known.
 func DropDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Change, error) {
@@ -205,7 +238,7 @@ func changeJournal(ctx context.Context, dir, path string, request, response any,
 	}
 	j, err := journal.Open(ctx, journal.Options{Dir: dir, KeepSinks: true})
 	if locked, ok := errors.AsType[*journal.LockedError](err); ok {
-		return false, fmt.Errorf("the process with pid %d uses the data directory %s, and no bridge answers at its control "+
+		return false, fmt.Errorf("the process with pid %d uses FNBRIDGE_DATA_DIR (%s), and no bridge answers at its control "+
 			"socket: try again if it is just starting; else its log says why it has none, and this command works while "+
 			"it is stopped", locked.PID, locked.Dir)
 	}

@@ -44,8 +44,11 @@ type ExportRequest struct {
 }
 
 // Export calls f with what r selects of the webhooks that are in the journal now, oldest first, until f returns an
-// error, which it returns. It works beside a running bridge and writes nothing.
-func Export(ctx context.Context, dir string, r ExportRequest, f func(ExportedWebhook) error) error {
+// error, which it returns, and progress, which may be nil, with how many it has looked at of how many, about. It works
+// beside a running bridge and writes nothing.
+func Export(
+	ctx context.Context, dir string, r ExportRequest, progress func(done, total int64), f func(ExportedWebhook) error,
+) error {
 	reader, err := journal.OpenReader(ctx, dir)
 	if err != nil {
 		return err
@@ -59,19 +62,27 @@ func Export(ctx context.Context, dir string, r ExportRequest, f func(ExportedWeb
 		return nil
 	}
 	query := journal.WebhookFilter{After: r.After, Through: status.Head, Since: r.Since, Until: r.Until}
+	wanted := func(int64) bool { return true }
 	if r.Undelivered != "" {
-		cursor, err := cursorOf(status, r.Undelivered)
+		sink, err := sinkOf(status, r.Undelivered)
 		if err != nil {
 			return err
 		}
-		query.After = max(query.After, cursor)
+		query.After, wanted = max(query.After, sink.Cursor), sink.Waits
 	}
+	first := max(query.After, status.Head-status.Webhooks)
 	for {
 		found, err := reader.Select(ctx, query, exportCount, exportBytes)
 		if err != nil || len(found) == 0 {
 			return err
 		}
+		if progress != nil {
+			progress(max(query.After-first, 0), status.Head-first)
+		}
 		for i := range found {
+			if !wanted(found[i].Seq) {
+				continue
+			}
 			if err := f(exported(&found[i])); err != nil {
 				return err
 			}
@@ -91,15 +102,16 @@ func exported(w *journal.Webhook) ExportedWebhook {
 	return e
 }
 
-func cursorOf(s journal.Status, sink string) (int64, error) {
+// sinkOf returns what is known of a sink, or an *UnknownSinkError.
+func sinkOf(s journal.Status, sink string) (*journal.SinkStatus, error) {
 	names := make([]string, 0, len(s.Sinks))
-	for _, k := range s.Sinks {
-		if k.Sink == sink {
-			return k.Cursor, nil
+	for i := range s.Sinks {
+		if s.Sinks[i].Sink == sink {
+			return &s.Sinks[i], nil
 		}
-		names = append(names, k.Sink)
+		names = append(names, s.Sinks[i].Sink)
 	}
-	return 0, &UnknownSinkError{Sink: sink, Known: names}
+	return nil, &UnknownSinkError{Sink: sink, Known: names}
 }
 
 // Verification is what a check of the whole journal found.

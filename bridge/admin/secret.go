@@ -1,24 +1,63 @@
 package admin
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/fnbridge/fnbridge/bridge/ownfile"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
 
-// secretFile holds the webhook secret that was made because none was configured, so that "fnbridge send" can sign with
-// it.
-const secretFile = "webhook-secret"
+// ownSecret is a secret that a bridge makes because none was configured, and keeps in its data directory.
+type ownSecret struct {
+	file, title string
+	generate    func() string
+	check       func(secret string) error
+}
+
+// webhookSecret is what "fnbridge send" signs with.
+func webhookSecret() ownSecret {
+	return ownSecret{
+		file: "webhook-secret", title: "webhook secret", generate: tensorlake.GenerateSecret,
+		check: func(secret string) error {
+			_, err := tensorlake.NewVerifier([]string{secret}, 1)
+			return err
+		},
+	}
+}
+
+// natsToken is what clients of the embedded NATS server give.
+func natsToken() ownSecret {
+	return ownSecret{
+		file: "nats-token", title: "token of the embedded NATS server", generate: rand.Text, check: CheckToken,
+	}
+}
+
+// leastToken is how many characters a token has that cannot be guessed.
+const leastToken = 16
+
+// CheckToken says what is wrong with a token for the embedded NATS server. The error does not show it.
+func CheckToken(token string) error {
+	switch {
+	case len(token) < leastToken:
+		return fmt.Errorf("it has fewer than %d characters, and could be guessed", leastToken)
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("it holds white space, or what is not ASCII")
+	case strings.HasPrefix(token, "$2a$"):
+		return errors.New("it begins with $2a$, which a NATS server takes for the digest of a token")
+	default:
+		return nil
+	}
+}
 
 // MadeSecret returns the webhook secret that the bridge on a data directory has made for itself.
 func MadeSecret(dir string) (string, error) {
-	path := filepath.Join(dir, secretFile)
-	secret, err := readSecret(path)
+	path := filepath.Join(dir, webhookSecret().file)
+	secret, err := webhookSecret().read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("no webhook secret: FNBRIDGE_WEBHOOK_SECRETS is not set, "+
 			"and \"fnbridge serve\" has not made one in %s yet", path)
@@ -28,43 +67,37 @@ func MadeSecret(dir string) (string, error) {
 
 // MakeSecret returns the webhook secret of a data directory, made if there is none, and the file that holds it. It is
 // durable once it is returned.
-func MakeSecret(dir string) (secret, path string, err error) {
-	path = filepath.Join(dir, secretFile)
-	secret, err = readSecret(path)
+func MakeSecret(dir string) (secret, path string, err error) { return webhookSecret().make(dir) }
+
+// MadeNATSToken returns the token that the bridge on a data directory has made for its NATS server. fs.ErrNotExist is
+// in the chain of the error when it has made none.
+func MadeNATSToken(dir string) (string, error) {
+	return natsToken().read(filepath.Join(dir, natsToken().file))
+}
+
+// MakeNATSToken returns the token of the NATS server of a data directory, as MakeSecret does the webhook secret.
+func MakeNATSToken(dir string) (token, path string, err error) { return natsToken().make(dir) }
+
+func (s ownSecret) make(dir string) (secret, path string, err error) {
+	path = filepath.Join(dir, s.file)
+	secret, err = s.read(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return secret, path, err
 	}
-	secret = tensorlake.GenerateSecret()
-	// Written beside and renamed, so that a crash leaves the whole of it or nothing.
-	temporary := path + ".new"
-	err = writeDurably(temporary, secret+"\n")
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		return "", path, fmt.Errorf("the webhook secret cannot be stored: %w", err)
+	secret = s.generate()
+	if err := ownfile.MakeSecret(path, secret); err != nil {
+		return "", path, fmt.Errorf("the %s cannot be stored: %w", s.title, err)
 	}
 	return secret, path, nil
 }
 
-// writeDurably makes a file that only its owner may read, and returns once it is on the disk.
-func writeDurably(path, text string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+func (s ownSecret) read(path string) (string, error) {
+	secret, err := ownfile.ReadSecret(path)
 	if err != nil {
-		return err
+		return "", fmt.Errorf("the %s cannot be read: %w", s.title, err)
 	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func readSecret(path string) (string, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("the webhook secret cannot be read: %w", err)
-	}
-	secret := strings.TrimSpace(string(text))
-	if _, err := tensorlake.NewVerifier([]string{secret}, 1); err != nil {
-		return "", fmt.Errorf("%s does not hold a webhook secret: %w; delete the file to have a new one made", path, err)
+	if err := s.check(secret); err != nil {
+		return "", fmt.Errorf("%s does not hold a %s: %w; delete the file to have a new one made", path, s.title, err)
 	}
 	return secret, nil
 }

@@ -42,7 +42,7 @@ func (r Received) MarshalJSON() ([]byte, error) {
 }
 
 // Tail calls f with every event that the sink's broker has stored and filter selects, from start on, until ctx ends or
-// f returns an error, which it returns. A broker that is away is waited for.
+// f returns an error, which it returns. A broker that is away is waited for, with start.Patience.
 func Tail(ctx context.Context, s Sink, start TailStart, filter EventFilter, f func(Received) error) error {
 	return sinks.Tail(ctx, s.Options, start, func(r bridge.Received) error {
 		if !filter.IsZero() {

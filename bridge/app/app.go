@@ -16,13 +16,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/delivery"
 	"github.com/fnbridge/fnbridge/bridge/delivery/forward"
 	"github.com/fnbridge/fnbridge/bridge/delivery/queue"
+	"github.com/fnbridge/fnbridge/bridge/filewatch"
 	"github.com/fnbridge/fnbridge/bridge/ingest"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/ops"
+	"github.com/fnbridge/fnbridge/bridge/ops/page"
+	"github.com/fnbridge/fnbridge/bridge/reload"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 	"github.com/fnbridge/fnbridge/config"
@@ -35,6 +39,8 @@ import (
 const (
 	closeTimeout      = 4 * time.Second
 	leastCloseTimeout = 250 * time.Millisecond
+	// lastRequests is how long connections may take to bring their requests once no more are taken.
+	lastRequests = 100 * time.Millisecond
 )
 
 // Options of an App. Config is required and must have passed Validate.
@@ -43,6 +49,8 @@ type Options struct {
 	Logger   *slog.Logger
 	Version  string
 	Revision string
+	// Warnings are what is odd about the configuration. The status shows them; whoever loaded it has logged them.
+	Warnings []config.Warning
 	// Now is the wall clock: what signatures are judged by and the journal keeps. Nil is time.Now.
 	Now func() time.Time
 }
@@ -52,8 +60,12 @@ type App struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	metrics *prometheus.Registry
+	files   *reload.Files
 	now     func() time.Time
 	bounds  bounds
+	shares  shares
+	// warnings are those of the bridge itself.
+	warnings []bridge.Warning
 
 	journal    *journal.Journal // nil with FNBRIDGE_ACK=sinks
 	queue      *queue.Queue     // nil with FNBRIDGE_ACK=journal
@@ -66,7 +78,10 @@ type App struct {
 	publicAt net.Listener
 	ops      *http.Server
 	opsAt    net.Listener
-	control  *admin.Control // nil without a journal, or if it could not be made
+	page     *page.Page
+	observer atomic.Pointer[page.Page] // nil until there is a page
+	finder   *admin.Finder             // nil with FNBRIDGE_ACK=sinks
+	control  *admin.Control            // nil without a journal, or if it could not be made
 
 	stopping atomic.Bool
 	teardown []step
@@ -86,6 +101,7 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
+	a.files = reload.New(a.log)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close(ctx))
@@ -95,6 +111,11 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 	if a.bounds, err = boundsOf(a.cfg, memoryLimit(), ingest.MaxOpenFiles()); err != nil {
 		return a, err
 	}
+	a.warnings = Warnings(a.cfg, o.Warnings)
+	for _, w := range a.warnings[len(o.Warnings):] { // serve has said the others
+		a.log.Warn("look at the data directory", "warning", w.Text)
+	}
+	a.shareVolume()
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := ops.RegisterBuildInfo(a.metrics, o.Version, o.Revision); err != nil {
 		return a, err
@@ -110,6 +131,8 @@ func New(ctx context.Context, o Options) (a *App, err error) {
 		// Binding the listeners proves their addresses free. Nothing is answered there before Run.
 		a.openPublic,
 		a.openOps,
+		func(context.Context) error { return a.registerMetrics() },
+		func(context.Context) error { return a.registerFiles() },
 		// Commands come last: what they ask for is all there.
 		a.openControl,
 	} {
@@ -142,8 +165,8 @@ func (a *App) undoLater(name string, undo func(context.Context) error) {
 func (a *App) openStorage(ctx context.Context) (err error) {
 	if !a.cfg.AcksFromSinks() {
 		a.journal, err = journal.Open(ctx, journal.Options{
-			Dir: a.cfg.DataDir, MaxBytes: int64(a.cfg.JournalMaxBytes), Retention: a.cfg.Retention, Sinks: sinkNames(a.cfg),
-			Logger: a.log, Registerer: a.metrics, Now: a.now,
+			Dir: a.cfg.DataDir, MaxBytes: a.shares.journal, Retention: a.cfg.Retention,
+			Tolerance: a.cfg.WebhookTolerance, Sinks: sinkNames(a.cfg), Logger: a.log, Registerer: a.metrics, Now: a.now,
 		})
 		if err == nil {
 			a.undoLater("journal", a.journal.Close)
@@ -162,7 +185,7 @@ func (a *App) openStorage(ctx context.Context) (err error) {
 	}
 	a.queue, err = queue.New(queue.Options{
 		Events: EventOptions(a.cfg), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: a.bounds.bodies,
-		Registerer: a.metrics,
+		Tolerance: a.cfg.WebhookTolerance, Registerer: a.metrics,
 	})
 	if err == nil {
 		a.undoLater("queue", func(context.Context) error { a.queue.Close(); return nil })
@@ -174,11 +197,24 @@ func (a *App) startEmbedded(ctx context.Context) error {
 	if !a.cfg.UsesEmbedded() {
 		return nil
 	}
-	server, err := embeddednats.Start(ctx, embeddednats.Options{
-		Listen: a.cfg.EmbeddedNATSListen, Dir: embeddedDir(a.cfg), Logger: a.log,
-	})
+	o := embeddednats.Options{
+		Listen: a.cfg.EmbeddedNATSListen, Monitor: a.cfg.EmbeddedNATSMonitorListen, Dir: embeddedDir(a.cfg), Logger: a.log,
+	}
+	var err error
+	if a.cfg.AsksNATSToken() {
+		if o.Token, err = a.openNATSToken(); err != nil {
+			return err
+		}
+	}
+	server, err := embeddednats.Start(ctx, o)
 	if err != nil {
-		return fmt.Errorf("%w (FNBRIDGE_EMBEDDED_NATS_LISTEN)", err)
+		variable := "FNBRIDGE_DATA_DIR" // which holds all that it needs but its addresses
+		if taken, ok := errors.AsType[*embeddednats.ListenError](err); ok {
+			if variable = "FNBRIDGE_EMBEDDED_NATS_LISTEN"; taken.Monitor {
+				variable = "FNBRIDGE_EMBEDDED_NATS_MONITOR_LISTEN"
+			}
+		}
+		return fmt.Errorf("%w (%s)", err, variable)
 	}
 	a.embedded = server
 	a.undoLater("embedded NATS server", server.Shutdown)
@@ -188,8 +224,11 @@ func (a *App) startEmbedded(ctx context.Context) error {
 func (a *App) openSinks(context.Context) error {
 	for _, c := range a.cfg.Sinks {
 		o := SinkOptions(a.cfg, c, a.log)
+		o.Files = filesOf(a.cfg, a.files, c.Name)
 		if a.embedded != nil {
 			o.EmbeddedURL = a.embedded.ClientURL() // the port may be one that was free
+			o.RunsEmbedded, o.EmbeddedToken = true, a.embedded.OwnToken()
+			o.EmbeddedMaxBytes, o.EmbeddedSync = a.shares.stream, a.embedded
 		}
 		sink, err := sinks.New(o)
 		if err != nil {
@@ -198,7 +237,7 @@ func (a *App) openSinks(context.Context) error {
 		a.undoLater("sink "+c.Name, sink.Close)
 		routes, err := ParseRoutes(c.Routes)
 		if err != nil {
-			return fmt.Errorf("sink %s: ROUTES: %w", c.Name, err)
+			return fmt.Errorf("%s: %w", a.cfg.Variable(c.Name, "ROUTES"), err)
 		}
 		d := delivery.Options{
 			Sink: sink, Events: EventOptions(a.cfg), Routes: routes, GiveUpAfter: c.GiveUpAfter,
@@ -208,9 +247,16 @@ func (a *App) openSinks(context.Context) error {
 		if err != nil {
 			return err
 		}
-		a.sinks = append(a.sinks, admin.RunningSink{Name: c.Name, Kind: c.Kind, Required: c.Required, Dispatcher: dispatcher})
+		a.sinks = append(a.sinks, admin.RunningSink{
+			Name: c.Name, Kind: c.Kind, Required: c.Required, Sink: sink, Dispatcher: dispatcher,
+		})
 	}
-	return nil
+	if a.journal == nil {
+		return nil
+	}
+	var err error
+	a.finder, err = admin.NewFinder(a.journal, EventOptions(a.cfg), AdminSinks(a.cfg))
+	return err
 }
 
 // openDispatcher makes the dispatcher of a sink: of the queue, or of the journal, beside which dead letters are
@@ -225,6 +271,7 @@ func (a *App) openDispatcher(c config.Sink, d delivery.Options) (*delivery.Dispa
 	}
 	a.forwarders = append(a.forwarders, f)
 	d.Journal = a.journal
+	d.ReplayMissing = c.Embedded // its disk is this bridge's
 	return delivery.New(d)
 }
 
@@ -234,7 +281,7 @@ func EventOptions(cfg *config.Config) tensorlake.Options {
 }
 
 func (a *App) openPublic(ctx context.Context) error {
-	verifier, err := openVerifier(a.cfg, a.log)
+	verifier, err := openVerifier(a.cfg, a.files, a.log)
 	if err != nil {
 		return err
 	}
@@ -242,6 +289,11 @@ func (a *App) openPublic(ctx context.Context) error {
 		Path: a.cfg.Path, Verifier: verifier, Events: EventOptions(a.cfg), Store: store{a.journal},
 		MaxBody: int64(a.cfg.MaxBody), MaxInFlight: a.cfg.MaxInFlight, BodyMemory: a.bounds.bodies,
 		Logger: a.log, Registerer: a.metrics, Now: a.now,
+		Observe: func(answered bridge.Answered) {
+			if p := a.observer.Load(); p != nil {
+				p.Observe(answered)
+			}
+		},
 	}
 	if a.queue != nil {
 		o.Store, o.StoredStatus = queueStore{a.queue}, http.StatusOK
@@ -253,9 +305,10 @@ func (a *App) openPublic(ctx context.Context) error {
 	}
 	a.public = ingest.NewServer(a.handler, a.log)
 	if servesTLS(a.cfg) {
-		files, err := tlsfiles.Open(tlsfiles.Names{Cert: a.cfg.TLSCertFile, Key: a.cfg.TLSKeyFile}, a.log)
+		files, err := tlsfiles.Open(tlsfiles.Names{Cert: a.cfg.TLSCertFile, Key: a.cfg.TLSKeyFile},
+			filesOf(a.cfg, a.files, ""), a.log)
 		if err != nil {
-			return fmt.Errorf("FNBRIDGE_TLS_CERT_FILE and FNBRIDGE_TLS_KEY_FILE: %w", err)
+			return err
 		}
 		a.public.TLSConfig = files.Server()
 	}
@@ -268,16 +321,26 @@ func (a *App) openPublic(ctx context.Context) error {
 }
 
 func (a *App) openOps(ctx context.Context) error {
-	o := ops.Options{Registry: a.metrics, Ready: func(context.Context) error { return a.ready() }, Logger: a.log}
-	if a.queue != nil { // with a journal, the status stands on the disk
-		o.Status = func() any { return a.adminParts().LiveStatus() }
-	}
-	a.ops = ops.NewServer(ops.New(o), a.log)
 	l, err := a.listen(ctx, "FNBRIDGE_OPS_LISTEN", a.cfg.OpsListen)
 	if err != nil {
 		return err
 	}
-	a.opsAt = ingest.LimitConnections(l, opsConnections, a.ops, a.log)
+	file := filesOf(a.cfg, a.files, "")
+	token, err := openPageToken(a.cfg, file)
+	if err != nil {
+		return err
+	}
+	a.page = page.New(page.Options{
+		Parts: a.adminParts(), Requests: a.handler.Counts, RecentBytes: recentBytes, Logger: a.log,
+	})
+	file.OnChange(a.page.EndStreams) // who had the old token has to give the new one
+	a.observer.Store(a.page)
+	a.ops = ops.NewServer(ops.New(ops.Options{
+		Registry: a.metrics, Ready: func(context.Context) error { return a.ready() }, Logger: a.log,
+		Page:   a.page,
+		Access: ops.Access{Token: token, Loopback: ops.IsLoopback(l.Addr())},
+	}), a.log)
+	a.opsAt = ingest.LimitConnections(l, opsConnections(ingest.MaxOpenFiles()), a.ops, a.log)
 	return nil
 }
 
@@ -300,7 +363,9 @@ func (a *App) openControl(ctx context.Context) error {
 
 func (a *App) adminParts() admin.Parts {
 	return admin.Parts{
-		DataDir: a.cfg.DataDir, Journal: a.journal, Queue: a.queue, Sinks: a.sinks, Ready: a.ready, Logger: a.log,
+		DataDir: a.cfg.DataDir, Journal: a.journal, Queue: a.queue, Sinks: a.sinks, Ready: a.ready, Files: a.files,
+		Logger: a.log, Finder: a.finder, Warnings: a.warnings,
+		Events: EventOptions(a.cfg), Configured: AdminSinks(a.cfg),
 	}
 }
 
@@ -319,18 +384,11 @@ func (a *App) listen(ctx context.Context, variable, address string) (net.Listene
 	return l, nil
 }
 
-// ready tells whether webhooks should be sent here. With a journal, a sink that is down does not matter: its events
-// wait. Nor does a full journal: a 503 with Retry-After tells the sender more than an endpoint that has gone. Without
-// one, another process may reach the sinks that this one does not.
+// ready tells whether webhooks should be sent here: not while they are refused. With a journal, a sink that is down
+// does not matter: its events wait. Without one, another process may reach the sinks that this one does not.
 func (a *App) ready() error {
-	switch {
-	case a.stopping.Load():
-		return errors.New("fnbridge is shutting down")
-	case a.queue == nil:
-		return nil
-	default:
-		return a.queue.Ready()
-	}
+	_, err := a.refusing()
+	return err
 }
 
 // Run takes webhooks and delivers them until ctx ends or a part fails, and then stops everything in order. It returns
@@ -344,6 +402,7 @@ func (a *App) Run(ctx context.Context) error {
 
 	failed := make(chan error, len(a.sinks)+2)
 	var serving, delivering sync.WaitGroup
+	delivering.Go(func() { filewatch.Run(deliver, a.files, a.log) })
 	for _, s := range a.sinks {
 		delivering.Go(func() {
 			if err := s.Dispatcher.Run(deliver, publish); err != nil {
@@ -354,8 +413,17 @@ func (a *App) Run(ctx context.Context) error {
 	for _, f := range a.forwarders {
 		delivering.Go(func() { f.Run(deliver, publish) })
 	}
-	serving.Go(func() { failed <- serve(a.public, a.publicAt, servesTLS(a.cfg)) })
+	serving.Go(func() {
+		err := serve(a.public, a.publicAt, servesTLS(a.cfg))
+		if a.stopping.Load() && errors.Is(err, net.ErrClosed) {
+			err = nil // leave has closed it
+		}
+		failed <- err
+	})
 	serving.Go(func() { failed <- serve(a.ops, a.opsAt, false) })
+	show, stopShowing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopShowing()
+	serving.Go(func() { a.page.Run(show) })
 	if a.control != nil {
 		serving.Go(a.control.Serve)
 	}
@@ -373,8 +441,11 @@ func (a *App) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 
-	// Not ready from here on, so that load balancers turn away while requests drain.
+	// Not ready from here on, so that load balancers turn away. Those that have not heard of it yet are served a while.
 	a.stopping.Store(true)
+	if err == nil {
+		err = a.leave(failed, lost)
+	}
 	deadline := time.Now().Add(a.cfg.ShutdownTimeout)
 	// Commands first: what they ask for now would only wait for the next start.
 	if a.control != nil {
@@ -393,6 +464,7 @@ func (a *App) Run(ctx context.Context) error {
 	timer := time.AfterFunc(time.Until(deadline), abandonPublish)
 	delivering.Wait()
 	timer.Stop()
+	stopShowing()
 	// Last what they used: sinks, the embedded server, the journal.
 	err = errors.Join(err, a.Close(ctx))
 	serving.Wait()
@@ -441,6 +513,26 @@ func serve(s *http.Server, l net.Listener, withTLS bool) error {
 		return nil
 	}
 	return fmt.Errorf("listener %s: %w", l.Addr(), err)
+}
+
+// leave goes on taking webhooks for as long as configured. A connection that is closed while it is idle may have a
+// request on its way, which is lost to whoever sent it; so each is closed with an answer. The last connections get
+// theirs before the server hears of the stop: from then on it ends a connection whose request it has just read.
+func (a *App) leave(failed, lost <-chan error) error {
+	if a.cfg.Drain == 0 {
+		return nil
+	}
+	a.handler.Leave()
+	select {
+	case <-time.After(a.cfg.Drain):
+	case err := <-failed:
+		return err
+	case err := <-lost:
+		return err
+	}
+	err := a.publicAt.Close()
+	<-time.After(lastRequests)
+	return err
 }
 
 // drain lets the requests that are under way end, for at most half of the time there is: the rest is delivery's, unless

@@ -46,6 +46,11 @@ const (
  "fn_status": {"fn_A": "success", "fn_B": "failure"}}`
 )
 
+// workflowOf is the same of another invocation.
+func workflowOf(invocation string) string {
+	return strings.ReplaceAll(workflow, "invocation_XXXX", invocation)
+}
+
 // logText collects what the bridge logs.
 type logText struct {
 	mu   sync.Mutex
@@ -79,7 +84,7 @@ type running struct {
 func environment(dir string, changes map[string]string) []string {
 	variables := map[string]string{
 		"DATA_DIR": dir, "LISTEN": "127.0.0.1:0", "OPS_LISTEN": "127.0.0.1:0",
-		"EMBEDDED_NATS_LISTEN": "127.0.0.1:0", "WEBHOOK_SECRETS": secret,
+		"EMBEDDED_NATS_LISTEN": "127.0.0.1:0", "WEBHOOK_SECRETS": secret, "DRAIN": "0s",
 	}
 	maps.Copy(variables, changes)
 	var environ []string
@@ -268,7 +273,7 @@ func TestEveryWebhookReachesBothBrokers(t *testing.T) {
 	const webhooks = 50
 	want := map[string]bool{}
 	for i := range webhooks {
-		body := strings.ReplaceAll(workflow, "invocation_XXXX", fmt.Sprintf("invocation_%d", i))
+		body := workflowOf(fmt.Sprintf("invocation_%d", i))
 		r.mustPost(fmt.Sprintf("msg_%d", i), body, http.StatusAccepted)
 		want[fmt.Sprintf("invocation_%d/fn_A", i)], want[fmt.Sprintf("invocation_%d/fn_B", i)] = true, true
 	}
@@ -339,7 +344,7 @@ func TestAStopUnderLoadLosesNothing(t *testing.T) {
 		senders.Go(func() {
 			for i := range 10_000 {
 				invocation := fmt.Sprintf("invocation_%d_%d", s, i)
-				status, _, err := r.post("msg_"+invocation, strings.ReplaceAll(workflow, "invocation_XXXX", invocation))
+				status, _, err := r.post("msg_"+invocation, workflowOf(invocation))
 				if err != nil {
 					return // the listener is gone
 				}
@@ -418,6 +423,13 @@ func TestAnAddressInUseIsToldWithItsVariable(t *testing.T) {
 			require.ErrorContains(t, err, taken.Addr().String())
 		})
 	}
+}
+
+func TestADirectoryThatTheEmbeddedServerCannotUseIsToldWithItsVariable(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "nats"), nil, 0o600))
+	_, err := app.New(t.Context(), app.Options{Config: load(t, environment(dir, nil))})
+	require.ErrorContains(t, err, "not a directory (FNBRIDGE_DATA_DIR)")
 }
 
 func TestASecretIsMadeOnFirstStartAndKept(t *testing.T) {

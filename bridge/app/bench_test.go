@@ -93,7 +93,7 @@ func postAll(b *testing.B, address string) {
 
 func postOne(client *http.Client, address string, n int64) error {
 	invocation := fmt.Sprintf("invocation_%d", n)
-	body := strings.ReplaceAll(workflow, "invocation_XXXX", invocation)
+	body := workflowOf(invocation)
 	header, err := tensorlake.Sign(secret, "msg_"+invocation, time.Now(), []byte(body))
 	if err != nil {
 		return err

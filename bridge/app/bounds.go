@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 
 	"github.com/fnbridge/fnbridge/bridge/ingest"
+	"github.com/fnbridge/fnbridge/bridge/ops/page"
 	"github.com/fnbridge/fnbridge/config"
 	"github.com/fnbridge/fnbridge/config/setting"
 )
@@ -15,7 +16,11 @@ const (
 	// More connections than webhooks in flight may be open, since most wait for their next webhook.
 	connectionsPerWebhook = 4
 	minConnections        = 256
-	opsConnections        = 64
+	// Beside these the operations listener has connections for pages: each has a stream, and fetches beside it.
+	probeConnections = 64
+	pageConnections  = 3 * page.MaxStreams
+	// recentBytes bounds the webhooks that the page has in memory where there is no journal, in bytes.
+	recentBytes = 8 << 20
 
 	// Strangers may take one part in strangersPart of the memory; the journal, the sinks and the collector have the rest.
 	// Of theirs, bodies have at most one part in bodiesPart.
@@ -61,6 +66,16 @@ func boundsOf(cfg *config.Config, memory int64, files int) (bounds, error) {
 	}
 	b.connections = min(b.connections, max(1, int((share-b.bodies)/ingest.ConnectionMemory)))
 	return b, nil
+}
+
+// opsConnections is how many connections the operations listener may have, given that many open files, 0 without a
+// limit. A probe or a scrape gets a place however many pages are open: LimitConnections closes one of theirs for it.
+func opsConnections(files int) int {
+	most := probeConnections + pageConnections
+	if files > 0 {
+		most = max(min(most, files/4), 1)
+	}
+	return most
 }
 
 func (b bounds) say(log *slog.Logger) {

@@ -220,11 +220,15 @@ func journalPromises() promises {
 	}
 }
 
-// streamAck is how a NATS server tells a publisher that the stream has its message.
-var streamAck = regexp.MustCompile(`MSG _INBOX\.[^\r]*\r\n\{"stream":"TENSORLAKE", ?"seq":(\d+)`)
+// streamPosition is how the journal keeps how far the embedded server's stream has acknowledged.
+var streamPosition = regexp.MustCompile(`"stream TENSORLAKE":\{"last":(\d+)`)
 
-// streamPromises holds the embedded server's message blocks against its acknowledgements.
-func streamPromises() promises {
+// streamEvent is the header by which the events of this test's webhooks are known in a message.
+var streamEvent = regexp.MustCompile(`ce-subject: *(msg_durable_[0-9]{6}/fn_[AB])\r`)
+
+// streamPromises holds the embedded server's message blocks against what is said to be in the stream: the position that
+// the journal keeps, and the answers if they are the sinks' word.
+func streamPromises(answers bool) promises {
 	isBlock := func(c *call) bool { return strings.HasSuffix(c.path, ".blk") }
 	return promises{
 		stored: func(c *call) ([]string, bool) {
@@ -239,20 +243,27 @@ func streamPromises() promises {
 					break
 				}
 				keys = append(keys, fmt.Sprintf("message %d", binary.LittleEndian.Uint64(rest[4:])))
+				for _, m := range streamEvent.FindAllSubmatch(rest[:length], -1) {
+					keys = append(keys, string(m[1]))
+				}
 				rest = rest[length:]
 			}
 			return keys, true
 		},
 		told: func(c *call) (keys []string) {
-			if !strings.HasPrefix(c.path, "socket:") {
-				return nil
-			}
-			for _, m := range streamAck.FindAllStringSubmatch(c.data, -1) {
-				keys = append(keys, "message "+m[1])
+			switch {
+			case answers:
+				for _, id := range journalPromises().told(c) {
+					keys = append(keys, id+"/fn_A", id+"/fn_B")
+				}
+			case strings.HasSuffix(c.path, "/journal.db-wal"):
+				for _, m := range streamPosition.FindAllStringSubmatch(c.data, -1) {
+					keys = append(keys, "message "+m[1]) // the stream is written in order
+				}
 			}
 			return keys
 		},
-		synced: func(c *call) bool { return isBlock(c) && (c.name == "fsync" || c.name == "fdatasync") },
+		synced: func(c *call) bool { return c.name == "syncfs" && strings.HasSuffix(c.path, "/nats") },
 	}
 }
 

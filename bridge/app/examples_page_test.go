@@ -288,7 +288,7 @@ func TestExamples(t *testing.T) {
 	js := jetStream(t, r.NATSURL())
 	environment := []string{"NATS_URL=" + r.NATSURL(), "KAFKA_BROKERS=" + brokers}
 	invocation := func(webhook, invocation string) {
-		r.mustPost(webhook, strings.ReplaceAll(workflow, "invocation_XXXX", invocation), 202)
+		r.mustPost(webhook, workflowOf(invocation), 202)
 	}
 
 	invocation("msg_1", "first")
@@ -340,7 +340,7 @@ func TestExamplesWithASlowHandler(t *testing.T) {
 	var want []string
 	for i := range 30 {
 		invocation := fmt.Sprintf("invocation_%d", i)
-		r.mustPost("msg_"+invocation, strings.ReplaceAll(workflow, "invocation_XXXX", invocation), 202)
+		r.mustPost("msg_"+invocation, workflowOf(invocation), 202)
 		want = append(want, invocation+"/fn_A", invocation+"/fn_B")
 	}
 	awaitDelivered(r)
@@ -386,7 +386,7 @@ func TestExamplesOutliveTheirStream(t *testing.T) {
 	}
 	var want []string
 	handle := func(r *running, invocation string) {
-		r.mustPost("msg_"+invocation, strings.ReplaceAll(workflow, "invocation_XXXX", invocation), 202)
+		r.mustPost("msg_"+invocation, workflowOf(invocation), 202)
 		want = append(want, invocation+"/fn_A", invocation+"/fn_B")
 		for _, c := range consumers {
 			c.await(want...)

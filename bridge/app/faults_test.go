@@ -72,7 +72,7 @@ func TestThePublicListenerServesTLSAndTakesANewCertificate(t *testing.T) {
 		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName == "second"
 	}, 30*time.Second, 50*time.Millisecond)
 	r.http.CloseIdleConnections()
-	r.mustPost("msg_2", strings.ReplaceAll(workflow, "invocation_XXXX", "invocation_2"), http.StatusAccepted)
+	r.mustPost("msg_2", workflowOf("invocation_2"), http.StatusAccepted)
 	r.inStream(4)
 }
 
@@ -132,7 +132,7 @@ func TestAStopWithASinkThatHangsKeepsItsTime(t *testing.T) {
 	r.mustPost("msg_1", workflow, http.StatusAccepted)
 	began := time.Now()
 	require.NoError(t, r.stop())
-	require.Less(t, time.Since(began), 5*time.Second)
+	require.Less(t, time.Since(began), 15*time.Second)
 	require.NotContains(t, r.log.String(), "level=ERROR")
 }
 
@@ -148,7 +148,7 @@ func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
 		require.NoError(t, r.stop())
 		require.NoError(t, server.Shutdown(context.WithoutCancel(t.Context())))
 	})
-	padding := strings.Repeat("x", 100_000)
+	padding := strings.Repeat("x", 200_000) // so that small webhooks still fit
 	accepted := 0
 	var answer string
 	for ; ; accepted++ {
@@ -164,6 +164,8 @@ func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
 	}
 	require.Positive(t, accepted)
 	require.Contains(t, answer, "full")
+	require.Contains(t, r.awaitReady(http.StatusServiceUnavailable), "webhooks are refused: ")
+	require.InDelta(t, 1, r.sample(`fnbridge_refusing{reason="journal_full"}`), 0)
 	require.JSONEq(t, `{"webhook_id":"msg_0","duplicate":true}`,
 		r.mustPost("msg_0", fmt.Sprintf(`{"job_id":"job_0","status":"success","text":%q}`, padding), http.StatusOK),
 		"what is known needs no room")
@@ -176,4 +178,5 @@ func TestAFullJournalRefusesUntilTheSinkIsBack(t *testing.T) {
 		return status == http.StatusAccepted
 	}, 60*time.Second, 20*time.Millisecond)
 	inStream(t, server.ClientURL(), "TENSORLAKE", accepted+1)
+	r.awaitReady(http.StatusOK)
 }

@@ -36,7 +36,8 @@ func serveProcess(t *testing.T, program string, environment ...string) *hostileP
 	p.cmd = exec.CommandContext(t.Context(), program, "serve")
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "FNBRIDGE_LISTEN=127.0.0.1:0", "FNBRIDGE_OPS_LISTEN=127.0.0.1:0",
+		"PATH=" + os.Getenv("PATH"), "FNBRIDGE_DRAIN=0s",
+		"FNBRIDGE_LISTEN=127.0.0.1:0", "FNBRIDGE_OPS_LISTEN=127.0.0.1:0",
 		"FNBRIDGE_DATA_DIR=" + t.TempDir(),
 		"FNBRIDGE_EMBEDDED_NATS_LISTEN=127.0.0.1:0", "FNBRIDGE_WEBHOOK_SECRETS=" + secret, "FNBRIDGE_LOG_FORMAT=json",
 	}, environment...)

@@ -56,6 +56,7 @@ func startProcess(t *testing.T, binary, dir string, changes map[string]string, b
 	}
 	settings := map[string]string{
 		"DATA_DIR": dir, "LISTEN": "127.0.0.1:0", "OPS_LISTEN": "127.0.0.1:0", "EMBEDDED_NATS_LISTEN": "127.0.0.1:0",
+		"DRAIN":           "0s",
 		"WEBHOOK_SECRETS": secret, "LOG_FORMAT": "json",
 	}
 	maps.Copy(settings, changes)

@@ -285,7 +285,7 @@ func (l *traffic) start(t *testing.T) *sync.WaitGroup {
 func (l *traffic) post(n int) {
 	invocation := fmt.Sprintf("invocation_%08d", n)
 	status, err := l.sender.post(fmt.Sprintf("%s%08d", loadID, n),
-		[]byte(strings.ReplaceAll(workflow, "invocation_XXXX", invocation)))
+		[]byte(workflowOf(invocation)))
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,7 +26,9 @@ const (
 )
 
 func TestMetricsPage(t *testing.T) {
-	r := start(t, t.TempDir(), nil)
+	secrets := filepath.Join(t.TempDir(), "secrets")
+	require.NoError(t, os.WriteFile(secrets, []byte(secret), 0o600))
+	r := start(t, t.TempDir(), map[string]string{"WEBHOOK_SECRETS": "", "WEBHOOK_SECRETS_FILE": secrets})
 	r.mustPost("msg_1", workflow, 202)
 	_, text := r.get("/metrics")
 	require.NoError(t, r.stop())

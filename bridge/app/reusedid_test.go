@@ -12,7 +12,7 @@ import (
 
 // twoBodies are two webhooks that one id may come with.
 func twoBodies() (first, second string) {
-	return workflow, strings.ReplaceAll(workflow, "invocation_XXXX", "invocation_YYYY")
+	return workflow, workflowOf("invocation_YYYY")
 }
 
 func (r *running) requireEventsOfTwoBodies() {
@@ -45,7 +45,7 @@ func TestOneIDWithTwoBodiesIsTwoWebhooks(t *testing.T) {
 		require.JSONEq(t, duplicate, r.mustPost("msg_1", first, http.StatusOK))
 		require.JSONEq(t, duplicate, r.mustPost("msg_1", second, http.StatusOK))
 		var bodies []string
-		require.NoError(t, admin.Export(t.Context(), dir, admin.ExportRequest{}, func(w admin.ExportedWebhook) error {
+		require.NoError(t, admin.Export(t.Context(), dir, admin.ExportRequest{}, nil, func(w admin.ExportedWebhook) error {
 			require.Equal(t, "msg_1", w.WebhookID)
 			bodies = append(bodies, *w.Body)
 			return nil

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/admin"
+	"github.com/fnbridge/fnbridge/bridge/reload"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 	"github.com/fnbridge/fnbridge/config"
 	"github.com/fnbridge/fnbridge/config/setting"
@@ -32,6 +34,13 @@ func LoadConfig(environ []string) (*config.Config, []config.Warning, error) {
 			})
 		}
 	}
+	if token := cfg.EmbeddedNATSToken.Reveal(); token != "" {
+		if err := checkNATSToken(token); err != nil {
+			problems = append(problems, config.Problem{
+				Variable: cfg.Variable("", "EMBEDDED_NATS_TOKEN"), Message: err.Error(),
+			})
+		}
+	}
 	for _, s := range cfg.Sinks {
 		if _, err := ParseRoutes(s.Routes); err != nil {
 			problems = append(problems, config.Problem{Variable: cfg.Variable(s.Name, "ROUTES"), Message: err.Error()})
@@ -41,12 +50,43 @@ func LoadConfig(environ []string) (*config.Config, []config.Warning, error) {
 }
 
 // SinkOptions are those of a configured sink. One without a server of its own gets the address that is configured for
-// the embedded one.
+// the embedded one, and the token that is configured for it, or that the bridge on the data directory has made.
 func SinkOptions(cfg *config.Config, s config.Sink, log *slog.Logger) sinks.Options {
 	return sinks.Options{Settings: s.Settings, SinkOptions: bridge.SinkOptions{
 		Name: s.Name, Format: s.Format, DeadLetter: s.DeadLetter, Logger: log,
-		EmbeddedURL: "nats://" + LocalAddress(cfg.EmbeddedNATSListen),
+		EmbeddedURL: "nats://" + LocalAddress(cfg.EmbeddedNATSListen), EmbeddedToken: embeddedToken(cfg),
+		Files: filesOf(cfg, reload.New(log), s.Name), // nobody looks at them again, unless they are put in others' place
 	}}
+}
+
+// AdminSink is a configured sink as commands go to its broker. log, which may be nil, hears of a broker that is away.
+func AdminSink(cfg *config.Config, s config.Sink, log *slog.Logger) admin.Sink {
+	return admin.Sink{
+		Name: s.Name, Kind: s.Kind, Options: SinkOptions(cfg, s, log), Format: s.Format, Routes: s.Routes,
+		Embedded: s.Embedded,
+	}
+}
+
+// AdminSinks are all configured sinks, for commands that do not go to their brokers.
+func AdminSinks(cfg *config.Config) []admin.Sink {
+	all := make([]admin.Sink, 0, len(cfg.Sinks))
+	for _, s := range cfg.Sinks {
+		all = append(all, AdminSink(cfg, s, nil))
+	}
+	return all
+}
+
+// embeddedToken is what the embedded server asks for, as far as it is known: nothing, or a token that is configured or
+// was made.
+func embeddedToken(cfg *config.Config) string {
+	if !cfg.UsesEmbedded() || !cfg.AsksNATSToken() || !cfg.EmbeddedNATSToken.IsZero() {
+		return cfg.EmbeddedNATSToken.Reveal()
+	}
+	token, err := admin.MadeNATSToken(cfg.DataDir)
+	if err != nil {
+		return "" // none has been made, or another user's command may not read it: the server says so
+	}
+	return token
 }
 
 func embeddedDir(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "nats") }

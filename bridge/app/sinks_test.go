@@ -65,7 +65,7 @@ func TestCheckWarnsOfADeadLetterSubjectThatNoStreamTakes(t *testing.T) {
 	require.NoError(t, err)
 	cfg := load(t, environment(t.TempDir(), map[string]string{"NATS_URL": srv.URL(), "NATS_DEAD_LETTER": deadLetters}))
 	sink := admin.Sink{Options: app.SinkOptions(cfg, cfg.Sinks[0], nil)}
-	found := admin.CheckSink(t.Context(), sink)
+	found := admin.CheckSink(t.Context(), sink, 1<<20, time.Minute)
 	require.True(t, found.OK, "events can be published")
 	require.Empty(t, found.Error)
 	require.Contains(t, found.Warning, "no stream takes the dead-letter subject "+deadLetters)
@@ -73,7 +73,7 @@ func TestCheckWarnsOfADeadLetterSubjectThatNoStreamTakes(t *testing.T) {
 	stream.Subjects = append(stream.Subjects, deadLetters)
 	_, err = js.UpdateStream(t.Context(), stream)
 	require.NoError(t, err)
-	require.Empty(t, admin.CheckSink(t.Context(), sink).Warning)
+	require.Empty(t, admin.CheckSink(t.Context(), sink, 1<<20, time.Minute).Warning)
 }
 
 func TestDeadLetterSubjectsStayApartFromEvents(t *testing.T) {

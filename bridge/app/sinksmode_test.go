@@ -69,19 +69,19 @@ func TestWithoutAJournalAWebhookIsAnsweredWhenEverySinkHasIt(t *testing.T) {
 		map[string]string{"SINKS": "nats,kafka", "KAFKA_BROKERS": strings.Join(cluster.ListenAddrs(), ",")}))
 	r.awaitReady(http.StatusOK)
 	for i := range 20 {
-		body := strings.ReplaceAll(workflow, "invocation_XXXX", fmt.Sprintf("invocation_%d", i))
+		body := workflowOf(fmt.Sprintf("invocation_%d", i))
 		require.JSONEq(t, fmt.Sprintf(`{"webhook_id":"msg_%d","events":2}`, i),
 			r.mustPost(fmt.Sprintf("msg_%d", i), body, http.StatusOK))
 		require.Equal(t, 1, subjectsIn(t, broker.URL())[fmt.Sprintf("invocation_%d/fn_B", i)],
 			"it was answered, and the broker has not got it")
 	}
 	require.JSONEq(t, `{"webhook_id":"msg_3","duplicate":true}`,
-		r.mustPost("msg_3", strings.ReplaceAll(workflow, "invocation_XXXX", "invocation_3"), http.StatusOK))
+		r.mustPost("msg_3", workflowOf("invocation_3"), http.StatusOK))
 	_, metrics := r.get("/metrics")
 	require.Contains(t, metrics, `fnbridge_events_total{result="acknowledged",sink="kafka"} 40`)
 	require.Contains(t, metrics, `fnbridge_events_total{result="acknowledged",sink="nats"} 40`)
 	require.Contains(t, metrics, `fnbridge_queue_webhooks 0`)
-	status, body := r.get("/status")
+	status, body := r.get("/api/status")
 	require.Equal(t, http.StatusOK, status)
 	var live admin.LiveStatus
 	require.NoError(t, json.Unmarshal([]byte(body), &live))
@@ -142,6 +142,14 @@ func TestAnEventThatNoBrokerStoresIsToldToTheSender(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, dead)
+	require.NoError(t, r.stop())
+
+	// One that rejects the event, too, is not told to be set.
+	broker = natsserver.Single(t, func(o *server.Options) { o.MaxPayload = 4096 })
+	r = start(t, noDir(t), overSinks(broker, map[string]string{"NATS_DEAD_LETTER": "dead.letters"}))
+	answer = r.mustPost("msg_3", large, http.StatusUnprocessableEntity)
+	require.Contains(t, answer, "the dead-letter address dead.letters rejected it, too")
+	require.NotContains(t, answer, "FNBRIDGE_NATS_DEAD_LETTER")
 }
 
 func TestNothingIsFinalWhileARequiredSinkHasNotStoredIt(t *testing.T) {
@@ -196,7 +204,7 @@ func TestAStopFinishesWhatIsUnderWay(t *testing.T) {
 		senders.Go(func() {
 			for i := 0; ; i++ {
 				id := fmt.Sprintf("k%d_%d", s, i)
-				status, _, err := r.post("msg_"+id, strings.ReplaceAll(workflow, "invocation_XXXX", id))
+				status, _, err := r.post("msg_"+id, workflowOf(id))
 				if err != nil || status == http.StatusServiceUnavailable {
 					return // it has stopped
 				}
@@ -230,6 +238,9 @@ func TestAJournalThatStillOwesEventsIsRefused(t *testing.T) {
 	_, err := app.New(t.Context(), app.Options{Config: load(t, environment(dir, overSinks(broker, nil)))})
 	require.ErrorContains(t, err, "still owes to sinks: 3 to nats")
 	require.ErrorContains(t, err, "Start once with FNBRIDGE_ACK=journal")
+	renamed := map[string]string{"SINKS": "events=nats", "EVENTS_URL": broker.URL()}
+	_, err = app.New(t.Context(), app.Options{Config: load(t, environment(dir, overSinks(broker, renamed)))})
+	require.ErrorContains(t, err, "still owes to sinks: 3 to nats", "also to one that has left the configuration")
 
 	broker.Start(t)
 	r = start(t, dir, overSinks(broker, map[string]string{"ACK": "journal"}))
@@ -288,7 +299,7 @@ func TestConcurrentWebhooksSharePublications(t *testing.T) {
 		all.Go(func() {
 			for i := range each {
 				id := fmt.Sprintf("k%d_%d", s, i)
-				status, answer, err := r.post("msg_"+id, strings.ReplaceAll(workflow, "invocation_XXXX", id))
+				status, answer, err := r.post("msg_"+id, workflowOf(id))
 				if err != nil || status != http.StatusOK {
 					t.Errorf("%d %s %v", status, answer, err)
 				}

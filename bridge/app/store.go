@@ -32,11 +32,25 @@ func (s store) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance,
 	switch {
 	case err == nil:
 		return accepted, nil
+	case errors.Is(err, journal.ErrFullOfDeadLetters):
+		return 0, &ingest.UnavailableError{
+			RetryAfter: retryAfterFull, Err: err,
+			Detail: "Dead letters, which are events that a sink could never store, fill the journal. " +
+				"Nothing was stored; send the webhook again later. The operator lists them with " +
+				"\"fnbridge dead-letters list\", and makes room with \"fnbridge dead-letters retry\", once their cause is " +
+				"mended, or \"fnbridge dead-letters drop\".",
+		}
 	case errors.Is(err, journal.ErrFull):
 		return 0, &ingest.UnavailableError{
 			RetryAfter: retryAfterFull, Err: err,
 			Detail: "The journal is full. Nothing was stored; send the webhook again later. " +
 				"The operator finds with \"fnbridge status\" what fills it.",
+		}
+	case errors.Is(err, journal.ErrDiskFull):
+		return 0, &ingest.UnavailableError{
+			RetryAfter: retryAfterFull, Err: err,
+			Detail: "The disk of the journal is full. Nothing was stored; send the webhook again later. " +
+				"The operator has to make room on the volume of FNBRIDGE_DATA_DIR.",
 		}
 	case errors.Is(err, journal.ErrClosed):
 		return 0, &ingest.UnavailableError{
@@ -61,10 +75,13 @@ func (s queueStore) Append(ctx context.Context, w bridge.Webhook) (bridge.Accept
 		return accepted, nil
 	}
 	if rejected, ok := errors.AsType[*queue.RejectedError](err); ok {
-		return 0, &ingest.NeverError{Err: err, Detail: fmt.Sprintf("%d of the events of this webhook can never be stored "+
-			"by the sink %s (the others were published): %s. "+
-			"The operator can set FNBRIDGE_%s_DEAD_LETTER to have such events published there.",
-			rejected.Events, rejected.Sink, rejected.Reason, strings.ToUpper(rejected.Sink))}
+		detail := fmt.Sprintf("%d of the events of this webhook can never be stored by the sink %s "+
+			"(the others were published): %s.", rejected.Events, rejected.Sink, rejected.Reason)
+		if !rejected.Addressed {
+			detail += fmt.Sprintf(" The operator can set FNBRIDGE_%s_DEAD_LETTER to have such events published there.",
+				strings.ToUpper(rejected.Sink))
+		}
+		return 0, &ingest.NeverError{Err: err, Detail: detail}
 	}
 	unavailable := &ingest.UnavailableError{RetryAfter: retryAfterFailure, Err: err}
 	down, isDown := errors.AsType[*queue.DownError](err)

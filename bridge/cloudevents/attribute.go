@@ -32,6 +32,18 @@ func (a attribute) String() string {
 	}[a]
 }
 
+// headerNames are those of the attributes with either prefix, so that a message need not put them together.
+var headerNames = map[string][attrCount]string{ //nolint:gochecknoglobals // it is a table
+	NATSPrefix: namesWith(NATSPrefix), KafkaPrefix: namesWith(KafkaPrefix),
+}
+
+func namesWith(prefix string) (names [attrCount]string) {
+	for a := range attrCount {
+		names[a] = prefix + a.String()
+	}
+	return names
+}
+
 // isURI reports whether a is percent-encoded in itself, so that a reader must leave its percent signs alone. A
 // subject is no URI to CloudEvents, but is made of percent-encoded parts here.
 func (a attribute) isURI() bool { return a == attrSource || a == attrSubject }

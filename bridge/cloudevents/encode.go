@@ -58,6 +58,10 @@ func complete(e *bridge.Event) error {
 }
 
 func binaryHeaders(e *bridge.Event, prefix string) []Header {
+	names, known := headerNames[prefix]
+	if !known {
+		names = namesWith(prefix)
+	}
 	headers := make([]Header, 0, attrCount+1)
 	for i, value := range attributes(e) {
 		if value == "" {
@@ -67,7 +71,7 @@ func binaryHeaders(e *bridge.Event, prefix string) []Header {
 		if prefix == NATSPrefix {
 			value = headerValue(a, value)
 		}
-		headers = append(headers, Header{prefix + a.String(), value})
+		headers = append(headers, Header{names[a], value})
 	}
 	return append(headers, Header{contentTypeName, jsonContentType})
 }

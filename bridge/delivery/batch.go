@@ -11,8 +11,12 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
-// deadLetterLines is the least time between two log lines about dead letters.
-const deadLetterLines = 10 * time.Second
+const (
+	// deadLetterLines is the least time between two log lines about dead letters.
+	deadLetterLines = 10 * time.Second
+	// maxReason is how much of a reason a dead letter keeps: brokers say what they like.
+	maxReason = 2048
+)
 
 // ErrSenderTold is the answer of Origin.DeadLetter for an event of which there is no dead letter.
 var ErrSenderTold = errors.New("the sender of the webhook is told")
@@ -42,7 +46,14 @@ type batch struct {
 	letters []journal.DeadLetter // that it became; nil: none did
 	cause   error                // of what failed again; nil: nothing did
 	fates   []fate               // of those without an error; nil: all are acknowledged
+	final   []final              // what is not to be tried again
 	told    []journal.DeadLetter // of what there are no dead letters, because senders are told instead
+}
+
+// final is an item that is not to be tried again, and why.
+type final struct {
+	place  int // in the batch
+	reason string
 }
 
 func (b *batch) fate(i int) fate {
@@ -52,68 +63,84 @@ func (b *batch) fate(i int) fate {
 	return b.fates[i]
 }
 
-// send publishes a batch, and stores what is not to be tried again as dead letters.
-func (l *loop) send(b *batch) {
-	events := make([]bridge.Event, len(b.items))
-	for i, it := range b.items {
-		events[i] = *it.Event
+// send publishes batches together.
+func (l *loop) send(batches []*batch) {
+	count := 0
+	for _, b := range batches {
+		count += len(b.items)
+	}
+	events := make([]bridge.Event, 0, count)
+	for _, b := range batches {
+		for _, it := range b.items {
+			events = append(events, *it.Event)
+		}
 	}
 	start := time.Now()
-	b.errs = bridge.Answers(l.d.o.Sink.Publish(l.publish, events), len(b.items))
+	l.d.flying.Add(int64(count))
+	errs := bridge.Answers(l.d.o.Sink.Publish(l.publish, events), count)
+	l.d.flying.Add(-int64(count))
 	l.d.metrics.publish.Observe(time.Since(start).Seconds())
-	l.deadLetter(b, func(it *lane.Item, err error) (reason string, is bool) {
-		again := !it.Webhook.Live && it.FailedBefore(b.wellAt)
-		return err.Error(), again || bridge.KindOf(err) == bridge.FailureReject
-	})
+	for _, b := range batches {
+		b.errs, errs = errs[:len(b.items):len(b.items)], errs[len(b.items):]
+		l.judge(b, func(it *lane.Item, err error) (reason string, is bool) {
+			again := !it.Webhook.Live && it.FailedBefore(b.wellAt)
+			return err.Error(), again || bridge.KindOf(err) == bridge.FailureReject
+		})
+	}
 }
 
-// giveUp stores a batch that has been held for too long as dead letters.
+// giveUp is what becomes of a batch that has been held for too long, instead of send.
 func (l *loop) giveUp(b *batch) {
 	b.errs = make([]error, len(b.items))
 	for i := range b.errs {
 		b.errs[i] = errGivenUp
 	}
-	l.deadLetter(b, func(it *lane.Item, _ error) (string, bool) {
-		return givenUpReason(it.Waited(b.started), it.Attempts, it.Failure), true
+	l.judge(b, func(it *lane.Item, _ error) (string, bool) {
+		return givenUpReason(it, it.Waited(b.started)), true
 	})
 }
 
 var errGivenUp = bridge.Retry(errors.New("given up"))
 
-// deadLetter has the events of a batch that are not to be tried again stored as dead letters, or their senders told.
-// Their error becomes nil if that succeeds; otherwise they are tried again.
-func (l *loop) deadLetter(b *batch, reason func(*lane.Item, error) (string, bool)) {
-	var letters []journal.DeadLetter
-	var items []*lane.Item
-	var places []int
-	now := l.d.o.Now()
+// judge tells of each event of a batch that failed whether it is not to be tried again.
+func (l *loop) judge(b *batch, reason func(*lane.Item, error) (string, bool)) {
 	for i, err := range b.errs {
-		it := b.items[i]
 		if err == nil {
-			l.d.metrics.acknowledged.Inc()
+			l.d.acknowledged.Add(1)
 			continue
 		}
-		why, is := reason(it, err)
+		why, is := reason(b.items[i], err)
 		if !is {
 			l.d.metrics.retried.Inc()
 			continue
 		}
+		b.final = append(b.final, final{place: i, reason: why})
+	}
+}
+
+// deadLetter has the events of a batch that are not to be tried again stored as dead letters, or their senders told.
+// Their error becomes nil if that succeeds; otherwise they are tried again.
+func (l *loop) deadLetter(b *batch) {
+	letters := make([]journal.DeadLetter, len(b.final))
+	items := make([]*lane.Item, len(b.final))
+	now := l.d.o.Now()
+	for k, f := range b.final {
+		it := b.items[f.place]
 		attempts := it.Attempts
 		if !b.givenUp {
 			attempts++
 		}
-		places, items = append(places, i), append(items, it)
-		letters = append(letters, journal.DeadLetter{
+		items[k] = it
+		letters[k] = journal.DeadLetter{
 			Sink: l.d.name, WebhookSeq: it.Webhook.Seq, FirstAt: now, LastAt: now,
-			DeadLetter: bridge.DeadLetter{Event: *it.Event, Reason: why, Attempts: attempts},
-		})
-	}
-	if len(letters) == 0 {
-		return
+			DeadLetter: bridge.DeadLetter{
+				Event: *it.Event, Reason: excerpt.Cut(f.reason, maxReason), Attempts: attempts,
+			},
+		}
 	}
 	b.fates = make([]fate, len(b.items))
 	for k, err := range l.d.origin.DeadLetter(l.publish, items, letters) {
-		i := places[k]
+		i := b.final[k].place
 		switch {
 		case err == nil:
 			if b.fates[i] = deadLettered; bridge.KindOf(b.errs[i]) != bridge.FailureReject {
@@ -133,17 +160,20 @@ func (l *loop) deadLetter(b *batch, reason func(*lane.Item, error) (string, bool
 	}
 }
 
-func givenUpReason(after time.Duration, attempts int, failure string) string {
+func givenUpReason(it *lane.Item, after time.Duration) string {
 	if after >= time.Second {
 		after = after.Truncate(time.Second)
 	}
-	switch attempts {
-	case 0:
-		return fmt.Sprintf("given up after %s without a try, held behind an earlier event of its key: %s", after, failure)
-	case 1:
-		return fmt.Sprintf("given up after %s and 1 try: %s", after, failure)
+	switch {
+	case it.Attempts == 0 && it.BehindLane:
+		return fmt.Sprintf("given up after %s without a try, while nothing got through to its partition: %s",
+			after, it.Failure)
+	case it.Attempts == 0:
+		return fmt.Sprintf("given up after %s without a try, held behind an earlier event of its key: %s", after, it.Failure)
+	case it.Attempts == 1:
+		return fmt.Sprintf("given up after %s and 1 try: %s", after, it.Failure)
 	default:
-		return fmt.Sprintf("given up after %s and %d tries: %s", after, attempts, failure)
+		return fmt.Sprintf("given up after %s and %d tries: %s", after, it.Attempts, it.Failure)
 	}
 }
 

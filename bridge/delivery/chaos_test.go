@@ -15,6 +15,7 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/delivery/deliverytest"
+	"github.com/fnbridge/fnbridge/bridge/delivery/insist"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
@@ -31,6 +32,9 @@ func (s *movingSink) Partition(e bridge.Event) int {
 	}
 	return len(e.PartitionKey) * int(e.PartitionKey[len(e.PartitionKey)-1]) % int(n)
 }
+
+func (s *movingSink) PartitionCount() int { return int(s.partitions.Load()) }
+func (s *movingSink) Leader(int) int      { return 0 }
 
 // deadLetterJournal remembers which events ever were dead letters.
 type deadLetterJournal struct {
@@ -108,7 +112,7 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 				all.Go(func() {
 					for ctx.Err() == nil {
 						s, err := f.journal.AddReplay(ctx, journal.Stream{Sink: "scripted"})
-						pause(ctx, 5*time.Millisecond)
+						insist.Wait(ctx, 5*time.Millisecond)
 						if err == nil && s.ID%2 == 0 {
 							_, _ = f.journal.CancelReplay(ctx, s.ID)
 						}
@@ -117,7 +121,7 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 				all.Go(func() {
 					for ctx.Err() == nil {
 						if _, err := f.journal.RetryDeadLetters(ctx, journal.DeadLetterFilter{}); err == nil {
-							pause(ctx, time.Millisecond)
+							insist.Wait(ctx, time.Millisecond)
 						}
 					}
 				})

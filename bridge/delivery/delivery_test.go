@@ -175,11 +175,11 @@ func TestTheCursorStaysBehindWhatIsNotAcknowledged(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, c)
 
-	// The next start sends what lies behind the cursor: the event that failed, and the one that had passed it.
-	f.sink.Set(func() { f.sink.Fail, f.sink.Stored = nil, nil })
+	// The next start sends the event that failed, and not the one that had passed it.
+	f.sink.Set(func() { f.sink.Fail = nil })
 	f.run(nil)
-	require.Equal(t, []string{"k2/a", "k3/a"}, deliverytest.Subjects(f.sink.Await(t, count(2))))
 	f.awaitCursor(3)
+	require.Equal(t, []string{"k1/a", "k3/a", "k2/a"}, deliverytest.Subjects(f.sink.Await(t, count(3))))
 }
 
 func TestARejectedEventBecomesADeadLetterAndTheRestGoesOn(t *testing.T) {
@@ -251,6 +251,47 @@ func TestTheCursorWaitsForTheDeadLetterToBeStored(t *testing.T) {
 	require.Equal(t, 1, f.log.Count("events rejected"))
 }
 
+// slowLetters is a journal that takes no dead letters until release.
+type slowLetters struct {
+	*journal.Journal
+	asked, release chan struct{}
+}
+
+func (s *slowLetters) AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error {
+	close(s.asked)
+	select {
+	case <-s.release:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.Journal.AddDeadLetters(ctx, letters)
+}
+
+func TestADeadLetterHoldsUpNoOtherLaneOfItsCall(t *testing.T) {
+	sink := deliverytest.NewScriptedSink()
+	sink.Partitions, sink.OneBroker = 2, true
+	sink.Fail = func(e bridge.Event) error {
+		if e.Subject == "k0/a" {
+			return bridge.Reject(errors.New("never"))
+		}
+		return nil
+	}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
+	slow := &slowLetters{Journal: f.journal, asked: make(chan struct{}), release: make(chan struct{})}
+	f.accept("k0", "a", "b")
+	f.accept("k1", "a")
+	f.run(func(o *Options) { o.Journal = slow })
+	<-slow.asked
+	f.sink.Set(func() { require.Equal(t, []int{3}, sink.Batches, "all in one call") })
+	f.accept("k0", "c")
+	f.accept("k1", "b")
+	require.Equal(t, "k1/b", f.sink.Await(t, count(3))[2].Subject)
+	close(slow.release)
+	require.Equal(t, "k0/c", f.sink.Await(t, count(4))[3].Subject, "its own lane waits")
+	f.awaitCursor(4)
+	f.awaitDeadLetters(1)
+}
+
 // brokenReads is a journal that cannot be read for a while.
 type brokenReads struct {
 	*journal.Journal
@@ -258,12 +299,14 @@ type brokenReads struct {
 	tries   atomic.Int64
 }
 
-func (b *brokenReads) Read(ctx context.Context, after int64, maxCount int, maxBytes int64) ([]journal.Webhook, error) {
+func (b *brokenReads) Waiting(
+	ctx context.Context, sink string, after int64, maxCount int, maxBytes int64,
+) ([]journal.Webhook, error) {
 	if b.failing.Load() {
 		b.tries.Add(1)
 		return nil, errors.New("input/output error")
 	}
-	return b.Journal.Read(ctx, after, maxCount, maxBytes)
+	return b.Journal.Waiting(ctx, sink, after, maxCount, maxBytes)
 }
 
 func TestAJournalThatCannotBeReadIsTriedAgain(t *testing.T) {
@@ -295,6 +338,13 @@ func (b *brokenCursor) Move(ctx context.Context, moves []journal.Move, state *jo
 		return errors.New("disk full")
 	}
 	return b.Journal.Move(ctx, moves, state)
+}
+
+func (b *brokenCursor) MoveLazily(ctx context.Context, moves []journal.Move, hurry <-chan struct{}) error {
+	if b.failing.Load() {
+		return errors.New("disk full")
+	}
+	return b.Journal.MoveLazily(ctx, moves, hurry)
 }
 
 func TestDeliveryGoesOnWhileTheCursorCannotBeWritten(t *testing.T) {
@@ -352,46 +402,6 @@ func TestADeadPartitionHoldsUpNoOther(t *testing.T) {
 				seen[e.PartitionKey] = e.Function
 			}
 			require.Len(t, seen, 200)
-		})
-	}
-}
-
-func TestTheWindowBoundsHowFarOthersRunAhead(t *testing.T) {
-	for name, tc := range map[string]struct {
-		change func(*Options)
-		want   int // events stored while k1 is stuck
-	}{
-		"unfinished events": {func(o *Options) { o.WindowEvents = 5 }, -1},
-		"webhooks":          {func(o *Options) { o.WindowWebhooks = 1 }, 99},
-	} {
-		t.Run(name, func(t *testing.T) {
-			sink := deliverytest.NewScriptedSink()
-			sink.Partitions = 2
-			var mu sync.Mutex
-			failed := map[string]bool{}
-			sink.Fail = func(e bridge.Event) error {
-				if sink.Partition(e) == 1 {
-					mu.Lock()
-					defer mu.Unlock()
-					failed[e.Subject] = true
-					return bridge.Retry(errors.New("no leader"))
-				}
-				return nil
-			}
-			f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
-			for i := range 20 {
-				f.accept(fmt.Sprintf("k%d", i), "a")
-			}
-			f.run(tc.change)
-			if tc.want < 0 {
-				// Five events of the dead partition fill the window: those of webhooks 2, 4, 6, 8 and 10.
-				require.Equal(t, []string{"k0/a", "k2/a", "k4/a", "k6/a", "k8/a"}, deliverytest.Subjects(f.sink.Await(t, count(5))))
-				require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(failed) > 0 },
-					10*time.Second, time.Millisecond)
-			}
-			f.sink.Set(func() { sink.Fail = nil })
-			f.awaitCursor(20)
-			require.Len(t, f.sink.Await(t, count(20)), 20)
 		})
 	}
 }

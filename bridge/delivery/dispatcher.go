@@ -8,12 +8,10 @@ import (
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/insist"
 	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
-
-// journalRetry is the wait after the journal failed to read or to write.
-const journalRetry = time.Second
 
 // Dispatcher delivers the webhooks of an Origin to one sink.
 type Dispatcher struct {
@@ -22,11 +20,14 @@ type Dispatcher struct {
 	metrics *metrics
 	origin  Origin
 
-	// For the gauges, which are read at any time; written by the loop alone.
-	cursor atomic.Int64
-	state  atomic.Pointer[journal.SinkState]
-	oldest atomic.Int64 // Unix nanoseconds at which the oldest unfinished webhook was received; 0: none
-	up     atomic.Bool
+	// For the metrics, which are read at any time; written by the loop and its batches alone.
+	cursor       atomic.Int64
+	beyond       atomic.Int64 // webhooks beyond the cursor that are finished
+	flying       atomic.Int64 // events that the sink has and has not answered
+	acknowledged atomic.Int64 // events since the start
+	state        atomic.Pointer[journal.SinkState]
+	oldest       atomic.Int64 // Unix nanoseconds at which the oldest unfinished webhook was received; 0: none
+	up           atomic.Bool
 }
 
 // New makes a Dispatcher and registers its metrics. It does nothing until Run.
@@ -35,7 +36,8 @@ func New(o Options) (*Dispatcher, error) {
 	d := &Dispatcher{o: o, name: o.Sink.Name(), origin: o.Origin}
 	if d.origin == nil {
 		d.origin = &fromJournal{
-			journal: o.Journal, sink: d.name, events: o.Events, checkInterval: o.CheckInterval, log: o.Logger,
+			journal: o.Journal, sink: d.name, events: o.Events, checkInterval: o.CheckInterval,
+			replayMissing: o.ReplayMissing, log: o.Logger,
 		}
 	}
 	var err error
@@ -58,6 +60,7 @@ type loop struct {
 	looks   int                            // for what there is
 	lanes   *lane.Lanes
 	health  health
+	stands  standing
 
 	results chan func()
 	running int // of which no result has been taken
@@ -65,7 +68,9 @@ type loop struct {
 	writing   bool
 	nextWrite time.Time
 	saved     journal.SinkState
-	unwritten bool // the log has it
+	savedAt   int64         // the live cursor with it
+	hurry     chan struct{} // closed when the write under way is to wait for no other; nil: it does not
+	unwritten bool          // the log has it
 
 	checking  bool
 	nextCheck time.Time
@@ -73,6 +78,8 @@ type loop struct {
 	away      bool      // no check has passed since one failed
 
 	notices notices
+	batches int // under way
+	broker  broker
 }
 
 // Run delivers until ctx ends. Then it starts nothing new, waits for what is under way for as long as the context
@@ -80,17 +87,25 @@ type loop struct {
 // cursor could not be read at the start, or what was delivered not be written at the end; neither loses events. It runs
 // once.
 func (d *Dispatcher) Run(ctx, publish context.Context) error {
-	cursor, err := d.origin.Begin(ctx)
+	cursor, finished, err := d.origin.Begin(ctx)
 	if err != nil {
 		return err
+	}
+	before, err := lane.ReadFinished(finished)
+	if err != nil { // a repeat of it is no loss
+		d.o.Logger.Warn("what the sink has beyond its cursor is sent again", "sink", d.name, "error", err)
 	}
 	d.cursor.Store(cursor)
 	l := &loop{
 		d: d, publish: publish, health: newHealth(d), results: make(chan func()), notices: newNotices(d),
-		live:   newStream(journal.Stream{Kind: journal.Live, Sink: d.name, Cursor: cursor}),
+		stands: standing{o: &d.o, sink: d.name},
+		live:   newLive(d, cursor),
 		beside: make(map[journal.StreamKind]*stream),
-		lanes:  lane.New(d.o.limits(), d.o.partition),
+		lanes:  lane.New(d.o.limits(), d.o.partition, d.o.partitions),
 	}
+	l.broker = newBroker(ctx, &d.o, d.name, d.origin)
+	l.savedAt = cursor
+	l.live.before, l.live.savedBeyond = before, len(finished) > 0
 	return l.run(ctx)
 }
 
@@ -103,12 +118,18 @@ func (l *loop) run(ctx context.Context) error {
 		now := time.Now()
 		var next time.Time
 		for s := range l.streams {
+			if len(l.broker.found) > 0 {
+				break // nothing new begins until that is noted
+			}
 			next = lane.Earlier(next, s.take(l, now))
 			l.startRead(ctx, s)
 		}
+		l.startReadAgain(ctx, l.live)
+		l.live.leaveOverflow(l.lanes, l.d.o.stillShare(), now)
 		l.moveCursors(ctx)
 		next = lane.Earlier(next, l.startBatches(now))
 		next = lane.Earlier(next, l.startWrite())
+		next = lane.Earlier(next, l.noteMissing(now))
 		next = lane.Earlier(next, l.startCheck(ctx))
 		if next.IsZero() {
 			wake.Stop()
@@ -119,12 +140,13 @@ func (l *loop) run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-wake.C:
 		case settle := <-l.results:
-			l.running--
-			settle()
+			l.takeResults(settle)
 		case <-l.changed:
 			l.loadStreams(ctx)
 		case <-l.d.origin.Withdrawals():
 			l.letGoOfWithdrawn()
+		case <-l.broker.back:
+			l.broker.look()
 		}
 	}
 	return l.stop() //nolint:contextcheck // ctx has ended; what is under way has the context publish
@@ -136,19 +158,30 @@ func (l *loop) start(work func() (settle func())) {
 	go func() { l.results <- work() }()
 }
 
+// takeResults takes a result, and all others that have come meanwhile: what they make room for begins together.
+func (l *loop) takeResults(settle func()) {
+	for {
+		l.running--
+		settle()
+		select {
+		case settle = <-l.results:
+		default:
+			return
+		}
+	}
+}
+
 // stop waits for everything under way and writes what came of it.
 func (l *loop) stop() error {
+	l.hurryWrite()
 	for ; l.running > 0; l.running-- {
 		(<-l.results)()
 	}
-	var moves []journal.Move
 	for s := range l.streams {
-		s.open.stop()
+		s.stop()
 		s.move()
-		if m, moved := s.unsaved(); moved {
-			moves = append(moves, m)
-		}
 	}
+	moves, _, _ := l.unsaved(time.Now(), true)
 	l.notices.sayRest()
 	if len(moves) == 0 {
 		return nil
@@ -156,7 +189,7 @@ func (l *loop) stop() error {
 	// The budget for publishing may be spent; what was done is worth a moment more: it spares duplicates.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.publish), 5*time.Second)
 	defer cancel()
-	if err := l.d.origin.Save(ctx, moves, nil); err != nil {
+	if err := l.d.origin.Save(ctx, moves, nil, nil); err != nil {
 		return fmt.Errorf("sink %s: cursor %d could not be written, so events before it will be sent again: %w",
 			l.d.name, l.live.row.Cursor, err)
 	}
@@ -203,7 +236,7 @@ func (l *loop) openStreams(rows []journal.Stream) {
 	}
 	for _, r := range rows {
 		if l.beside[r.Kind] == nil {
-			l.beside[r.Kind] = newStream(r)
+			l.beside[r.Kind] = newStream(r, &l.d.o)
 		}
 	}
 }
@@ -225,6 +258,24 @@ func (l *loop) startRead(ctx context.Context, s *stream) {
 	})
 }
 
+// startReadAgain reads on in the pass under way when little is left of what has been read.
+func (l *loop) startReadAgain(ctx context.Context, s *stream) {
+	r := &s.again
+	number, ahead := s.left.Ahead()
+	if !ahead || r.reading || !r.open.runsOut(s.share) {
+		return
+	}
+	r.reading = true
+	row := s.row
+	l.start(func() func() {
+		page := l.d.origin.Read(ctx, &row, number-1)
+		return func() {
+			r.reading = false
+			s.tookAgain(page, &l.d.o)
+		}
+	})
+}
+
 // moveCursors moves the cursor of each stream past what is finished, and forgets streams that are through.
 func (l *loop) moveCursors(ctx context.Context) {
 	for s := range l.streams {
@@ -239,8 +290,16 @@ func (l *loop) moveCursors(ctx context.Context) {
 		}
 	}
 	l.d.cursor.Store(l.live.row.Cursor)
+	if l.live.leaves {
+		window, beyond := &l.live.window, int64(0)
+		if waiting := int64(window.Waiting(l.live.left)); window.Span() > waiting {
+			read := l.d.origin.Backlog(l.live.row.Cursor) - l.d.origin.Backlog(window.Read())
+			beyond = max(0, read-waiting)
+		}
+		l.d.beyond.Store(beyond)
+	}
 	var nanos int64
-	if t, ok := l.live.window.Oldest(); ok {
+	if t, ok := l.live.window.Oldest(l.live.left); ok {
 		nanos = t.UnixNano()
 	}
 	l.d.oldest.Store(nanos)
@@ -249,31 +308,86 @@ func (l *loop) moveCursors(ctx context.Context) {
 // startBatches sends what the lanes have, makes dead letters of what has been held for too long, and returns when the
 // next of either is due.
 func (l *loop) startBatches(now time.Time) (next time.Time) {
+	if len(l.broker.found) > 0 {
+		return time.Time{} // what is under way comes to its end first
+	}
+	goOn := l.lanes.GoOn()
+	var ready []*batch
 	for ln := range l.lanes.All() {
-		items, due := ln.Overdue(now)
+		items, due := ln.Overdue(now, goOn)
 		if len(items) > 0 {
-			l.startBatch(&batch{lane: ln, items: items, started: now, givenUp: true}, l.giveUp)
+			b := &batch{lane: ln, items: items, started: now, givenUp: true}
+			l.startBatch(func() { l.giveUp(b) }, b)
 			continue
 		}
 		next = lane.Earlier(next, due)
 		if items, due = ln.Take(now); len(items) > 0 {
-			l.startBatch(&batch{lane: ln, items: items, started: now, wellAt: later(l.wellAt, ln.PassedAt())}, l.send)
+			ready = append(ready, &batch{lane: ln, items: items, started: now, wellAt: later(l.wellAt, ln.PassedAt())})
 			continue
 		}
 		next = lane.Earlier(next, due)
 	}
+	for _, together := range l.together(ready) {
+		l.startBatch(func() { l.send(together) }, together...)
+	}
 	return next
 }
 
-func (l *loop) startBatch(b *batch, do func(*batch)) {
+// together puts batches of well lanes together whose partitions one broker stores, as far as a call of Publish takes
+// them: a request costs a broker much more than a partition of it. A lane in trouble goes alone, so that no other waits
+// for what it meets.
+func (l *loop) together(ready []*batch) (calls [][]*batch) {
+	type call struct {
+		place int
+		takes lane.Share
+	}
+	open := make(map[int]call)
+	for _, b := range ready {
+		leader := l.d.o.leader(b.lane.Partition)
+		if leader < 0 || !b.lane.Well() {
+			calls = append(calls, []*batch{b})
+			continue
+		}
+		var own lane.Share
+		for _, it := range b.items {
+			own.Add(it)
+		}
+		c, ok := open[leader]
+		if !ok || c.takes.Events+own.Events > l.d.o.BatchEvents || c.takes.Bytes+own.Bytes > l.d.o.BatchBytes {
+			c = call{place: len(calls)}
+			calls = append(calls, nil)
+		}
+		calls[c.place] = append(calls[c.place], b)
+		c.takes.Events, c.takes.Bytes = c.takes.Events+own.Events, c.takes.Bytes+own.Bytes
+		open[leader] = c
+	}
+	return calls
+}
+
+// startBatch has batches done with beside the loop, together. Those with something that is not to be tried again then
+// have that stored, each by itself: no lane waits for the dead letters of another.
+func (l *loop) startBatch(do func(), batches ...*batch) {
+	l.batches += len(batches)
 	l.start(func() func() {
-		do(b)
-		return func() { l.settle(b) }
+		do()
+		return func() {
+			for _, b := range batches {
+				if len(b.final) == 0 {
+					l.settle(b)
+					continue
+				}
+				l.start(func() func() {
+					l.deadLetter(b)
+					return func() { l.settle(b) }
+				})
+			}
+		}
 	})
 }
 
 // settle takes a finished batch back into the loop's state.
 func (l *loop) settle(b *batch) {
+	l.batches--
 	now := time.Now()
 	r := lane.Result{Cause: b.cause}
 	live := false
@@ -311,7 +425,7 @@ func (l *loop) settle(b *batch) {
 	}
 	l.notices.say(b)
 	if b.givenUp { // which says nothing of how the sink is
-		b.lane.GaveUp(now, r.Failed, journalRetry)
+		b.lane.GaveUp(now, r.Failed, insist.Pause)
 		return
 	}
 	b.lane.Settle(now, r)
@@ -343,47 +457,82 @@ func (l *loop) letGoOfWithdrawn() {
 	}
 }
 
+// mostRepeated is how many webhooks the cursor may be ahead of what the journal has before that is written at once: a
+// crash repeats them.
+const mostRepeated = 64
+
+// presses tells whether what is to be written is worth a commit of the journal of its own. That the cursor has moved a
+// little is not: it is written with the next webhook.
+func (l *loop) presses(state *journal.SinkState) bool {
+	if *state != l.saved || len(l.broker.found) > 0 || l.live.row.Cursor-l.savedAt > mostRepeated {
+		return true
+	}
+	for s := range l.streams {
+		if !s.live() && s.dirty {
+			return true
+		}
+	}
+	return false
+}
+
+// hurryWrite has the write under way wait for no other.
+func (l *loop) hurryWrite() {
+	if l.hurry != nil {
+		close(l.hurry)
+		l.hurry = nil
+	}
+}
+
 // startWrite writes the cursors and the sink's state behind the deliveries, whatever has gathered in one go, and
 // returns when to try again after a failure.
 func (l *loop) startWrite() time.Time {
+	live := l.live
+	next := l.stands.judge(l.lanes, live.window.Waiting(live.left), l.health.now == Degraded,
+		live.leaves && live.full(&l.d.o))
 	state := l.health.state(l.d.name)
+	if state.State != "" {
+		state.StandsStill = l.stands.text
+	}
 	l.d.state.Store(&state)
-	if l.writing {
-		return time.Time{}
+	presses := l.presses(&state)
+	if l.writing && presses {
+		l.hurryWrite()
+	}
+	if l.writing || l.broker.noting {
+		return next
 	}
 	if time.Now().Before(l.nextWrite) {
 		return l.nextWrite
 	}
-	var moves []journal.Move
-	var moved []*stream
-	for s := range l.streams {
-		if m, ok := s.unsaved(); ok {
-			moves, moved = append(moves, m), append(moved, s)
-		}
-	}
+	moves, moved, later := l.unsaved(time.Now(), false)
+	next = lane.Earlier(next, later)
 	news := &state
 	if state == l.saved {
 		news = nil
 	}
 	if len(moves) == 0 && news == nil {
-		return time.Time{}
+		return next
 	}
 	l.writing = true
+	if !presses {
+		l.hurry = make(chan struct{})
+	}
+	hurry, cursor := l.hurry, live.row.Cursor
 	l.start(func() func() {
-		err := l.d.origin.Save(l.publish, moves, news)
+		err := l.d.origin.Save(l.publish, moves, news, hurry)
 		return func() {
-			l.writing = false
+			l.writing, l.hurry = false, nil
 			for _, s := range moved {
 				s.saving = false
 			}
 			if err == nil {
-				l.unwritten, l.saved = false, state
+				l.unwritten, l.saved, l.savedAt = false, state, cursor
 				return
 			}
 			for i, s := range moved {
 				s.notSaved(moves[i])
 			}
-			l.nextWrite = time.Now().Add(journalRetry)
+			l.nextWrite = time.Now().Add(insist.Pause)
 			if !l.unwritten && l.publish.Err() == nil { // a write that a stop cuts short is made up for by the stop
 				l.unwritten = true
 				l.d.o.Logger.Error("the journal cannot be written; deliveries go on, and after a restart some are repeated",
@@ -392,6 +541,46 @@ func (l *loop) startWrite() time.Time {
 		}
 	})
 	return time.Time{}
+}
+
+// unsaved returns how far the streams have come since that was saved, which streams those are, and when to ask again
+// for the rest, if that is known. At a stop all is said.
+func (l *loop) unsaved(now time.Time, stop bool) (moves []journal.Move, moved []*stream, next time.Time) {
+	for s := range l.streams {
+		if s.dirty {
+			l.live.dirty = true // what another one published has moved the broker's position, too
+		}
+	}
+	for s := range l.streams {
+		m, ok, later := s.unsaved(now, stop)
+		if ok {
+			if s.live() {
+				l.broker.mark(&m)
+			}
+			moves, moved = append(moves, m), append(moved, s)
+		}
+		next = lane.Earlier(next, later)
+	}
+	return moves, moved, next
+}
+
+// noteMissing notes that the broker went back, once nothing is under way and everything is saved, and returns when to
+// try again after a failure. What the live stream has published ahead of its cursor is published again.
+func (l *loop) noteMissing(now time.Time) time.Time {
+	if len(l.broker.found) == 0 || l.batches > 0 || l.writing {
+		return time.Time{}
+	}
+	for s := range l.streams {
+		if s.dirty {
+			return time.Time{} // a failed write is tried again
+		}
+	}
+	cursor := l.live.row.Cursor // of which the journal tells what may be missing; it can move past what is skipped
+	return l.broker.note(l.publish, now, l.start, func() {
+		l.live.release(l)
+		l.live = newLive(l.d, cursor)
+		l.d.metrics.wentBack.Inc()
+	})
 }
 
 // startCheck asks an idle sink now and then whether it could publish, so that trouble shows before events come. One
@@ -448,8 +637,24 @@ func (d *Dispatcher) State() journal.SinkState {
 	return journal.SinkState{}
 }
 
+// Acknowledged counts the events that the sink has acknowledged since the start, those of replays and retries too.
+func (d *Dispatcher) Acknowledged() int64 { return d.acknowledged.Load() }
+
 // Backlog counts the webhooks that have not wholly reached the sink.
-func (d *Dispatcher) Backlog() int64 { return d.origin.Backlog(d.cursor.Load()) }
+func (d *Dispatcher) Backlog() int64 {
+	return max(0, d.origin.Backlog(d.cursor.Load())-d.beyond.Load())
+}
+
+// Backlog counts the webhooks that have not wholly reached a sink, as the journal has it: without those that it has
+// although one before them waits.
+func Backlog(s *journal.SinkStatus) int64 {
+	finished, err := lane.ReadFinished(s.Finished)
+	if err != nil {
+		return s.Backlog // what another version wrote is published again
+	}
+	through, unfinished := finished.Beyond(s.Cursor)
+	return s.Backlog - max(0, s.Within(s.Cursor, through)-unfinished)
+}
 
 func (d *Dispatcher) oldestAge() time.Duration {
 	nanos := d.oldest.Load()

@@ -18,16 +18,24 @@ import (
 
 // Journal is what delivery needs of *journal.Journal. It is an interface so that tests can make the disk fail.
 type Journal interface {
-	Read(ctx context.Context, after int64, maxCount int, maxBytes int64) ([]journal.Webhook, error)
-	Head() int64
+	Waiting(ctx context.Context, sink string, after int64, maxCount int, maxBytes int64) ([]journal.Webhook, error)
+	Backlog(sink string, after int64) int64
 	Changed() <-chan struct{}
 	Cursor(ctx context.Context, sink string) (int64, error)
+	Finished(ctx context.Context, sink string) ([]byte, error)
 	Select(ctx context.Context, f journal.WebhookFilter, maxCount int, maxBytes int64) ([]journal.Webhook, error)
-	Retried(ctx context.Context, s journal.Stream, after int64, maxCount int) ([]journal.DeadLetter, error)
+	Retried(
+		ctx context.Context, s journal.Stream, after int64, maxCount int, maxBytes int64,
+	) ([]journal.DeadLetter, error)
 	Streams(ctx context.Context) ([]journal.Stream, error)
 	StreamsChanged() <-chan struct{}
 	Move(ctx context.Context, moves []journal.Move, state *journal.SinkState) error
+	MoveLazily(ctx context.Context, moves []journal.Move, hurry <-chan struct{}) error
 	AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error
+	Position(ctx context.Context, sink string) (bridge.Position, error)
+	NoteMissing(
+		ctx context.Context, sink string, found []bridge.WentBack, position bridge.Position, replay bool,
+	) (journal.Missing, error)
 }
 
 // Options of a Dispatcher. Sink and one of Journal and Origin are required; every other zero value means the default
@@ -40,6 +48,10 @@ type Options struct {
 	Events tensorlake.Options
 	// Routes selects the events that the sink gets. It is done with the others. The zero Routes selects all.
 	Routes bridge.Routes
+
+	// ReplayMissing has what the sink's broker lost of what it had acknowledged published again without being asked: for a
+	// broker whose disk is the bridge's.
+	ReplayMissing bool
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -56,11 +68,13 @@ type Options struct {
 	BatchBytes  int
 	ProbeEvents int
 
-	// WindowEvents, WindowBytes and WindowWebhooks bound how far delivery runs ahead of an event that does not get
-	// through: unfinished events (8,192) and their bytes (64 MiB), and webhooks between the oldest unfinished one
-	// and the newest one read (65,536).
+	// WindowEvents and WindowBytes bound what is in memory of events that are not finished (8,192, 64 MiB). What stands
+	// still while the rest goes on has half of it; what is beyond that is left in the journal, and WindowLeft bounds what
+	// is remembered of it, in webhooks and keys (524,288). WindowWebhooks bounds how far a replay or retry runs ahead of
+	// its oldest unfinished webhook (65,536).
 	WindowEvents   int
 	WindowBytes    int
+	WindowLeft     int
 	WindowWebhooks int
 
 	// MinBackoff and MaxBackoff bound the wait before another try (100 ms, 30 s); BlockedBackoff is the least wait when
@@ -83,6 +97,7 @@ func (o *Options) setDefaults() {
 	defaultTo(&o.ProbeEvents, 16)
 	defaultTo(&o.WindowEvents, 8192)
 	defaultTo(&o.WindowBytes, 64<<20)
+	defaultTo(&o.WindowLeft, 1<<19)
 	defaultTo(&o.WindowWebhooks, 65536)
 	defaultTo(&o.MinBackoff, 100*time.Millisecond)
 	defaultTo(&o.MaxBackoff, 30*time.Second)
@@ -114,6 +129,39 @@ func (o *Options) partition(e *bridge.Event) int {
 		return p.Partition(*e)
 	}
 	return 0
+}
+
+// partitions returns how many there are, and 0 while that is not known.
+func (o *Options) partitions() int {
+	if p, ok := o.Sink.(bridge.Partitioned); ok {
+		return p.PartitionCount()
+	}
+	return 1
+}
+
+// leader returns the number of the broker that stores a partition, and -1 while that is not known.
+func (o *Options) leader(partition int) int {
+	if p, ok := o.Sink.(bridge.Partitioned); ok {
+		return p.Leader(partition)
+	}
+	return -1
+}
+
+// orderingKey returns what makes the key by which the sink keeps events in order, and how many webhooks are taken from
+// by turns. Where the events of one can have several keys, one webhook follows the other: a turn knows the key of its
+// next event alone.
+func (o *Options) orderingKey() (key func(*bridge.Event) string, turns int) {
+	if k, ok := o.Sink.(bridge.Keyed); ok {
+		if key = k.OrderingKey(); key != nil {
+			return key, 1
+		}
+	}
+	return func(e *bridge.Event) string { return e.PartitionKey }, openSources
+}
+
+// stillShare is the part of the window that what stands still has.
+func (o *Options) stillShare() lane.Share {
+	return lane.Share{Events: o.WindowEvents / 2, Bytes: o.WindowBytes / 2}
 }
 
 func defaultTo[T int | time.Duration](value *T, fallback T) {

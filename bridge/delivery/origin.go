@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/insist"
 	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
@@ -21,7 +22,7 @@ const (
 	readBytes    = 8 << 20
 	// besideShare is the part of those, and of the window, that a stream beside the live one has.
 	besideShare = 8
-	// readLetters is how many dead letters are read at a time. Each may be as large as a webhook.
+	// readLetters is how many dead letters are read at a time.
 	readLetters = 32
 	// Webhooks as small as these are normalised where they are read, beside the loop. Others yield one event after the
 	// other to it, so that a payload with very many is never expanded in memory.
@@ -33,16 +34,20 @@ const (
 // memory. Everything in between is the same for both. The Dispatcher's loop calls its methods one at a time, but for
 // those that take a context, which it calls beside itself.
 type Origin interface {
-	// Begin returns the number of the webhook behind which the live stream begins.
-	Begin(ctx context.Context) (cursor int64, err error)
+	// Begin returns the number of the webhook behind which the live stream begins, and what was saved of what is finished
+	// beyond it.
+	Begin(ctx context.Context) (cursor int64, finished []byte, err error)
+	// Keeps tells whether what was read, and is not finished, can be read again.
+	Keeps() bool
 	// Streams returns the streams beside the live one, and a channel that is closed once they may be others. It returns
 	// none when ctx ends. A nil channel: there never are any.
 	Streams(ctx context.Context) ([]journal.Stream, <-chan struct{})
 	// Read returns what a stream has behind a number, oldest first. Of the live stream it waits until there is something:
 	// none means that ctx has ended. Of another one none means its end, unless ctx has ended.
 	Read(ctx context.Context, s *journal.Stream, after int64) []Entry
-	// Save keeps how far streams have come, and unless state is nil how the sink is.
-	Save(ctx context.Context, moves []journal.Move, state *journal.SinkState) error
+	// Save keeps how far streams have come, and unless state is nil how the sink is. With hurry, and no state, it may wait
+	// a moment for something else that is to be written, until hurry is closed.
+	Save(ctx context.Context, moves []journal.Move, state *journal.SinkState, hurry <-chan struct{}) error
 	// DeadLetter takes events that are not to be tried again, with the dead letter of each, and answers for each: nil when
 	// the dead letter is safe, ErrSenderTold when there is none and the webhook's sender hears of it instead, else why the
 	// event is to be tried again.
@@ -122,20 +127,30 @@ type fromJournal struct {
 	sink          string
 	events        tensorlake.Options
 	checkInterval time.Duration
+	replayMissing bool
 	log           *slog.Logger
 }
 
-func (o *fromJournal) Begin(ctx context.Context) (int64, error) {
-	cursor, err := o.journal.Cursor(ctx, o.sink)
-	if err != nil {
-		return 0, fmt.Errorf("cursor of sink %s: %w", o.sink, err)
+func (o *fromJournal) Begin(ctx context.Context) (cursor int64, finished []byte, err error) {
+	if cursor, err = o.journal.Cursor(ctx, o.sink); err != nil {
+		return 0, nil, fmt.Errorf("cursor of sink %s: %w", o.sink, err)
 	}
-	return cursor, nil
+	// A stop at the very start is no failure.
+	if finished, err = o.journal.Finished(context.WithoutCancel(ctx), o.sink); err != nil {
+		return 0, nil, fmt.Errorf("what sink %s has beyond its cursor: %w", o.sink, err)
+	}
+	return cursor, finished, nil
 }
+
+func (o *fromJournal) Position(ctx context.Context) (bridge.Position, error) {
+	return o.journal.Position(ctx, o.sink)
+}
+
+func (o *fromJournal) Keeps() bool { return true }
 
 func (o *fromJournal) Streams(ctx context.Context) (mine []journal.Stream, changed <-chan struct{}) {
 	changed = o.journal.StreamsChanged()
-	insist(ctx, o.log, o.sink, func() error {
+	insist.Read(ctx, o.log, o.sink, func() error {
 		all, err := o.journal.Streams(ctx)
 		mine = slices.DeleteFunc(all, func(s journal.Stream) bool { return s.Sink != o.sink })
 		return err
@@ -146,7 +161,7 @@ func (o *fromJournal) Streams(ctx context.Context) (mine []journal.Stream, chang
 func (o *fromJournal) Read(ctx context.Context, s *journal.Stream, after int64) (page []Entry) {
 	for {
 		changed := o.journal.Changed()
-		if !insist(ctx, o.log, o.sink, func() (err error) {
+		if !insist.Read(ctx, o.log, o.sink, func() (err error) {
 			page, err = o.readOnce(ctx, s, after)
 			return err
 		}) {
@@ -167,7 +182,7 @@ func (o *fromJournal) Read(ctx context.Context, s *journal.Stream, after int64) 
 func (o *fromJournal) readOnce(ctx context.Context, s *journal.Stream, after int64) ([]Entry, error) {
 	switch s.Kind {
 	case journal.Retry:
-		letters, err := o.journal.Retried(ctx, *s, after, readLetters)
+		letters, err := o.journal.Retried(ctx, *s, after, readLetters, readBytes/besideShare)
 		return ofLetters(letters), err
 	case journal.Replay:
 		if after >= s.Through {
@@ -178,7 +193,7 @@ func (o *fromJournal) readOnce(ctx context.Context, s *journal.Stream, after int
 			readWebhooks, readBytes/besideShare)
 		return o.parse(webhooks), err
 	default:
-		webhooks, err := o.journal.Read(ctx, after, readWebhooks, readBytes)
+		webhooks, err := o.journal.Waiting(ctx, o.sink, after, readWebhooks, readBytes)
 		return o.parse(webhooks), err
 	}
 }
@@ -213,8 +228,19 @@ func ofLetters(letters []journal.DeadLetter) []Entry {
 	return entries
 }
 
-func (o *fromJournal) Save(ctx context.Context, moves []journal.Move, state *journal.SinkState) error {
+func (o *fromJournal) Save(
+	ctx context.Context, moves []journal.Move, state *journal.SinkState, hurry <-chan struct{},
+) error {
+	if hurry != nil && state == nil {
+		return o.journal.MoveLazily(ctx, moves, hurry)
+	}
 	return o.journal.Move(ctx, moves, state)
+}
+
+func (o *fromJournal) NoteMissing(
+	ctx context.Context, found []bridge.WentBack, now bridge.Position,
+) (journal.Missing, error) {
+	return o.journal.NoteMissing(ctx, o.sink, found, now, o.replayMissing)
 }
 
 func (o *fromJournal) DeadLetter(ctx context.Context, _ []*lane.Item, letters []journal.DeadLetter) []error {
@@ -227,8 +253,7 @@ func (o *fromJournal) DeadLetter(ctx context.Context, _ []*lane.Item, letters []
 	return errs
 }
 
-// Backlog counts webhooks behind the cursor. Sequence numbers have no gaps.
-func (o *fromJournal) Backlog(cursor int64) int64 { return max(0, o.journal.Head()-cursor) }
+func (o *fromJournal) Backlog(cursor int64) int64 { return o.journal.Backlog(o.sink, cursor) }
 
 func (o *fromJournal) Words() Words {
 	return Words{
@@ -246,33 +271,3 @@ func (o *fromJournal) Refuses(*lane.Webhook, *lane.Lane) bool { return false }
 func (o *fromJournal) Settled(*lane.Lane, Settlement)         {}
 func (o *fromJournal) Checked(error) bool                     { return true }
 func (o *fromJournal) CheckInterval() time.Duration           { return o.checkInterval }
-
-// insist calls read until it succeeds, and tells whether it did before ctx ended.
-func insist(ctx context.Context, log *slog.Logger, sink string, read func() error) bool {
-	for failed := false; ; failed = true {
-		err := read()
-		if ctx.Err() != nil {
-			return false
-		}
-		if err == nil {
-			if failed {
-				log.Info("the journal can be read again", "sink", sink)
-			}
-			return true
-		}
-		if !failed {
-			log.Error("the journal cannot be read; trying again every second", "sink", sink, "error", err)
-		}
-		pause(ctx, journalRetry)
-	}
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,4 +99,47 @@ func TestAPayloadOfManyFunctionsHoldsUpNoOtherKey(t *testing.T) {
 	require.Less(t, slices.Index(order, "alike"), window)
 	require.Equal(t, fmt.Sprintf("later%d", more-1), order[len(order)-1],
 		"those that come later do not hold up the large ones either")
+}
+
+// A request costs a broker much more than a partition of it.
+func TestWhatIsReadyForPartitionsOfOneBrokerGoesTogether(t *testing.T) {
+	const partitions = 4
+	sink := deliverytest.NewScriptedSink()
+	sink.Partitions, sink.OneBroker = partitions, true
+	inTrouble := func(e bridge.Event) error {
+		if e.PartitionKey == "k3" {
+			return bridge.Retry(errors.New("not enough replicas"))
+		}
+		return nil
+	}
+	sink.Fail = inTrouble
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
+	for i := range partitions {
+		f.accept(fmt.Sprintf("k%d", i), "a", "b")
+	}
+	f.run(nil)
+	f.sink.Await(t, count(2*(partitions-1)))
+	f.sink.Set(func() { require.Equal(t, 2*partitions, sink.Batches[0], "all in one call") })
+
+	// The one in trouble goes alone from then on, so that no other waits for it.
+	release := sink.Release
+	alone := make(chan struct{})
+	var once sync.Once
+	f.sink.Set(func() {
+		sink.Hang = func(e bridge.Event) bool {
+			if e.PartitionKey == "k3" {
+				once.Do(func() { close(alone) })
+				return true
+			}
+			return false
+		}
+	})
+	<-alone
+	for i := range partitions - 1 {
+		f.accept(fmt.Sprintf("k%d", i), "c")
+	}
+	f.sink.Await(t, count(3*(partitions-1)))
+	f.sink.Set(func() { sink.Hang, sink.Fail = nil, nil })
+	close(release)
+	f.sink.Await(t, count(3*(partitions-1)+2))
 }

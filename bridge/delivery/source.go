@@ -21,6 +21,7 @@ type source struct {
 	webhook *lane.Webhook
 	wants   func(*bridge.Event) bool // nil: every event
 	taken   int
+	bytes   int // what it keeps in memory until it is through
 	// ready are the events of a small webhook, which are there already; of others pull makes the next one.
 	ready []bridge.Event
 	pull  func() (bridge.Event, bool)
@@ -29,11 +30,14 @@ type source struct {
 }
 
 func newSource(w *lane.Webhook, e *Entry, wants func(*bridge.Event) bool, o tensorlake.Options) *source {
-	if e.Events != nil {
-		return &source{webhook: w, wants: wants, ready: e.Events}
+	s := &source{webhook: w, wants: wants, bytes: len(e.Webhook.Body), ready: e.Events}
+	for i := range e.Events { // a dead letter has no body
+		s.bytes += len(e.Events[i].Data)
 	}
-	pull, end := iter.Pull(e.events(o))
-	return &source{webhook: w, wants: wants, pull: pull, end: end}
+	if e.Events == nil {
+		s.pull, s.end = iter.Pull(e.events(o))
+	}
+	return s
 }
 
 // next returns the next event, and nil when there is none.
@@ -69,6 +73,9 @@ func (s *source) unfiltered() *bridge.Event {
 	return e
 }
 
+// putBack has next return the event again that it returned last.
+func (s *source) putBack(e *bridge.Event) { s.ahead = e }
+
 // peek returns the event that next will return, and nil when there is none.
 func (s *source) peek() *bridge.Event {
 	if s.ahead == nil {
@@ -95,15 +102,28 @@ func (s *source) stop() {
 // take turns: one with very many does not hold up the others, and a sink that stores the events of a key one after the
 // other has many keys at once. Webhooks of one key do not: each begins when the one before has ended.
 type openWebhooks struct {
+	// key is by which the sink keeps events in order, and turns how many webhooks have theirs.
+	key    func(*bridge.Event) string
+	turns  int
 	list   []*source
+	bytes  int // of all of them
 	turn   int // the index of the one whose turn it is
 	taken  int // how many events it was asked for in it
 	served int // turns in this round
 }
 
-func (s *openWebhooks) add(source *source) { s.list = append(s.list, source) }
+func (s *openWebhooks) add(source *source) {
+	s.list = append(s.list, source)
+	s.bytes += source.bytes
+}
 
 func (s *openWebhooks) len() int { return len(s.list) }
+
+// runsOut tells whether so little of what was read is left that the next is to be read. A share is the part of a
+// reading that the stream has.
+func (s *openWebhooks) runsOut(share int) bool {
+	return len(s.list) <= readAhead/share && s.bytes < readBytes/share
+}
 
 // next returns the source to take one event from, and nil when there is none. One that has ended is to be removed.
 func (s *openWebhooks) next() *source {
@@ -122,6 +142,7 @@ func (s *openWebhooks) next() *source {
 
 // remove takes out the source that next returned last.
 func (s *openWebhooks) remove() {
+	s.bytes -= s.list[s.turn].bytes
 	copy(s.list[1:s.turn+1], s.list[:s.turn])
 	s.list[0] = nil
 	s.list = s.list[1:]
@@ -133,7 +154,7 @@ func (s *openWebhooks) remove() {
 func (s *openWebhooks) pass(places int) {
 	s.taken = 0
 	s.turn += places
-	if s.served++; s.served >= openSources || s.turn >= min(len(s.list), openSources) {
+	if s.served++; s.served >= s.turns || s.turn >= min(len(s.list), s.turns) {
 		s.turn, s.served = 0, 0
 	}
 }
@@ -145,7 +166,7 @@ func (s *openWebhooks) waits(i int) bool {
 	}
 	first := s.list[i].peek()
 	for _, before := range s.list[:i] {
-		if e := before.peek(); first != nil && e != nil && e.PartitionKey == first.PartitionKey {
+		if e := before.peek(); first != nil && e != nil && s.key(e) == s.key(first) {
 			return true
 		}
 	}
@@ -157,5 +178,5 @@ func (s *openWebhooks) stop() {
 	for _, source := range s.list {
 		source.stop()
 	}
-	*s = openWebhooks{}
+	s.list, s.bytes, s.turn, s.taken, s.served = nil, 0, 0, 0, 0
 }

@@ -15,12 +15,21 @@ const readAhead = readWebhooks / 2
 // besidePortion is how many events a stream beside the live one gives in its turn.
 const besidePortion = 256
 
+// beyondRate is how many bytes a second are written, at most, of what is finished beyond the cursor.
+const beyondRate = 64 << 10
+
 // stream is a cursor over the journal: where it stands, where it ends, which events it wants. The live stream of a
 // sink, a replay and a retry of dead letters are the same but for what Origin.Read reads for them.
 type stream struct {
 	row    journal.Stream
 	window lane.Window
 	open   openWebhooks
+	// left is what it left behind, which it does if leaves is set, and again reads that once more.
+	left   *lane.Left
+	leaves bool
+	again  secondReading
+	// before is what a run before this one had finished beyond the cursor.
+	before lane.Finished
 	// share is the part of the window that it has, and portion how many events it gives in a turn.
 	share, portion int
 
@@ -32,14 +41,30 @@ type stream struct {
 	dirty  bool // it has moved since it was saved
 	saving bool
 	stored []journal.Event // reached the sink since then
+
+	beyond      bool // something beyond the cursor may be finished that was not saved
+	savedBeyond bool // what was saved last is something
+	nextBeyond  time.Time
 }
 
-func newStream(row journal.Stream) *stream {
+func newStream(row journal.Stream, o *Options) *stream {
+	key, turns := o.orderingKey()
 	row.Taken = row.Acknowledged + row.DeadLettered // what was under way is taken again
-	s := &stream{row: row, window: lane.NewWindow(row.Cursor), share: 1, portion: math.MaxInt}
+	s := &stream{
+		row: row, window: lane.NewWindow(row.Cursor), left: lane.NewLeft(), share: 1, portion: math.MaxInt,
+		open: openWebhooks{key: key, turns: turns},
+	}
+	s.again.open = s.open
 	if row.Kind != journal.Live {
 		s.share, s.portion = besideShare, besidePortion
 	}
+	return s
+}
+
+// newLive makes the live stream of a sink.
+func newLive(d *Dispatcher, cursor int64) *stream {
+	s := newStream(journal.Stream{Kind: journal.Live, Sink: d.name, Cursor: cursor}, &d.o)
+	s.leaves = d.origin.Keeps()
 	return s
 }
 
@@ -65,8 +90,15 @@ func (s *stream) wants(routes bridge.Routes) func(*bridge.Event) bool {
 
 // needsRead tells whether little is left of what has been read.
 func (s *stream) needsRead(o *Options) bool {
-	return !s.reading && !s.ended && !s.released &&
-		s.open.len() <= readAhead/s.share && s.room(o) && s.window.Span() < int64(o.WindowWebhooks)
+	return !s.reading && !s.ended && !s.released && s.open.runsOut(s.share) && s.room(o) && !s.full(o)
+}
+
+// full tells whether it is too far ahead of what is not finished to read on.
+func (s *stream) full(o *Options) bool {
+	if s.leaves {
+		return s.left.Size() >= o.WindowLeft
+	}
+	return s.window.Span() >= int64(o.WindowWebhooks)
 }
 
 // took opens what has been read.
@@ -76,16 +108,40 @@ func (s *stream) took(page []Entry, o *Options) {
 	}
 	for i := range page {
 		e := &page[i]
-		w := &lane.Webhook{
-			Number: e.Number, Seq: e.Seq, ID: e.Webhook.ID, ReceivedAt: e.Webhook.ReceivedAt, Live: s.live(), Owner: s,
+		wants := s.wants(o.Routes)
+		all, finished := s.before.Of(e.Number)
+		if all {
+			s.window.Skip(e.Number)
+			continue
 		}
+		if !finished.Empty() {
+			wants = both(wants, func(e *bridge.Event) bool { return !finished.Has(e.Origin.Index) })
+		}
+		w := s.webhook(e)
+		w.Resume(finished)
 		s.window.Add(w)
-		s.open.add(newSource(w, e, s.wants(o.Routes), o.Events))
+		s.open.add(newSource(w, e, wants, o.Events))
 	}
+}
+
+func (s *stream) webhook(e *Entry) *lane.Webhook {
+	return &lane.Webhook{
+		Number: e.Number, Seq: e.Seq, ID: e.Webhook.ID, ReceivedAt: e.Webhook.ReceivedAt, Live: s.live(), Owner: s,
+	}
+}
+
+// both returns what selects the events that a and b select. A nil a selects all.
+func both(a, b func(*bridge.Event) bool) func(*bridge.Event) bool {
+	if a == nil {
+		return b
+	}
+	return func(e *bridge.Event) bool { return a(e) && b(e) }
 }
 
 // take takes events into the lanes as far as there is room, and returns when to come again, if that is known.
 func (s *stream) take(l *loop, now time.Time) time.Time {
+	s.takeAgain(l.lanes, &l.d.o, l.d.origin, now)
+	still, goOn := l.lanes.Still(), l.lanes.GoOn()
 	for range s.portion {
 		if s.open.len() == 0 || !s.room(&l.d.o) {
 			return time.Time{}
@@ -103,22 +159,40 @@ func (s *stream) take(l *loop, now time.Time) time.Time {
 		if e == nil {
 			from.stop()
 			s.open.remove()
-			if s.window.Exhaust(from.webhook) {
-				l.d.origin.Done(from.webhook)
-			}
+			s.exhaust(l.d.origin, from.webhook)
 			continue
 		}
-		if l.d.origin.Refuses(from.webhook, l.lanes.Of(e)) {
+		it := &lane.Item{Event: e, Webhook: from.webhook, Key: s.open.key(e)}
+		ln := l.lanes.Of(it)
+		if l.d.origin.Refuses(from.webhook, ln) {
 			from.webhook.Lost++
 			continue
 		}
 		from.taken++
-		it := &lane.Item{Event: s.own(e), Webhook: from.webhook}
+		if s.leaves {
+			stands := ln.Still(it)
+			if s.left.Has(it.Key) || (stands && goOn && !still.Below(l.d.o.stillShare())) {
+				s.left.Leave(it, now)
+				continue
+			}
+			if stands {
+				still.Add(it)
+			}
+		}
+		it.Event = s.own(e)
 		s.window.Take(it)
 		l.lanes.Add(it)
 		s.pace(now)
 	}
 	return now
+}
+
+// exhaust notes that every event of a webhook has been taken or left behind.
+func (s *stream) exhaust(origin Origin, w *lane.Webhook) {
+	if s.window.Exhaust(w) {
+		origin.Done(w)
+	}
+	s.left.Put(w)
 }
 
 // own returns the event as the stream publishes it: what a replay publishes is no repeat that a broker may drop.
@@ -161,6 +235,10 @@ func (s *stream) finish(it *lane.Item, f fate, m *metrics) (done bool) {
 		s.dirty = true
 		m.beside(s.row.Kind, f)
 	}
+	if it.Again {
+		s.again.finish(it)
+	}
+	s.beyond = s.leaves
 	return s.window.Finish(it)
 }
 
@@ -169,7 +247,7 @@ func (s *stream) move() (ended bool) {
 	if s.released || s.row.End != "" {
 		return false // what was let go is not done with
 	}
-	s.window.Advance()
+	s.window.Advance(s.left)
 	if c := s.window.Cursor(); c != s.row.Cursor {
 		s.row.Cursor, s.dirty = c, true
 	}
@@ -183,7 +261,7 @@ func (s *stream) move() (ended bool) {
 // release lets go of everything of the stream that is not under way.
 func (s *stream) release(l *loop) {
 	s.released = true
-	s.open.stop()
+	s.stop()
 	for _, it := range l.lanes.Remove(func(it *lane.Item) bool { return it.Webhook.Owner == s }) {
 		l.finish(it, lost)
 	}
@@ -192,17 +270,46 @@ func (s *stream) release(l *loop) {
 // idle tells whether nothing of the stream is under way, or not saved.
 func (s *stream) idle() bool { return s.window.Events() == 0 && !s.reading && !s.dirty && !s.saving }
 
-// unsaved returns how far it has come since it was saved, if it has.
-func (s *stream) unsaved() (journal.Move, bool) {
-	if !s.dirty {
-		return journal.Move{}, false
+// stop ends what it reads from.
+func (s *stream) stop() {
+	s.open.stop()
+	s.again.open.stop()
+}
+
+// unsaved returns how far it has come since it was saved, if it has, and else when to ask again, if that is known. At a
+// stop all is said.
+func (s *stream) unsaved(now time.Time, stop bool) (m journal.Move, moved bool, next time.Time) {
+	beyond := s.beyond && (stop || !now.Before(s.nextBeyond))
+	if !s.dirty && !beyond {
+		if s.beyond {
+			next = s.nextBeyond
+		}
+		return journal.Move{}, false, next
 	}
-	m := journal.Move{Stream: s.row, Stored: s.stored}
+	m = journal.Move{Stream: s.row, Stored: s.stored}
+	if beyond {
+		s.beyond = false
+		text := s.window.Finished(s.left, &s.before)
+		if len(text) > 0 || s.savedBeyond {
+			m.Finished, s.savedBeyond, s.nextBeyond = text, len(text) > 0, now.Add(beyondInterval(len(text)))
+		} else if !s.dirty {
+			return journal.Move{}, false, next
+		}
+	}
 	s.dirty, s.saving, s.stored = false, true, nil
-	return m, true
+	return m, true, time.Time{}
+}
+
+// beyondInterval is how long after what is finished beyond the cursor was written it is written again, if it took so
+// many bytes.
+func beyondInterval(size int) time.Duration {
+	return max(time.Second, time.Duration(size)*time.Second/beyondRate)
 }
 
 // notSaved takes a move back that could not be saved.
 func (s *stream) notSaved(m journal.Move) {
 	s.dirty, s.stored = true, append(m.Stored, s.stored...)
+	if m.Finished != nil {
+		s.beyond, s.savedBeyond = true, true
+	}
 }

@@ -35,7 +35,9 @@ func (d *discard) WriteHeader(int)             {}
 func BenchmarkHandler(b *testing.B) {
 	verifier, err := tensorlake.NewVerifier([]string{secret}, time.Hour)
 	require.NoError(b, err)
-	verified, err := ingest.New(ingest.Options{Verifier: verifier, Store: nowhere{}})
+	verified, err := ingest.New(ingest.Options{
+		Verifier: func() *tensorlake.Verifier { return verifier }, Store: nowhere{},
+	})
 	require.NoError(b, err)
 	unsigned, err := ingest.New(ingest.Options{Store: nowhere{}})
 	require.NoError(b, err)

@@ -55,6 +55,7 @@ type limitedListener struct {
 	open     int
 	waiting  list.List // of *limitedConn: those that wait for their peer, longest first
 	closed   bool
+	last     []net.Conn // that nobody had accepted when it was closed
 	lastLine time.Time
 }
 
@@ -64,7 +65,8 @@ type limitedConn struct {
 
 	listener *limitedListener
 	waits    *list.Element // in listener.waiting, nil while a request is worked on
-	answers  *time.Timer   // until it waits for the reader of an answer
+	answers  *time.Timer   // at whose end it waits for the reader of an answer; nil before the first
+	until    time.Time     // when that end is, zero while it has no answer
 	gone     bool          // it is not counted any more
 }
 
@@ -83,20 +85,19 @@ func ours(conn net.Conn) *limitedConn {
 // Accept waits for a connection, and then until it is among the most that are allowed.
 func (l *limitedListener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && len(l.last) > 0 {
+		accepted, err, l.last = l.last[0], nil, l.last[1:]
+	}
 	if err != nil {
 		return nil, err
 	}
 	c := &limitedConn{Conn: accepted, listener: l}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for l.open >= l.most && !l.closed {
 		if !l.closeOne() {
 			l.room.Wait()
 		}
-	}
-	if l.closed {
-		_ = accepted.Close()
-		return nil, net.ErrClosed
 	}
 	l.open++
 	c.waits = l.waiting.PushBack(c)
@@ -135,13 +136,19 @@ func (l *limitedListener) forget(c *limitedConn) {
 	l.room.Signal()
 }
 
-// Close lets go of whoever waits in Accept, too.
+// Close lets go of whoever waits in Accept, too. Accept then returns the connections that have come before, since a
+// request may be there.
 func (l *limitedListener) Close() error {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return l.Listener.Close()
+	}
 	l.closed = true
 	l.room.Broadcast()
-	l.mu.Unlock()
-	return l.Listener.Close()
+	last, err := lastConnections(l.Listener)
+	l.last = last
+	return err
 }
 
 // note is the server's ConnState. What a peer has done lets its connection wait anew.
@@ -190,23 +197,28 @@ func (c *limitedConn) answer() {
 	if c.gone || c.waits != nil {
 		return
 	}
-	c.stopAnswer()
-	var timer *time.Timer
-	timer = time.AfterFunc(lingering, func() {
-		c.listener.mu.Lock()
-		defer c.listener.mu.Unlock()
-		if c.answers == timer { // else another request has begun
-			c.waitsNow()
-		}
-	})
-	c.answers = timer
+	c.until = time.Now().Add(lingering)
+	if c.answers == nil {
+		c.answers = time.AfterFunc(lingering, c.answerIsOut)
+	} else {
+		c.answers.Reset(lingering)
+	}
+}
+
+// answerIsOut has c wait for the reader of its answer, unless another request has begun.
+func (c *limitedConn) answerIsOut() {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	if !c.until.IsZero() && !time.Now().Before(c.until) {
+		c.waitsNow()
+	}
 }
 
 // stopAnswer ends the moment that an answer has. The caller holds mu.
 func (c *limitedConn) stopAnswer() {
-	if c.answers != nil {
+	if !c.until.IsZero() {
 		c.answers.Stop()
-		c.answers = nil
+		c.until = time.Time{}
 	}
 }
 

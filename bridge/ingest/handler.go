@@ -40,8 +40,9 @@ type Options struct {
 	// Path is where webhooks are taken, with or without a slash behind it. It has none itself, and nothing that is a
 	// pattern to a router. Empty is the constant Path.
 	Path string
-	// Verifier checks signatures. Nil: unsigned webhooks are taken, and one without an id gets a random one.
-	Verifier *tensorlake.Verifier
+	// Verifier returns what checks the signature of a request. Nil: unsigned webhooks are taken, and one without an id
+	// gets a random one.
+	Verifier func() *tensorlake.Verifier
 	// Events decides how many events a webhook is said to become.
 	Events tensorlake.Options
 	// Store keeps the webhooks. Required.
@@ -66,13 +67,16 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Now is the clock. Nil is time.Now.
 	Now func() time.Time
+	// Observe is told of every request that was answered, before the answer is written. It is called concurrently, and has
+	// to return at once. Nil: nobody is told.
+	Observe func(bridge.Answered)
 }
 
 // Handler answers the requests of the public listener. It is safe for concurrent use, and has no goroutines of its own.
 type Handler struct {
 	echo         *echo.Echo
 	path         string
-	verifier     *tensorlake.Verifier
+	verifier     func() *tensorlake.Verifier
 	events       tensorlake.Options
 	store        Store
 	maxBody      int64
@@ -83,7 +87,9 @@ type Handler struct {
 	logger       *slog.Logger
 	metrics      *metrics
 	now          func() time.Time
+	observe      func(bridge.Answered)
 
+	leaving  atomic.Bool
 	draining atomic.Bool
 
 	refusalLog      [resultCount]*slog.Logger
@@ -126,6 +132,7 @@ func New(o Options) (*Handler, error) {
 		storedStatus: orDefault(o.StoredStatus, http.StatusAccepted),
 		logger:       o.Logger,
 		now:          o.Now,
+		observe:      o.Observe,
 	}
 	h.admission.maxPlaces = int64(orDefault(o.MaxInFlight, defaultMaxInFlight))
 	h.admission.maxBytes = orDefault(o.BodyMemory, BodyMemory(h.maxBody))
@@ -134,6 +141,9 @@ func New(o Options) (*Handler, error) {
 	}
 	if h.now == nil {
 		h.now = time.Now
+	}
+	if h.observe == nil {
+		h.observe = func(bridge.Answered) {}
 	}
 	for i := range h.refusalLog {
 		h.refusalLog[i] = loglimit.New(h.logger, h.now)
@@ -172,6 +182,9 @@ func orDefault[T comparable](value, otherwise T) T {
 // ServeHTTP answers one request. The body of the request is read here, and nowhere ahead of it. GET / and /livez are
 // for load balancers, and say nothing of what answers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.leaving.Load() {
+		w.Header().Set("Connection", "close")
+	}
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if reads && (r.URL.Path == "/" || r.URL.Path == "/livez") {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -181,13 +194,26 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.echo.ServeHTTP(w, r)
 }
 
-// secrets returns how many secrets a webhook may be signed with; none if it need not be signed.
+// Counts returns how many requests ended how since the start, by the labels of fnbridge_webhooks_total.
+func (h *Handler) Counts() map[string]float64 {
+	counts := make(map[string]float64, resultCount)
+	for i := range h.metrics.byResult {
+		counts[result(i).String()] = float64(h.metrics.byResult[i].Load())
+	}
+	return counts
+}
+
+// secrets returns how many secrets a webhook may be signed with now; none if it need not be signed.
 func (h *Handler) secrets() int {
 	if h.verifier == nil {
 		return 0
 	}
-	return h.verifier.Secrets()
+	return h.verifier().Secrets()
 }
+
+// Leave has every further answer close its connection, so that whoever has connections open makes the next one
+// elsewhere. Webhooks are taken all the same.
+func (h *Handler) Leave() { h.leaving.Store(true) }
 
 // Drain has every further webhook answered 503, and its connection closed. Those that have been admitted are finished:
 // wait for them with http.Server's Shutdown.
@@ -247,10 +273,12 @@ func (h *Handler) receive(c echo.Context) (err error) {
 	}
 	if accepted == bridge.Duplicate {
 		h.metrics.count(resultDuplicate)
+		h.observe(answered(resultDuplicate, http.StatusOK, webhook))
 		h.logStored(r.Context(), resultDuplicate, webhook, payload)
 		return answer(c, http.StatusOK, webhook.ID, `,"duplicate":true}`)
 	}
 	h.metrics.count(resultAccepted)
+	h.observe(answered(resultAccepted, h.storedStatus, webhook))
 	if accepted == bridge.StoredReusedID {
 		h.noteReusedID(r.Context(), webhook)
 	}
@@ -259,6 +287,10 @@ func (h *Handler) receive(c echo.Context) (err error) {
 	}
 	h.logStored(r.Context(), resultAccepted, webhook, payload)
 	return answer(c, h.storedStatus, webhook.ID, `,"events":`+strconv.Itoa(payload.Len(h.events))+`}`)
+}
+
+func answered(as result, status int, w bridge.Webhook) bridge.Answered {
+	return bridge.Answered{At: w.ReceivedAt, Result: as.String(), Status: status, Webhook: w}
 }
 
 func displaced() *refusal {
@@ -276,7 +308,7 @@ func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
 		return &refusal{
 			kind:   kindUnauthorized,
 			detail: fmt.Sprintf("The header %s is there more than once; send it once.", name),
-			reason: "repeated_header",
+			reason: reasonRepeatedHeader,
 		}
 	}
 	if h.verifier == nil {
@@ -287,7 +319,7 @@ func (h *Handler) identify(w *bridge.Webhook, header http.Header) *refusal {
 		}
 		return checkWebhookID(w.ID)
 	}
-	signature, err := h.verifier.Verify(header, w.Body, w.ReceivedAt)
+	signature, err := h.verifier().Verify(header, w.Body, w.ReceivedAt)
 	if err != nil {
 		return unauthorized(err, len(w.Body))
 	}
@@ -387,8 +419,12 @@ func (h *Handler) refuse(err error, c echo.Context) {
 	if !ok {
 		f = h.fromEcho(err)
 	}
-	h.metrics.count(f.kind.terms().result)
+	h.metrics.countRefusal(f)
 	h.logRefused(c.Request(), f)
+	h.observe(bridge.Answered{
+		At: h.now(), Result: f.kind.terms().result.String(), Status: f.kind.terms().status, Detail: f.detail,
+		Webhook: bridge.Webhook{ID: excerpt.Shorten(claimedID(c.Request().Header))},
+	})
 	if !c.Response().Committed {
 		f.write(c.Response())
 	}

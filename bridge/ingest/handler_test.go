@@ -119,7 +119,7 @@ func TestSecretsAreCountedByPlace(t *testing.T) {
 	t.Parallel()
 	verifier, err := tensorlake.NewVerifier([]string{otherSecret, secret}, time.Minute)
 	require.NoError(t, err)
-	e := start(t, setup{options: ingest.Options{Verifier: verifier}})
+	e := start(t, setup{options: ingest.Options{Verifier: func() *tensorlake.Verifier { return verifier }}})
 	require.Equal(t, http.StatusAccepted, e.do(t, signed(t, "Svix", "msg_1", workflowPayload, time.Now())).status)
 	require.InDelta(t, 0, e.gathered(t, "fnbridge_webhook_secret_matches_total", "secret=1"), 0)
 	require.InDelta(t, 1, e.gathered(t, "fnbridge_webhook_secret_matches_total", "secret=2"), 0)

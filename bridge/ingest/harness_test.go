@@ -128,9 +128,9 @@ func start(t *testing.T, s setup) *endpoint {
 	o := s.options
 	o.Store, o.Logger, o.Registerer = e.store, logger, e.registry
 	if !s.unsigned && o.Verifier == nil {
-		var err error
-		o.Verifier, err = tensorlake.NewVerifier([]string{secret}, 5*time.Minute)
+		verifier, err := tensorlake.NewVerifier([]string{secret}, 5*time.Minute)
 		require.NoError(t, err)
+		o.Verifier = func() *tensorlake.Verifier { return verifier }
 	}
 	var err error
 	e.handler, err = ingest.New(o)

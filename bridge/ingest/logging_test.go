@@ -142,6 +142,14 @@ fnbridge_webhooks_total{result="too_large"} 0
 fnbridge_webhooks_total{result="unauthorized"} 0
 fnbridge_webhooks_total{result="unavailable"} 0
 fnbridge_webhooks_total{result="unsupported_media_type"} 0
+# HELP fnbridge_webhooks_unauthorized_total Requests whose signature was refused, by why: missing_header (nobody has signed), no_match (with another secret, or another body), timestamp_out_of_tolerance (a clock is off, or it is a replay), bad_timestamp, bad_signature or repeated_header (not as the sender makes them).
+# TYPE fnbridge_webhooks_unauthorized_total counter
+fnbridge_webhooks_unauthorized_total{reason="bad_signature"} 0
+fnbridge_webhooks_unauthorized_total{reason="bad_timestamp"} 0
+fnbridge_webhooks_unauthorized_total{reason="missing_header"} 0
+fnbridge_webhooks_unauthorized_total{reason="no_match"} 0
+fnbridge_webhooks_unauthorized_total{reason="repeated_header"} 0
+fnbridge_webhooks_unauthorized_total{reason="timestamp_out_of_tolerance"} 0
 # HELP fnbridge_webhook_secret_matches_total Verified webhooks, by the place (from 1) that the secret which signed them has in the configured list.
 # TYPE fnbridge_webhook_secret_matches_total counter
 fnbridge_webhook_secret_matches_total{secret="1"} 0
@@ -154,6 +162,6 @@ fnbridge_webhooks_unrecognized_total 0
 # HELP fnbridge_webhooks_in_flight Webhooks that are being read, checked or stored right now, or wait for their turn.
 # TYPE fnbridge_webhooks_in_flight gauge
 fnbridge_webhooks_in_flight 0
-`), "fnbridge_webhooks_total", "fnbridge_webhook_secret_matches_total", "fnbridge_webhook_id_reused_total",
+`), "fnbridge_webhooks_total", "fnbridge_webhooks_unauthorized_total", "fnbridge_webhook_secret_matches_total", "fnbridge_webhook_id_reused_total",
 		"fnbridge_webhooks_unrecognized_total", "fnbridge_webhooks_in_flight"))
 }

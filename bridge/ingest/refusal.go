@@ -49,6 +49,10 @@ func (r result) String() string {
 	}[r]
 }
 
+// reasonRepeatedHeader is why a signature is refused whose headers are there twice. The other reasons are the
+// verifier's.
+const reasonRepeatedHeader = "repeated_header"
+
 // kind is a kind of refusal: a row of the table in terms.
 type kind int
 

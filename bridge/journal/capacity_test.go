@@ -342,40 +342,6 @@ func withoutSinksNothingIsDelivered(t *testing.T) {
 	require.Equal(t, []string{"a"}, ids(readAll(t, j)))
 }
 
-func TestASinkThatWasLeftOutMissesWhatIsGone(t *testing.T) {
-	synctest.Test(t, aSinkThatWasLeftOutMissesWhatIsGone)
-}
-
-func aSinkThatWasLeftOutMissesWhatIsGone(t *testing.T) {
-	now := &clock{now: at()}
-	dir := t.TempDir()
-	o := Options{Dir: dir, Sinks: []string{"audit", "nats"}, Now: now.Now, Retention: time.Hour}
-	j := open(t, o)
-	for i := range 4 {
-		mustAppend(t, j, webhook(fmt.Sprint(i)))
-	}
-	require.NoError(t, advance(t.Context(), j, "audit", 1))
-	require.NoError(t, j.Close(t.Context()))
-
-	o.Sinks = []string{"nats"}
-	j = open(t, o)
-	require.NoError(t, advance(t.Context(), j, "nats", 3))
-	now.set(at().Add(2 * time.Hour))
-	sweep(t)
-	require.NoError(t, j.Close(t.Context()))
-
-	var log records
-	o.Sinks, o.Logger = []string{"audit", "nats"}, log.logger()
-	j = open(t, o)
-	require.Equal(t, 1, log.count("webhooks_missed=2"))
-	cursor, err := j.Cursor(t.Context(), "audit")
-	require.NoError(t, err)
-	require.Equal(t, int64(3), cursor)
-	found, err := j.Read(t.Context(), cursor, 10, 1<<20)
-	require.NoError(t, err)
-	require.Len(t, found, 1)
-}
-
 // Checkpoints run beside the commits, which go on filling the log meanwhile.
 func TestTheLogBeginsAnewWhileTheWriterIsBusy(t *testing.T) {
 	dir := t.TempDir()
@@ -395,6 +361,6 @@ func TestTheLogBeginsAnewWhileTheWriterIsBusy(t *testing.T) {
 	require.NoError(t, errors.Join(errs...))
 	info, err := os.Stat(filepath.Join(dir, "journal.db-wal"))
 	require.NoError(t, err)
-	require.LessOrEqual(t, info.Size(), int64(walKeep), "%d bytes were written", callers*each*size)
+	require.LessOrEqual(t, info.Size(), j.limits.keep, "%d bytes were written", callers*each*size)
 	require.Len(t, readAll(t, j), callers*each)
 }

@@ -5,25 +5,22 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 )
 
-const (
-	// checkpointFrames is how much log the writer lets gather before it has it moved into the database (16 MiB).
-	checkpointFrames = 4096
-	// walKeep is how much of the log file stays for use again; overwriting is cheaper than growing.
-	walKeep = 64 << 20
-	// logAlarmFrames is the length of log (64 MiB) from which the writer waits a moment for readers to let it begin anew.
-	logAlarmFrames = walKeep / pageSize
+// checkpointBeside moves as much of the log as it can while others read and write.
+const checkpointBeside = "PRAGMA wal_checkpoint(PASSIVE)"
 
-	// checkpointBeside moves as much of the log as it can while others read and write.
-	checkpointBeside = "PRAGMA wal_checkpoint(PASSIVE)"
-)
+// checkpointFrames is how many pages of log gather until it is moved into the database.
+func (w *writer) checkpointFrames() int64 { return w.journal.limits.checkpoint / pageSize }
 
 // checkpointWhenDue has the log moved into the database when enough has gathered. That takes some ten milliseconds, in
 // which commits go on: it has a connection of its own, and ends before anything else is done with it.
 func (w *writer) checkpointWhenDue(ctx context.Context) {
-	if w.checkpointing != nil || w.inDoubt != nil || w.frames < checkpointFrames {
+	if w.checkpointing != nil || w.inDoubt != nil || w.frames < w.checkpointFrames() {
+		return
+	}
+	if !w.canMove(ctx) {
+		w.outOfSpace(ctx)
 		return
 	}
 	w.frames = 0
@@ -42,12 +39,16 @@ func (w *writer) tookCheckpoint(ctx context.Context, err error) {
 	if w.inDoubt != nil {
 		return
 	}
-	var result checkpointResult
 	if err == nil {
-		result, err = scanCheckpoint(w.store.passive.QueryRowContext(ctx))
+		_, err = scanCheckpoint(w.store.passive.QueryRowContext(ctx))
 	}
-	if err == nil && result.frames >= logAlarmFrames {
+	log := w.journal.path + "-wal"
+	// On a full disk whatever is let go of is somebody else's at once.
+	if err == nil && fileSize(log) > w.journal.limits.keep && !w.journal.space.exhausted.Load() {
 		err = w.store.truncateLog(ctx)
+	}
+	if err != nil && isFull(err) {
+		w.outOfSpace(ctx)
 	}
 	if err != nil {
 		if leavesDoubt(err) {
@@ -57,10 +58,7 @@ func (w *writer) tookCheckpoint(ctx context.Context, err error) {
 		return
 	}
 	w.upkeepFailing = false
-	w.logExcess = 0
-	if info, err := os.Stat(w.journal.path + "-wal"); err == nil {
-		w.logExcess = max(info.Size()-walKeep, 0)
-	}
+	w.logExcess = max(fileSize(log)-w.journal.limits.keep, 0)
 	w.refreshUsed(ctx)
 }
 

@@ -12,6 +12,14 @@ import (
 // Options.MaxBytes. It passes by itself once the sinks have taken what waits for them.
 var ErrFull = errors.New("the journal is full")
 
+// ErrFullOfDeadLetters is an ErrFull that does not pass by itself: dead letters take most of the journal. It is also in
+// the chain of AddDeadLetters' error.
+var ErrFullOfDeadLetters = fmt.Errorf("%w: dead letters fill it", ErrFull)
+
+// ErrDiskFull is in the chain of Append's error when the volume has no room for the webhook. It passes by itself once
+// there is room.
+var ErrDiskFull = errors.New("the disk is full")
+
 // ErrClosed is what every method of a Journal or Reader returns after Close.
 var ErrClosed = errors.New("the journal is closed")
 
@@ -32,7 +40,7 @@ func (e *LockedError) Error() string {
 	if e.PID != 0 {
 		holder = fmt.Sprintf("the process with pid %d", e.PID)
 	}
-	return fmt.Sprintf("the data directory %s is in use by %s: stop it first, or give this one a directory of its own",
+	return fmt.Sprintf("FNBRIDGE_DATA_DIR (%s) is in use by %s: stop it first, or give this one a directory of its own",
 		e.Dir, holder)
 }
 

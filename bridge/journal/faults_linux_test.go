@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,57 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/machine"
 )
-
-func TestAFullDiskRefusesAndRecovers(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=6m"); err != nil {
-		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-			skipf(t, "a small file system cannot be mounted without being root: %v", err)
-		}
-		require.NoError(t, err)
-	}
-	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
-	ballast := filepath.Join(dir, "ballast")
-	require.NoError(t, os.WriteFile(ballast, make([]byte, 3<<20), 0o600))
-
-	var log records
-	j, err := Open(t.Context(), Options{Dir: filepath.Join(dir, "data"), Sinks: []string{"nats"}, Logger: log.logger()})
-	require.NoError(t, err)
-	var acked []string
-	for {
-		id := fmt.Sprint(len(acked))
-		_, err := j.Append(t.Context(), heavy(id, 20_000))
-		if err != nil {
-			require.NotErrorIs(t, err, ErrFull)
-			require.ErrorContains(t, err, "full")
-			break
-		}
-		acked = append(acked, id)
-		require.Less(t, len(acked), 1000)
-	}
-	for range 5 {
-		_, err := j.Append(t.Context(), heavy("refused", 100_000))
-		require.Error(t, err)
-	}
-	require.Equal(t, 1, log.count("cannot write"), "said once")
-	require.Subset(t, ids(readAll(t, j)), acked, "what was acknowledged can be read meanwhile")
-
-	// Room for the first part of a commit, and then for a smaller one in its place.
-	require.NoError(t, os.Truncate(ballast, 3<<20-60_000))
-	_, err = j.Append(t.Context(), heavy("refused", 100_000))
-	require.Error(t, err)
-	require.NoError(t, os.Remove(ballast))
-	mustAppend(t, j, heavy("after", 2_000))
-	require.NoError(t, checkLog(j.path), "what was refused leaves nothing in the log that looks like damage")
-	require.Equal(t, 1, log.count("can write again"))
-	require.NoError(t, sound(t.Context(), j))
-	require.NoError(t, j.Close(t.Context()))
-	j, err = Open(t.Context(), Options{Dir: filepath.Join(dir, "data"), Sinks: []string{"nats"}})
-	require.NoError(t, err)
-	require.Equal(t, append(acked, "after"), ids(readAll(t, j)))
-	require.NoError(t, j.Close(t.Context()))
-}
 
 func TestAWriteErrorRefusesAndRecovers(t *testing.T) {
 	dir := t.TempDir()
@@ -126,20 +76,47 @@ func appendPastAFileSizeLimit(ctx context.Context, j *Journal) error {
 	return j.Close(ctx)
 }
 
-// A failing fsync cannot be had from a healthy disk, so strace makes the system call fail.
-func TestAFailedSyncRefusesAndRecovers(t *testing.T) {
+// failing is a command before another, in which the system calls that strace's inject names fail. A healthy disk has no
+// such faults.
+func failing(t *testing.T, calls, inject string, more ...string) []string {
+	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		skipf(t, "strace, which makes fsync fail here, is not installed")
+		machine.Lacks(t, "strace, which makes system calls fail here, is not installed")
 	}
-	probe := exec.Command(strace, "-f", "-qq", "-e", "trace=fsync",
-		"-e", "inject=fsync:error=EIO:when=1", "-o", os.DevNull, "true")
-	if out, err := probe.CombinedOutput(); err != nil {
-		skipf(t, "strace may not trace here: %v %s", err, out)
+	command := append([]string{
+		strace, "-f", "-qq", "-e", "trace=" + calls, "-e", "inject=" + calls + ":" + inject, "-o", os.DevNull,
+	}, more...)
+	if out, err := exec.Command(command[0], append(command[1:], "true")...).CombinedOutput(); err != nil {
+		machine.Lacks(t, "strace may not trace here: %v %s", err, out)
 	}
+	return command
+}
+
+// The room that there was when the start looked is somebody else's when the log is moved.
+func TestAStartWhereTheDatabaseCannotGrow(t *testing.T) {
 	dir := t.TempDir()
-	p := start(t, "append", dir, "run", strace, "-f", "-qq", "-e", "trace=fsync,fdatasync",
-		"-e", "inject=fsync,fdatasync:error=EIO:when=40..47", "-o", os.DevNull)
+	p := start(t, "append", dir, "run")
+	var lines []string
+	for range 500 {
+		line, more := p.next(t)
+		require.True(t, more)
+		lines = append(lines, line)
+	}
+	acked, _ := acknowledged(append(lines, p.kill(t)...))
+	p = start(t, "hold", dir, "", failing(t, "pwrite64", "error=ENOSPC", "-P", filepath.Join(dir, fileName))...)
+	line, _ := p.next(t)
+	require.Equal(t, "ready", line)
+	_, err := p.finish(t)
+	require.NoError(t, err)
+	j := open(t, Options{Dir: dir})
+	require.Subset(t, ids(readAll(t, j)), acked)
+	require.NoError(t, sound(t.Context(), j))
+}
+
+func TestAFailedSyncRefusesAndRecovers(t *testing.T) {
+	dir := t.TempDir()
+	p := start(t, "append", dir, "run", failing(t, "fsync,fdatasync", "error=EIO:when=40..47")...)
 	var lines []string
 	seen := false
 	for after := 0; after < 100; {
@@ -164,13 +141,4 @@ func TestAFailedSyncRefusesAndRecovers(t *testing.T) {
 	j := open(t, Options{Dir: dir})
 	require.ElementsMatch(t, acked, ids(readAll(t, j)), "every webhook was tried until it was acknowledged")
 	require.NoError(t, sound(t.Context(), j))
-}
-
-// skipf skips a test whose fault cannot be made here; where everything is asked for, that is a failure.
-func skipf(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("FNBRIDGE_TEST_REQUIRE_ALL") == "1" {
-		t.Fatalf("FNBRIDGE_TEST_REQUIRE_ALL=1 asks for every fault: "+format, args...)
-	}
-	t.Skipf(format, args...)
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/bridge/ownfile"
 )
 
 const (
@@ -31,12 +33,12 @@ func makeDirectory(dir string) error {
 		info, err := os.Stat(existing)
 		if err == nil {
 			if !info.IsDir() {
-				return fmt.Errorf("%s is not a directory: name another data directory", existing)
+				return fmt.Errorf("FNBRIDGE_DATA_DIR (%s): %s is not a directory: name another", dir, existing)
 			}
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("look at the data directory: %w", err)
+			return unusable(dir, "look at it", err)
 		}
 		parent := filepath.Dir(existing)
 		if parent == existing {
@@ -48,30 +50,42 @@ func makeDirectory(dir string) error {
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("create the data directory: %w", err)
+		return unusable(dir, "create it", err)
 	}
 	for at := dir; at != existing; {
 		at = filepath.Dir(at)
 		if err := syncDirectory(at); err != nil {
-			return fmt.Errorf("make the new data directory durable: %w", err)
+			return unusable(dir, "make it durable", err)
 		}
 	}
 	return nil
 }
 
+// unusable says of a data directory that cannot be used what was tried there.
+func unusable(dir, tried string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("FNBRIDGE_DATA_DIR (%s): this user may not use it: run fnbridge as the user of its files, "+
+			"or give them to this one (chown): %w", dir, err)
+	}
+	return fmt.Errorf("FNBRIDGE_DATA_DIR (%s): %s: %w", dir, tried, err)
+}
+
 // findDatabase looks whether there is a journal in dir, and makes nothing.
 func findDatabase(dir string) error {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
-		return fmt.Errorf("%s is not a directory: name the data directory that serve uses", dir)
+		return fmt.Errorf("FNBRIDGE_DATA_DIR (%s) is not a directory: name the one that serve uses", dir)
 	}
 	path := filepath.Join(dir, fileName)
+	if err := checkOwners(path); err != nil {
+		return err
+	}
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no journal in %s (no file %s): name the data directory that serve uses: %w",
-			dir, fileName, err)
+		return fmt.Errorf("there is no journal in %s (no file %s): "+
+			"set FNBRIDGE_DATA_DIR to the directory that serve uses: %w", dir, fileName, err)
 	case err != nil:
-		return fmt.Errorf("look at the journal: %w", err)
+		return unusable(dir, "look at the journal", err)
 	case info.Size() == 0:
 		return &DamagedError{Path: path, Err: errors.New("the file is empty")}
 	}
@@ -81,12 +95,15 @@ func findDatabase(dir string) error {
 // ensureDatabase makes the database file if there is none, complete and under its own name only when it is durable, so
 // that a file that is too short is always damage and never a start that was cut off. A file that is there is checked.
 func ensureDatabase(ctx context.Context, path string) error {
+	if err := checkOwners(path); err != nil {
+		return err
+	}
 	_, err := os.Stat(path)
 	switch {
 	case err == nil:
 		return checkHeader(path)
 	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("look at the journal: %w", err)
+		return unusable(filepath.Dir(path), "look at the journal", err)
 	}
 	// SQLite would discard a write-ahead log that has no database, and what was acknowledged with it.
 	if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
@@ -94,6 +111,20 @@ func ensureDatabase(ctx context.Context, path string) error {
 			filepath.Base(path))}
 	}
 	return createDatabase(ctx, path)
+}
+
+// checkOwners refuses a journal that another user may have put into a directory that everyone may write.
+func checkOwners(path string) error {
+	for _, suffix := range []string{"", "-wal", "-shm", bootSuffix, reserveSuffix} {
+		err := ownfile.Check(path + suffix)
+		if _, unseen := errors.AsType[*fs.PathError](err); unseen {
+			return unusable(filepath.Dir(path), "look at the journal", err)
+		}
+		if err != nil {
+			return fmt.Errorf("the journal cannot be trusted: %w", err)
+		}
+	}
+	return nil
 }
 
 func createDatabase(ctx context.Context, path string) error {
@@ -105,7 +136,7 @@ func createDatabase(ctx context.Context, path string) error {
 	}
 	file, err := os.OpenFile(building, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("create the journal: %w", err)
+		return unusable(filepath.Dir(path), "create the journal", err)
 	}
 	// SQLite gives the log and its index the mode of the database, so the mode is settled here.
 	if err := errors.Join(file.Chmod(0o600), file.Close()); err != nil {
@@ -188,7 +219,7 @@ func removeEmptyLog(path string) error {
 func checkHeader(path string) (err error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("open the journal: %w", err)
+		return unusable(filepath.Dir(path), "open the journal", err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	header := make([]byte, 100)

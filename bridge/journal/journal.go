@@ -7,10 +7,12 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -46,10 +48,14 @@ func bodyColumn(w *bridge.Webhook) []byte {
 type Options struct {
 	// Dir is the data directory. It is created, for its owner alone, when it is missing.
 	Dir string
-	// MaxBytes is how large the journal may grow before Append refuses. 0 means DefaultMaxBytes.
+	// MaxBytes is how large the journal may grow before Append refuses, its log included. 0 means DefaultMaxBytes.
 	MaxBytes int64
 	// Retention is how long a webhook that every sink has stays, for deduping. 0 means DefaultRetention.
 	Retention time.Duration
+	// Tolerance is how far from now the time of a valid signature may be, either way. A webhook's ID and a digest of its
+	// body are kept until no signature of it that was seen is valid, also if the webhook itself goes earlier. 0: they go
+	// with the webhook.
+	Tolerance time.Duration
 	// Sinks are the names of those that get the webhooks. With none, nothing counts as delivered.
 	Sinks []string
 	// KeepSinks opens a journal that is there for a command, while no serve runs: for the sinks of the serve that had it
@@ -70,10 +76,12 @@ type Journal struct {
 	log       *slog.Logger
 	now       func() time.Time
 	retention time.Duration
+	tolerance time.Duration
 	sinks     []string
 	// keepSinks is set when nothing but dead letters may change.
 	keepSinks bool
 
+	limits         limits
 	lock           *directoryLock
 	views          *views
 	queue          *queue
@@ -85,10 +93,15 @@ type Journal struct {
 	streamsChanged broadcast
 	drops          atomic.Int64 // of dead letters
 
-	// head is the newest durable number, oldest the oldest that is stored, head+1 when none is.
-	head, oldest atomic.Int64
+	// head is the newest durable number, oldest the oldest that is stored, head+1 when none is; missing counts those
+	// between them that are not.
+	head, oldest, missing atomic.Int64
+	// accepted is when the newest was received, in Unix nanoseconds.
+	accepted atomic.Int64
 	// cursors has the durable cursor of each configured sink; the keys never change.
 	cursors map[string]*atomic.Int64
+	// absences has, by sink, what a configured sink is not to get. It never changes.
+	absences map[string][]span
 
 	// lost gets why the journal is no longer this process's.
 	lost chan error
@@ -111,11 +124,13 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	}
 	j := &Journal{
 		path: filepath.Join(o.Dir, fileName), log: o.Logger, now: o.Now,
-		retention: o.Retention, sinks: o.Sinks, keepSinks: o.KeepSinks,
+		retention: o.Retention, tolerance: o.Tolerance, sinks: o.Sinks, keepSinks: o.KeepSinks,
 		queue: newQueue(), cursors: make(map[string]*atomic.Int64, len(o.Sinks)), done: make(chan struct{}),
 		lost: make(chan error, 1),
 	}
-	j.space.limit = o.MaxBytes
+	j.limits = limitsOf(o.MaxBytes, o.Dir)
+	j.space.limit = cmp.Or(o.MaxBytes, math.MaxInt64)
+	j.space.room.Store(math.MaxInt64)
 	for _, sink := range o.Sinks {
 		j.cursors[sink] = new(atomic.Int64)
 	}
@@ -131,6 +146,9 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 		return nil, err
 	}
 	closers = append(closers, j.lock.release)
+	if err := j.prepareSpace(); err != nil {
+		return nil, fmt.Errorf("give up the reserve of disk space: %w", err)
+	}
 	if err := ensureDatabase(ctx, j.path); err != nil {
 		return nil, err
 	}
@@ -142,6 +160,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 	if err := w.start(ctx); err != nil {
 		return nil, err
 	}
+	j.absences = w.absences
 	if j.views, err = openViews(ctx, j.path); err != nil {
 		return nil, fmt.Errorf("open the journal %s to read it: %w", j.path, err)
 	}
@@ -175,10 +194,11 @@ func (o *Options) complete() error {
 	if o.KeepSinks && (len(o.Sinks) > 0 || o.MaxBytes != 0 || o.Retention != 0) {
 		return errors.New("a journal that keeps its sinks takes them, the size limit and the retention from the serve before")
 	}
-	if o.MaxBytes < 0 || o.Retention < 0 {
-		return fmt.Errorf("the journal's size limit (%d) and retention (%s) must not be negative", o.MaxBytes, o.Retention)
+	if o.MaxBytes < 0 || o.Retention < 0 || o.Tolerance < 0 {
+		return fmt.Errorf("the journal's size limit (%d), retention (%s) and tolerance (%s) must not be negative",
+			o.MaxBytes, o.Retention, o.Tolerance)
 	}
-	if o.MaxBytes == 0 {
+	if o.MaxBytes == 0 && !o.KeepSinks {
 		o.MaxBytes = DefaultMaxBytes
 	}
 	if o.Retention == 0 {
@@ -206,7 +226,7 @@ func (o *Options) complete() error {
 // that makes the first one durable. The journal keeps w.Body: it must not change any more.
 //
 // An error means that w may or may not be stored, and that appending it again is right: a duplicate is then
-// found. It is ErrFull, ErrClosed, ctx's error, or says what failed.
+// found. It is ErrFull, ErrDiskFull, ErrClosed, ctx's error, or says what failed.
 func (j *Journal) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
 	switch {
 	case w.ID == "":
@@ -221,10 +241,27 @@ func (j *Journal) Append(ctx context.Context, w bridge.Webhook) (bridge.Acceptan
 	}
 	r := newRequest(kindAppend)
 	r.webhook, r.cost = w, cost
-	if err := j.submit(ctx, r); err != nil {
+	err := j.submit(ctx, r)
+	switch {
+	case errors.Is(err, ErrDiskFull):
+		return j.appendToFull(ctx, &w, err)
+	case err != nil:
 		return 0, err
 	}
 	return r.accepted, nil
+}
+
+// Accepting says why webhooks are refused: ErrFull, ErrDiskFull or ErrClosed, or nil while they are not.
+func (j *Journal) Accepting() error {
+	if j.queue.isClosed() {
+		return ErrClosed
+	}
+	j.measure()
+	err := j.space.accepting()
+	if err != nil {
+		j.queue.nudge() // it looks whether there is room now
+	}
+	return err
 }
 
 // appendToFull answers for a webhook that has no room: one that is there already needs none.
@@ -234,10 +271,20 @@ func (j *Journal) appendToFull(ctx context.Context, w *bridge.Webhook, full erro
 	}
 	// The writer may have delivered webhooks to delete.
 	j.queue.nudge()
-	if found, err := j.views.has(ctx, w); err == nil && found {
+	if found, err := j.views.has(ctx, w); err != nil || !found {
+		return 0, full
+	}
+	// The writer notes how long the repeat's signature is valid.
+	r := newRequest(kindAppend)
+	r.webhook = *w
+	switch err := j.submit(ctx, r); {
+	case err == nil:
+		return r.accepted, nil
+	case ctx.Err() != nil || errors.Is(err, ErrClosed):
+		return 0, err
+	default: // a disk that is full, too; what is there is there
 		return bridge.Duplicate, nil
 	}
-	return 0, full
 }
 
 // submit gives r to the writer and waits for its answer.
@@ -246,9 +293,25 @@ func (j *Journal) submit(ctx context.Context, r *request) error {
 		j.space.release(r.cost)
 		return err
 	}
+	var impatient <-chan time.Time
+	if r.patient {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		impatient = timer.C
+	}
 	if !j.queue.put(r) {
 		j.space.release(r.cost)
 		return ErrClosed
+	}
+	if impatient != nil {
+		select {
+		case <-r.done:
+			return r.err
+		case <-r.hurry:
+		case <-impatient:
+		case <-ctx.Done():
+		}
+		j.queue.hurry(r)
 	}
 	select {
 	case <-r.done:
@@ -283,6 +346,36 @@ func (j *Journal) Read(ctx context.Context, after int64, maxCount int, maxBytes 
 	return found, nil
 }
 
+// Waiting returns what waits for a configured sink behind the given number: durable webhooks, as Read does, without
+// those that were accepted while the sink was not configured.
+func (j *Journal) Waiting(
+	ctx context.Context, sink string, after int64, maxCount int, maxBytes int64,
+) ([]Webhook, error) {
+	absences := j.absences[sink]
+	for {
+		after = skip(absences, after)
+		found, err := j.Read(ctx, after, maxCount, maxBytes)
+		wanted := found
+		for _, a := range absences {
+			if after < a.through {
+				at := slices.IndexFunc(found, func(w Webhook) bool { return w.Seq > a.after })
+				if at >= 0 {
+					wanted, after = found[:at], a.through
+				}
+				break
+			}
+		}
+		if err != nil || len(wanted) > 0 || len(found) == 0 {
+			return wanted, err
+		}
+	}
+}
+
+// Backlog counts the webhooks that wait for a configured sink behind the given number.
+func (j *Journal) Backlog(sink string, after int64) int64 {
+	return overlap(waits(after, j.absences[sink]), 0, j.head.Load())
+}
+
 // Sinks returns the names of those that get the webhooks.
 func (j *Journal) Sinks() []string { return slices.Clone(j.sinks) }
 
@@ -305,6 +398,18 @@ func (j *Journal) Cursor(_ context.Context, sink string) (int64, error) {
 	return cursor.Load(), nil
 }
 
+// Finished returns what a configured sink has finished beyond its cursor, as the last Move that said so gave it.
+func (j *Journal) Finished(ctx context.Context, sink string) ([]byte, error) {
+	if _, err := j.cursor(sink); err != nil {
+		return nil, err
+	}
+	text, err := j.views.finished(ctx, sink)
+	if err != nil {
+		return nil, j.readFailure("read what a sink has finished", err)
+	}
+	return text, nil
+}
+
 func (j *Journal) cursor(sink string) (*atomic.Int64, error) {
 	cursor, ok := j.cursors[sink]
 	if !ok {
@@ -315,9 +420,11 @@ func (j *Journal) cursor(sink string) (*atomic.Int64, error) {
 
 // AddDeadLetters stores letters of configured sinks, all or none, durably when it returns nil. For one that is there
 // already, by Sink, WebhookSeq and EventIndex, the new Attempts are added to those it has, Reason and LastAt are
-// replaced, and it counts as not published. They are stored even into a full journal, since delivery could not go on
-// without. The letters' bytes must not change until AddDeadLetters returns; when ctx ends first, not at all. After an
-// error, adding them again is right; their Attempts may then count twice.
+// replaced, and it counts as not published. They are stored even into a journal that is full of webhooks, since
+// delivery could not go on without; but with ErrFullOfDeadLetters none that is new is, once the journal is full and
+// half of that are dead letters. From three quarters on Append is refused. The letters' bytes must not change until
+// AddDeadLetters returns; when ctx ends first, not at all. After an error, adding them again is right; their Attempts
+// may then count twice.
 func (j *Journal) AddDeadLetters(ctx context.Context, letters []DeadLetter) error {
 	for i := range letters {
 		if _, err := j.cursor(letters[i].Sink); err != nil {
@@ -325,7 +432,8 @@ func (j *Journal) AddDeadLetters(ctx context.Context, letters []DeadLetter) erro
 		}
 	}
 	r := newRequest(kindDeadLetters)
-	r.letters = letters
+	r.letters, r.cost = letters, letterCost(letters)
+	j.space.claim(r.cost) // webhooks that come meanwhile leave them their room
 	return j.submit(ctx, r)
 }
 
@@ -363,6 +471,9 @@ func (j *Journal) DeadLettersPublished(ctx context.Context, letters []DeadLetter
 // the channel, then DeadLetters, and wait only when that found nothing.
 func (j *Journal) DeadLettersAdded() <-chan struct{} { return j.lettersAdded.wait() }
 
+// Bytes is the space that the journal uses.
+func (j *Journal) Bytes() int64 { return j.space.used.Load() }
+
 // Status returns the state of the journal as it is on disk.
 func (j *Journal) Status(ctx context.Context) (Status, error) {
 	s, err := j.views.status(ctx)
@@ -370,6 +481,15 @@ func (j *Journal) Status(ctx context.Context) (Status, error) {
 		return Status{}, j.readFailure("read the journal's status", err)
 	}
 	return s, nil
+}
+
+// LetterReasons counts the dead letters by their sink and reason, those with the most first.
+func (j *Journal) LetterReasons(ctx context.Context) ([]LetterReason, error) {
+	reasons, err := j.views.letterReasons(ctx)
+	if err != nil {
+		return nil, j.readFailure("read the dead letters", err)
+	}
+	return reasons, nil
 }
 
 // DeadLetters returns the dead letters that f selects, in the order of their IDs.
@@ -433,4 +553,4 @@ func (j *Journal) Close(ctx context.Context) error {
 }
 
 // stored counts the webhooks in the journal.
-func (j *Journal) stored() int64 { return max(j.head.Load()-j.oldest.Load()+1, 0) }
+func (j *Journal) stored() int64 { return max(j.head.Load()-j.oldest.Load()+1-j.missing.Load(), 0) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -106,6 +107,38 @@ func TestAppendNeedsAnID(t *testing.T) {
 	j := open(t, Options{})
 	_, err := j.Append(t.Context(), bridge.Webhook{Body: []byte("{}")})
 	require.ErrorContains(t, err, "without an ID")
+}
+
+// Webhooks that come together are stored by one statement, unless one of them is known.
+func TestADuplicateAmongManyIsFoundAndUsesNoNumber(t *testing.T) {
+	j := open(t, Options{})
+	const webhooks, senders = 40 * wideRows, 4 * wideRows
+	var stored, duplicates atomic.Int64
+	var all sync.WaitGroup
+	for sender := range senders {
+		all.Go(func() {
+			for i := sender / 2; i < webhooks; i += senders / 2 { // each is sent by two of them
+				switch accepted, err := j.Append(t.Context(), webhook(fmt.Sprintf("msg_%d", i))); {
+				case err != nil:
+					t.Error(err)
+				case accepted == bridge.Stored:
+					stored.Add(1)
+				case accepted == bridge.Duplicate:
+					duplicates.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	require.EqualValues(t, webhooks, stored.Load())
+	require.EqualValues(t, webhooks, duplicates.Load())
+	require.EqualValues(t, webhooks, j.Head())
+	found, err := j.Read(t.Context(), 0, 2*webhooks, 1<<30)
+	require.NoError(t, err)
+	require.Len(t, found, webhooks)
+	for i, w := range found {
+		require.EqualValues(t, i+1, w.Seq)
+	}
 }
 
 func TestADuplicateIsFoundAndUsesNoNumber(t *testing.T) {
@@ -250,12 +283,24 @@ func TestCursors(t *testing.T) {
 		require.NoError(t, err)
 		return c
 	}
+	finished := func(j *Journal, sink string) string {
+		t.Helper()
+		text, err := j.Finished(t.Context(), sink)
+		require.NoError(t, err)
+		return string(text)
+	}
 	require.Zero(t, cursor(j, "nats"), "new in an empty journal")
 	require.NoError(t, advance(t.Context(), j, "nats", 3))
 	require.Equal(t, int64(3), cursor(j, "nats"))
 	require.NoError(t, advance(t.Context(), j, "nats", 2), "never back, and no error")
 	require.Equal(t, int64(3), cursor(j, "nats"))
 	require.Zero(t, cursor(j, "audit"))
+	require.Empty(t, finished(j, "nats"))
+	live := Stream{Kind: Live, Sink: "nats", Cursor: 3}
+	require.NoError(t, j.Move(t.Context(), []Move{{Stream: live, Finished: []byte("5")}}, nil))
+	require.NoError(t, j.Move(t.Context(), []Move{{Stream: live}}, nil))
+	require.Equal(t, "5", finished(j, "nats"), "as it was")
+	require.Empty(t, finished(j, "audit"))
 	require.ErrorContains(t, advance(t.Context(), j, "nats", 6), "the newest is 5")
 	require.ErrorContains(t, advance(t.Context(), j, "kafka", 1), `"kafka"`)
 	_, err := j.Cursor(t.Context(), "kafka")
@@ -265,9 +310,11 @@ func TestCursors(t *testing.T) {
 	var log bytes.Buffer
 	j = open(t, Options{Dir: dir, Sinks: []string{"nats", "kafka"}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.Equal(t, int64(3), cursor(j, "nats"), "kept")
+	require.Equal(t, "5", finished(j, "nats"), "kept")
 	require.Equal(t, int64(5), cursor(j, "kafka"), "a new sink begins at the head")
 	require.Contains(t, log.String(), "sink=audit", "the one that is left is named")
-	require.Contains(t, log.String(), "webhooks_behind=5")
+	require.Contains(t, log.String(), "webhooks=5")
+	require.Contains(t, log.String(), `"fnbridge sinks forget audit"`)
 	require.NoError(t, j.Close(t.Context()))
 
 	log.Reset()
@@ -275,7 +322,7 @@ func TestCursors(t *testing.T) {
 		Dir: dir, Sinks: []string{"nats", "kafka", "audit"}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	require.Zero(t, cursor(j, "audit"), "a sink that comes back goes on where it was")
-	require.Empty(t, log.String())
+	require.Contains(t, log.String(), "a sink is configured again")
 }
 
 // Read shows a webhook as soon as it is committed. A sink that is quick may be done with it before the writer has
@@ -428,7 +475,8 @@ func TestStatus(t *testing.T) {
 	empty, err := j.Status(t.Context())
 	require.NoError(t, err)
 	require.Positive(t, empty.Bytes)
-	require.Equal(t, Status{Bytes: empty.Bytes, MaxBytes: 10 << 20, Sinks: []SinkStatus{
+	require.Positive(t, empty.FilesBytes)
+	require.Equal(t, Status{Bytes: empty.Bytes, MaxBytes: 10 << 20, FilesBytes: empty.FilesBytes, Sinks: []SinkStatus{
 		{Sink: "kafka", Configured: true, State: SinkState{Sink: "kafka"}},
 		{Sink: "nats", Configured: true, State: SinkState{Sink: "nats"}},
 	}}, empty)
@@ -440,7 +488,7 @@ func TestStatus(t *testing.T) {
 	}
 	down := SinkState{
 		Sink: "kafka", State: "down", LastError: "connection refused",
-		LastErrorAt: at(), Since: at().Add(-time.Hour),
+		LastErrorAt: at(), Since: at().Add(-time.Hour), StandsStill: "partition 3",
 	}
 	require.NoError(t, j.Move(t.Context(), nil, &down))
 	require.ErrorContains(t, j.Move(t.Context(), nil, &SinkState{Sink: "other"}), `"other"`)
@@ -451,8 +499,14 @@ func TestStatus(t *testing.T) {
 
 	s, err := j.Status(t.Context())
 	require.NoError(t, err)
+	require.Positive(t, s.DeadLetterBytes)
+	parts := Parts{
+		WaitingWebhooks: 2, WaitingBytes: s.WaitingBytes, KeptWebhooks: 1, KeptBytes: s.KeptBytes,
+		DeadLetterBytes: s.DeadLetterBytes,
+	}
 	require.Equal(t, Status{
-		Bytes: s.Bytes, MaxBytes: 10 << 20, Head: 3, Webhooks: 3, OldestReceivedAt: at(), Sinks: []SinkStatus{
+		Bytes: s.Bytes, MaxBytes: 10 << 20, FilesBytes: s.FilesBytes, Parts: parts, Head: 3, Webhooks: 3,
+		OldestReceivedAt: at(), LastAcceptedAt: at().Add(2 * time.Minute), Sinks: []SinkStatus{
 			{Sink: "kafka", Configured: true, Cursor: 1, Backlog: 2, OldestUndelivered: at().Add(time.Minute), State: down},
 			{Sink: "nats", Configured: true, Cursor: 3, DeadLetters: 1, State: SinkState{Sink: "nats"}},
 		},
@@ -489,6 +543,7 @@ func TestAnAppendWhoseCallerHasGone(t *testing.T) {
 func TestWhatIsGivenUpLeavesTheQueue(t *testing.T) {
 	j := &Journal{queue: newQueue()} // no writer: its disk hangs
 	j.space.limit = 1 << 20
+	j.space.room.Store(math.MaxInt64)
 	waiting := func() int {
 		j.queue.mu.Lock()
 		defer j.queue.mu.Unlock()
@@ -653,7 +708,9 @@ func TestFilesAreForTheirOwnerAlone(t *testing.T) {
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), entry.Name())
 		names = append(names, entry.Name())
 	}
-	require.Equal(t, []string{"fnbridge.lock", "journal.db", "journal.db-boot", "journal.db-shm", "journal.db-wal"}, names)
+	require.Equal(t, []string{
+		"fnbridge.lock", "journal.db", "journal.db-boot", "journal.db-reserve", "journal.db-shm", "journal.db-wal",
+	}, names)
 }
 
 func TestOptionsAreChecked(t *testing.T) {

@@ -2,16 +2,11 @@ package journal
 
 import (
 	"bytes"
-	"database/sql/driver"
+	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"time"
-
-	"modernc.org/sqlite"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -19,12 +14,12 @@ import (
 // letterColumn is a column of dead_letters that is written once, with the letter.
 type letterColumn struct {
 	name string
-	// field is where a letter has the value, for reading and for writing.
+	// field is where a letter has the value.
 	field func(l *DeadLetter) any
 }
 
-// letterColumns returns the columns that a version of the schema has. Some keep the names that they had when Tensorlake
-// knew workflows alone, since a command may be reading while the journal is brought to a new version.
+// letterColumns returns the columns that a version of the schema has. From version 5 on the event is packed; those of
+// letters that are older stay where they were, so that no migration has to read them all.
 func letterColumns(version int) []letterColumn {
 	columns := []letterColumn{
 		{"sink", func(l *DeadLetter) any { return &l.Sink }},
@@ -73,27 +68,12 @@ func columnNames(columns []letterColumn) []string {
 	return names
 }
 
-// insertLetter is the statement that letterValues are for.
-func insertLetter() string {
-	names := columnNames(letterColumns(schemaVersion))
-	return fmt.Sprintf("INSERT INTO dead_letters (%s) VALUES (%s)",
-		strings.Join(names, ", "), strings.Join(slices.Repeat([]string{"?"}, len(names)), ", "))
-}
-
-func letterValues(l *DeadLetter) []any {
-	columns := letterColumns(schemaVersion)
-	values := make([]any, len(columns))
-	for i, c := range columns {
-		values[i] = c.field(l)
-	}
-	return values
-}
-
-// selectLetters begins a statement whose rows scanLetter reads.
+// selectLetters begins a statement whose rows a letterScanner reads.
 func selectLetters(version int) string {
 	names := append([]string{"id"}, columnNames(letterColumns(version))...)
 	retry, published := marks(version)
-	return "SELECT " + strings.Join(append(names, retry, published), ", ") + " FROM dead_letters"
+	packed, base := packedColumns(version)
+	return "SELECT " + strings.Join(append(names, retry, published, packed, base), ", ") + " FROM dead_letters"
 }
 
 // marks returns the expressions for when somebody asked for another try of a letter that has not been made, and for
@@ -111,17 +91,38 @@ func marks(version int) (retry, published string) {
 			AND dead_letters.last_at >= since AND dead_letters.last_at < until AND dead_letters.last_at <= asked_at
 			AND (ids = '' OR (streams.id, dead_letters.id) IN (SELECT some.id, value FROM streams AS some, json_each(some.ids)
 				WHERE some.ended_at = 0 AND some.ids <> ''))
-			AND ` + eventMatches + `(events, event_type, workflow, route)), 0)`, "published_at"
+			AND ` + matchesEvent(version, "events") + `), 0)`, "published_at"
 	}
 }
 
-func scanLetter(version int, row interface{ Scan(into ...any) error }) (l DeadLetter, err error) {
+// letterScanner reads letters, and has the letters of a webhook share what their events have in common.
+type letterScanner struct {
+	version int
+	seq     int64 // whose base that is
+	base    bridge.Event
+}
+
+func (s *letterScanner) scan(row interface{ Scan(into ...any) error }) (l DeadLetter, err error) {
+	var packed, base sql.RawBytes
 	into := []any{&l.ID}
-	for _, c := range letterColumns(version) {
+	for _, c := range letterColumns(s.version) {
 		into = append(into, c.field(&l))
 	}
-	if err := row.Scan(append(into, nanoTime{&l.RetryAt}, nanoTime{&l.PublishedAt})...); err != nil {
+	if err := row.Scan(append(into, nanoTime{&l.RetryAt}, nanoTime{&l.PublishedAt}, &packed, &base)...); err != nil {
 		return DeadLetter{}, err
+	}
+	if len(packed) > 0 {
+		if s.seq != l.WebhookSeq {
+			if s.base, err = unpackEvent(base, &bridge.Event{}); err != nil {
+				return DeadLetter{}, fmt.Errorf("dead letter %d: %w", l.ID, err)
+			}
+			s.seq = l.WebhookSeq
+		}
+		origin := l.Event.Origin
+		if l.Event, err = unpackEvent(packed, &s.base); err != nil {
+			return DeadLetter{}, fmt.Errorf("dead letter %d: %w", l.ID, err)
+		}
+		l.Event.Origin.Index, l.Event.Origin.Replay = origin.Index, origin.Replay
 	}
 	if l.Event.Origin.Webhook == (bridge.Digest{}) {
 		// Of a version that did not keep it. No body of a webhook is this one.
@@ -130,7 +131,7 @@ func scanLetter(version int, row interface{ Scan(into ...any) error }) (l DeadLe
 	return l, nil
 }
 
-// The types below write a field of a letter into a column and read it from there.
+// The types below read a field of a letter from a column.
 type (
 	textTime struct{ *time.Time }
 	nanoTime struct{ *time.Time }
@@ -139,15 +140,11 @@ type (
 	digest   struct{ sum *bridge.Digest }
 )
 
-func (t textTime) Value() (driver.Value, error) { return toText(*t.Time), nil }
-
 func (t textTime) Scan(value any) error {
 	s, _ := value.(string)
 	*t.Time = fromText(s)
 	return nil
 }
-
-func (t nanoTime) Value() (driver.Value, error) { return toNanos(*t.Time), nil }
 
 func (t nanoTime) Scan(value any) error {
 	n, ok := value.(int64)
@@ -158,17 +155,10 @@ func (t nanoTime) Scan(value any) error {
 	return nil
 }
 
-func (l jsonList) Value() (driver.Value, error) {
-	text, err := json.Marshal(append([]string{}, *l.list...))
-	return string(text), err
-}
-
 func (l jsonList) Scan(value any) error {
 	s, _ := value.(string)
 	return json.Unmarshal([]byte(s), l.list)
 }
-
-func (b blob) Value() (driver.Value, error) { return append([]byte{}, *b.bytes...), nil } // nil would be NULL
 
 func (b blob) Scan(value any) error {
 	data, _ := value.([]byte)
@@ -176,40 +166,8 @@ func (b blob) Scan(value any) error {
 	return nil
 }
 
-func (d digest) Value() (driver.Value, error) { return d.sum[:], nil }
-
 func (d digest) Scan(value any) error {
 	sum, _ := value.([]byte)
 	copy(d.sum[:], sum)
 	return nil
 }
-
-// eventMatches is the name of an SQL function that applies a bridge.Filter, as JSON, to an event's type, application
-// and route: event_matches(filter, type, application, route).
-const eventMatches = "event_matches"
-
-// registerFunctions makes eventMatches known to the connections that are opened from then on.
-//
-//nolint:gochecknoglobals // the driver keeps its functions in a global, too
-var registerFunctions = sync.OnceValue(func() error {
-	matches := func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
-		var (
-			f     bridge.Filter
-			e     bridge.Event
-			texts [4]string
-		)
-		for i, arg := range args {
-			text, ok := arg.(string)
-			if !ok {
-				return nil, fmt.Errorf("%s takes texts", eventMatches)
-			}
-			texts[i] = text
-		}
-		e.Type, e.Application = texts[1], texts[2]
-		if err := errors.Join(json.Unmarshal([]byte(texts[0]), &f), json.Unmarshal([]byte(texts[3]), &e.Route)); err != nil {
-			return nil, err
-		}
-		return f.Match(&e), nil
-	}
-	return sqlite.RegisterDeterministicScalarFunction(eventMatches, 4, matches)
-})

@@ -29,6 +29,8 @@ type DeadLetterFilter struct {
 	Sink string `json:"sink,omitempty"`
 	// Filter selects by the event.
 	bridge.Filter
+	// Reason selects by the reason: a * in it stands for any text, also for none.
+	Reason string `json:"reason,omitempty"`
 	// Since and Until bound LastAt: at or after Since, before Until.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
@@ -41,6 +43,8 @@ type DeadLetterFilter struct {
 	// Limit is the most to select, those with the lowest IDs. 0 or less means 1000 where letters are returned, and all
 	// where they are counted or changed.
 	Limit int `json:"-"`
+	// MaxBytes bounds the data of the letters that are returned. The first comes whatever its size. 0: no bound.
+	MaxBytes int64 `json:"-"`
 
 	// throughID leaves out those that came later, unmarked those that a retry is about to try.
 	throughID int64
@@ -63,12 +67,16 @@ func (f *DeadLetterFilter) statement(version int, before, after string) (query s
 	if f.Sink != "" {
 		add("sink = ?", f.Sink)
 	}
+	if f.Reason != "" {
+		// In a GLOB these two stand for other things as well. A class of one stands for itself.
+		add("reason GLOB ?", strings.NewReplacer("[", "[[]", "?", "[?]").Replace(f.Reason))
+	}
 	if events := f.Filter; !events.IsZero() {
 		text, err := json.Marshal(events)
 		if err != nil {
 			return "", nil, err
 		}
-		add(eventMatches+"(?, event_type, workflow, route)", string(text))
+		add(matchesEvent(version, "?"), string(text))
 	}
 	if f.IDs != nil {
 		list, err := json.Marshal(f.IDs)
@@ -95,12 +103,25 @@ func (f *DeadLetterFilter) statement(version int, before, after string) (query s
 	return before + " WHERE " + strings.Join(all, " AND ") + " " + after, args, nil
 }
 
+// versionNow returns the version of the schema, which a serve may have migrated since an older one was opened.
+func (v *views) versionNow(ctx context.Context) (version int, err error) {
+	if v.version == schemaVersion {
+		return v.version, nil
+	}
+	err = v.db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version)
+	return version, err
+}
+
 func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []DeadLetter, err error) {
 	limit := f.Limit
 	if limit <= 0 {
 		limit = defaultLetterLimit
 	}
-	query, args, err := f.statement(v.version, selectLetters(v.version), "ORDER BY id LIMIT ?")
+	version, err := v.versionNow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	query, args, err := f.statement(version, selectLetters(version), "ORDER BY id LIMIT ?")
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +130,16 @@ func (v *views) deadLetters(ctx context.Context, f DeadLetterFilter) (letters []
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
+	scanner := letterScanner{version: version}
+	var bytes int64
 	for rows.Next() {
-		l, err := scanLetter(v.version, rows)
+		l, err := scanner.scan(rows)
 		if err != nil {
 			return nil, err
+		}
+		bytes += int64(len(l.Event.Data))
+		if f.MaxBytes > 0 && bytes > f.MaxBytes && len(letters) > 0 {
+			break
 		}
 		letters = append(letters, l)
 	}
@@ -125,8 +152,13 @@ func (v *views) countDeadLetters(ctx context.Context, f DeadLetterFilter) (count
 	if limit <= 0 {
 		limit = -1
 	}
-	query, args, err := f.statement(v.version,
-		"SELECT count(*), coalesce(sum(size), 0) FROM (SELECT length(data) AS size FROM dead_letters",
+	version, err := v.versionNow(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	data, _ := sizeColumns(version)
+	query, args, err := f.statement(version,
+		"SELECT count(*), coalesce(sum(size), 0) FROM (SELECT "+data+" AS size FROM dead_letters",
 		"ORDER BY id LIMIT ?)")
 	if err != nil {
 		return 0, 0, err
@@ -158,16 +190,67 @@ func (v *views) letterSinks(ctx context.Context, f DeadLetterFilter) (sinks map[
 	return sinks, rows.Err()
 }
 
+// letterIDs returns the IDs of all that f selects.
+func (v *views) letterIDs(ctx context.Context, f DeadLetterFilter) (ids []int64, err error) {
+	query, args, err := f.statement(v.version, "SELECT id FROM dead_letters", "ORDER BY id")
+	if err != nil {
+		return nil, err
+	}
+	rows, err := v.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	ids = make([]int64, 0)
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+// LetterReason is how many dead letters a sink has for one reason.
+type LetterReason struct {
+	Sink, Reason    string
+	Letters         int64
+	FirstAt, LastAt time.Time
+	// Newest is the highest ID of them.
+	Newest int64
+}
+
+func (v *views) letterReasons(ctx context.Context) (reasons []LetterReason, err error) {
+	rows, err := v.db.QueryContext(ctx, `SELECT sink, reason, count(*), min(first_at), max(last_at), max(id)
+		FROM dead_letters GROUP BY sink, reason ORDER BY count(*) DESC, sink, reason`)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var r LetterReason
+		var first, last int64
+		if err := rows.Scan(&r.Sink, &r.Reason, &r.Letters, &first, &last, &r.Newest); err != nil {
+			return nil, err
+		}
+		r.FirstAt, r.LastAt = fromNanos(first), fromNanos(last)
+		reasons = append(reasons, r)
+	}
+	return reasons, rows.Err()
+}
+
 // newestLetter returns the highest ID of a dead letter, 0 when there is none.
 func (v *views) newestLetter(ctx context.Context) (id int64, err error) {
 	err = v.db.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM dead_letters`).Scan(&id)
 	return id, err
 }
 
-// nextLetters returns the IDs of what one step of a change takes, and how much data they have: at least one of what
-// f selects, if there is one.
+// nextLetters returns the IDs of what one step of a change takes, and how many bytes they take: at least one of what f
+// selects, if there is one.
 func (v *views) nextLetters(ctx context.Context, f DeadLetterFilter) (ids []int64, bytes int64, err error) {
-	query, args, err := f.statement(v.version, "SELECT id, length(data) FROM dead_letters", "ORDER BY id LIMIT ?")
+	_, stored := sizeColumns(v.version)
+	query, args, err := f.statement(v.version, "SELECT id, "+stored+" FROM dead_letters", "ORDER BY id LIMIT ?")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -241,9 +324,12 @@ func (s *store) notePublished(ctx context.Context, letters []DeadLetter, at time
 // markedAt is a mark's time in the database, where 0 is for letters without the mark.
 func markedAt(at time.Time) int64 { return max(toNanos(at), 1) }
 
-// deleteLetters deletes what f selects, and returns how many letters that were, by sink.
-func (s *store) deleteLetters(ctx context.Context, f *DeadLetterFilter) (deleted map[string]int64, err error) {
-	query, args, err := f.statement(schemaVersion, "DELETE FROM dead_letters", "RETURNING sink")
+// deleteLetters deletes what f selects, and returns how many letters that were, by sink. They leave marks.
+func (s *store) deleteLetters(ctx context.Context, f *DeadLetterFilter, at time.Time) (
+	deleted map[string]int64, err error,
+) {
+	query, args, err := f.statement(schemaVersion, "DELETE FROM dead_letters",
+		"RETURNING sink, webhook_seq, event_index, id, reason")
 	if err != nil {
 		return nil, err
 	}
@@ -251,14 +337,18 @@ func (s *store) deleteLetters(ctx context.Context, f *DeadLetterFilter) (deleted
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
+	var marks []LetterMark
 	deleted = make(map[string]int64)
 	for rows.Next() {
-		var sink string
-		if err := rows.Scan(&sink); err != nil {
-			return nil, err
+		m := LetterMark{DroppedAt: at}
+		if err := rows.Scan(&m.Sink, &m.WebhookSeq, &m.EventIndex, &m.ID, &m.Reason); err != nil {
+			return nil, errors.Join(err, rows.Close())
 		}
-		deleted[sink]++
+		marks = append(marks, m)
+		deleted[m.Sink]++
 	}
-	return deleted, rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, err
+	}
+	return deleted, s.addMarks(ctx, marks)
 }

@@ -355,7 +355,8 @@ func TestACommandOpensTheJournalAsItIs(t *testing.T) {
 	after, err := r.Status(t.Context())
 	require.NoError(t, err)
 	before.Sinks[1].DeadLetters--
-	before.Bytes = after.Bytes
+	require.Less(t, after.DeadLetterBytes, before.DeadLetterBytes)
+	before.Bytes, before.FilesBytes, before.DeadLetterBytes = after.Bytes, after.FilesBytes, after.DeadLetterBytes
 	require.Equal(t, before, after)
 }
 
@@ -394,9 +395,9 @@ func TestACommandNeedsAJournal(t *testing.T) {
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	_, err = Open(t.Context(), Options{Dir: file, KeepSinks: true})
-	require.EqualError(t, err, file+" is not a directory: name the data directory that serve uses")
+	require.EqualError(t, err, "FNBRIDGE_DATA_DIR ("+file+") is not a directory: name the one that serve uses")
 	_, err = OpenReader(t.Context(), file)
-	require.EqualError(t, err, file+" is not a directory: name the data directory that serve uses")
+	require.EqualError(t, err, "FNBRIDGE_DATA_DIR ("+file+") is not a directory: name the one that serve uses")
 }
 
 func routes(t *testing.T, text string) bridge.Routes {
@@ -404,4 +405,32 @@ func routes(t *testing.T, text string) bridge.Routes {
 	r, err := bridge.ParseRoutes(text)
 	require.NoError(t, err)
 	return r
+}
+
+func TestDeadLettersAreSelectedByTheirReason(t *testing.T) {
+	j := open(t, Options{Sinks: []string{"kafka", "nats"}})
+	letters := make([]DeadLetter, 4)
+	for i, reason := range []string{
+		"has 9001 bytes [max?]", "has 9002 bytes [max?]", "has 9002 bytes max", "it's * else",
+	} {
+		letters[i] = deadLetter(int64(i+1), 0)
+		letters[i].Reason = reason
+	}
+	require.NoError(t, j.AddDeadLetters(t.Context(), letters))
+	for pattern, expected := range map[string][]int64{
+		"has * bytes [max?]": {1, 2}, "has 9002 bytes [max?]": {2}, "has 9002*": {2, 3}, "it's * else": {4}, "has": {},
+		"*": {1, 2, 3, 4},
+	} {
+		require.Equal(t, expected, letterIDs(t, j, DeadLetterFilter{Reason: pattern}), pattern)
+	}
+	reasons, err := j.LetterReasons(t.Context())
+	require.NoError(t, err)
+	require.Len(t, reasons, 4)
+	retried, err := j.RetryDeadLetters(t.Context(), DeadLetterFilter{Reason: "has * bytes [max?]"})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, retried)
+	require.Equal(t, []int64{1, 2}, letterIDs(t, j, DeadLetterFilter{Retrying: true}))
+	dropped, err := j.DropDeadLetters(t.Context(), DeadLetterFilter{Reason: "has 9002 bytes max"})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, dropped)
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/bridge/ownfile"
 )
 
 // directoryLock keeps other processes out of a data directory. The kernel lets go of it when the process ends, however
@@ -37,19 +39,19 @@ func LockDirectory(dir string) (io.Closer, error) {
 // lockDirectory takes the lock or says who has it.
 func lockDirectory(dir string) (*directoryLock, error) {
 	path := filepath.Join(dir, lockName)
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := ownfile.Open(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock of the data directory: %w", err)
+		return nil, unusable(dir, "open its lock", err)
 	}
 	held, err := tryLock(file)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the data directory with %s: %w", path, err), file.Close())
+		return nil, errors.Join(unusable(dir, "lock it", err), file.Close())
 	}
 	if held {
 		return nil, errors.Join(&LockedError{Dir: dir, PID: readPID(file)}, file.Close())
 	}
 	l := &directoryLock{file: file, path: path}
-	if err := l.writePID(); err != nil {
+	if err := l.writePID(); err != nil && !isFull(err) {
 		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), l.release())
 	}
 	return l, nil
@@ -58,11 +60,10 @@ func lockDirectory(dir string) (*directoryLock, error) {
 // writePID leaves a number for the next process to name. The file stays when the lock is released: removing it
 // would let two processes hold locks on two files of one name.
 func (l *directoryLock) writePID() error {
-	if err := l.file.Truncate(0); err != nil {
-		return err
-	}
-	_, err := l.file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	return err
+	pid := []byte(strconv.Itoa(os.Getpid()) + "\n")
+	// Over what is there, which needs no space on the disk.
+	n, err := l.file.WriteAt(pid, 0)
+	return errors.Join(err, l.file.Truncate(int64(n)))
 }
 
 // stillHeld refuses to go on where the lock keeps nobody out any more.

@@ -18,7 +18,7 @@ func TestASecondProcessIsRefused(t *testing.T) {
 	var locked *LockedError
 	require.ErrorAs(t, err, &locked)
 	require.Equal(t, LockedError{Dir: dir, PID: holder.cmd.Process.Pid}, *locked)
-	require.EqualError(t, err, fmt.Sprintf("the data directory %s is in use by the process with pid %d: "+
+	require.EqualError(t, err, fmt.Sprintf("FNBRIDGE_DATA_DIR (%s) is in use by the process with pid %d: "+
 		"stop it first, or give this one a directory of its own", dir, holder.cmd.Process.Pid))
 
 	holder.kill(t)

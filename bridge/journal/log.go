@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/fnbridge/fnbridge/bridge/ownfile"
 )
 
 // A damaged log is told from a torn one by what stands behind the first frame that is not whole. Recovery stops at that
@@ -74,7 +76,12 @@ func recordBoot(path string) error {
 	if recorded, err := os.ReadFile(path + bootSuffix); err == nil && string(recorded) == boot {
 		return nil
 	}
-	return os.WriteFile(path+bootSuffix, []byte(boot), 0o600)
+	file, err := ownfile.Open(path+bootSuffix, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(boot)
+	return errors.Join(err, file.Close())
 }
 
 // logDamage says what shows that a log is damaged, empty if nothing does. sameBoot tells that no power has failed since

@@ -97,7 +97,7 @@ func history(t *testing.T, random *rand.Rand, commits int) []crashed {
 	for range 15 {
 		add(random.IntN(60_000))
 	}
-	db, err := openStore(t.Context(), j.path)
+	db, err := openStore(t.Context(), j.path, mostLogBytes)
 	require.NoError(t, err)
 	result, err := scanCheckpoint(db.passive.QueryRowContext(t.Context()))
 	require.NoError(t, err)

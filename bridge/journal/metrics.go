@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -14,6 +15,7 @@ type metrics struct {
 	commitSeconds  prometheus.Histogram
 	commitRequests prometheus.Histogram
 	deadLetters    *prometheus.GaugeVec
+	missing        *prometheus.GaugeVec
 	replaysEnded   prometheus.Counter
 }
 
@@ -32,6 +34,10 @@ func newMetrics(j *Journal, registerer prometheus.Registerer) (*metrics, error) 
 		deadLetters: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fnbridge_dead_letters", Help: "Dead letters that the journal holds, by sink.",
 		}, []string{"sink"}),
+		missing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "fnbridge_sink_missing_webhooks",
+			Help: "Webhooks whose events may be missing since the sink's broker went back, until they have been replayed.",
+		}, []string{"sink"}),
 		replaysEnded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fnbridge_journal_ended_replays_total",
 			Help: "Replays that were ended since the webhooks that they had yet to publish filled the journal.",
@@ -41,10 +47,14 @@ func newMetrics(j *Journal, registerer prometheus.Registerer) (*metrics, error) 
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.commitSeconds, m.commitRequests, m.deadLetters, m.replaysEnded,
+		newWaitingMetrics(j), m.commitSeconds, m.commitRequests, m.deadLetters, m.missing, m.replaysEnded,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "fnbridge_journal_bytes", Help: "Space that the journal uses.",
 		}, func() float64 { return float64(j.space.used.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "fnbridge_journal_files_bytes",
+			Help: "Space that the journal's files take on the volume, with what in them is free for use again.",
+		}, func() float64 { return float64(FilesBytes(filepath.Dir(j.path))) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "fnbridge_journal_max_bytes", Help: "Space that the journal may use before it refuses webhooks.",
 		}, func() float64 { return float64(j.space.limit) }),

@@ -40,7 +40,7 @@ func TestANumberThatAnotherProcessHasGivenEndsThisOne(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, Options{Dir: dir})
 	mustAppend(t, j, webhook("a"))
-	other, err := openStore(t.Context(), j.path)
+	other, err := openStore(t.Context(), j.path, mostLogBytes)
 	require.NoError(t, err)
 	foreign := webhook("foreign")
 	require.NoError(t, other.inTransaction(t.Context(), func() error {
@@ -68,6 +68,38 @@ func TestAnIndexOfTheLogThatIsCutEndsTheProcess(t *testing.T) {
 			j = open(t, Options{Dir: dir})
 			require.Equal(t, []string{"a"}, ids(readAll(t, j)))
 			mustAppend(t, j, webhook("b"))
+		})
+	}
+}
+
+// In a directory that everyone may write, a link in the place of a file of the journal's leads nowhere.
+func TestALinkIsNotFollowed(t *testing.T) {
+	for _, name := range []string{lockName, fileName + bootSuffix, fileName + reserveSuffix} {
+		t.Run(name, func(t *testing.T) {
+			dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+			require.NoError(t, os.Chmod(dir, 0o777))
+			require.NoError(t, os.WriteFile(victim, []byte("untouched"), 0o600))
+			plant := func() { require.NoError(t, os.Symlink(victim, filepath.Join(dir, name))) }
+			plant()
+			_, err := Open(t.Context(), Options{Dir: dir})
+			require.ErrorContains(t, err, name+" is a link")
+
+			// Nor is one that comes after the start.
+			require.NoError(t, os.Remove(filepath.Join(dir, name)))
+			j := open(t, Options{Dir: dir})
+			switch name {
+			case fileName + bootSuffix:
+				require.NoError(t, os.Remove(filepath.Join(dir, name)))
+				plant()
+				require.ErrorContains(t, recordBoot(j.path), "is a link")
+			case fileName + reserveSuffix:
+				require.NoError(t, os.Remove(filepath.Join(dir, name)))
+				plant()
+				j.keepReserve(0)
+			}
+			text, err := os.ReadFile(victim)
+			require.NoError(t, err)
+			require.Equal(t, "untouched", string(text))
 		})
 	}
 }

@@ -13,6 +13,8 @@ const (
 	// A batch is bounded so that the first of its requests does not wait long for the last.
 	maxBatchRequests = 512
 	maxBatchBytes    = 8 << 20
+	// patience is how long a patient request waits for others. In a crash, what it says is forgotten.
+	patience = 250 * time.Millisecond
 )
 
 // kind says what a request asks for.
@@ -26,6 +28,10 @@ const (
 	kindLettersPublished
 	kindAddStreams
 	kindCancelReplay
+	kindForgetSink
+	kindRenameLetters
+	kindRenameSink
+	kindNoteMissing
 )
 
 // The stages of a request. Whoever moves it out of queued decides what becomes of it.
@@ -45,16 +51,24 @@ type request struct {
 	letters []DeadLetter
 	streams []Stream
 	seq     int64 // of a stream
+	// sink is to be forgotten, or renamed to another name.
+	sink, to string
+	missing  *missingNote
 	// filter selects the letters to drop, which have letterBytes of data.
 	filter      *DeadLetterFilter
 	letterBytes int64
 	// cost is what the request has reserved of the journal's space.
 	cost  int64
 	stage atomic.Int32
+	// patient says that it is worth no commit of its own, and is the queue's once the request is in it. That ends when
+	// hurry is closed, and after patience.
+	patient bool
+	hurry   <-chan struct{}
 
 	done     chan struct{}
 	accepted bridge.Acceptance
 	changed  int64
+	held     Held
 	err      error
 }
 
@@ -77,6 +91,12 @@ func (r *request) size() int {
 	return n
 }
 
+// refused sets why the request is not carried out, and tells whether there is a reason.
+func (r *request) refused(why error) bool {
+	r.err = why
+	return why != nil
+}
+
 // answer lets the caller go on.
 func (r *request) answer() { close(r.done) }
 
@@ -84,6 +104,7 @@ func (r *request) answer() { close(r.done) }
 type queue struct {
 	mu      sync.Mutex
 	waiting []*request
+	urgent  int // of those that wait: the ones that are not patient
 	closed  bool
 	// enough is how many waiting requests wake a writer that gathers. 0: it does not gather.
 	enough int
@@ -93,7 +114,8 @@ type queue struct {
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
 
-// put adds r. It returns false when the queue is closed.
+// put adds r, and wakes the writer unless r is patient: such a one is taken with the next that is not, or once hurry is
+// called. It returns false when the queue is closed.
 func (q *queue) put(r *request) bool {
 	q.mu.Lock()
 	if q.closed {
@@ -101,12 +123,30 @@ func (q *queue) put(r *request) bool {
 		return false
 	}
 	q.waiting = append(q.waiting, r)
-	news := len(q.waiting) == 1 || len(q.waiting) == q.enough
+	news := len(q.waiting) == q.enough
+	if !r.patient {
+		q.urgent++
+		news = news || q.urgent == 1
+	}
 	q.mu.Unlock()
 	if news {
 		q.nudge()
 	}
 	return true
+}
+
+// hurry has r wait for no other request any longer.
+func (q *queue) hurry(r *request) {
+	q.mu.Lock()
+	waits := r.patient && slices.Contains(q.waiting, r)
+	if waits {
+		r.patient = false
+		q.urgent++
+	}
+	q.mu.Unlock()
+	if waits {
+		q.nudge()
+	}
 }
 
 // gather returns once enough requests wait, or after d.
@@ -142,6 +182,9 @@ func (q *queue) remove(r *request) {
 	defer q.mu.Unlock()
 	if i := slices.Index(q.waiting, r); i >= 0 {
 		q.waiting = slices.Delete(q.waiting, i, i+1)
+		if !r.patient {
+			q.urgent--
+		}
 	}
 }
 
@@ -153,17 +196,23 @@ func (q *queue) nudge() {
 	}
 }
 
-// take appends the next batch to batch, without requests that their callers have abandoned. It also tells whether the
-// queue is closed with nothing left in it.
+// take appends the next batch to batch, without requests that their callers have abandoned. There is none while all
+// that wait are patient, unless the queue is closed. It also tells whether the queue is closed with nothing left in it.
 func (q *queue) take(batch []*request) (_ []*request, finished bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.urgent == 0 && !q.closed {
+		return batch, false
+	}
 	bytes, next := 0, 0
 	for ; next < len(q.waiting) && len(batch) < maxBatchRequests; next++ {
 		r := q.waiting[next]
 		size := r.size()
 		if len(batch) > 0 && bytes+size > maxBatchBytes {
 			break
+		}
+		if !r.patient {
+			q.urgent--
 		}
 		if !r.stage.CompareAndSwap(queued, taken) {
 			continue

@@ -50,3 +50,45 @@ func TestTheWriterWaitsForMoreButNotForLong(t *testing.T) {
 		})
 	}
 }
+
+func TestAMoveThatMayWaitIsTakenWithTheNextRequest(t *testing.T) {
+	const after = 100 * time.Millisecond
+	for name, c := range map[string]struct {
+		comes func(q *queue, hurry chan struct{}) // after a tenth of a second
+		waits time.Duration
+		batch int
+	}{
+		"nothing comes":               {func(*queue, chan struct{}) {}, patience, 1},
+		"a webhook comes":             {func(q *queue, _ chan struct{}) { q.put(newRequest(kindAppend)) }, after, 2},
+		"it is to hurry":              {func(_ *queue, hurry chan struct{}) { close(hurry) }, after, 1},
+		"the journal is closed":       {func(q *queue, _ chan struct{}) { q.close() }, after, 1},
+		"another that may wait":       {func(q *queue, _ chan struct{}) { q.put(&request{patient: true}) }, patience, 2},
+		"the writer looks for itself": {func(q *queue, _ chan struct{}) { q.nudge() }, patience, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j := &Journal{queue: newQueue()}
+				r, hurry := newRequest(kindMove), make(chan struct{})
+				r.patient, r.hurry = true, hurry
+				done := make(chan error)
+				go func() { done <- j.submit(t.Context(), r) }()
+				go func() {
+					<-time.After(after)
+					c.comes(j.queue, hurry)
+				}()
+				began := time.Now()
+				var batch []*request
+				for len(batch) == 0 {
+					<-j.queue.wake
+					batch, _ = j.queue.take(nil)
+				}
+				require.Equal(t, c.waits, time.Since(began))
+				require.Len(t, batch, c.batch)
+				require.Same(t, r, batch[0])
+				require.Zero(t, j.queue.urgent)
+				r.answer()
+				require.NoError(t, <-done)
+			})
+		})
+	}
+}

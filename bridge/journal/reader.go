@@ -2,10 +2,14 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Reader looks into a journal without changing it, beside a running serve or without one. Its methods may
@@ -30,6 +34,13 @@ func OpenReader(ctx context.Context, dir string) (*Reader, error) {
 		return nil, err
 	}
 	v, err := openViews(ctx, path)
+	if code, _ := primaryCode(err); code == sqlite3.SQLITE_CANTOPEN {
+		file, denied := os.Open(path) // SQLite does not say why
+		if denied != nil {
+			return nil, unusable(abs, "open the journal", denied)
+		}
+		err = errors.Join(err, file.Close())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the journal %s to read it: %w", path, err)
 	}

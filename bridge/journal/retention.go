@@ -3,7 +3,8 @@ package journal
 import (
 	"context"
 	"errors"
-	"math"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -11,6 +12,8 @@ const (
 	// One step deletes this much at most, so that requests do not wait long behind it.
 	maxDeletedWebhooks = 500
 	maxDeletedBytes    = 8 << 20
+	// On a full disk a step has to do with the little log that there is.
+	maxDeletedOnFullDisk = 16
 )
 
 // cleaning says why the writer deletes.
@@ -38,20 +41,50 @@ func (w *writer) delivered() int64 {
 	return lowest
 }
 
-// replayed is the number up to which no replay needs a webhook any more.
-func (w *writer) replayed() int64 {
-	lowest := int64(math.MaxInt64)
-	for _, cursor := range w.replays {
-		lowest = min(lowest, cursor)
+// awaited is what sinks wait for, configured or not.
+func (w *writer) awaited() (all []span) {
+	if len(w.journal.cursors) == 0 {
+		return []span{{0, endless}} // with no sink at all nothing counts as delivered
 	}
-	return lowest
+	for sink, cursor := range w.journal.cursors {
+		all = append(all, waits(cursor.Load(), w.absences[sink])...)
+	}
+	for sink, cursor := range w.removed {
+		all = append(all, waits(cursor, w.absences[sink])...)
+	}
+	return all
+}
+
+// waitForRemoved counts the webhooks that wait for sinks that are not configured, for each of them.
+func (w *writer) waitForRemoved() (n int64) {
+	p := w.position()
+	for sink, cursor := range w.removed {
+		n += p.backlog(sink, cursor)
+	}
+	return n
+}
+
+// position is that of what is durable.
+func (w *writer) position() position {
+	return position{
+		oldest: w.journal.oldest.Load(), head: w.journal.head.Load(), holes: w.holes, absences: w.absences,
+	}
+}
+
+// moveOldest takes over what is stored, but for the newest.
+func (w *writer) moveOldest(p position) {
+	w.holes = p.holes
+	w.journal.oldest.Store(p.oldest)
+	w.journal.missing.Store(overlap(p.holes, 0, endless))
 }
 
 // endReplays ends the replays that keep delivered webhooks in a journal that is nearly full: senders come first.
-func (w *writer) endReplays(ctx context.Context, delivered int64) error {
+func (w *writer) endReplays(ctx context.Context) error {
 	var waiting []int64
-	for id, cursor := range w.replays {
-		if cursor < delivered {
+	p, awaited := w.position(), w.awaited()
+	for id, left := range w.replays {
+		ofReplay := position{oldest: max(left.after+1, p.oldest), head: min(left.through, p.head), holes: p.holes}
+		if _, alone := ofReplay.deletable(awaited); alone {
 			waiting = append(waiting, id)
 		}
 	}
@@ -85,87 +118,132 @@ func (w *writer) clean(ctx context.Context) (again bool) {
 	if w.inDoubt != nil || w.journal.keepSinks {
 		return false
 	}
-	delivered := w.delivered()
-	w.notePressure(ctx, delivered)
+	w.notePressure(ctx)
 	var needed int64
 	if w.cleaning.pressed {
 		needed = w.journal.space.excess(lowMarkPercent)
 	}
-	if delivered < w.journal.oldest.Load() {
-		w.cleaning.sweep = false
-		return false
-	}
 	if !w.cleaning.sweep && needed == 0 {
 		return false
 	}
-	var through int64
+	var some bool
 	var err error
 	if needed > 0 {
-		err = w.endReplays(ctx, delivered)
+		err = w.endReplays(ctx)
 	}
 	if err == nil {
-		through, err = w.deleteDelivered(ctx, min(delivered, w.replayed()), needed)
+		some, err = w.deleteDelivered(ctx, needed)
 	}
 	if err != nil {
-		if leavesDoubt(err) {
+		if isFull(err) {
+			w.outOfSpace(ctx)
+		} else if leavesDoubt(err) {
 			w.inDoubt = err
 		}
 		w.cleaning.sweep = false
 		w.reportUpkeep(ctx, "delete delivered webhooks", err)
 		return false
 	}
-	if through == 0 {
+	if !some {
 		w.cleaning.sweep = false
 		return false
 	}
 	w.upkeepFailing = false
-	w.journal.oldest.Store(through + 1)
-	w.journal.tail.dropThrough(through)
 	w.refreshUsed(ctx)
 	return true
 }
 
 // notePressure begins and ends the time in which the journal is nearly full, and says so once each.
-func (w *writer) notePressure(ctx context.Context, delivered int64) {
+func (w *writer) notePressure(ctx context.Context) {
 	switch {
 	case !w.cleaning.pressed && w.journal.space.above(highMarkPercent):
 		w.cleaning.pressed = true
-		w.journal.log.WarnContext(ctx, "the journal is nearly full: "+
+		delivered := w.delivered()
+		what := "the journal is nearly full: "
+		if w.journal.space.bound() < w.journal.space.limit {
+			what = "the disk is nearly full: "
+		}
+		w.journal.log.WarnContext(ctx, what+ //nolint:sloglint // one of two constants
 			"delivered webhooks are deleted before their retention ends, "+
 			"and when none is left, new webhooks are refused until sinks take what waits",
-			"bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.limit,
+			"bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.bound(),
+			"dead_letter_bytes", w.journal.space.letters.Load(),
 			"delivered_webhooks", max(delivered-w.journal.oldest.Load()+1, 0),
-			"undelivered_webhooks", w.journal.head.Load()-delivered)
+			"undelivered_webhooks", w.journal.head.Load()-delivered,
+			"webhooks_of_removed_sinks", w.waitForRemoved())
 	case w.cleaning.pressed && !w.journal.space.above(calmMarkPercent):
 		w.cleaning.pressed = false
 		w.journal.log.InfoContext(ctx, "the journal has room again",
-			"bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.limit)
+			"bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.bound())
 	}
 	if !w.journal.space.above(lowMarkPercent) {
 		w.journal.space.wanted.Store(0)
 	}
 }
 
-// deleteDelivered deletes webhooks up to delivered, oldest first: until needed bytes are free, and those past their
-// retention. It returns the number of the last one deleted, 0 for none.
-func (w *writer) deleteDelivered(ctx context.Context, delivered, needed int64) (through int64, err error) {
-	if through, err = w.lastToDelete(ctx, delivered, needed); err != nil || through == 0 {
-		return 0, err
+// deleteDelivered deletes webhooks that nobody waits for, oldest first: until needed bytes are free, and those past
+// their retention. It tells whether there were some.
+func (w *writer) deleteDelivered(ctx context.Context, needed int64) (some bool, err error) {
+	p := w.position()
+	goes, some := p.deletable(slices.AppendSeq(w.awaited(), maps.Values(w.replays)))
+	if !some {
+		return false, nil
 	}
+	goes.through, err = w.lastToDelete(ctx, goes, needed)
+	if err != nil || goes.through == 0 {
+		return false, err
+	}
+	after := p.without(goes)
 	err = w.store.inTransaction(ctx, func() error {
-		_, err := w.store.deleteWebhooks.ExecContext(ctx, through)
+		if err := w.store.rememberDeleted(ctx, goes, w.journal.now()); err != nil {
+			return err
+		}
+		if goes.through == p.head {
+			if err := w.store.noteAccepted(ctx, goes.through); err != nil {
+				return err
+			}
+		}
+		_, err := w.store.deleteWebhooks.ExecContext(ctx, goes.after, goes.through)
+		if err == nil {
+			err = w.store.forgetMarks(ctx, goes)
+		}
+		if err == nil && !slices.Equal(p.holes, after.holes) {
+			err = w.store.writeHoles(ctx, after.holes)
+		}
 		return err
 	})
 	w.countFrames()
-	return through, err
+	if err == nil {
+		w.moveOldest(after)
+		w.journal.tail.dropThrough(goes.through)
+	}
+	return err == nil, err
 }
 
-// lastToDelete returns the number of the last webhook that one step deletes, 0 for none. One that is to come in more
-// than a retention is old as well: a clock was wrong, and it must not keep those behind it for years.
-func (w *writer) lastToDelete(ctx context.Context, delivered, needed int64) (through int64, err error) {
+// writeHoles replaces what is known of numbers that are missing between stored ones.
+func (s *store) writeHoles(ctx context.Context, holes []span) error {
+	if _, err := s.conn.ExecContext(ctx, `DELETE FROM holes`); err != nil {
+		return err
+	}
+	for _, h := range holes {
+		if _, err := s.conn.ExecContext(ctx, `INSERT INTO holes (after, through) VALUES (?, ?)`,
+			h.after, h.through); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastToDelete returns the number of the last webhook of s that one step deletes, 0 for none. One that is to come in
+// more than a retention is old as well: a clock was wrong, and it must not keep those behind it for years.
+func (w *writer) lastToDelete(ctx context.Context, s span, needed int64) (through int64, err error) {
 	now := w.journal.now()
 	from, to := toNanos(now.Add(-w.journal.retention)), toNanos(now.Add(w.journal.retention))
-	rows, err := w.store.oldestWebhooks.QueryContext(ctx, w.journal.oldest.Load()-1, delivered, maxDeletedWebhooks)
+	count := maxDeletedWebhooks
+	if w.journal.space.exhausted.Load() {
+		count = maxDeletedOnFullDisk
+	}
+	rows, err := w.store.oldestWebhooks.QueryContext(ctx, s.after, s.through, count)
 	if err != nil {
 		return 0, err
 	}

@@ -3,7 +3,9 @@ package journal
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
+	"errors"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -27,26 +29,48 @@ func originalID(kept string) string {
 	return kept
 }
 
-// findKnown tells of a webhook's ID, body and reusedID whether it is there.
-const findKnown = `SELECT EXISTS (SELECT 1 FROM webhooks WHERE id = ?3 OR (id = ?1 AND body = ?2))`
+// findKnown tells of a webhook's ID, body, reusedID and bodyDigest whether it is there, or was and is remembered.
+func findKnown(version int) string {
+	there := `SELECT EXISTS (SELECT 1 FROM webhooks WHERE id = ?3 OR (id = ?1 AND body = ?2))`
+	if version < 5 {
+		return there + ` OR ?4 = 0`
+	}
+	return there + ` OR EXISTS (SELECT 1 FROM past_webhooks WHERE id = ?1 AND digest = ?4)`
+}
 
-// append stores w as number seq in the transaction under way, unless it is there already. Bodies are compared only
-// where the ID is known. When the first webhook of an ID has gone after its retention, a repeat of a later one is taken
-// for new.
+// append stores w as number seq in the transaction under way, unless it is there already, or was while a signature of
+// it may be valid. Bodies are compared only where the ID is known.
 func (s *store) append(ctx context.Context, seq int64, w *bridge.Webhook) (bridge.Acceptance, error) {
+	known, reused, err := s.past(ctx, w)
+	switch {
+	case err != nil:
+		return 0, err
+	case known:
+		return bridge.Duplicate, nil
+	}
 	if stored, err := s.storeWebhook(ctx, seq, w.ID, w); err != nil {
 		return 0, err
 	} else if stored {
+		if reused {
+			return bridge.StoredReusedID, nil
+		}
 		return bridge.Stored, nil
 	}
 	kept := reusedID(w)
-	var known bool
-	if err := s.findKnown.QueryRowContext(ctx, w.ID, bodyColumn(w), kept).Scan(&known); err != nil {
+	var signed int64
+	err = s.findKnown.QueryRowContext(ctx, w.ID, bodyColumn(w), kept).Scan(&signed)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		// The first webhook of the ID goes before this one, and then only this memory stands for it.
+		if _, err := s.storeWebhook(ctx, seq, kept, w); err != nil {
+			return 0, err
+		}
+		return bridge.StoredReusedID, s.remember(ctx, w)
+	case err != nil:
 		return 0, err
+	case signed < toNanos(w.Timestamp):
+		// Its signature is valid for longer than the first one's, which is all that is known when the webhook goes.
+		err = s.remember(ctx, w)
 	}
-	if known {
-		return bridge.Duplicate, nil
-	}
-	_, err := s.storeWebhook(ctx, seq, kept, w)
-	return bridge.StoredReusedID, err
+	return bridge.Duplicate, err
 }

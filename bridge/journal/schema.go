@@ -13,7 +13,7 @@ const (
 	// applicationID marks a SQLite file as a journal of fnbridge ("fnbr").
 	applicationID = 0x666e6272
 	// schemaVersion is what this program writes, kept in PRAGMA user_version.
-	schemaVersion = 4
+	schemaVersion = 6
 	// pageSize is that of new journals.
 	pageSize = 4096
 )
@@ -69,6 +69,12 @@ CREATE TABLE settings (
 ) STRICT, WITHOUT ROWID;
 `
 
+// finishedBeyond brings the schema to what each sink has finished beyond its cursor, and to what of it stands still.
+const finishedBeyond = `
+ALTER TABLE sinks ADD COLUMN finished BLOB NOT NULL DEFAULT x'';
+ALTER TABLE sinks ADD COLUMN stands_still TEXT NOT NULL DEFAULT '';
+`
+
 // migrations returns the statements that turn each version into the next; the first are for version 1. A new journal
 // takes the same way, so that one that was migrated is no different from one that was not.
 func migrations() []string {
@@ -111,7 +117,7 @@ INSERT INTO streams (kind, sink, cursor, through, since, until, ids, events, rat
 		json_group_array(id), '{}', 0, max(retry_at)
 	FROM dead_letters WHERE retry_at <> 0 GROUP BY sink;
 DROP INDEX dead_letters_to_retry;
-`}
+`, packedLetters + pastWebhooks + removedSinks + positions + finishedBeyond, droppedLetters}
 }
 
 // requiredColumns lists the tables and columns of a version that must be there.
@@ -122,6 +128,9 @@ func requiredColumns(version int) map[string][]string {
 	}
 	if version >= 2 {
 		letters = append(letters, "published_at")
+	}
+	if version >= 5 {
+		letters = append(letters, "event", "data_bytes")
 	}
 	if version == 2 || version == 3 { // later versions have retries as streams
 		letters = append(letters, "retry_at")
@@ -134,6 +143,19 @@ func requiredColumns(version int) map[string][]string {
 	}
 	if version >= 4 {
 		tables["streams"] = strings.Split(streamColumns, ", ")
+	}
+	if version >= 5 {
+		tables["letter_events"] = []string{"webhook_seq", "event"}
+		tables["past_webhooks"] = []string{"n", "id", "digest", "until"}
+		tables["sinks"] = append(tables["sinks"], "began")
+		tables["absences"] = []string{"sink", "after", "through", "since"}
+		tables["holes"] = []string{"after", "through"}
+		tables["sinks"] = append(tables["sinks"], "position", "missing")
+		tables["checkpoints"] = []string{"sink", "cursor", "position"}
+		tables["sinks"] = append(tables["sinks"], "finished", "stands_still")
+	}
+	if version >= 6 {
+		tables["dropped_letters"] = []string{"webhook_seq", "sink", "event_index", "id", "reason", "dropped_at"}
 	}
 	return tables
 }

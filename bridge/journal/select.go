@@ -95,17 +95,26 @@ func (v *views) bounds(ctx context.Context, f WebhookFilter) (after, through int
 // scanWebhooks reads rows to their end, or until the next would pass maxBytes of bodies. The first comes whatever its
 // size.
 func scanWebhooks(rows *sql.Rows, maxBytes int64) (found []Webhook, err error) {
+	found, _, err = scanSome(rows, math.MaxInt, maxBytes)
+	return found, err
+}
+
+// scanSome is scanWebhooks of at most maxCount rows, and tells whether it came to their end.
+func scanSome(rows *sql.Rows, maxCount int, maxBytes int64) (found []Webhook, ended bool, err error) {
 	// An early end gives the read lock back before the caller works with what was found.
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	var bytes int64
-	for rows.Next() {
+	for len(found) < maxCount {
+		if !rows.Next() {
+			return found, true, rows.Err()
+		}
 		var (
 			w                Webhook
 			signed, received int64
 			body             sql.RawBytes
 		)
 		if err := rows.Scan(&w.Seq, &w.ID, &signed, &received, &body); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		w.ID = originalID(w.ID)
 		bytes += int64(len(body))
@@ -116,5 +125,5 @@ func scanWebhooks(rows *sql.Rows, maxBytes int64) (found []Webhook, err error) {
 		w.Body = append(make([]byte, 0, len(body)), body...)
 		found = append(found, w)
 	}
-	return found, rows.Err()
+	return found, false, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"modernc.org/sqlite"
 
@@ -17,6 +18,11 @@ const (
 	driverName = "sqlite"
 	// busyTimeout bounds the wait for another program that has locked the file, such as sqlite3 in a write.
 	busyTimeout = 2000
+
+	// wideRows is how many webhooks one statement stores where there are so many: what a statement costs beside its rows
+	// is worth half a row. webhookColumns is how many values each has.
+	wideRows       = 8
+	webhookColumns = 5
 )
 
 // store is the writer's connection, and a second one for its checkpoints. Only the writer uses it.
@@ -31,22 +37,39 @@ type store struct {
 	leftover bool
 	// migratedFrom is the version of the schema that was found, if it was an older one, else 0.
 	migratedFrom int
-	prepared     []*sql.Stmt
+	// tolerance is how far a valid signature's time may be off, as the writer says. remembers is set while there are past
+	// webhooks.
+	tolerance time.Duration
+	remembers bool
+	// marked is set once dropped letters have left marks.
+	marked   bool
+	prepared []*sql.Stmt
 
 	begin, commit, rollback, save, restore, release *sql.Stmt
 
-	insertWebhook, advance, setState *sql.Stmt
+	insertWebhook, insertWide        *sql.Stmt
+	moveLive, setState               *sql.Stmt
 	findKnown                        *sql.Stmt
+	findID, findPast, anyPast        *sql.Stmt
+	findAny                          *sql.Stmt // of wideRows
+	insertPast, deletePast, pastRows *sql.Stmt
+	signedBetween                    *sql.Stmt
 	updateLetter, insertLetter       *sql.Stmt
+	findBase, insertBase, letterSum  *sql.Stmt
 	publishedLetter, removeLetter    *sql.Stmt
+	insertMark, removeMark           *sql.Stmt
+	anyMarks, deleteMarks            *sql.Stmt
 	moveStream                       *sql.Stmt
+	addCheckpoint                    *sql.Stmt
+	thinCheckpoints, cutCheckpoints  *sql.Stmt
 	oldestWebhooks, deleteWebhooks   *sql.Stmt
 	pageCount, freePages, passive    *sql.Stmt
 	passiveBeside                    *sql.Stmt // passive, on beside
 }
 
-// openStore opens the database for writing and proves that it is as durable as the journal needs.
-func openStore(ctx context.Context, path string) (_ *store, err error) {
+// openStore opens the database for writing and proves that it is as durable as the journal needs. logKeep is how much
+// of the log's file stays when the log begins anew, in bytes.
+func openStore(ctx context.Context, path string, logKeep int64) (_ *store, err error) {
 	if err := registerFunctions(); err != nil {
 		return nil, fmt.Errorf("prepare SQLite: %w", err)
 	}
@@ -56,7 +79,7 @@ func openStore(ctx context.Context, path string) (_ *store, err error) {
 		// On macOS only these two reach the platter; elsewhere they change nothing.
 		"_pragma=fullfsync(1)", "_pragma=checkpoint_fullfsync(1)",
 		// The writer checkpoints by itself, after it has answered, and sees when that fails.
-		"_pragma=wal_autocheckpoint(0)", fmt.Sprintf("_pragma=journal_size_limit(%d)", walKeep),
+		"_pragma=wal_autocheckpoint(0)", fmt.Sprintf("_pragma=journal_size_limit(%d)", logKeep),
 		"_pragma=trusted_schema(0)", "_pragma=cache_size(-8192)", "_pragma=mmap_size(0)", "_pragma=temp_store(memory)",
 		// Nothing of a transaction is in the log before its commit.
 		"_pragma=cache_spill(0)"))
@@ -80,6 +103,10 @@ func openStore(ctx context.Context, path string) (_ *store, err error) {
 		return nil, err
 	}
 	if err := s.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("open the journal %s: %w", path, damaged(path, err))
+	}
+	if err := errors.Join(s.anyPast.QueryRowContext(ctx).Scan(&s.remembers),
+		s.anyMarks.QueryRowContext(ctx).Scan(&s.marked)); err != nil {
 		return nil, fmt.Errorf("open the journal %s: %w", path, damaged(path, err))
 	}
 	if s.database, err = os.Stat(path); err != nil {
@@ -176,22 +203,49 @@ func (s *store) prepare(ctx context.Context) error {
 		{&s.release, "RELEASE request"},
 		{&s.insertWebhook, `INSERT INTO webhooks (seq, id, signed_at, received_at, body)
 			VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`},
-		{&s.findKnown, findKnown},
-		{&s.advance, `UPDATE sinks SET cursor = ?1 WHERE sink = ?2 AND cursor < ?1`},
-		{&s.setState, `UPDATE sinks SET state = ?, last_error = ?, last_error_at = ?, since = ? WHERE sink = ?`},
+		{&s.insertWide, `INSERT INTO webhooks (seq, id, signed_at, received_at, body)
+			VALUES (?, ?, ?, ?, ?)` + strings.Repeat(", (?, ?, ?, ?, ?)", wideRows-1)},
+		{&s.findKnown, `SELECT signed_at FROM webhooks WHERE id = ?3 OR (id = ?1 AND body = ?2)`},
+		{&s.findID, `SELECT EXISTS (SELECT 1 FROM past_webhooks WHERE id = ?)`},
+		{&s.findAny, `SELECT EXISTS (SELECT 1 FROM past_webhooks
+			WHERE id IN (?` + strings.Repeat(", ?", wideRows-1) + `))`},
+		{&s.findPast, `SELECT until FROM past_webhooks WHERE id = ? AND digest = ?`},
+		{&s.anyPast, `SELECT EXISTS (SELECT 1 FROM past_webhooks)`},
+		{&s.pastRows, `SELECT coalesce((SELECT max(n) FROM past_webhooks) - (SELECT min(n) FROM past_webhooks) + 1, 0)`},
+		{&s.insertPast, `INSERT OR REPLACE INTO past_webhooks (id, digest, until) SELECT ?1, ?2, ?3
+			WHERE NOT EXISTS (SELECT 1 FROM past_webhooks WHERE id = ?1 AND digest = ?2 AND until >= ?3)`},
+		{&s.deletePast, `DELETE FROM past_webhooks WHERE n IN (SELECT n FROM past_webhooks ORDER BY n LIMIT ?)
+			AND NOT until BETWEEN ? AND ?`},
+		{&s.signedBetween, `SELECT seq, id, signed_at, received_at, body FROM webhooks
+			WHERE seq > ? AND seq <= ? AND signed_at BETWEEN ? AND ? ORDER BY seq LIMIT ?`},
+		{&s.moveLive, `UPDATE sinks SET cursor = max(cursor, ?), position = coalesce(?, position),
+			finished = coalesce(?, finished) WHERE sink = ?`},
+		{&s.setState, `UPDATE sinks SET state = ?, last_error = ?, last_error_at = ?, since = ?, stands_still = ?
+			WHERE sink = ?`},
 		{&s.updateLetter, `UPDATE dead_letters SET reason = ?, attempts = attempts + ?, last_at = ?, replay = ?,
 			published_at = 0
 			WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
-		{&s.insertLetter, insertLetter()},
+		{&s.insertLetter, insertLetter},
+		{&s.findBase, `SELECT event FROM letter_events WHERE webhook_seq = ?`},
+		{&s.insertBase, `INSERT INTO letter_events (webhook_seq, event) VALUES (?, ?)`},
+		{&s.letterSum, `SELECT value FROM settings WHERE name = 'letter_bytes'`},
 		{&s.publishedLetter, `UPDATE dead_letters SET published_at = ?
 			WHERE id = ? AND sink = ? AND attempts = ? AND last_at = ?`},
 		{&s.removeLetter, `DELETE FROM dead_letters WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
+		{&s.insertMark, insertMark},
+		{&s.removeMark, `DELETE FROM dropped_letters WHERE sink = ? AND webhook_seq = ? AND event_index = ?`},
+		{&s.anyMarks, `SELECT EXISTS (SELECT 1 FROM dropped_letters)`},
+		{&s.deleteMarks, `DELETE FROM dropped_letters WHERE webhook_seq > ? AND webhook_seq <= ?`},
 		{&s.moveStream, `UPDATE streams SET cursor = ?, taken = ?, acknowledged = ?, dead_lettered = ?,
 			ended = ?, ended_at = ?
 			WHERE id = ? AND ended_at = 0`},
+		{&s.addCheckpoint, `INSERT INTO checkpoints (sink, cursor, position) VALUES (?1, ?2, ?3)
+			ON CONFLICT DO UPDATE SET position = ?3`},
+		{&s.thinCheckpoints, thinCheckpoints},
+		{&s.cutCheckpoints, `DELETE FROM checkpoints WHERE sink = ? AND cursor >= ?`},
 		{&s.oldestWebhooks, `SELECT seq, received_at, length(body) FROM webhooks
 			WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`},
-		{&s.deleteWebhooks, `DELETE FROM webhooks WHERE seq <= ?`},
+		{&s.deleteWebhooks, `DELETE FROM webhooks WHERE seq > ? AND seq <= ?`},
 		{&s.pageCount, "PRAGMA page_count"},
 		{&s.freePages, "PRAGMA freelist_count"},
 		{&s.passive, checkpointBeside},
@@ -317,9 +371,14 @@ func (s *store) noteLog() error {
 	return nil
 }
 
+// webhookValues are the columns of a webhook that is stored as number seq under an ID.
+func webhookValues(seq int64, id string, w *bridge.Webhook) []any {
+	return []any{seq, id, toNanos(w.Timestamp), toNanos(w.ReceivedAt), bodyColumn(w)}
+}
+
 // storeWebhook adds w as number seq under an ID, or finds that the ID is there already.
 func (s *store) storeWebhook(ctx context.Context, seq int64, id string, w *bridge.Webhook) (stored bool, err error) {
-	result, err := s.insertWebhook.ExecContext(ctx, seq, id, toNanos(w.Timestamp), toNanos(w.ReceivedAt), bodyColumn(w))
+	result, err := s.insertWebhook.ExecContext(ctx, webhookValues(seq, id, w)...)
 	if takenSeq(err) {
 		err = &OwnershipError{fmt.Sprintf("another process writes the journal %s: it has given the number %d",
 			s.path, seq), err}
@@ -331,33 +390,52 @@ func (s *store) storeWebhook(ctx context.Context, seq int64, id string, w *bridg
 	return changed == 1, err
 }
 
-// storeLetters adds or updates dead letters, all or none, and returns how many are new, by sink.
-func (s *store) storeLetters(ctx context.Context, letters []DeadLetter) (added map[string]int64, err error) {
-	if _, err := s.save.ExecContext(ctx); err != nil {
-		return nil, err
-	}
+// storeLetters adds or updates dead letters, all or none, and returns how many are new, by sink. If full is an error,
+// it is that of new ones.
+func (s *store) storeLetters(ctx context.Context, letters []DeadLetter, full error) (
+	added map[string]int64, err error,
+) {
 	added = make(map[string]int64)
-	for i := range letters {
-		fresh, err := s.storeLetter(ctx, &letters[i])
-		if err != nil {
-			if statementOnly(err) {
-				_, undo := s.restore.ExecContext(ctx)
-				_, end := s.release.ExecContext(ctx)
-				if failed := errors.Join(undo, end); failed != nil {
-					return nil, failed
-				}
+	bases := make(map[int64]*bridge.Event)
+	return added, s.allOrNone(ctx, func() error {
+		for i := range letters {
+			fresh, err := s.storeLetter(ctx, &letters[i], bases, full)
+			if err != nil {
+				return err
 			}
-			return nil, err
+			if fresh {
+				added[letters[i].Sink]++
+			}
 		}
-		if fresh {
-			added[letters[i].Sink]++
-		}
-	}
-	_, err = s.release.ExecContext(ctx)
-	return added, err
+		return nil
+	})
 }
 
-func (s *store) storeLetter(ctx context.Context, l *DeadLetter) (fresh bool, err error) {
+// allOrNone runs f in a transaction. After a statement that SQLite refuses by itself, or a letter that has no room,
+// nothing of f is in it.
+func (s *store) allOrNone(ctx context.Context, f func() error) error {
+	if _, err := s.save.ExecContext(ctx); err != nil {
+		return err
+	}
+	err := f()
+	if err == nil {
+		_, err = s.release.ExecContext(ctx)
+		return err
+	}
+	if statementOnly(err) || errors.Is(err, ErrFullOfDeadLetters) {
+		_, undo := s.restore.ExecContext(ctx)
+		_, end := s.release.ExecContext(ctx)
+		if failed := errors.Join(undo, end); failed != nil {
+			return failed
+		}
+	}
+	return err
+}
+
+// storeLetter adds one, or updates it. bases has those that are known of this transaction's webhooks.
+func (s *store) storeLetter(ctx context.Context, l *DeadLetter, bases map[int64]*bridge.Event, full error) (
+	fresh bool, err error,
+) {
 	result, err := s.updateLetter.ExecContext(ctx, l.Reason, l.Attempts, toNanos(l.LastAt), l.Event.Origin.Replay,
 		l.Sink, l.WebhookSeq, l.Event.Origin.Index)
 	if err != nil {
@@ -366,7 +444,19 @@ func (s *store) storeLetter(ctx context.Context, l *DeadLetter) (fresh bool, err
 	if changed, err := result.RowsAffected(); err != nil || changed > 0 {
 		return false, err
 	}
-	_, err = s.insertLetter.ExecContext(ctx, letterValues(l)...)
+	if full != nil {
+		return false, full
+	}
+	base := bases[l.WebhookSeq]
+	if base == nil {
+		found, err := s.base(ctx, l)
+		if err != nil {
+			return false, err
+		}
+		base = &found
+		bases[l.WebhookSeq] = base
+	}
+	_, err = s.insertLetter.ExecContext(ctx, letterValues(l, packEvent(&l.Event, base))...)
 	return err == nil, err
 }
 
@@ -395,7 +485,7 @@ func (s *store) framesWritten() int64 {
 		return err
 	})
 	if err != nil {
-		return checkpointFrames // rather too often than never
+		return mostLogBytes / pageSize // rather too often than never
 	}
 	return int64(frames)
 }

@@ -87,6 +87,13 @@ type Move struct {
 	Stream Stream
 	// Stored are events that reached the sink: if they have dead letters, these go.
 	Stored []Event
+	// Position is how far the sink's broker has acknowledged, for a Live stream: everything up to the cursor, and whatever
+	// else was published. Nil: what is kept stays. With Checkpoint it is remembered together with the cursor.
+	Position   bridge.Position
+	Checkpoint bool
+	// Finished is of a Live stream what it has finished beyond its cursor, in a form that the journal does not know; nil:
+	// as it was.
+	Finished []byte
 }
 
 // streamColumns are the columns of streams that scanStream reads.
@@ -185,6 +192,11 @@ func (j *Journal) AddReplay(ctx context.Context, s Stream) (Stream, error) {
 // stream is made and the error names the others.
 func (j *Journal) RetryDeadLetters(ctx context.Context, f DeadLetterFilter) (letters int64, err error) {
 	f.unmarked = true
+	if f.Reason != "" { // which a stream does not keep: a letter that fails again has another
+		if f.IDs, err = j.views.letterIDs(ctx, f); err != nil {
+			return 0, j.readFailure("read the dead letters", err)
+		}
+	}
 	sinks, err := j.views.letterSinks(ctx, f)
 	if err != nil {
 		return 0, j.readFailure("read the dead letters", err)
@@ -208,7 +220,7 @@ func (j *Journal) RetryDeadLetters(ctx context.Context, f DeadLetterFilter) (let
 	switch {
 	case len(unknown) > 0:
 		return 0, fmt.Errorf("dead letters of %s cannot be sent again: no such sink is configured; "+
-			"configure it, or select those of another sink",
+			"configure it, give its letters to another name with \"fnbridge sinks rename\", or select those of another sink",
 			strings.Join(unknown, ", "))
 	case letters == 0:
 		return 0, nil
@@ -231,19 +243,38 @@ func (j *Journal) CancelReplay(ctx context.Context, id int64) (cancelled bool, e
 // when it returns nil. The cursor of a Live stream never goes back. After an error the streams may or may not have
 // moved; moving them again is right. A stream that has ended stays as it is.
 func (j *Journal) Move(ctx context.Context, moves []Move, state *SinkState) error {
+	r, err := j.newMove(moves, state)
+	if err != nil {
+		return err
+	}
+	return j.submit(ctx, r)
+}
+
+// MoveLazily is Move for what is worth no commit of its own: it waits for the next one, until hurry is closed, and for
+// a quarter of a second at most.
+func (j *Journal) MoveLazily(ctx context.Context, moves []Move, hurry <-chan struct{}) error {
+	r, err := j.newMove(moves, nil)
+	if err != nil {
+		return err
+	}
+	r.patient, r.hurry = true, hurry
+	return j.submit(ctx, r)
+}
+
+func (j *Journal) newMove(moves []Move, state *SinkState) (*request, error) {
 	for i := range moves {
 		if _, err := j.cursor(moves[i].Stream.Sink); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if state != nil {
 		if _, err := j.cursor(state.Sink); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	r := newRequest(kindMove)
 	r.moves, r.state = moves, state
-	return j.submit(ctx, r)
+	return r, nil
 }
 
 // addStream stores s with what the journal gives it, and forgets old ones that have ended.
@@ -302,13 +333,19 @@ func (s *store) endReplay(ctx context.Context, id int64, how string, at time.Tim
 func (s *store) move(ctx context.Context, m *Move, hasLetters bool, at time.Time) (removed int64, err error) {
 	t := &m.Stream
 	if t.Kind == Live {
-		_, err = s.advance.ExecContext(ctx, t.Cursor, t.Sink)
+		err = s.keepLive(ctx, m)
 	} else {
 		var ended int64
 		if t.End != "" {
 			ended = markedAt(at)
 		}
 		_, err = s.moveStream.ExecContext(ctx, t.Cursor, t.Taken, t.Acknowledged, t.DeadLettered, t.End, ended, t.ID)
+	}
+	if err == nil && len(m.Stored) > 0 {
+		err = s.forgetCheckpoints(ctx, t.Sink, m.Stored)
+	}
+	if err == nil && s.marked {
+		err = s.removeMarks(ctx, t.Sink, m.Stored)
 	}
 	if err != nil || !hasLetters {
 		return 0, err
@@ -327,13 +364,15 @@ func (s *store) move(ctx context.Context, m *Move, hasLetters bool, at time.Time
 	return removed, nil
 }
 
-// Retried returns the first dead letters that a Retry still has to try, at most maxCount, and at least one if there is
-// one.
-func (j *Journal) Retried(ctx context.Context, s Stream, after int64, maxCount int) ([]DeadLetter, error) {
+// Retried returns the first dead letters that a Retry still has to try, at most maxCount with maxBytes of data, and at
+// least one if there is one.
+func (j *Journal) Retried(
+	ctx context.Context, s Stream, after int64, maxCount int, maxBytes int64,
+) ([]DeadLetter, error) {
 	if s.Kind != Retry {
 		return nil, fmt.Errorf("stream %d is a %s and reads no dead letters", s.ID, s.Kind)
 	}
 	f := s.letters()
-	f.AfterID, f.Limit = after, maxCount
+	f.AfterID, f.Limit, f.MaxBytes = after, maxCount, maxBytes
 	return j.DeadLetters(ctx, f)
 }

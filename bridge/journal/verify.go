@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 const (
@@ -40,10 +42,11 @@ type verifier struct {
 	more     int64
 
 	sinks []SinkStatus
-	// oldest and head are the numbers of the webhooks to read, newest the highest that was ever given.
-	oldest, head, newest int64
-	letters, lastLetter  int64
-	now                  time.Time
+	// position is that of the webhooks to read, newest the highest number that was ever given.
+	position
+	newest              int64
+	letters, lastLetter int64
+	now                 time.Time
 }
 
 // verify has SQLite check the structure, and then looks at everything that is stored when it begins. now says which
@@ -61,9 +64,17 @@ func (v *views) verify(ctx context.Context, now time.Time, progress func(done, t
 		return Verification{}, err
 	}
 	r.advance()
-	for _, check := range []string{
+	checks := []string{
 		"quick_check", "integrity_check(dead_letters)", "integrity_check(sinks)", "integrity_check(settings)",
-	} {
+	}
+	if v.version >= 5 {
+		checks = append(checks, "integrity_check(letter_events)", "integrity_check(past_webhooks)")
+		checks = append(checks, "integrity_check(absences)", "integrity_check(holes)")
+	}
+	if v.version >= 6 {
+		checks = append(checks, "integrity_check(dropped_letters)")
+	}
+	for _, check := range checks {
 		if err := checkStructure(ctx, v.db, v.path, check); err != nil {
 			return Verification{}, err
 		}
@@ -82,18 +93,17 @@ func (v *views) verify(ctx context.Context, now time.Time, progress func(done, t
 }
 
 // begin reads in one snapshot what there is to verify.
-func (r *verifier) begin(ctx context.Context) error {
+func (r *verifier) begin(ctx context.Context) (err error) {
 	tx, err := r.views.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // it only reads
-	p, err := readPosition(ctx, tx)
-	if err != nil {
+	version := r.views.version
+	if r.position, err = readPosition(ctx, tx, version); err != nil {
 		return err
 	}
-	r.oldest, r.head = p.oldest, p.head
-	if r.sinks, err = readSinks(ctx, tx, p); err != nil {
+	if r.sinks, err = readSinks(ctx, tx, &r.position, version); err != nil {
 		return err
 	}
 	return tx.QueryRowContext(ctx, `SELECT max(coalesce((SELECT max(seq) FROM webhooks), 0),
@@ -117,17 +127,22 @@ func (r *verifier) find(format string, args ...any) {
 
 // advance shows how far it is.
 func (r *verifier) advance() {
-	done, total := r.report.Webhooks+r.report.DeadLetters, max(r.head-r.oldest+1, 0)+r.letters
+	done, total := r.report.Webhooks+r.report.DeadLetters, max(r.stored(), 0)+r.letters
 	r.progress(min(done, total), total)
 }
 
 func (r *verifier) verifySinks() {
 	for _, s := range r.sinks {
-		switch {
-		case s.Cursor < 0 || s.Cursor > r.newest:
+		if s.Cursor < 0 || s.Cursor > r.newest {
 			r.find("the cursor of sink %q is %d, and the newest webhook ever was %d", s.Sink, s.Cursor, r.newest)
-		case s.Configured && s.Cursor < r.oldest-1:
-			r.find("webhooks %d to %d are missing, and sink %q has not been sent them", s.Cursor+1, r.oldest-1, s.Sink)
+			continue
+		}
+		for _, wait := range waits(s.Cursor, r.absences[s.Sink]) {
+			for _, gone := range append([]span{{0, r.oldest - 1}}, r.holes...) {
+				if from, through := max(wait.after, gone.after), min(wait.through, gone.through); from < through {
+					r.find("webhooks %d to %d are missing, and sink %q has not been sent them", from+1, through, s.Sink)
+				}
+			}
 		}
 	}
 }
@@ -135,17 +150,18 @@ func (r *verifier) verifySinks() {
 // verifyWebhooks looks for gaps in the numbers, and at each webhook.
 func (r *verifier) verifyWebhooks(ctx context.Context) error {
 	for next := r.oldest; next <= r.head; {
-		oldest, page, err := r.readWebhooks(ctx, next-1)
+		p, page, err := r.readWebhooks(ctx, next-1)
 		if err != nil {
 			return err
 		}
-		// What all sinks have may be deleted meanwhile, from the oldest on.
-		if oldest > next {
-			r.oldest, next = oldest, oldest
+		// What all sinks have may be deleted meanwhile.
+		r.holes = p.holes
+		if p.oldest > next {
+			r.oldest, next = p.oldest, p.oldest
 		}
 		for i := range page {
 			w := &page[i]
-			if w.Seq > next {
+			if next = skip(r.holes, next-1) + 1; w.Seq > next {
 				r.findGap(next, w.Seq-1)
 			}
 			next = w.Seq + 1
@@ -154,7 +170,7 @@ func (r *verifier) verifyWebhooks(ctx context.Context) error {
 			}
 		}
 		if len(page) == 0 {
-			r.findGap(next, r.head)
+			r.findGap(skip(r.holes, next-1)+1, r.head)
 			next = r.head + 1
 		}
 		r.advance()
@@ -162,25 +178,23 @@ func (r *verifier) verifyWebhooks(ctx context.Context) error {
 	return nil
 }
 
-// readWebhooks returns the webhooks after a number, and the number of the oldest that was stored then, the next to come
-// if none was.
-func (r *verifier) readWebhooks(ctx context.Context, after int64) (oldest int64, page []Webhook, err error) {
+// readWebhooks returns the webhooks after a number, and the position at that moment.
+func (r *verifier) readWebhooks(ctx context.Context, after int64) (p position, page []Webhook, err error) {
 	tx, err := r.views.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return 0, nil, err
+		return p, nil, err
 	}
 	defer tx.Rollback() //nolint:errcheck // it only reads
-	p, err := readPosition(ctx, tx)
-	if err != nil {
-		return 0, nil, err
+	if p, err = readPosition(ctx, tx, r.views.version); err != nil {
+		return p, nil, err
 	}
 	rows, err := tx.QueryContext(ctx, `SELECT seq, id, signed_at, received_at, body FROM webhooks
 		WHERE seq > ? ORDER BY seq LIMIT ?`, after, maxVerifiedRows)
 	if err != nil {
-		return 0, nil, err
+		return p, nil, err
 	}
 	if page, err = scanWebhooks(rows, maxVerifiedBytes); err != nil || len(page) == 0 {
-		return p.oldest, nil, err
+		return p, nil, err
 	}
 	var lost int64
 	err = tx.QueryRowContext(ctx, `SELECT seq FROM webhooks AS stored NOT INDEXED WHERE seq > ? AND seq <= ?
@@ -189,11 +203,11 @@ func (r *verifier) readWebhooks(ctx context.Context, after int64) (oldest int64,
 		after, page[len(page)-1].Seq).Scan(&lost)
 	switch {
 	case err == nil:
-		return 0, nil, r.damagedIndex(fmt.Sprintf("webhook %d is not in it", lost))
+		return p, nil, r.damagedIndex(fmt.Sprintf("webhook %d is not in it", lost))
 	case errors.Is(err, sql.ErrNoRows):
-		return p.oldest, page, nil
+		return p, page, nil
 	default:
-		return 0, nil, err
+		return p, nil, err
 	}
 }
 
@@ -203,7 +217,7 @@ func (r *verifier) findGap(from, through int64) {
 	}
 	var lacking []string
 	for _, s := range r.sinks {
-		if s.Configured && s.Cursor < through {
+		if overlap(waits(s.Cursor, r.absences[s.Sink]), from-1, through) > 0 {
 			lacking = append(lacking, fmt.Sprintf("%q", s.Sink))
 		}
 	}
@@ -256,32 +270,70 @@ func (r *verifier) verifyLetters(ctx context.Context) error {
 }
 
 func (r *verifier) verifyLetterPage(ctx context.Context, after int64) (n int, last int64, err error) {
-	rows, err := r.views.db.QueryContext(ctx, `SELECT id, sink, webhook_seq, event_time, route, attempts,
-		first_at, last_at, length(data) FROM dead_letters
-		WHERE id > ? AND id <= ? ORDER BY id LIMIT ?`, after, r.lastLetter, maxVerifiedRows)
+	data, _ := sizeColumns(r.views.version)
+	packed, base := packedColumns(r.views.version)
+	columns := []string{
+		"id", "sink", "webhook_seq", "event_time", "route", "attempts", "first_at", "last_at", data, packed, base,
+	}
+	f := DeadLetterFilter{AfterID: after, throughID: r.lastLetter}
+	query, args, err := f.statement(r.views.version,
+		"SELECT "+strings.Join(columns, ", ")+" FROM dead_letters", "ORDER BY id LIMIT ?")
+	if err != nil {
+		return 0, 0, err
+	}
+	rows, err := r.views.db.QueryContext(ctx, query, append(args, maxVerifiedRows)...)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
+	for read := 0; read < maxVerifiedBytes && rows.Next(); {
 		var (
 			l                     DeadLetter
 			at, route             string
 			first, lastTry, bytes int64
+			event, shared         sql.RawBytes
 		)
-		if err := rows.Scan(&l.ID, &l.Sink, &l.WebhookSeq, &at, &route, &l.Attempts, &first, &lastTry, &bytes); err != nil {
+		if err := rows.Scan(&l.ID, &l.Sink, &l.WebhookSeq, &at, &route, &l.Attempts, &first, &lastTry, &bytes,
+			&event, &shared); err != nil {
 			return 0, 0, err
 		}
 		l.FirstAt, l.LastAt = fromNanos(first), fromNanos(lastTry)
-		r.verifyLetter(&l, at, route)
+		r.verifyLetter(&l)
+		if len(event) > 0 {
+			r.verifyPacked(&l, event, shared)
+		} else {
+			r.verifyPlain(&l, at, route)
+		}
 		r.report.DeadLetters++
 		r.report.Bytes += bytes
+		read += len(event) + len(shared)
 		n, last = n+1, l.ID
 	}
 	return n, last, rows.Err()
 }
 
-func (r *verifier) verifyLetter(l *DeadLetter, eventTime, route string) {
+// verifyPacked looks at a letter's event as it is stored.
+func (r *verifier) verifyPacked(l *DeadLetter, event, shared []byte) {
+	base, err := unpackEvent(shared, &bridge.Event{})
+	if err == nil {
+		_, err = unpackEvent(event, &base)
+	}
+	if err != nil {
+		r.find("dead letter %d: its event cannot be read: %v", l.ID, err)
+	}
+}
+
+// verifyPlain does so for a letter of an older version.
+func (r *verifier) verifyPlain(l *DeadLetter, eventTime, route string) {
+	if err := json.Unmarshal([]byte(route), &l.Event.Route); err != nil {
+		r.find("dead letter %d: its route cannot be read: %v", l.ID, err)
+	}
+	if eventTime != "" && fromText(eventTime).IsZero() {
+		r.find("dead letter %d: the time of its event (%q) cannot be read", l.ID, eventTime)
+	}
+}
+
+func (r *verifier) verifyLetter(l *DeadLetter) {
 	known := false
 	for _, s := range r.sinks {
 		known = known || s.Sink == l.Sink
@@ -291,12 +343,6 @@ func (r *verifier) verifyLetter(l *DeadLetter, eventTime, route string) {
 	}
 	if l.WebhookSeq < 1 || l.WebhookSeq > max(r.newest, r.head) {
 		r.find("dead letter %d: there never was a webhook %d", l.ID, l.WebhookSeq)
-	}
-	if err := json.Unmarshal([]byte(route), &l.Event.Route); err != nil {
-		r.find("dead letter %d: its route cannot be read: %v", l.ID, err)
-	}
-	if eventTime != "" && fromText(eventTime).IsZero() {
-		r.find("dead letter %d: the time of its event (%q) cannot be read", l.ID, eventTime)
 	}
 	for _, t := range []time.Time{l.FirstAt, l.LastAt} {
 		if wrong := r.implausible(t); !t.IsZero() && wrong != "" {

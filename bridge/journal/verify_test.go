@@ -35,8 +35,18 @@ func TestVerifyReports(t *testing.T) {
 			"DELETE FROM webhooks WHERE seq >= 15",
 			[]string{`webhooks 15 to 20 are missing, and "kafka", "nats" has not been sent them all`},
 		},
-		"a sink that is not configured may lack": {
-			"UPDATE sinks SET configured = 0 WHERE sink = 'kafka'; DELETE FROM webhooks WHERE seq <= 10", nil,
+		"a sink may lack what was accepted in its absence": {
+			`UPDATE sinks SET configured = 0 WHERE sink = 'kafka'; DELETE FROM webhooks WHERE seq BETWEEN 8 AND 9;
+			INSERT INTO absences VALUES ('kafka', 7, 9223372036854775807, 0); INSERT INTO holes VALUES (7, 9)`, nil,
+		},
+		"what waits for a sink that is not configured is gone": {
+			`UPDATE sinks SET configured = 0 WHERE sink = 'kafka'; DELETE FROM webhooks WHERE seq <= 10;
+			INSERT INTO absences VALUES ('kafka', 8, 9223372036854775807, 0)`,
+			[]string{`webhooks 6 to 8 are missing, and sink "kafka" has not been sent them`},
+		},
+		"a hole where something waits": {
+			"DELETE FROM webhooks WHERE seq BETWEEN 8 AND 9; INSERT INTO holes VALUES (7, 9)",
+			[]string{`webhooks 8 to 9 are missing, and sink "kafka" has not been sent them`},
 		},
 		"a cursor ahead of everything": {
 			"UPDATE sinks SET cursor = 21 WHERE sink = 'nats'", []string{
@@ -73,15 +83,24 @@ func TestVerifyReports(t *testing.T) {
 			"UPDATE dead_letters SET sink = 'x' WHERE id = 1", []string{`dead letter 1: the journal does not know its sink "x"`},
 		},
 		"a letter of no webhook": {
-			"UPDATE dead_letters SET webhook_seq = 21 WHERE id = 1", []string{"dead letter 1: there never was a webhook 21"},
+			"UPDATE dead_letters SET webhook_seq = 21 WHERE id = 1; UPDATE letter_events SET webhook_seq = 21",
+			[]string{"dead letter 1: there never was a webhook 21"},
 		},
 		"a letter whose route cannot be read": {
-			"UPDATE dead_letters SET route = '[' WHERE id = 1",
+			"UPDATE dead_letters SET event = x'', route = '[' WHERE id = 1",
 			[]string{"dead letter 1: its route cannot be read: unexpected end of JSON input"},
 		},
 		"a letter whose time cannot be read": {
-			"UPDATE dead_letters SET event_time = 'noon' WHERE id = 1",
+			"UPDATE dead_letters SET event = x'', event_time = 'noon' WHERE id = 1",
 			[]string{`dead letter 1: the time of its event ("noon") cannot be read`},
+		},
+		"a letter whose event cannot be read": {
+			"UPDATE dead_letters SET event = x'0100' WHERE id = 1",
+			[]string{"dead letter 1: its event cannot be read: the event of a dead letter is damaged"},
+		},
+		"a letter without what it has in common": {
+			"DELETE FROM letter_events",
+			[]string{"dead letter 1: its event cannot be read: the event of a dead letter is damaged: it has an unknown format"},
 		},
 		"a letter that was tried in another time": {
 			"UPDATE dead_letters SET last_at = 1 WHERE id = 1",

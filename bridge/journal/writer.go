@@ -5,11 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -37,10 +38,16 @@ type writer struct {
 	// disowned is why nothing is written any more; nil while the journal is this process's.
 	disowned error
 
-	letters map[string]int64
-	// replays has the cursor of each replay of a configured sink that has not ended.
-	replays map[int64]int64
-	// frames is how many pages went to the log since the last checkpoint began, logExcess the log's size beyond walKeep.
+	letters, missing map[string]int64
+	// replays has what each replay that has not ended is yet to publish.
+	replays map[int64]span
+	// removed has the cursor of each sink that is not configured, absences what each sink is not to get, holes what has
+	// been deleted between webhooks that are stored.
+	removed  map[string]int64
+	absences map[string][]span
+	holes    []span
+	// frames is how many pages went to the log since the last checkpoint began, logExcess by how much the log was larger
+	// after the last one than it may stay, since somebody reads it.
 	frames    int64
 	logExcess int64
 	// checkpointing tells what became of the checkpoint under way beside the writer; nil: there is none.
@@ -49,26 +56,28 @@ type writer struct {
 	uncounted int64
 
 	cleaning cleaning
+	// forgetting is set by the ticker, until no past webhook is remembered for too long.
+	forgetting bool
 }
 
 // effects is what a transaction changes in the writer's memory once it is durable.
 type effects struct {
 	appended []Webhook
 	advances map[string]int64 // of live streams
-	replays  map[int64]int64  // cursors of replays; those that have ended stand at ended
+	replays  map[int64]span   // what replays are yet to publish; ended, which is empty: nothing
 	letters  map[string]int64
+	missing  map[string]int64 // webhooks, by sink
 	// lettersAdded and streamsChanged say what is to be told of.
 	lettersAdded, streamsChanged, dropped bool
+	// sinksChanged says that a sink was forgotten or renamed.
+	sinksChanged bool
 }
 
-// ended is where a replay stands that keeps no webhook any more.
-const ended = math.MaxInt64
-
-func (e *effects) replay(id, cursor int64) {
+func (e *effects) replay(id int64, left span) {
 	if e.replays == nil {
-		e.replays = make(map[int64]int64)
+		e.replays = make(map[int64]span)
 	}
-	e.replays[id] = cursor
+	e.replays[id] = left
 }
 
 func (e *effects) countLetters(sink string, n int64) {
@@ -80,28 +89,40 @@ func (e *effects) countLetters(sink string, n int64) {
 
 // start opens the database and decides where each sink begins.
 func (w *writer) start(ctx context.Context) (err error) {
-	if w.store, err = openStore(ctx, w.journal.path); err != nil {
+	if w.store, err = openStore(ctx, w.journal.path, w.journal.limits.keep); err != nil {
 		return err
 	}
+	w.store.tolerance = w.journal.tolerance
 	w.database = w.store.database
 	if from := w.store.migratedFrom; from > 0 {
 		w.journal.log.InfoContext(ctx, "the journal was brought to a new schema; an older fnbridge can no longer open it",
 			"from", from, "to", schemaVersion)
 	}
 	// This reads back the log of a crash and proves that the disk takes writes, before the first promise is made.
-	result, err := checkpoint(ctx, w.store.conn)
-	if err != nil {
-		return fmt.Errorf("move the journal's log into the database: %w", damaged(w.journal.path, err))
+	var result checkpointResult
+	err = syscall.ENOSPC
+	if w.canMove(ctx) {
+		result, err = checkpoint(ctx, w.store.conn)
 	}
-	if err := w.store.checkLength(ctx, result); err != nil {
-		return err
-	}
-	if !result.busy {
-		// The log is empty.
-		if err := recordBoot(w.journal.path); err != nil {
-			w.journal.log.WarnContext(ctx, "it was not noted under which boot the journal is written; "+
-				"less damage to its log can be told", "error", err)
+	switch {
+	case err == nil:
+		if err := w.store.checkLength(ctx, result); err != nil {
+			return err
 		}
+		if !result.busy {
+			// The log is empty.
+			if err := recordBoot(w.journal.path); err != nil {
+				w.journal.log.WarnContext(ctx, "it was not noted under which boot the journal is written; "+
+					"less damage to its log can be told", "error", err)
+			}
+		}
+	case isFull(err):
+		// What is in the log may be lacking in the database, which is then shorter than it says.
+		w.journal.log.WarnContext(ctx, "the disk is full: the journal's log stays until there is room", "error", err)
+		w.outage.begin(ErrDiskFull.Error())
+		w.outOfSpace(ctx)
+	default:
+		return fmt.Errorf("move the journal's log into the database: %w", damaged(w.journal.path, err))
 	}
 	prepare := w.registerSinks
 	if w.journal.keepSinks {
@@ -113,6 +134,7 @@ func (w *writer) start(ctx context.Context) (err error) {
 	if err := w.syncLogName(); err != nil {
 		return err
 	}
+	w.refreshRoom(ctx)
 	if w.index, err = os.Stat(w.journal.path + "-shm"); err != nil {
 		return fmt.Errorf("look at the index of the journal's log: %w", err)
 	}
@@ -161,11 +183,7 @@ func (w *writer) syncLogName() error {
 
 // adoptSinks takes the sinks and the size limit from the database.
 func (w *writer) adoptSinks(ctx context.Context) error {
-	p, err := readPosition(ctx, w.store.conn)
-	if err != nil {
-		return err
-	}
-	sinks, err := readSinks(ctx, w.store.conn, p)
+	_, sinks, err := w.readSinks(ctx)
 	if err != nil {
 		return err
 	}
@@ -183,74 +201,9 @@ func (w *writer) adoptSinks(ctx context.Context) error {
 	return err
 }
 
-// registerSinks gives each configured sink its row, and marks the others.
-func (w *writer) registerSinks(ctx context.Context) error {
-	var left []SinkStatus
-	err := w.store.inTransaction(ctx, func() error {
-		conn := w.store.conn
-		if _, err := conn.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ('max_bytes', ?1)
-			ON CONFLICT (name) DO UPDATE SET value = ?1`,
-			w.journal.space.limit); err != nil {
-			return err
-		}
-		p, err := readPosition(ctx, conn)
-		if err != nil {
-			return err
-		}
-		if _, err := conn.ExecContext(ctx, `UPDATE sinks SET configured = 0`); err != nil {
-			return err
-		}
-		for _, sink := range w.journal.sinks {
-			if err := w.registerSink(ctx, sink, p); err != nil {
-				return err
-			}
-		}
-		sinks, err := readSinks(ctx, conn, p)
-		for _, s := range sinks {
-			if !s.Configured {
-				left = append(left, s)
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, s := range left {
-		w.journal.log.WarnContext(ctx, "the journal remembers a sink that is not configured; "+
-			"what it has not been sent is not kept for it",
-			"sink", s.Sink, "webhooks_behind", s.Backlog, "dead_letters", s.DeadLetters)
-	}
-	return nil
-}
-
-func (w *writer) registerSink(ctx context.Context, sink string, p position) error {
-	var cursor int64
-	err := w.store.conn.QueryRowContext(ctx, `SELECT cursor FROM sinks WHERE sink = ?`, sink).Scan(&cursor)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		_, err := w.store.conn.ExecContext(ctx, `INSERT INTO sinks (sink, cursor, configured) VALUES (?, ?, 1)`, sink, p.head)
-		return err
-	case err != nil:
-		return err
-	}
-	if missed := p.oldest - 1 - cursor; missed > 0 {
-		w.journal.log.WarnContext(ctx, "a sink is configured again; "+
-			"webhooks that came meanwhile are no longer kept and will not reach it",
-			"sink", sink, "webhooks_missed", missed)
-		cursor = p.oldest - 1
-	}
-	_, err = w.store.conn.ExecContext(ctx, `UPDATE sinks SET configured = 1, cursor = ? WHERE sink = ?`, cursor, sink)
-	return err
-}
-
 // load reads from the database what the journal keeps in memory.
 func (w *writer) load(ctx context.Context) error {
-	p, err := readPosition(ctx, w.store.conn)
-	if err != nil {
-		return damaged(w.journal.path, err)
-	}
-	sinks, err := readSinks(ctx, w.store.conn, p)
+	p, sinks, err := w.readSinks(ctx)
 	if err != nil {
 		return damaged(w.journal.path, err)
 	}
@@ -262,22 +215,33 @@ func (w *writer) load(ctx context.Context) error {
 	if err != nil {
 		return damaged(w.journal.path, err)
 	}
-	w.replays = make(map[int64]int64)
+	w.replays = make(map[int64]span)
 	for i := range streams {
-		if t := &streams[i]; t.Kind == Replay && w.journal.cursors[t.Sink] != nil {
-			w.replays[t.ID] = t.Cursor
+		if t := &streams[i]; t.Kind == Replay {
+			w.replays[t.ID] = span{t.Cursor, t.Through}
 		}
 	}
-	w.letters = make(map[string]int64, len(sinks))
+	w.letters, w.missing = make(map[string]int64, len(sinks)), make(map[string]int64, len(sinks))
+	w.removed = make(map[string]int64)
 	for _, s := range sinks {
 		w.letters[s.Sink] = s.DeadLetters
+		w.missing[s.Sink] = s.Missing.webhooks()
 		if cursor, ok := w.journal.cursors[s.Sink]; ok {
 			cursor.Store(s.Cursor)
+		} else {
+			w.removed[s.Sink] = s.Cursor
 		}
 	}
+	w.absences = p.absences
+	accepted, err := lastAccepted(ctx, w.store.conn)
+	if err != nil {
+		return damaged(w.journal.path, err)
+	}
+	w.journal.accepted.Store(accepted)
 	w.journal.tail.forget()
-	w.journal.oldest.Store(p.oldest)
-	w.journal.space.used.Store(used)
+	w.moveOldest(p)
+	w.journal.space.used.Store(used + w.journal.limits.keep + w.logExcess)
+	w.countParts(ctx)
 	if w.journal.head.Swap(p.head) != p.head {
 		w.journal.changed.notify()
 	}
@@ -291,6 +255,9 @@ func (w *writer) showDeadLetters() {
 	for sink, n := range w.letters {
 		w.journal.metrics.deadLetters.WithLabelValues(sink).Set(float64(n))
 	}
+	for sink, n := range w.missing {
+		w.journal.metrics.missing.WithLabelValues(sink).Set(float64(n))
+	}
 }
 
 // run is the writer's life: it ends when the queue is closed and empty.
@@ -299,13 +266,14 @@ func (w *writer) run(ctx context.Context) {
 	ticker := time.NewTicker(sweepInterval(w.journal.retention))
 	defer ticker.Stop()
 	tick := func() {
-		w.cleaning.sweep = true
+		w.cleaning.sweep, w.forgetting = true, true
 		w.disown(ctx, w.checkOwned())
 		if w.inDoubt == nil {
 			w.refreshUsed(ctx) // for whoever looks at the size of a journal that little is written to
 		}
+		w.refreshRoom(ctx)
 		if w.logExcess > 0 {
-			w.frames = checkpointFrames
+			w.frames = w.checkpointFrames()
 		}
 	}
 	var batch []*request
@@ -330,13 +298,18 @@ func (w *writer) run(ctx context.Context) {
 			began := time.Now()
 			w.commit(ctx, batch)
 			took = time.Since(began)
+			w.refreshRoom(ctx)
+		} else if w.journal.space.exhausted.Load() {
+			w.refreshRoom(ctx) // somebody asks whether there is room again
 		}
 		more := w.clean(ctx)
+		more = w.forgetPast(ctx) || more
 		w.checkpointWhenDue(ctx)
-		if more {
-			continue
+		if w.checkpointing != nil && w.frames >= w.checkpointFrames() {
+			// The log must not fill faster than it is moved.
+			w.tookCheckpoint(ctx, <-w.checkpointing)
 		}
-		if len(batch) > 0 {
+		if more || len(batch) > 0 {
 			select {
 			case <-ticker.C:
 				tick()
@@ -360,19 +333,52 @@ func (w *writer) run(ctx context.Context) {
 func (w *writer) commit(ctx context.Context, batch []*request) {
 	started := w.journal.now()
 	e, err := w.apply(ctx, batch)
+	if err != nil && isFull(err) {
+		w.outOfSpace(ctx)
+		// What is not a webhook needs less, and makes room.
+		if batch = w.refuseWebhooks(ctx, batch, err); len(batch) == 0 {
+			return
+		}
+		e, err = w.apply(ctx, batch)
+	}
 	if err != nil {
 		w.fail(ctx, batch, err)
 		return
 	}
-	if w.outage.end() {
-		w.journal.log.InfoContext(ctx, "the journal can write again")
-	}
+	w.sayRecovered(ctx)
 	w.journal.metrics.commitSeconds.Observe(w.journal.now().Sub(started).Seconds())
 	w.journal.metrics.commitRequests.Observe(float64(len(batch)))
 	w.take(ctx, e)
 	for _, r := range batch {
 		w.journal.space.release(r.cost)
 		r.answer()
+	}
+}
+
+// refuseWebhooks answers the requests of a batch that would store webhooks, for which the disk had no room, and returns
+// the others.
+func (w *writer) refuseWebhooks(ctx context.Context, batch []*request, full error) (others []*request) {
+	for _, r := range batch {
+		if r.kind != kindAppend {
+			r.changed, r.err = 0, nil
+			others = append(others, r)
+			continue
+		}
+		r.accepted, r.err = 0, fmt.Errorf("%w: write to the journal %s: %w", ErrDiskFull, w.journal.path, full)
+		w.journal.space.release(r.cost)
+		r.answer()
+	}
+	if w.outage.begin(ErrDiskFull.Error()) {
+		w.journal.log.ErrorContext(ctx, "the disk is full; webhooks are refused until it has room, and deliveries go on",
+			"error", full)
+	}
+	return others
+}
+
+// sayRecovered says that an outage is over, if one is.
+func (w *writer) sayRecovered(ctx context.Context) {
+	if !w.journal.space.exhausted.Load() && w.outage.end() {
+		w.journal.log.InfoContext(ctx, "the journal can write again")
 	}
 }
 
@@ -414,12 +420,19 @@ func (w *writer) apply(ctx context.Context, batch []*request) (_ effects, err er
 	}
 	var e effects
 	err = w.store.inTransaction(ctx, func() error {
-		for _, r := range batch {
-			if err := w.applyRequest(ctx, r, &e); err != nil {
-				if !statementOnly(err) {
-					return err
+		for some := range slices.Chunk(batch, wideRows) {
+			if stored, err := w.appendWide(ctx, some, &e); err != nil {
+				return err
+			} else if stored {
+				continue
+			}
+			for _, r := range some {
+				if err := w.applyRequest(ctx, r, &e); err != nil {
+					if !statementOnly(err) {
+						return err
+					}
+					r.err = fmt.Errorf("the journal cannot store this: %w", err)
 				}
-				r.err = fmt.Errorf("the journal cannot store this: %w", err)
 			}
 		}
 		return w.checkOwned()
@@ -429,6 +442,33 @@ func (w *writer) apply(ctx context.Context, batch []*request) (_ effects, err er
 		w.inDoubt = err
 	}
 	return e, err
+}
+
+// appendWide stores webhooks with one statement, and tells whether it did: not if they are fewer than it takes, or one
+// may be there already. Each then shows by itself what it is.
+func (w *writer) appendWide(ctx context.Context, some []*request, e *effects) (stored bool, err error) {
+	if len(some) < wideRows || slices.ContainsFunc(some, func(r *request) bool { return r.kind != kindAppend }) {
+		return false, nil
+	}
+	if past, err := w.store.anyOfPast(ctx, some); err != nil || past {
+		return false, err
+	}
+	first := w.journal.head.Load() + int64(len(e.appended)) + 1
+	values := make([]any, 0, wideRows*webhookColumns)
+	for i, r := range some {
+		values = append(values, webhookValues(first+int64(i), r.webhook.ID, &r.webhook)...)
+	}
+	if _, err := w.store.insertWide.ExecContext(ctx, values...); err != nil {
+		if statementOnly(err) {
+			return false, nil // nothing of it was stored
+		}
+		return false, err
+	}
+	for i, r := range some {
+		r.accepted = bridge.Stored
+		e.appended = append(e.appended, asRead(first+int64(i), r.webhook))
+	}
+	return true, nil
 }
 
 func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error {
@@ -449,7 +489,11 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		if len(r.letters) == 0 {
 			return nil
 		}
-		added, err := w.store.storeLetters(ctx, r.letters)
+		added, err := w.store.storeLetters(ctx, r.letters, w.journal.space.refusesLetters())
+		if errors.Is(err, ErrFullOfDeadLetters) {
+			r.err = err
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -460,7 +504,7 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 	case kindLettersPublished:
 		return w.store.notePublished(ctx, r.letters, w.journal.now())
 	case kindDropLetters:
-		deleted, err := w.store.deleteLetters(ctx, r.filter)
+		deleted, err := w.store.deleteLetters(ctx, r.filter, w.journal.now())
 		if err != nil {
 			return err
 		}
@@ -473,13 +517,20 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		for i := range r.streams {
 			t := &r.streams[i]
 			if t.Kind == Replay {
-				t.Cursor, t.Through = w.journal.oldest.Load()-1, w.journal.cursors[t.Sink].Load()
+				t.Cursor, t.Through = w.journal.oldest.Load()-1, max(w.journal.cursors[t.Sink].Load(), e.advances[t.Sink])
+				missing, err := w.store.missing(ctx, t.Sink)
+				if err != nil {
+					return err
+				}
+				if missing != nil {
+					t.Through = max(t.Through, missing.Through)
+				}
 			}
 			if err := w.store.addStream(ctx, t, w.journal.now()); err != nil {
 				return err
 			}
 			if t.Kind == Replay {
-				e.replay(t.ID, t.Cursor)
+				e.replay(t.ID, span{t.Cursor, t.Through})
 			}
 		}
 		e.streamsChanged = true
@@ -490,9 +541,22 @@ func (w *writer) applyRequest(ctx context.Context, r *request, e *effects) error
 		}
 		if cancelled {
 			r.changed = 1
-			e.replay(r.seq, ended)
+			e.replay(r.seq, span{})
 			e.streamsChanged = true
+			return w.resolveMissing(ctx, r.seq, e)
 		}
+	case kindForgetSink, kindRenameSink:
+		e.sinksChanged, e.streamsChanged = true, true
+		return w.store.allOrNone(ctx, func() error {
+			if r.kind == kindForgetSink {
+				return w.forgetSink(ctx, r)
+			}
+			return w.renameSink(ctx, r)
+		})
+	case kindRenameLetters:
+		return w.store.renameLetters(ctx, r.sink, r.to, r.filter.IDs)
+	case kindNoteMissing:
+		return w.noteMissing(ctx, r.missing, e)
 	}
 	return nil
 }
@@ -524,17 +588,21 @@ func (w *writer) applyMove(ctx context.Context, r *request, e *effects) error {
 			}
 			e.advances[t.Sink] = max(e.advances[t.Sink], t.Cursor)
 		case t.End != "":
-			e.replay(t.ID, ended)
+			e.replay(t.ID, span{})
 			e.streamsChanged = true
+			if err := w.resolveMissing(ctx, t.ID, e); err != nil {
+				return err
+			}
 		case open:
-			e.replay(t.ID, t.Cursor)
+			e.replay(t.ID, span{t.Cursor, t.Through})
 		}
 	}
 	if r.state == nil {
 		return nil
 	}
 	_, err := w.store.setState.ExecContext(ctx,
-		r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.Sink)
+		r.state.State, r.state.LastError, toNanos(r.state.LastErrorAt), toNanos(r.state.Since), r.state.StandsStill,
+		r.state.Sink)
 	return err
 }
 
@@ -545,8 +613,8 @@ func (w *writer) take(ctx context.Context, e effects) {
 			cursor.Store(seq)
 		}
 	}
-	for id, cursor := range e.replays {
-		if w.replays[id] = cursor; cursor == ended {
+	for id, left := range e.replays {
+		if w.replays[id] = left; left == (span{}) {
 			delete(w.replays, id)
 		}
 	}
@@ -554,11 +622,15 @@ func (w *writer) take(ctx context.Context, e effects) {
 		w.letters[sink] += n
 		w.journal.metrics.deadLetters.WithLabelValues(sink).Set(float64(w.letters[sink]))
 	}
+	for sink, n := range e.missing {
+		w.journal.metrics.missing.WithLabelValues(sink).Set(float64(n))
+	}
 	if w.journal.space.uncertain(w.uncounted) {
 		w.refreshUsed(ctx)
 	}
 	if len(e.appended) > 0 {
 		w.journal.tail.add(e.appended)
+		w.journal.accepted.Store(toNanos(e.appended[len(e.appended)-1].ReceivedAt))
 		w.journal.head.Add(int64(len(e.appended)))
 		w.journal.changed.notify()
 	}
@@ -570,6 +642,9 @@ func (w *writer) take(ctx context.Context, e effects) {
 	}
 	if e.streamsChanged || e.dropped {
 		w.journal.streamsChanged.notify()
+	}
+	if e.sinksChanged {
+		w.rereadSinks(ctx)
 	}
 }
 
@@ -583,8 +658,19 @@ func (w *writer) countFrames() {
 // refreshUsed counts the journal's bytes anew. A count that fails leaves the last one: the next write will show why.
 func (w *writer) refreshUsed(ctx context.Context) {
 	if used, err := w.store.usedBytes(ctx); err == nil {
-		w.journal.space.used.Store(used + w.logExcess)
+		w.journal.space.used.Store(used + w.journal.limits.keep + w.logExcess)
 		w.uncounted = 0
+	}
+	w.countParts(ctx)
+}
+
+// countParts counts what of the journal's bytes does not go as sinks take webhooks.
+func (w *writer) countParts(ctx context.Context) {
+	if letters, err := w.store.letterBytes(ctx); err == nil {
+		w.journal.space.letters.Store(letters)
+	}
+	if past, err := w.store.pastBytes(ctx); err == nil {
+		w.journal.space.past.Store(past)
 	}
 }
 
@@ -600,11 +686,11 @@ func (w *writer) settleDoubt(ctx context.Context) error {
 	if err := inPlace(w.journal.path, w.database); err != nil {
 		return err
 	}
-	store, err := openStore(ctx, w.journal.path)
+	store, err := openStore(ctx, w.journal.path, w.journal.limits.keep)
 	if err != nil {
 		return err
 	}
-	w.store = store
+	w.store, store.tolerance = store, w.journal.tolerance
 	if err := w.proveDisk(ctx); err != nil {
 		return fmt.Errorf("after %w: %w", w.inDoubt, err)
 	}
@@ -660,11 +746,16 @@ func (w *writer) reportUpkeep(ctx context.Context, what string, err error) {
 func (w *writer) shutDown(ctx context.Context) error {
 	err := w.journal.views.close()
 	w.awaitCheckpoint()
-	if w.store != nil && w.inDoubt == nil {
-		_, failed := checkpoint(ctx, w.store.conn)
-		err = errors.Join(err, failed)
+	if w.store != nil && w.inDoubt == nil && w.canMove(ctx) {
+		if _, failed := checkpoint(ctx, w.store.conn); failed != nil && !isFull(failed) {
+			err = errors.Join(err, failed)
+		}
 	}
-	err = errors.Join(err, w.closeStore(), w.journal.lock.release())
+	err = errors.Join(err, w.closeStore())
+	if w.disowned == nil && !w.journal.keepSinks {
+		w.journal.keepReserve(0) // of the room that the log had, so that the next start finds what it needs
+	}
+	err = errors.Join(err, w.journal.lock.release())
 	w.journal.metrics.unregister()
 	if err != nil {
 		return fmt.Errorf("close the journal %s: %w", w.journal.path, err)

@@ -1,14 +1,14 @@
-// Package ops is the operations listener: liveness, readiness and metrics. It only reads, and shows
-// nothing secret, so it may be reached from inside a cluster.
+// Package ops is the operations listener: liveness, readiness and metrics for everyone who reaches it, and the page
+// with its /api/ for whoever may see payloads. It only reads.
 package ops
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,8 +35,9 @@ type Options struct {
 	// stands: keep secrets out of it. It is called concurrently, once for each request, with a
 	// context that ends after 5 s or when the request does. Nil: always ready.
 	Ready func(ctx context.Context) error
-	// Status is what /status shows as JSON. It is called concurrently. Nil: there is no such address.
-	Status func() any
+	// Page answers / and all that is under /api/ and /page/, to whom Access lets. Nil: / lists the other addresses.
+	Page   http.Handler
+	Access Access
 	// Logger gets one line when the answer of /readyz changes. Nil: none.
 	Logger *slog.Logger
 }
@@ -46,8 +47,7 @@ type Options struct {
 //   - GET /livez: 200 "ok"
 //   - GET /readyz: 200 "ok", or 503 with the cause
 //   - GET /metrics: Prometheus text or OpenMetrics, as the request prefers
-//   - GET /status: JSON, if there is a Status
-//   - GET /: the addresses above
+//   - GET /, /page/… and /api/…: the Page, for whom Access lets; others are answered 401 or 403
 //
 // HEAD works as GET does. Whatever else is asked is answered 404 or 405. Errors are RFC 9457 problems.
 func New(o Options) http.Handler {
@@ -73,16 +73,20 @@ func New(o Options) http.Handler {
 		"/readyz":  ready,
 		"/metrics": metrics,
 	}
-	listed := "/livez\n/readyz\n/metrics\n"
-	if o.Status != nil {
-		paths["/status"] = status(o.Status)
-		listed += "/status\n"
+	page := o.Access.guard(o.Page)
+	if o.Page == nil {
+		page = nil
+		paths["/"] = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			writeText(w, "/livez\n/readyz\n/metrics\n")
+		})
 	}
-	paths["/"] = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, listed) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A map and not http.ServeMux, whose own answers (redirects, 404, 405) are no problems.
-		handler, ok := paths[r.URL.Path]
-		if !ok {
+		handler := paths[r.URL.Path]
+		if page != nil && isPage(r.URL.Path) {
+			handler = page
+		}
+		if handler == nil {
 			problem.New(http.StatusNotFound, "There is nothing at this path; ask for /livez, /readyz or /metrics.").Write(w)
 			return
 		}
@@ -95,13 +99,9 @@ func New(o Options) http.Handler {
 	})
 }
 
-func status(tell func() any) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		_ = json.NewEncoder(w).Encode(tell()) // an error here is a reader that is gone
-	}
+// isPage tells whether the Page answers at this path.
+func isPage(path string) bool {
+	return path == "/" || strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/page/")
 }
 
 func writeText(w http.ResponseWriter, text string) {

@@ -57,18 +57,6 @@ func ask(t *testing.T, s *httptest.Server, method, path string, header http.Head
 	return answer{response.StatusCode, response.Header, string(body)}
 }
 
-func TestStatusIsThereIfThereIsOne(t *testing.T) {
-	s := serve(t, ops.Options{})
-	require.Equal(t, http.StatusNotFound, ask(t, s, http.MethodGet, "/status", nil).status)
-	require.NotContains(t, ask(t, s, http.MethodGet, "/", nil).body, "/status")
-	s = serve(t, ops.Options{Status: func() any { return map[string]int{"webhooks": 7} }})
-	a := ask(t, s, http.MethodGet, "/status", nil)
-	require.Equal(t, http.StatusOK, a.status)
-	require.Equal(t, "application/json", a.header.Get("Content-Type"))
-	require.JSONEq(t, `{"webhooks":7}`, a.body)
-	require.Contains(t, ask(t, s, http.MethodGet, "/", nil).body, "/status")
-}
-
 func requireProblem(t *testing.T, a answer, status int, detail string) {
 	t.Helper()
 	require.Equal(t, status, a.status)

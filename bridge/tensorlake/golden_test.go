@@ -44,7 +44,7 @@ func goldenSections() []goldenSection {
 			title: "Workflows",
 			text: "A payload with the keys `workflow_name`, `invocation_id` and `fn_status` becomes one event for each entry " +
 				"of `fn_status`, in the payload's order. Other keys are ignored. A payload whose events would repeat the two " +
-				"names in more than 64 MiB is unrecognized.",
+				"names, in their attributes and data, in more than 64 MiB is unrecognized.",
 			cases: []goldenCase{
 				{name: "workflow", title: "Two functions", note: "One succeeded and one failed."},
 				{

@@ -2,6 +2,7 @@ package tensorlake
 
 import (
 	"iter"
+	"strings"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -88,7 +89,9 @@ func Parse(body []byte) (Payload, error) {
 		problem = f.nearest()
 	}
 	if problem != "" {
-		return Payload{shape: ShapeUnrecognized, reason: problem, content: unrecognized{body: body}}, nil
+		// A copy, so that f need not outlive this call, and takes no memory to be collected.
+		reason := strings.Clone(problem)
+		return Payload{shape: ShapeUnrecognized, reason: reason, content: unrecognized{body: body}}, nil
 	}
 	return p, nil
 }

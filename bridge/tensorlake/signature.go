@@ -1,6 +1,7 @@
 package tensorlake
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -21,7 +22,8 @@ import (
 )
 
 const (
-	secretPrefix = "whsec_"
+	secretPrefix    = "whsec_"
+	publicKeyPrefix = "whpk_"
 	// What Svix lets a secret hold, made or given by a customer. Anything shorter was cut off on its way.
 	minSecretBytes = 24
 	maxSecretBytes = 75
@@ -29,12 +31,15 @@ const (
 	// placeholder stands where the documents want a secret. Everybody knows it.
 	placeholder = "whsec_UmVwbGFjZSBtZSBieSB0aGUgcmVhbCBzZWNyZXQu"
 
-	signatureVersion = "v1,"
+	// What begins a signature by a secret, and one that a public key verifies.
+	secretVersion    = "v1,"
+	publicKeyVersion = "v1a,"
 	// signatureLength is the length of a SHA-256 HMAC in base64.
 	signatureLength = (sha256.Size + 2) / 3 * 4
-	// maxSignatures bounds how many signatures of one header are compared. A sender adds one for each secret that
-	// is valid while it rotates them, which is two.
-	maxSignatures = 64
+	// These bound how many signatures of one header are looked at. A sender adds one for each secret that is valid while
+	// it rotates them, which is two. One for a public key costs as much as a thousand others, and strangers send them too.
+	maxSignatures          = 64
+	maxPublicKeySignatures = 4
 
 	// maxTimestampDigits keeps a timestamp inside int64, and in years that a time.Time can hold.
 	maxTimestampDigits = 12
@@ -69,17 +74,27 @@ type Signature struct {
 	Secret int
 }
 
-// Secret is the key that a webhook is signed with. It never prints its value.
-type Secret struct{ key []byte }
+// Secret is the key that a webhook is signed with, or the public key that verifies its signature. It never prints its
+// value.
+type Secret struct {
+	key    []byte
+	public ed25519.PublicKey // instead of key
+}
 
-// ParseSecret reads a secret as Svix and Tensorlake show it: whsec_ and the key in base64. The error says what is
-// wrong without repeating any of the value.
+// ParseSecret reads a secret as Svix and Tensorlake show it: whsec_ and the key in base64, or whpk_ and an Ed25519
+// public key in base64. The error says what is wrong without repeating any of the value.
 func ParseSecret(s string) (Secret, error) {
 	s = strings.TrimSpace(s)
 	encoded, ok := strings.CutPrefix(s, secretPrefix)
 	switch {
 	case s == "":
 		return Secret{}, errors.New("is empty")
+	case strings.HasPrefix(s, "\ufeff"):
+		return Secret{}, errors.New("begins with a byte order mark; save it as UTF-8 without one")
+	case strings.ContainsAny(s[:1], "\"'`"):
+		return Secret{}, errors.New("begins with a quotation mark, which is no part of it; leave the quotation marks out")
+	case strings.HasPrefix(s, publicKeyPrefix):
+		return parsePublicKey(strings.TrimPrefix(s, publicKeyPrefix))
 	case !ok:
 		return Secret{}, errors.New("does not begin with " + secretPrefix + "; copy the whole signing secret of the endpoint")
 	case s == placeholder:
@@ -102,6 +117,23 @@ func ParseSecret(s string) (Secret, error) {
 	}
 	return Secret{key: key}, nil
 }
+
+func parsePublicKey(encoded string) (Secret, error) {
+	key, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return Secret{}, errors.New("is not valid base64 after " + publicKeyPrefix +
+			"; copy the whole public key of the endpoint")
+	}
+	if len(key) != ed25519.PublicKeySize {
+		return Secret{}, fmt.Errorf("holds %d bytes after decoding, and a public key has %d; "+
+			"copy the whole of it, and no more",
+			len(key), ed25519.PublicKeySize)
+	}
+	return Secret{public: key}, nil
+}
+
+// CanSign tells whether a webhook can be signed with the secret: with a public key it cannot.
+func (s Secret) CanSign() bool { return s.key != nil }
 
 // isHex tells whether s is a key in hex, with letters of one case. Of 24 random bytes in base64, one in 10¹⁹ looks so.
 func isHex(s string) bool {
@@ -146,16 +178,17 @@ func NewVerifier(secrets []string, tolerance time.Duration) (*Verifier, error) {
 			return nil, fmt.Errorf("webhook secret %d of %d %w", i+1, len(secrets), err)
 		}
 		v.secrets[i] = secret
-		v.macs[i].New = func() any { return newMAC(secret) }
+		v.macs[i].New = func() any { return newMAC(secret.key) }
 	}
 	return v, nil
 }
 
-// Verify checks that h holds a signature over body that one of the secrets made, at a time that is within the
-// tolerance of now. The headers are svix-id, svix-timestamp and svix-signature or, unless these three are all there,
-// the same with webhook-. The error is a *SignatureError.
+// Verify checks that h holds a signature over body that one of the secrets made, or a public key among them verifies,
+// at a time that is within the tolerance of now. The headers are svix-id, svix-timestamp and svix-signature or, unless
+// these three are all there, the same with webhook-. The error is a *SignatureError.
 //
-// Comparing takes the same time whatever the signatures hold. Of one header at most 64 signatures are compared.
+// Comparing takes the same time whatever the signatures hold. Of one header at most 64 signatures are compared, and of
+// those for public keys at most 4.
 func (v *Verifier) Verify(h http.Header, body []byte, now time.Time) (Signature, error) {
 	signed, err := readHeaders(h)
 	if err != nil {
@@ -166,25 +199,18 @@ func (v *Verifier) Verify(h http.Header, body []byte, now time.Time) (Signature,
 		return Signature{}, err
 	}
 	candidates := signaturesIn(signed.signature)
-	if len(candidates) == 0 {
+	if len(candidates.bySecret)+len(candidates.forPublicKey) == 0 {
 		return Signature{}, &SignatureError{
 			Reason: ReasonBadSignature,
 			Detail: fmt.Sprintf("the header %s-signature holds no v1 signature; it must hold v1, a comma, and the base64 of "+
-				"HMAC-SHA256 over id.timestamp.body", signed.family),
+				"HMAC-SHA256 over id.timestamp.body (or v1a and that of an Ed25519 signature)", signed.family),
 		}
 	}
 
 	prefix := signedPrefix(signed.id, signed.timestamp)
 	match := -1
-	for i := range slices.Backward(v.macs) { // so that the first of several is kept
-		m := v.macs[i].Get().(*mac) //nolint:forcetypeassert // New makes nothing else
-		expected := m.sign(prefix, body)
-		equal := 0
-		for _, c := range candidates {
-			equal |= subtle.ConstantTimeCompare([]byte(c), expected)
-		}
-		match = subtle.ConstantTimeSelect(equal, i, match)
-		v.macs[i].Put(m)
+	for i := range slices.Backward(v.secrets) { // so that the first of several is kept
+		match = subtle.ConstantTimeSelect(v.signedWith(i, candidates, prefix, body), i, match)
 	}
 	if match < 0 {
 		return Signature{}, &SignatureError{
@@ -194,6 +220,25 @@ func (v *Verifier) Verify(h http.Header, body []byte, now time.Time) (Signature,
 		}
 	}
 	return Signature{ID: signed.id, Timestamp: at, Secret: match}, nil
+}
+
+// signedWith returns 1 if one of the candidates is that of the i-th secret, else 0.
+func (v *Verifier) signedWith(i int, candidates signatures, prefix, body []byte) (equal int) {
+	if public := v.secrets[i].public; public != nil {
+		for _, c := range candidates.forPublicKey {
+			if ed25519.Verify(public, slices.Concat(prefix, body), c) {
+				return 1
+			}
+		}
+		return 0
+	}
+	m := v.macs[i].Get().(*mac) //nolint:forcetypeassert // New makes nothing else
+	defer v.macs[i].Put(m)
+	expected := m.sign(prefix, body)
+	for _, c := range candidates.bySecret {
+		equal |= subtle.ConstantTimeCompare([]byte(c), expected)
+	}
+	return equal
 }
 
 // signatureHeaders are the three headers of one family, whose names are as net/http writes them.
@@ -263,17 +308,24 @@ func (v *Verifier) checkTimestamp(text string, now time.Time) (time.Time, error)
 	return at, nil
 }
 
-// signaturesIn returns the v1 signatures of a header that are as long as one has to be. Other versions are passed
-// over: a sender may add them beside v1.
-func signaturesIn(header string) []string {
-	var found []string
+// signatures are those of a header that are as long as one has to be: in base64, and for public keys decoded.
+type signatures struct {
+	bySecret     []string
+	forPublicKey [][]byte
+}
+
+// signaturesIn reads a header. Other versions are passed over: a sender may add them beside these.
+func signaturesIn(header string) (found signatures) {
 	for entry := range strings.SplitSeq(header, " ") {
-		signature, ok := strings.CutPrefix(entry, signatureVersion)
-		if !ok || len(signature) != signatureLength {
-			continue
-		}
-		if found = append(found, signature); len(found) == maxSignatures {
-			break
+		if signature, ok := strings.CutPrefix(entry, secretVersion); ok && len(signature) == signatureLength {
+			if len(found.bySecret) < maxSignatures {
+				found.bySecret = append(found.bySecret, signature)
+			}
+		} else if signature, ok := strings.CutPrefix(entry, publicKeyVersion); ok {
+			decoded, err := base64.StdEncoding.DecodeString(signature)
+			if err == nil && len(decoded) == ed25519.SignatureSize && len(found.forPublicKey) < maxPublicKeySignatures {
+				found.forPublicKey = append(found.forPublicKey, decoded)
+			}
 		}
 	}
 	return found
@@ -294,7 +346,7 @@ type mac struct {
 	signature [signatureLength]byte
 }
 
-func newMAC(secret Secret) *mac { return &mac{Hash: hmac.New(sha256.New, secret.key)} }
+func newMAC(key []byte) *mac { return &mac{Hash: hmac.New(sha256.New, key)} }
 
 // sign returns the signature in base64, which is m's own until the next one.
 func (m *mac) sign(prefix, body []byte) []byte {
@@ -306,9 +358,13 @@ func (m *mac) sign(prefix, body []byte) []byte {
 
 // Sign returns the headers svix-id, svix-timestamp and svix-signature that Svix would send with body at that time.
 func Sign(secret, id string, at time.Time, body []byte) (http.Header, error) {
-	key, err := ParseSecret(secret)
+	parsed, err := ParseSecret(secret)
 	if err != nil {
 		return nil, fmt.Errorf("the webhook secret %w", err)
+	}
+	if !parsed.CanSign() {
+		return nil, errors.New("the webhook secret is a public key, with which nothing can be signed; " +
+			"give a secret that begins with " + secretPrefix)
 	}
 	if id == "" || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return nil, fmt.Errorf("the webhook id %s must be printable ASCII without spaces, and not empty", excerpt.Quote(id))
@@ -321,6 +377,6 @@ func Sign(secret, id string, at time.Time, body []byte) (http.Header, error) {
 	h := make(http.Header, 3)
 	h.Set("svix-id", id)
 	h.Set("svix-timestamp", timestamp)
-	h.Set("svix-signature", signatureVersion+string(newMAC(key).sign(signedPrefix(id, timestamp), body)))
+	h.Set("svix-signature", secretVersion+string(newMAC(parsed.key).sign(signedPrefix(id, timestamp), body)))
 	return h, nil
 }

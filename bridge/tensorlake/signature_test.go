@@ -1,6 +1,7 @@
 package tensorlake_test
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -122,6 +123,48 @@ func TestVerifyFindsTheSignatureAmongOthers(t *testing.T) {
 			requireReason(t, err, tt.reason)
 		})
 	}
+}
+
+// A public key verifies what its private key signs, as Standard Webhooks has it: the same string, another version.
+func TestVerifyTakesWhatAPublicKeyVerifies(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	other, _, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	key := func(k ed25519.PublicKey) string { return "whpk_" + base64.StdEncoding.EncodeToString(k) }
+	sign := func(content string) string {
+		return "v1a," + base64.StdEncoding.EncodeToString(ed25519.Sign(private, []byte(content)))
+	}
+	h := svixHeaders(t, "svix", secretOf("a"), signedAt(), body)
+	hmac, good := h.Get("svix-signature"), sign(messageID+"."+h.Get("svix-timestamp")+"."+string(body))
+	bad := sign("something else")
+	many := strings.Repeat(bad+" ", 4)
+	otherVersion := strings.Replace(good, "v1a,", "v1,", 1)
+	for name, tt := range map[string]struct {
+		signature string
+		secrets   []string
+		reason    string
+		matched   int
+	}{
+		"alone":                      {good, []string{key(public)}, "", 0},
+		"beside a secret":            {good, []string{secretOf("a"), key(public)}, "", 1},
+		"among other signatures":     {bad + " " + hmac + " v2,x " + good, []string{key(other), key(public)}, "", 1},
+		"another key":                {good, []string{key(other)}, tensorlake.ReasonNoMatchingSecret, 0},
+		"another content":            {bad, []string{key(public)}, tensorlake.ReasonNoMatchingSecret, 0},
+		"as a secret's":              {otherVersion, []string{key(public)}, tensorlake.ReasonBadSignature, 0},
+		"a secret's for a key":       {hmac, []string{key(public)}, tensorlake.ReasonNoMatchingSecret, 0},
+		"cut off":                    {good[:40], []string{key(public)}, tensorlake.ReasonBadSignature, 0},
+		"behind more than are tried": {many + good, []string{key(public)}, tensorlake.ReasonNoMatchingSecret, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.Set("svix-signature", tt.signature)
+			got, err := newVerifier(t, tt.secrets...).Verify(h, body, signedAt())
+			requireReason(t, err, tt.reason)
+			require.Equal(t, tt.matched, got.Secret)
+		})
+	}
+	_, err = tensorlake.Sign(key(public), messageID, signedAt(), body)
+	require.ErrorContains(t, err, "public key")
 }
 
 func TestVerifyRefusesWhatWasChanged(t *testing.T) {
@@ -340,6 +383,10 @@ func TestNewVerifierNamesTheBadSecretButNotItsValue(t *testing.T) {
 			"whsec_" + strings.ToUpper(hex.EncodeToString([]byte(strings.Repeat("hunter2", 4)[:24]))),
 			"webhook secret 2 of 3 is hex",
 		},
+		"public key cut off": {"whpk_aHVudGVyMg==", "webhook secret 2 of 3 holds 7 bytes"},
+		"not a public key":   {"whpk_hunter2!", "webhook secret 2 of 3 is not valid base64"},
+		"quotation marks":    {`"` + secretOf("b") + `"`, "webhook secret 2 of 3 begins with a quotation mark"},
+		"byte order mark":    {"\ufeff" + secretOf("b"), "webhook secret 2 of 3 begins with a byte order mark"},
 		"placeholder": {
 			" whsec_UmVwbGFjZSBtZSBieSB0aGUgcmVhbCBzZWNyZXQu",
 			"webhook secret 2 of 3 is the placeholder of fnbridge's documents",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"iter"
+	"slices"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/excerpt"
@@ -19,8 +20,9 @@ const (
 )
 
 // maxRepeated bounds how many bytes of names the events of one payload repeat. Each event carries the names of its
-// workflow and its invocation, so that a name of half a megabyte and 25,000 functions, which fit into one payload of a
-// megabyte, would become 50 GB. Names of 100 bytes pass with half a million functions.
+// workflow and its invocation, in its data and several times in what it is addressed by, so that a name of half a
+// megabyte and 25,000 functions, which fit into one payload of a megabyte, would become 50 GB. Two names of 100 bytes
+// pass with 80,000 functions.
 const maxRepeated = 64 << 20
 
 func workflowKeys() []key { return []key{keyWorkflowName, keyInvocationID, keyFnStatus} }
@@ -51,12 +53,20 @@ func readWorkflow(f *fields) (content, string) {
 		}
 		w.total++
 	}
-	if repeated := w.total * (len(w.name) + len(w.invocation)); repeated > maxRepeated {
+	if repeated := w.total * (repeats(w.name) + repeats(w.invocation)); repeated > maxRepeated {
 		r.fail("its %d events would repeat the names of workflow and invocation in %d MiB, and %d MiB are the most",
 			w.total, repeated>>20, maxRepeated>>20)
 		return nil, r.problem
 	}
 	return w, ""
+}
+
+// repeats is how many bytes of a name, which is JSON as it stands in the payload, are in each event: in its data,
+// escaped in its source or subject, and as it is for its route, or its partition key, and for whoever asks for it by
+// name.
+func repeats(literal []byte) int {
+	name := unquote(literal)
+	return len(literal) + len(escapePart(name)) + 2*len(name)
 }
 
 func (p workflow) len(o Options) int {
@@ -134,7 +144,8 @@ func (i *invocation) function(functionLiteral, statusLiteral []byte) (bridge.Eve
 	e.Function, e.Status, e.Outcome = function, word, outcomeOf(word)
 	e.Route = []string{routeOfWorkflow, e.Application, function, e.Status}
 
-	e.Data = fmt.Appendf(nil, `%s,"function":%s,"status":%s%s}`, i.dataHead, functionLiteral, statusLiteral, i.dataTail)
+	e.Data = slices.Concat(i.dataHead, []byte(`,"function":`), functionLiteral, []byte(`,"status":`), statusLiteral,
+		i.dataTail, []byte(`}`))
 	return e, sum
 }
 

@@ -19,16 +19,23 @@ func TestAPayloadThatWouldGrowBeyondBoundsIsUnrecognized(t *testing.T) {
 		return fmt.Sprintf(`{"workflow_name":%q,"invocation_id":"i","fn_status":{%s}}`, name, strings.Join(statuses, ","))
 	}
 	large := strings.Repeat("n", 500_000)
-	p := parse(t, body(large, 100))
+	p := parse(t, body(large, 30))
 	require.Equal(t, tensorlake.ShapeWorkflow, p.Shape())
-	require.Equal(t, 100, p.Len(tensorlake.Options{}))
+	require.Equal(t, 30, p.Len(tensorlake.Options{}))
 	require.Equal(t, tensorlake.ShapeWorkflow, parse(t, body("a usual name", 100_000)).Shape())
+	require.Equal(t, tensorlake.ShapeWorkflow, parse(t, body(strings.Repeat("ж", 250), 10_000)).Shape())
+
+	// It is what the events hold that counts, in which a letter of two bytes is one of six.
+	p = parse(t, body(strings.Repeat("ж", 11_000), 3000))
+	require.Equal(t, tensorlake.ShapeUnrecognized, p.Shape())
+	require.Equal(t,
+		"its 3000 events would repeat the names of workflow and invocation in 377 MiB, and 64 MiB are the most", p.Reason())
 
 	grown := body(large, 25_000)
 	p = parse(t, grown)
 	require.Equal(t, tensorlake.ShapeUnrecognized, p.Shape())
 	require.Equal(t,
 		"its 25000 events would repeat the names of workflow and "+
-			"invocation in 11921 MiB, and 64 MiB are the most", p.Reason())
+			"invocation in 47683 MiB, and 64 MiB are the most", p.Reason())
 	require.Equal(t, grown, string(eventOf(t, grown).Data), "it goes out whole")
 }

@@ -1,20 +1,18 @@
-// Package tlsfiles reads what TLS needs from PEM files, and reads it again when the files change.
+// Package tlsfiles makes of PEM files what TLS needs, and of their new content once they change.
 package tlsfiles
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/fnbridge/fnbridge/bridge/reload"
 )
 
-// Names are the paths of PEM files. In errors each has the name of its setting, such as TLS_CA_FILE.
+// Names are the paths of PEM files.
 type Names struct {
 	// CA holds the authorities to trust. Empty: those of the system.
 	CA string
@@ -22,137 +20,105 @@ type Names struct {
 	Cert, Key string
 }
 
-// Files are read again whenever a connection is made. Until all of them can be used, as in the middle of being
-// replaced, what was read last stays in use. There is no goroutine. It is safe for concurrent use.
+// Files are in use as they were when all of them could be used last. It is safe for concurrent use.
 type Files struct {
-	names  Names
-	logger *slog.Logger
-
-	current atomic.Pointer[content]
-
-	mu     sync.Mutex // held while reading
-	broken string     // the error that was logged last, "" when the files were fine since
+	names   Names
+	current *reload.Value[*content]
 }
 
 type content struct {
-	ca, cert, key []byte
-	authorities   *x509.CertPool   // nil without a CA
-	pair          *tls.Certificate // nil without a Cert
+	ca          string
+	authorities *x509.CertPool   // nil without a CA
+	pair        *tls.Certificate // nil without a Cert
 }
 
-// Open reads the files. The error names each that is wrong, and says what is wrong with it. The logger, which may be
-// nil, gets a line for new content, and for each new reason not to take it.
-func Open(names Names, logger *slog.Logger) (*Files, error) {
+// LogValue tells the certificates apart.
+func (c *content) LogValue() slog.Value {
+	if c.pair == nil {
+		return slog.GroupValue()
+	}
+	return slog.GroupValue(
+		slog.Time("not_after", c.pair.Leaf.NotAfter), slog.String("serial", c.pair.Leaf.SerialNumber.Text(16)))
+}
+
+// Open reads the files, and reads them again when those of part are. The error names each that is wrong, and says what
+// is wrong with it. The logger, which may be nil, hears of a certificate that has expired.
+func Open(names Names, part *reload.Part, logger *slog.Logger) (*Files, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Files{names: names, logger: logger}
-	now, err := names.read(nil)
+	f := &Files{names: names}
+	var err error
+	f.current, err = reload.Open(part,
+		func(texts []string) (*content, error) {
+			now, err := names.parse(part, texts[0], texts[1], texts[2])
+			if err == nil && now.pair != nil && time.Now().After(now.pair.Leaf.NotAfter) {
+				logger.Warn("the TLS certificate has expired: the other side will refuse it; renew it",
+					slog.String("file", names.Cert), slog.Time("not_after", now.pair.Leaf.NotAfter))
+			}
+			return now, err
+		},
+		reload.Text{Setting: "TLS_CA_FILE", Path: names.CA},
+		reload.Text{Setting: "TLS_CERT_FILE", Path: names.Cert},
+		reload.Text{Setting: "TLS_KEY_FILE", Path: names.Key})
 	if err != nil {
 		return nil, err
 	}
-	f.current.Store(now)
-	f.warnExpired(now)
 	return f, nil
 }
 
-// Server returns a configuration for a listener: TLS 1.2 or newer, with the certificate.
+// Server returns a configuration for a listener: TLS 1.2 or newer, with the certificate of each moment.
 func (f *Files) Server() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.latest().pair, nil },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.current.Get().pair, nil },
 	}
 }
 
 // Client returns a configuration for connections that are made now: TLS 1.2 or newer, with the authorities of this
 // moment, and the certificate, if there is one.
 func (f *Files) Client() *tls.Config {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: f.latest().authorities}
-	if f.names.Cert != "" {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return f.latest().pair, nil
-		}
+	now := f.current.Get()
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: now.authorities}
+	if now.pair != nil {
+		// Unlike one in Certificates, it is sent whatever authorities the server names.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return now.pair, nil }
 	}
 	return config
 }
 
-// latest returns what the files hold, or held when they could be used last.
-func (f *Files) latest() *content {
-	// One connection reads; the others go on with what there is, also while the disk stands still.
-	if f.mu.TryLock() {
-		defer f.mu.Unlock()
-		f.refresh()
+// Public returns a configuration for a connection that is made now to somebody else than the files are for: with the
+// system's authorities beside those of the files, and without the certificate.
+func (f *Files) Public() *tls.Config {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.names.CA == "" {
+		return config
 	}
-	return f.current.Load()
-}
-
-func (f *Files) refresh() {
-	before := f.current.Load()
-	now, err := f.names.read(before)
+	authorities, err := x509.SystemCertPool()
 	if err != nil {
-		if f.broken != err.Error() {
-			f.broken = err.Error()
-			f.logger.Error("the files of TLS cannot be read again; what was read before stays in use until they are mended",
-				slog.Any("error", err))
-		}
-		return
+		authorities = x509.NewCertPool()
 	}
-	f.broken = ""
-	if now == before {
-		return
-	}
-	f.current.Store(now)
-	attrs := []any{}
-	if now.pair != nil {
-		attrs = []any{
-			slog.String("file", f.names.Cert), slog.Time("not_after", now.pair.Leaf.NotAfter),
-			slog.String("serial", now.pair.Leaf.SerialNumber.Text(16)),
-		}
-	}
-	f.logger.Info("the files of TLS have been read again", attrs...)
-	f.warnExpired(now)
+	authorities.AppendCertsFromPEM([]byte(f.current.Get().ca))
+	config.RootCAs = authorities
+	return config
 }
 
-func (f *Files) warnExpired(now *content) {
-	if now.pair != nil && time.Now().After(now.pair.Leaf.NotAfter) {
-		f.logger.Warn("the TLS certificate has expired: the other side will refuse it; renew it",
-			slog.String("file", f.names.Cert), slog.Time("not_after", now.pair.Leaf.NotAfter))
-	}
-}
-
-// read returns what the files hold: before, which may be nil, if that is the same.
-func (n Names) read(before *content) (*content, error) {
-	now := &content{}
+// parse makes the content of texts. In errors the files have the names that part has for their settings.
+func (n Names) parse(part *reload.Part, ca, cert, key string) (*content, error) {
+	now := &content{ca: ca}
 	var problems []error
-	for _, file := range []struct {
-		setting, name string
-		text          *[]byte
-	}{{"TLS_CA_FILE", n.CA, &now.ca}, {"TLS_CERT_FILE", n.Cert, &now.cert}, {"TLS_KEY_FILE", n.Key, &now.key}} {
-		if file.name == "" {
-			continue
-		}
-		var err error
-		if *file.text, err = os.ReadFile(file.name); err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", file.setting, err))
-		}
-	}
-	if problems != nil {
-		return nil, errors.Join(problems...)
-	}
-	if before != nil && bytes.Equal(now.ca, before.ca) &&
-		bytes.Equal(now.cert, before.cert) && bytes.Equal(now.key, before.key) {
-		return before, nil
-	}
 	if n.CA != "" {
 		now.authorities = x509.NewCertPool()
-		if !now.authorities.AppendCertsFromPEM(now.ca) {
-			problems = append(problems, fmt.Errorf("TLS_CA_FILE: %s holds no certificate in PEM format", n.CA))
+		if !now.authorities.AppendCertsFromPEM([]byte(ca)) {
+			problems = append(problems, fmt.Errorf("%s: %s holds no certificate in PEM format",
+				part.Variable("TLS_CA_FILE"), n.CA))
 		}
 	}
 	if n.Cert != "" {
-		pair, err := tls.X509KeyPair(now.cert, now.key)
+		pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
 		if err != nil {
-			problems = append(problems, fmt.Errorf("TLS_CERT_FILE and TLS_KEY_FILE: %s with %s: %w", n.Cert, n.Key, err))
+			problems = append(problems, fmt.Errorf("%s and %s: %s with %s: %w",
+				part.Variable("TLS_CERT_FILE"), part.Variable("TLS_KEY_FILE"), n.Cert, n.Key, err))
 		}
 		now.pair = &pair
 	}

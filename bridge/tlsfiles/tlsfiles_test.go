@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fnbridge/fnbridge/bridge/reload"
 	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
@@ -40,6 +41,7 @@ type served struct {
 	certFile, keyFile string // symbolic links, as Kubernetes mounts them
 	link              string // what they go through
 	log               *logged
+	files             *reload.Files
 	address           string
 }
 
@@ -53,7 +55,8 @@ func serveTLS(t *testing.T) *served {
 	s.mount(t, s.issue(t, "first"))
 	require.NoError(t, os.Symlink(filepath.Join("..data", "tls.crt"), s.certFile))
 	require.NoError(t, os.Symlink(filepath.Join("..data", "tls.key"), s.keyFile))
-	files, err := tlsfiles.Open(s.names(), slog.New(slog.NewTextHandler(s.log, nil)))
+	s.files = reload.New(slog.New(slog.NewTextHandler(s.log, nil)))
+	files, err := tlsfiles.Open(s.names(), part(s.files), nil)
 	require.NoError(t, err)
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", files.Server())
 	require.NoError(t, err)
@@ -78,6 +81,11 @@ func serveTLS(t *testing.T) *served {
 	return s
 }
 
+// part has the settings go by their names.
+func part(files *reload.Files) *reload.Part {
+	return files.Part(func(setting string) reload.Source { return reload.Source{Variable: setting} })
+}
+
 func (s *served) names() tlsfiles.Names { return tlsfiles.Names{Cert: s.certFile, Key: s.keyFile} }
 
 // issue makes a directory with a pair for this name.
@@ -90,11 +98,18 @@ func (s *served) issue(t *testing.T, name string) string {
 	return dir
 }
 
-// mount lets the link point to dir, at once, as kubelet does it.
+// mount lets the link point to dir, at once, as kubelet does it, and has the files read.
 func (s *served) mount(t *testing.T, dir string) {
 	t.Helper()
 	require.NoError(t, os.Symlink(dir, s.link+".new"))
 	require.NoError(t, os.Rename(s.link+".new", s.link))
+	s.refresh()
+}
+
+func (s *served) refresh() {
+	if s.files != nil {
+		s.files.Refresh()
+	}
 }
 
 // name connects and returns whose certificate was shown.
@@ -126,7 +141,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 
 	lines := s.log.lines()
 	require.Len(t, lines, 1)
-	require.Contains(t, lines[0], "read again")
+	require.Contains(t, lines[0], "in use from now on")
 	require.Contains(t, lines[0], "not_after=")
 	require.Equal(t, "second", s.name(t))
 	require.Len(t, s.log.lines(), 1, "nothing changed")
@@ -138,6 +153,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(s.link, name), content, 0o600))
 	}
+	s.refresh()
 	require.Equal(t, "third", s.name(t))
 }
 
@@ -148,10 +164,11 @@ func TestBrokenCertificateIsNotTaken(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(broken, "tls.key"), []byte("no key"), 0o600))
 	s.mount(t, broken)
 	for range 3 {
+		s.refresh()
 		require.Equal(t, "first", s.name(t))
 	}
 	lines := s.log.lines()
-	require.Len(t, lines, 1, "said once, not once a second")
+	require.Len(t, lines, 1, "said once")
 	require.Contains(t, lines[0], "level=ERROR")
 	require.Contains(t, lines[0], s.keyFile)
 
@@ -159,10 +176,12 @@ func TestBrokenCertificateIsNotTaken(t *testing.T) {
 	key, err := os.ReadFile(filepath.Join(s.issue(t, "other"), "tls.key"))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(broken, "tls.key"), key, 0o600))
+	s.refresh()
 	require.Equal(t, "first", s.name(t))
 	require.Len(t, s.log.lines(), 2)
 
 	require.NoError(t, os.Remove(filepath.Join(broken, "tls.crt")))
+	s.refresh()
 	require.Equal(t, "first", s.name(t))
 	lines = s.log.lines()
 	require.Len(t, lines, 3)
@@ -172,7 +191,7 @@ func TestBrokenCertificateIsNotTaken(t *testing.T) {
 	require.Equal(t, "mended", s.name(t))
 	lines = s.log.lines()
 	require.Len(t, lines, 4)
-	require.Contains(t, lines[3], "read again")
+	require.Contains(t, lines[3], "in use from now on")
 
 	s.mount(t, broken)
 	require.Equal(t, "mended", s.name(t))
@@ -226,7 +245,7 @@ func TestCertificatesAtStart(t *testing.T) {
 			[]string{"TLS_CA_FILE: " + keyFile + " holds no certificate", "TLS_CERT_FILE and"},
 		},
 	} {
-		_, err := tlsfiles.Open(tt.names, nil)
+		_, err := tlsfiles.Open(tt.names, nil, nil)
 		if tt.want == nil {
 			require.NoError(t, err)
 		}
@@ -237,7 +256,7 @@ func TestCertificatesAtStart(t *testing.T) {
 
 	log := &logged{}
 	certFile, keyFile = ca.IssueExpired(t, "old", "127.0.0.1")
-	_, err := tlsfiles.Open(tlsfiles.Names{Cert: certFile, Key: keyFile}, slog.New(slog.NewTextHandler(log, nil)))
+	_, err := tlsfiles.Open(tlsfiles.Names{Cert: certFile, Key: keyFile}, nil, slog.New(slog.NewTextHandler(log, nil)))
 	require.NoError(t, err, "to serve an expired certificate is better than not to serve")
 	require.Len(t, log.lines(), 1)
 	require.Contains(t, log.lines()[0], "expired")
@@ -247,8 +266,9 @@ func TestAClientReadsAgain(t *testing.T) {
 	t.Parallel()
 	old, replacement := testcert.New(t), testcert.New(t)
 	log := &logged{}
-	files, err := tlsfiles.Open(tlsfiles.Names{CA: old.CAFile, Cert: old.ClientCertFile, Key: old.ClientKeyFile},
-		slog.New(slog.NewTextHandler(log, nil)))
+	watched := reload.New(slog.New(slog.NewTextHandler(log, nil)))
+	names := tlsfiles.Names{CA: old.CAFile, Cert: old.ClientCertFile, Key: old.ClientKeyFile}
+	files, err := tlsfiles.Open(names, part(watched), nil)
 	require.NoError(t, err)
 	before := files.Client()
 	require.True(t, old.ClientTLS(t).RootCAs.Equal(before.RootCAs))
@@ -263,6 +283,7 @@ func TestAClientReadsAgain(t *testing.T) {
 	}
 	replace(old.CAFile, replacement.CAFile)
 	replace(old.ClientCertFile, replacement.ClientCertFile)
+	watched.Refresh()
 	require.True(t, before.RootCAs.Equal(files.Client().RootCAs))
 	same, err := before.GetClientCertificate(nil)
 	require.NoError(t, err)
@@ -270,8 +291,9 @@ func TestAClientReadsAgain(t *testing.T) {
 	require.Len(t, log.lines(), 1, "said once")
 
 	replace(old.ClientKeyFile, replacement.ClientKeyFile)
+	watched.Refresh()
 	require.True(t, replacement.ClientTLS(t).RootCAs.Equal(files.Client().RootCAs))
-	other, err := before.GetClientCertificate(nil)
+	other, err := files.Client().GetClientCertificate(nil)
 	require.NoError(t, err)
 	require.NotEqual(t, mine.Certificate, other.Certificate)
 }

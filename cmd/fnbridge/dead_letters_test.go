@@ -122,13 +122,34 @@ func TestDeadLettersAreSentAgainOnceTheCauseIsMended(t *testing.T) {
 	s.awaitLetters(count(0))
 	require.Equal(t, map[string]bool{"job_0": true, "job_1": true, "job_2": true}, s.stored(3))
 
-	require.Equal(t, "No dead letter matches.\n", s.mustRun("dead-letters", "retry", "--all"))
+	require.Equal(t, "No dead letter matches.\n", s.mustRun("dead-letters", "retry", "--all", "--wait"))
 	_, errs, exit := s.run("dead-letters", "show", fmt.Sprint(before[0].ID))
 	require.Equal(t, 1, exit)
 	require.Contains(t, errs, "there is no dead letter "+fmt.Sprint(before[0].ID))
 	_, errs, exit = s.run("dead-letters", "retry", "99", "98")
 	require.Equal(t, 1, exit)
 	require.Contains(t, errs, "there is no dead letter 99, 98")
+}
+
+func TestARetryOfDeadLettersIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	bridge := s.serve()
+	s.maxMessage(4096)
+	s.sendLarge(3)
+	s.awaitLetters(count(3))
+	out, errs, exit := s.run("dead-letters", "retry", "1", "--wait")
+	require.Equal(t, 1, exit, errs)
+	require.Equal(t, "0 dead letters sent, 1 failed again.\n", out)
+	s.maxMessage(-1)
+	require.JSONEq(t, `{"published":1,"failed_again":0}`, s.mustRun("dead-letters", "retry", "2", "--wait", "--json"))
+	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+	p := s.start("dead-letters", "retry", "--all", "--wait")
+	p.line("are sent again when \"fnbridge serve\" starts")
+	bridge = s.serve()
+	p.line("^2 dead letters sent, 0 failed again")
+	require.Equal(t, 0, p.wait(t))
+	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 }
 
 func TestDeadLettersMarkedWithoutABridgeAreSentWhenItStarts(t *testing.T) {
@@ -252,10 +273,24 @@ func TestTheTextOfADeadLetterDrivesNoTerminal(t *testing.T) {
 	s.serve()
 	s.maxMessage(4096)
 	out, errs, exit := s.runWith(`{"job_id":"\u001b[2Jjob","status":"\u001b]0;title\u0007",`+
-		`"note":"`+"\u202e"+strings.Repeat("x", 5000)+`"}`, "send", "-")
+		`"note":"`+"\u202e\u009b"+strings.Repeat("x", 5000)+`"}`, "send", "-")
 	require.Equal(t, 0, exit, out+errs)
 	id := s.awaitLetters(count(1))[0].ID
-	for _, args := range [][]string{{"dead-letters", "list"}, {"dead-letters", "show", fmt.Sprint(id)}} {
-		require.NotRegexp(t, "[\x00-\x09\x0b-\x1f\u202e]", s.mustRun(args...))
+	for _, args := range [][]string{
+		{"dead-letters", "list"},
+		{"dead-letters", "show", fmt.Sprint(id)},
+		{"dead-letters", "show", fmt.Sprint(id), "--json"},
+		{"status"},
+		{"status", "--json"},
+		{"journal", "export"},
+	} {
+		require.NotRegexp(t, "[\x00-\x09\x0b-\x1f\u007f-\u009f\u202e]", s.mustRun(args...), args)
 	}
+	var letter struct {
+		Data struct {
+			Note string `json:"note"`
+		} `json:"data"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(s.mustRun("dead-letters", "show", fmt.Sprint(id), "--json")), &letter))
+	require.Equal(t, "\u202e\u009b", strings.TrimRight(letter.Data.Note, "x"), "a program reads the same")
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 
 	"github.com/spf13/cobra"
@@ -9,6 +8,9 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/app"
 	"github.com/fnbridge/fnbridge/config"
 )
+
+// envColumns is how wide the list is where no terminal says how wide it is.
+const envColumns = 100
 
 func envCommand(c console) *cobra.Command {
 	var asJSON, asMarkdown bool
@@ -21,13 +23,17 @@ func envCommand(c console) *cobra.Command {
 			case asJSON && asMarkdown:
 				return usageError{errors.New("--json and --markdown exclude each other")}
 			case asJSON:
-				e := json.NewEncoder(c.out)
+				e := encoder(c.out)
 				e.SetIndent("", "  ")
 				return e.Encode(config.Variables(app.Kinds()))
 			case asMarkdown:
 				return config.WriteMarkdown(c.out, app.Kinds())
 			default:
-				return config.WriteText(c.out, app.Kinds())
+				columns := c.columns()
+				if columns == 0 {
+					columns = envColumns
+				}
+				return config.WriteText(c.out, app.Kinds(), columns)
 			}
 		},
 	}

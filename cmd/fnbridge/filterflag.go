@@ -10,7 +10,8 @@ import (
 // addEventFilter adds the flags by which commands select events.
 func addEventFilter(cmd *cobra.Command, filter *admin.EventFilter) {
 	f := cmd.Flags()
-	f.Var(routesFlag{filter}, "route", "only events whose {route} matches one of these patterns, such as 'application.*.request.failed'")
+	f.Var(routesFlag{filter}, "route", "only events whose {route} matches one of these patterns, such as "+
+		"'application.*.request.failed'")
 	f.StringVar(&filter.Application, "application", "", "only events of this application, or workflow")
 	f.StringVar(&filter.Application, "workflow", "", "the same as --application")
 	f.StringVar(&filter.Type, "type", "", "only events of this type; one that ends in * stands for all that begin so")

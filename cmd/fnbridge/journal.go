@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -31,11 +32,13 @@ func journalVerifyCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read the whole journal and say what is not as it must be",
-		Long: `Has SQLite check the structure of the file, and then reads every webhook and dead letter and looks for gaps, cursors that
-cannot be, and contents that cannot be read. It writes nothing. Exit code 0: all is well; 1: something is not.
+		Long: `Has SQLite check the structure of the file, and then reads every webhook and
+dead letter and looks for gaps, cursors that cannot be, and contents that cannot
+be read. It writes nothing. Exit code 0: all is well; 1: something is not.
 
-It works beside a running "fnbridge serve". While SQLite checks the structure, which is one long read, the journal's log cannot
-begin anew and grows with what is accepted: verify a journal of many gigabytes in a quiet hour.`,
+It works beside a running "fnbridge serve". While SQLite checks the structure,
+which is one long read, the journal's log cannot begin anew and grows with what
+is accepted: verify a journal of many gigabytes in a quiet hour.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return journalVerify(cmd.Context(), c, asJSON) },
 	}
@@ -49,11 +52,9 @@ func journalVerify(ctx context.Context, c console, asJSON bool) error {
 		return err
 	}
 	p := newProgress(c)
-	if c.errTerminal {
-		p.show("checking the structure of the file")
-	}
+	p.show("checking the structure of the file")
 	v, err := admin.Verify(ctx, cfg.DataDir, func(done, total int64) {
-		p.show(fmt.Sprintf("%d of %d webhooks and dead letters read", done, total))
+		p.at(done, total, "webhooks and dead letters", "")
 	})
 	p.clear()
 	switch {
@@ -98,10 +99,13 @@ func journalExportCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write webhooks from the journal as JSON lines",
-		Long: `Writes each webhook as one line of JSON, oldest first, with its body exactly as it came: body is a string, or body_base64
-if the body is not UTF-8. It ends with what was there when it began, works beside a running "fnbridge serve", and writes nothing else.
+		Long: `Writes each webhook as one line of JSON, oldest first, with its body exactly as
+it came: body is a string, or body_base64 if the body is not UTF-8. It ends with
+what was there when it began, says on standard error how many they were, works
+beside a running "fnbridge serve", and writes nothing else.
 
-"fnbridge send --from-export FILE" sends such lines again, here or to another bridge.`,
+"fnbridge send --from-export FILE" sends such lines again, here or to another
+bridge.`,
 		Example: `  fnbridge journal export > webhooks.jsonl
   fnbridge journal export --undelivered kafka --output backlog.jsonl
   fnbridge journal export --since 2h | jq -r .body`,
@@ -112,7 +116,7 @@ if the body is not UTF-8. It ends with what was there when it began, works besid
 	f := cmd.Flags()
 	f.Int64Var(&o.after, "after", 0, "only those with a greater number (seq), to go on where an export ended")
 	f.StringVar(&o.undelivered, "undelivered", "", "only those that this sink has not wholly been sent")
-	f.StringVarP(&o.output, "output", "o", "", "write to this file, for its owner alone (default: standard output)")
+	f.StringVarP(&o.output, "output", "o", "", "write to this new file, for its owner alone (default: standard output)")
 	return cmd
 }
 
@@ -133,14 +137,15 @@ func journalExport(ctx context.Context, c console, o exportOptions) error {
 	var unwritten error
 	err = admin.Export(ctx, cfg.DataDir, admin.ExportRequest{
 		Since: o.times.since.Time, Until: o.times.until.Time, After: o.after, Undelivered: o.undelivered,
+	}, func(done, total int64) {
+		if o.output != "" || !c.terminal { // which has the webhooks themselves else
+			p.at(done, total, "webhooks", "")
+		}
 	}, func(w admin.ExportedWebhook) error {
 		if unwritten = out.write(w); unwritten != nil {
 			return unwritten
 		}
 		count, last = count+1, w.Seq
-		if o.output != "" {
-			p.show(fmt.Sprintf("%d webhooks exported", count))
-		}
 		return nil
 	})
 	p.clear()
@@ -163,6 +168,8 @@ func journalExport(ctx context.Context, c console, o exportOptions) error {
 		return noJournal(err, cfg)
 	case o.output != "":
 		fmt.Fprintf(c.err, "%s exported to %s\n", plural(int(count), "webhook"), o.output)
+	default: // what has them, such as kubectl exec, may have lost some
+		fmt.Fprintf(c.err, "%s exported\n", plural(int(count), "webhook"))
 	}
 	return nil
 }
@@ -182,16 +189,29 @@ func (o *exportOutput) open() error {
 		return nil
 	}
 	if o.path != "" {
-		file, err := os.OpenFile(o.path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+		file, err := newFile(o.path)
 		if err != nil {
 			return err
 		}
 		o.file, o.to = file, file
 	}
 	o.buf = bufio.NewWriterSize(o.to, 64<<10)
-	o.json = json.NewEncoder(o.buf)
+	o.json = encoder(o.buf)
 	o.json.SetEscapeHTML(false) // as it came, as far as JSON can
 	return nil
+}
+
+// newFile makes a file for payloads, which its owner alone may read. It replaces none and follows no link. What is no
+// file, such as a pipe, is written to.
+func newFile(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if !errors.Is(err, fs.ErrExist) {
+		return file, err
+	}
+	if info, e := os.Lstat(path); e == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0 {
+		return os.OpenFile(path, os.O_WRONLY, 0)
+	}
+	return nil, fmt.Errorf("%s is there already: remove it, or name another file", path)
 }
 
 func (o *exportOutput) write(w admin.ExportedWebhook) error {
@@ -217,7 +237,7 @@ func (o *exportOutput) close() error {
 
 // printJSON writes v in several lines, for programs and people who look at what they get.
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := encoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }

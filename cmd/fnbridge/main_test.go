@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -48,14 +49,14 @@ type shell struct {
 	env  []string
 	host string // that serve listens on, 127.0.0.1 or all
 	// Where the last serve listens: the kernel chose the ports, so that no other process has them.
-	httpd, nats string
+	httpd, ops, nats string
 }
 
 func newShell(t *testing.T, env ...string) *shell {
 	t.Helper()
 	s := &shell{t: t, dir: t.TempDir(), host: "127.0.0.1"}
 	s.env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "GORACE=" + os.Getenv("GORACE"), runMain + "=1",
+		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "GORACE=" + os.Getenv("GORACE"), runMain + "=1", "FNBRIDGE_DRAIN=0s",
 	}, env...)
 	s.listen(0, 0, 0)
 	return s
@@ -183,6 +184,7 @@ func (s *shell) serve() *process {
 	require.NoError(s.t, json.Unmarshal([]byte(p.line("fnbridge is ready")), &ready))
 	public, ops, nats := portOf(s.t, ready.Webhooks), portOf(s.t, ready.Operations), portOf(s.t, ready.EmbeddedNATS)
 	s.httpd, s.nats = fmt.Sprintf("127.0.0.1:%d", public), fmt.Sprintf("127.0.0.1:%d", nats)
+	s.ops = fmt.Sprintf("127.0.0.1:%d", ops)
 	s.listen(public, ops, nats)
 	return p
 }
@@ -195,6 +197,9 @@ func portOf(t *testing.T, address string) int {
 	port, _ := strconv.Atoi(u.Port())
 	return port
 }
+
+// delivered is the line of a sink that is up and has everything.
+var delivered = regexp.MustCompile(`(?m)^nats\s+up\s+0 webhooks`)
 
 func TestTheFirstMinute(t *testing.T) {
 	s := newShell(t)
@@ -209,13 +214,10 @@ func TestTheFirstMinute(t *testing.T) {
 	require.Equal(t, 0, tail.signal(syscall.SIGINT))
 
 	require.Eventually(t, func() bool {
-		out, errs, exit = s.run("status", "--json")
+		out, errs, exit = s.run("status")
 		require.Equal(t, 0, exit, errs)
-		return strings.Contains(out, `"up"`)
+		return delivered.MatchString(out)
 	}, 20*time.Second, 20*time.Millisecond)
-	out, _, exit = s.run("status")
-	require.Equal(t, 0, exit)
-	require.Regexp(t, `(?m)^nats\s+up\s+0 webhooks`, out)
 
 	out, errs, exit = s.run("check")
 	require.Equal(t, 0, exit, out+errs)
@@ -362,6 +364,8 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"send", "--sample", "workflow", "payload.json"},
 		{"send", "--wait", "30s", "a", "b"},
 		{"send", "--wait=soon"},
+		{"check", "--timeout", "0s"},
+		{"check", "--timeout", "-1s"},
 		{"tail", "--all", "--since", "1h"},
 		{"dead-letters", "lst"},
 		{"send", "--rate", "2e9"},
@@ -378,6 +382,11 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"dead-letters", "retry"},
 		{"dead-letters", "retry", "--all", "--sink", "nats"},
 		{"dead-letters", "drop", "--yes"},
+		{"sinks", "lst"},
+		{"sinks", "forget", "--yes"},
+		{"sinks", "forget", "audit"},
+		{"sinks", "rename", "audit"},
+		{"sinks", "rename", "audit", "no-dashes"},
 		{"replay"},
 		{"replay", "--all", "--since", "1h"},
 		{"journal", "exprt"},
@@ -569,6 +578,31 @@ func TestCommandsFindWhatListensOnAllInterfaces(t *testing.T) {
 		out, errs, exit := s.run(args...)
 		require.Equal(t, 0, exit, "%v: %s%s", args, out, errs)
 	}
+
+	// Others reach the embedded NATS server, so it asks for a token, which the commands have found.
+	file := filepath.Join(s.dir, "data", "nats-token")
+	token, err := os.ReadFile(file)
+	require.NoError(t, err)
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
+	_, err = nats.Connect("nats://" + s.nats)
+	require.ErrorIs(t, err, nats.ErrAuthorization)
+	nc, err := nats.Connect("nats://"+s.nats, nats.Token(strings.TrimSpace(string(token))))
+	require.NoError(t, err)
+	nc.Close()
+}
+
+func TestATokenThatIsNone(t *testing.T) {
+	for token, why := range map[string]string{
+		"short": "fewer than 16 characters", "with white space in it": "white space", "$2a$11$aaaaaaaaaaaaaaaaaa": "digest",
+	} {
+		_, errs, exit := newShell(t, "FNBRIDGE_EMBEDDED_NATS_TOKEN="+token).run("check")
+		require.Equal(t, 2, exit)
+		require.Contains(t, errs, "FNBRIDGE_EMBEDDED_NATS_TOKEN")
+		require.Contains(t, errs, why)
+		require.NotContains(t, errs, token)
+	}
 }
 
 func TestTailPrintsAnEventInALineThatATerminalCanTake(t *testing.T) {
@@ -614,6 +648,9 @@ func TestStatusAndDeadLettersOfADirectoryThatHasNone(t *testing.T) {
 		{"dead-letters", "show", "1"},
 		{"dead-letters", "retry", "--all"},
 		{"dead-letters", "drop", "--all", "--yes"},
+		{"sinks", "list"},
+		{"sinks", "forget", "audit", "--yes"},
+		{"sinks", "rename", "audit", "events"},
 		{"replay", "--all", "--dry-run"},
 		{"journal", "verify"},
 		{"journal", "export"},
@@ -641,6 +678,9 @@ func TestCommandsWithoutAJournal(t *testing.T) {
 		{"dead-letters", "list"},
 		{"dead-letters", "retry", "--all"},
 		{"dead-letters", "drop", "--all", "--yes"},
+		{"sinks", "list"},
+		{"sinks", "forget", "audit", "--yes"},
+		{"sinks", "rename", "audit", "events"},
 		{"replay", "--all"},
 		{"replay", "--all", "--dry-run"},
 		{"journal", "verify"},
@@ -664,7 +704,7 @@ func TestCommandsWithoutAJournal(t *testing.T) {
 	require.Regexp(t, `^200 OK  msg_\w+  2 events\n$`, out)
 	out, errs, exit = s.run("status")
 	require.Equal(t, 0, exit, errs)
-	require.Regexp(t, `(?m)^bridge   running \(\S+\), ready$`, out)
+	require.Regexp(t, `(?m)^bridge    running \(\S+\), ready$`, out)
 	require.Regexp(t, `(?m)^nats\s+up\s+yes\s+0 webhooks\s+-$`, out)
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
@@ -33,6 +37,32 @@ func printable(s string) string {
 		}
 		return '\uFFFD'
 	}, s)
+}
+
+// encoder returns an encoder of JSON for w, which may be a terminal: what is not printable is escaped.
+func encoder(w io.Writer) *json.Encoder { return json.NewEncoder(escapedJSON{w}) }
+
+type escapedJSON struct{ to io.Writer }
+
+// Write takes whole values, as an encoder writes them: their text outside ASCII is all within strings.
+func (e escapedJSON) Write(value []byte) (int, error) {
+	var escaped []byte
+	done := 0
+	for at := 0; at < len(value); {
+		r, size := utf8.DecodeRune(value[at:])
+		if r >= utf8.RuneSelf && !unicode.IsPrint(r) || r == 0x7f {
+			escaped = append(escaped, value[done:at]...)
+			for _, unit := range utf16.Encode([]rune{r}) {
+				escaped = fmt.Appendf(escaped, `\u%04x`, unit)
+			}
+			done = at + size
+		}
+		at += size
+	}
+	if _, err := e.to.Write(append(escaped, value[done:]...)); err != nil {
+		return 0, err
+	}
+	return len(value), nil
 }
 
 // printableLines is printable for a text that may have several lines.
@@ -76,7 +106,15 @@ func isUnknownCommand(err error) bool {
 	return false
 }
 
-// clip keeps a long text from breaking a table.
+// clip shortens a text that is too long for a terminal; programs get it whole.
+func (c console) clip(s string, runes int) string {
+	if !c.terminal {
+		return s
+	}
+	return clip(s, runes)
+}
+
+// clip shortens a text that is too long.
 func clip(s string, runes int) string {
 	r := []rune(s)
 	if len(r) <= runes {

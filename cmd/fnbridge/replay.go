@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,15 +28,20 @@ func replayCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay",
 		Short: "Publish events again that a sink was sent before",
-		Long: `Has a sink get again what the journal still holds, for as long as FNBRIDGE_RETENTION keeps it: the events of the
-webhooks that were received in a range of time, with the ids that they had. JetStream stores them again, also within
-its dedupe window. What has not reached the sink yet is on its way anyway, and left out.
+		Long: `Has a sink get again what the journal still holds, for as long as
+FNBRIDGE_RETENTION keeps it: the events of the webhooks that were received in a
+range of time, with the ids that they had. JetStream stores them again, also
+within its dedupe window. What has not reached the sink yet is on its way
+anyway, and left out.
 
-The replay is stored before the command returns: the running bridge makes it beside what it receives, or else the next
-one does, and it goes on after a restart. "replay list" shows how far it is, "replay cancel" ends it, --wait waits for
-its end. It keeps what it has yet to publish in the journal; when that is nearly full, it ends.`,
+The replay is stored before the command returns: the running bridge makes it
+beside what it receives, or else the next one does, and it goes on after a
+restart. "replay list" shows how far it is, "replay cancel" ends it, --wait
+waits for its end. It keeps what it has yet to publish in the journal; when that
+is nearly full, it ends.`,
 		Example: `  fnbridge replay --since 2h --wait
-  fnbridge replay --sink kafka --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z --application invoices
+  fnbridge replay --sink kafka --application invoices \
+    --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z
   fnbridge replay --all --route 'application.*.request.failed' --dry-run
   fnbridge replay --all --rate 500`,
 		Args: cobra.NoArgs,
@@ -86,12 +89,14 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 	case o.wait:
 		return waitForReplay(ctx, c, cfg, r, o.json)
 	case o.json:
-		return json.NewEncoder(c.out).Encode(r)
+		return encoder(c.out).Encode(r)
 	case r.Running:
-		fmt.Fprintf(c.out, "Replay %d to sink %s has begun. \"fnbridge replay list\" shows how far it is, \"fnbridge replay cancel %d\" ends it.\n",
+		fmt.Fprintf(c.out, "Replay %d to sink %s has begun. \"fnbridge replay list\" shows how far it is, \"fnbridge "+
+			"replay cancel %d\" ends it.\n",
 			r.Replay, r.Sink, r.Replay)
 	default:
-		fmt.Fprintf(c.out, "Replay %d to sink %s begins when \"fnbridge serve\" starts: it does not run now.\n", r.Replay, r.Sink)
+		fmt.Fprintf(c.out, "Replay %d to sink %s begins when \"fnbridge serve\" starts: it does not run now.\n",
+			r.Replay, r.Sink)
 	}
 	return nil
 }
@@ -106,7 +111,7 @@ func countReplay(ctx context.Context, c console, cfg *config.Config, o replayOpt
 		return noJournal(err, cfg)
 	}
 	if o.json {
-		return json.NewEncoder(c.out).Encode(struct {
+		return encoder(c.out).Encode(struct {
 			Sink     string `json:"sink"`
 			Webhooks int64  `json:"webhooks"`
 			Events   int64  `json:"events"`
@@ -124,14 +129,14 @@ func waitForReplay(ctx context.Context, c console, cfg *config.Config, r admin.R
 	}
 	p := newProgress(c)
 	defer p.clear()
-	begun := time.Now()
+	begun, webhooks := time.Now(), r.Webhooks
 	again := time.NewTicker(replayInterval)
 	defer again.Stop()
 	for r.State == admin.ReplayRunning {
 		if asJSON {
-			_ = json.NewEncoder(c.out).Encode(r) // the last line tells whether it can be written
+			_ = encoder(c.out).Encode(r) // the last line tells whether it can be written
 		} else {
-			p.show(replayed(r) + replayRate(r, time.Since(begun)))
+			p.at(webhooks-r.Webhooks, webhooks, "webhooks", replayed(r))
 		}
 		select {
 		case <-ctx.Done():
@@ -151,7 +156,7 @@ func waitForReplay(ctx context.Context, c console, cfg *config.Config, r admin.R
 	}
 	p.clear()
 	if asJSON {
-		if err := json.NewEncoder(c.out).Encode(r); err != nil {
+		if err := encoder(c.out).Encode(r); err != nil {
 			return err
 		}
 	} else {
@@ -175,14 +180,6 @@ func replayed(r admin.Replay) string {
 	return text
 }
 
-func replayRate(r admin.Replay, elapsed time.Duration) string {
-	text := ""
-	if done := r.Published + r.DeadLetters; done > 0 && elapsed >= time.Second {
-		text = fmt.Sprintf(", %.0f events/s", float64(done)/elapsed.Seconds())
-	}
-	return text + fmt.Sprintf(", %s left to look at", plural(int(r.Webhooks), "webhook"))
-}
-
 func endText(state string) string {
 	switch state {
 	case admin.ReplayNoRoom:
@@ -199,8 +196,10 @@ func replayListCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List replays: those that run, and the last of those that have ended",
-		Long:  `Reads the data directory, beside a running "fnbridge serve" or without one. With --json each line is one replay.`,
-		Args:  cobra.NoArgs,
+		Long: `Reads the data directory, beside a running "fnbridge serve" or without one.
+LETTERS are the events that became dead letters, LEFT the webhooks that are yet
+to be read. With --json each line is one replay.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := journalDirectory()
 			if err != nil {
@@ -211,7 +210,7 @@ func replayListCommand(c console) *cobra.Command {
 				return noJournal(err, cfg)
 			}
 			if asJSON {
-				e := json.NewEncoder(c.out)
+				e := encoder(c.out)
 				for _, r := range replays {
 					if err := e.Encode(r); err != nil {
 						return err
@@ -231,21 +230,23 @@ func printReplays(c console, replays []admin.Replay) error {
 		_, err := fmt.Fprintln(c.out, "No replays.")
 		return err
 	}
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "REPLAY\tSINK\tSTATE\tASKED\tEVENTS\tPUBLISHED\tDEAD LETTERS\tWEBHOOKS LEFT")
+	var rows [][]string
 	for _, r := range replays {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%d\t%d\t%d\n", r.Replay, r.Sink, r.State, r.AskedAt.Local().Format(time.DateTime),
-			r.Events, r.Published, r.DeadLetters, r.Webhooks)
+		rows = append(rows, []string{
+			fmt.Sprint(r.Replay), r.Sink, r.State, r.AskedAt.Local().Format(time.DateTime),
+			fmt.Sprint(r.Events), fmt.Sprint(r.Published), fmt.Sprint(r.DeadLetters), fmt.Sprint(r.Webhooks),
+		})
 	}
-	return w.Flush()
+	return c.table([]string{"REPLAY", "SINK", "STATE", "ASKED", "EVENTS", "PUBLISHED", "LETTERS", "LEFT"}, rows)
 }
 
 func replayCancelCommand(c console) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "cancel number",
-		Short:   "End a replay",
-		Long:    `Ends a replay, whether a bridge runs or not. What is under way to the sink at that moment reaches it.`,
+		Use:   "cancel number",
+		Short: "End a replay",
+		Long: `Ends a replay, whether a bridge runs or not. What is under way to the sink at
+that moment reaches it.`,
 		Example: "  fnbridge replay cancel 3",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -262,7 +263,7 @@ func replayCancelCommand(c console) *cobra.Command {
 			case err != nil:
 				return noJournal(err, cfg)
 			case asJSON:
-				return json.NewEncoder(c.out).Encode(struct {
+				return encoder(c.out).Encode(struct {
 					Replay    int64 `json:"replay"`
 					Cancelled bool  `json:"cancelled"`
 				}{number, cancelled})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -100,7 +101,18 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 	require.Contains(t, s.mustRun("replay", "--since", "1h", "--dry-run"), "61 events, from 31 webhooks")
 	bridge = s.serve()
 	bridge.line("a replay is through")
-	require.Regexp(t, `(?m)^4 +nats +done +\S+ \S+ +61 +61 +0 +0$`, s.mustRun("replay", "list"))
+	s.replayed(`(?m)^4 +nats +done +\S+ \S+ +61 +61 +0 +0$`)
+}
+
+// replayed waits until the list of replays has a line, and returns the list: the log says first that one is through.
+func (s *shell) replayed(line string) (list string) {
+	s.t.Helper()
+	want := regexp.MustCompile(line)
+	require.Eventually(s.t, func() bool {
+		list = s.mustRun("replay", "list")
+		return want.MatchString(list)
+	}, 60*time.Second, 50*time.Millisecond, "%s", line)
+	return list
 }
 
 // What cannot go on waits, over a restart too, until it can or somebody cancels it.
@@ -131,9 +143,8 @@ func TestAReplayToASinkThatIsAway(t *testing.T) {
 	s.env = home
 	bridge = s.serve()
 	bridge.line("a replay is through")
-	list := s.mustRun("replay", "list")
+	list := s.replayed(`(?m)^2 +nats +done .* 40 +40 +0 +0$`)
 	require.Regexp(t, `(?m)^1 +nats +cancelled `, list)
-	require.Regexp(t, `(?m)^2 +nats +done .* 40 +40 +0 +0$`, list)
 }
 
 // lineOfExport is one line of journal export.
@@ -187,7 +198,10 @@ func TestWhatOneBridgeExportsAnotherTakes(t *testing.T) {
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	require.Equal(t, string(text), from.mustRun("journal", "export"), "the same on standard output")
+	out, errs, exit = from.run("journal", "export")
+	require.Equal(t, 0, exit, errs)
+	require.Equal(t, string(text), out, "the same on standard output")
+	require.Equal(t, "21 webhooks exported\n", errs)
 	lines := exportLines(t, string(text))
 	require.Len(t, lines, 21)
 	require.Equal(t, lineOfExport{21, "msg_odd", odd}, lines[20], "byte for byte")
@@ -202,6 +216,14 @@ func TestWhatOneBridgeExportsAnotherTakes(t *testing.T) {
 	_, errs, exit = from.run("journal", "export", "--output", filepath.Join(from.dir, "nowhere", "webhooks.jsonl"))
 	require.Equal(t, 1, exit)
 	require.Contains(t, errs, "the export cannot be written: open "+filepath.Join(from.dir, "nowhere", "webhooks.jsonl"))
+	_, errs, exit = from.run("journal", "export", "--output", file)
+	require.Equal(t, 1, exit)
+	require.Contains(t, errs, file+" is there already", "nothing is replaced")
+	link := filepath.Join(from.dir, "link")
+	require.NoError(t, os.Symlink(filepath.Join(from.dir, "elsewhere"), link))
+	_, errs, exit = from.run("journal", "export", "--output", link)
+	require.Equal(t, 1, exit)
+	require.Contains(t, errs, link+" is there already", "no link is followed")
 	require.Equal(t, 0, bridge.signal(syscall.SIGKILL)+1)
 	require.Len(t, exportLines(t, from.mustRun("journal", "export")), 21, "without a bridge, and after a crash")
 

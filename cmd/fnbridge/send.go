@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +35,7 @@ type sendOptions struct {
 	rate     float64
 	insecure bool
 	json     bool
-	wait     waitFlag // for the events at the sinks; 0: do not
+	wait     durationFlag // for the events at the sinks; 0: do not
 
 	export   string // a file of exported webhooks to send instead, - for standard input
 	fromLine int    // of that file
@@ -47,21 +46,28 @@ func sendCommand(c console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "send [file | -]",
 		Short: "Sign and post a webhook as Tensorlake does",
-		Long: `Signs a payload with the bridge's webhook secret and posts it, as Tensorlake does.
-The payload is a file, "-" for standard input, or a sample: a workflow with two functions, or the one that --sample names.
+		Long: `Signs a payload with the bridge's webhook secret and posts it, as Tensorlake
+does. The payload is a file, "-" for standard input, or a sample: a workflow
+with two functions, or the one that --sample names.
 
-The secret is the first of FNBRIDGE_WEBHOOK_SECRETS, else the one that "fnbridge serve" made in the data directory.
+The secret is the first of FNBRIDGE_WEBHOOK_SECRETS, else the one that "fnbridge
+serve" made in the data directory.
 
-A sample has new ids each time, so its events are new ones too. A file or standard input goes as it is. Each webhook has an id of its
-own, unless --id gives it one. With --repeat each is sent twice, with the same id and the same body, as Tensorlake does when it has not
-seen an answer: the second answer says that the webhook was known already, and nothing is published again.
+A sample has new ids each time, so its events are new ones too. A file or
+standard input goes as it is. Each webhook has an id of its own, unless --id
+gives it one. With --repeat each is sent twice, with the same id and the same
+body, as Tensorlake does when it has not seen an answer: the second answer says
+that the webhook was known already, and nothing is published again.
 
-With --wait it then reads from every sink, as any consumer does, until the events of the webhook are there: for 10s, or as long as
---wait 30s or --wait=30s says. (A file that is called 30s is ./30s.) Exit code 1: they are not, and the sinks that lack some are named.
+With --wait it then reads from every sink, as any consumer does, until the
+events of the webhook are there: for 10s, or as long as --wait 30s or --wait=30s
+says. (A file that is called 30s is ./30s.) Exit code 1: they are not, and the
+sinks that lack some are named.
 
-With --from-export it sends what "fnbridge journal export" wrote: each webhook under its own id, signed anew, and so with the time of
-this sending. The bridge recognises those that it has, and their events have the ids that they had. It goes on after a webhook
-that is refused, and says where to go on when it cannot.`,
+With --from-export it sends what "fnbridge journal export" wrote: each webhook
+under its own id, signed anew, and so with the time of this sending. The bridge
+recognises those that it has, and their events have the ids that they had. It
+goes on after a webhook that is refused, and says where to go on when it cannot.`,
 		Example: `  fnbridge send
   fnbridge send --sample request-failed
   fnbridge send --list
@@ -70,7 +76,8 @@ that is refused, and says where to go on when it cannot.`,
   fnbridge send --wait 30s
   fnbridge send payload.json
   echo '{"job_id":"job_1","status":"successful"}' | fnbridge send -
-  fnbridge send --from-export webhooks.jsonl --rate 100 --url https://other.example.com/webhooks/tensorlake`,
+  fnbridge send --from-export webhooks.jsonl --rate 100 \
+    --url https://other.example.com/webhooks/tensorlake`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("wait") {
 				args = o.wait.takeFrom(args)
@@ -103,7 +110,8 @@ that is refused, and says where to go on when it cannot.`,
 	f.BoolVar(&o.repeat, "repeat", false, "send each webhook twice, to see it recognised")
 	f.Float64Var(&o.rate, "rate", 0, "webhooks a second (default: one after the other, as fast as they are answered)")
 	f.VarPF(&o.wait, "wait", "", "wait for the events at every sink, at most this long").NoOptDefVal = defaultWait
-	f.StringVar(&o.export, "from-export", "", "send the webhooks of this file, which \"fnbridge journal export\" wrote; - is standard input")
+	f.StringVar(&o.export, "from-export", "", "send the webhooks of this file, which \"fnbridge journal export\" "+
+		"wrote; - is standard input")
 	f.IntVar(&o.fromLine, "from-line", 1, "begin with this line of the export")
 	f.BoolVar(&o.insecure, "insecure-tls", false, "accept any certificate")
 	jsonFlag(cmd, &o.json)
@@ -209,6 +217,8 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload func() []by
 	total := o.count * each
 	verbose := total <= 10 || o.json
 	var t tally
+	p := newProgress(s.console)
+	defer p.clear()
 	var failure error
 	var id string
 	var body []byte
@@ -229,7 +239,9 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload func() []by
 			break
 		}
 		t.add(a)
-		if verbose {
+		if !verbose {
+			p.at(int64(i+1), int64(total), "webhooks", "")
+		} else {
 			if err := s.show(a); err != nil {
 				return err
 			}
@@ -240,6 +252,7 @@ func (s *sender) sendAll(ctx context.Context, o sendOptions, payload func() []by
 			}
 		}
 	}
+	p.clear()
 	if o.count > 1 && !o.json && len(t.times) > 0 {
 		t.print(s.out, time.Since(start))
 	}
@@ -270,9 +283,11 @@ func (s *sender) noAnswer(err error, progress string) error {
 		err = inner.Err // it would say the address once more
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("nothing listens at %s%s: start \"fnbridge serve\", or say with --url where the bridge is", s.URL, progress)
+		return fmt.Errorf("nothing listens at %s%s: start \"fnbridge serve\", or say with --url where the bridge is",
+			s.URL, progress)
 	}
-	return fmt.Errorf("no answer from %s%s: %w (is \"fnbridge serve\" running, and is this its address?)", s.URL, progress, err)
+	return fmt.Errorf("no answer from %s%s: %w (is \"fnbridge serve\" running, and is this its address?)",
+		s.URL, progress, err)
 }
 
 func (o sendOptions) webhookID() string {
@@ -284,7 +299,7 @@ func (o sendOptions) webhookID() string {
 
 func (s *sender) show(a admin.Answer) error {
 	if s.json {
-		return json.NewEncoder(s.out).Encode(a)
+		return encoder(s.out).Encode(a)
 	}
 	var what string
 	switch {
@@ -293,9 +308,10 @@ func (s *sender) show(a admin.Answer) error {
 	case a.OK():
 		what = plural(a.Events, "event")
 	default:
-		what = "refused: " + printable(clip(a.Detail, 400))
+		what = "refused: " + printable(s.clip(a.Detail, 400))
 	}
-	_, err := fmt.Fprintf(s.out, "%d %s  %s  %s\n", a.Status, http.StatusText(a.Status), a.WebhookID, what)
+	_, err := fmt.Fprintln(s.out,
+		s.wrap(2, fmt.Sprintf("%d %s  %s  %s", a.Status, http.StatusText(a.Status), a.WebhookID, what)))
 	return err
 }
 
@@ -321,6 +337,7 @@ func (t *tally) add(a admin.Answer) {
 func (t *tally) print(w io.Writer, took time.Duration) {
 	slices.Sort(t.times)
 	fmt.Fprintf(w, "%s in %s: %d accepted (%s), %d known already, %d refused; answered in %s (median), %s (slowest)\n",
-		plural(len(t.times), "webhook"), took.Round(time.Millisecond), t.accepted, plural(t.events, "event"), t.duplicate, t.refused,
+		plural(len(t.times), "webhook"), took.Round(time.Millisecond),
+		t.accepted, plural(t.events, "event"), t.duplicate, t.refused,
 		t.times[len(t.times)/2].Round(time.Microsecond), t.times[len(t.times)-1].Round(time.Microsecond))
 }

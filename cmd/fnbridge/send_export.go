@@ -35,7 +35,7 @@ func sendExport(ctx context.Context, c console, o sendOptions, args []string) er
 	if err := o.checkRate(); err != nil {
 		return err
 	}
-	in := c.in
+	in, size := c.in, int64(0)
 	if o.export != "-" {
 		file, err := os.Open(o.export)
 		if err != nil {
@@ -43,13 +43,16 @@ func sendExport(ctx context.Context, c console, o sendOptions, args []string) er
 		}
 		defer file.Close()
 		in = file
+		if info, err := file.Stat(); err == nil {
+			size = info.Size() // 0 of what is no file
+		}
 	}
 	s, err := newSender(c, o)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	e := exportSender{sender: s, lines: bufio.NewReaderSize(in, 64<<10), progress: newProgress(c)}
+	e := exportSender{sender: s, lines: bufio.NewReaderSize(in, 64<<10), size: size, progress: newProgress(c)}
 	start := time.Now()
 	failure := e.sendFrom(ctx, o)
 	e.progress.clear()
@@ -71,9 +74,11 @@ func sendExport(ctx context.Context, c console, o sendOptions, args []string) er
 type exportSender struct {
 	*sender
 	tally
-	lines    *bufio.Reader
-	line     int // that was read last, from 1
-	progress *progress
+	lines *bufio.Reader
+	line  int // that was read last, from 1
+	// read counts the bytes of lines so far, of size; 0: that is not known.
+	read, size int64
+	progress   *progress
 }
 
 // sendFrom sends what there is from the wanted line on. Its error says which line to go on with.
@@ -89,7 +94,7 @@ func (e *exportSender) sendFrom(ctx context.Context, o sendOptions) error {
 		if last && len(text) == 0 {
 			return nil
 		}
-		e.line++
+		e.line, e.read = e.line+1, e.read+int64(len(text))
 		if e.line >= o.fromLine && len(bytes.TrimSpace(text)) > 0 {
 			if pace != nil && len(e.times) > 0 {
 				select {
@@ -130,10 +135,12 @@ func (e *exportSender) sendLine(ctx context.Context, text []byte) error {
 	}
 	switch a.Status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
-		return fmt.Errorf("%s answers %d %s: %s", e.URL, a.Status, http.StatusText(a.Status), printable(clip(a.Detail, 400)))
+		return fmt.Errorf("%s answers %d %s: %s",
+			e.URL, a.Status, http.StatusText(a.Status), printable(e.clip(a.Detail, 400)))
 	}
 	if notNow(a) {
-		return fmt.Errorf("%s still answers %d %s after %d tries: %s", e.URL, a.Status, http.StatusText(a.Status), exportTries, printable(clip(a.Detail, 400)))
+		return fmt.Errorf("%s still answers %d %s after %d tries: %s",
+			e.URL, a.Status, http.StatusText(a.Status), exportTries, printable(e.clip(a.Detail, 400)))
 	}
 	return e.count(a)
 }
@@ -167,9 +174,10 @@ func (e *exportSender) count(a admin.Answer) error {
 	e.add(a)
 	switch {
 	case e.json:
-		return json.NewEncoder(e.out).Encode(a)
+		return encoder(e.out).Encode(a)
 	case a.OK():
-		e.progress.show(fmt.Sprintf("line %d: %d accepted, %d known already, %d refused", e.line, e.accepted, e.duplicate, e.refused))
+		e.progress.at(e.read, e.size, "", fmt.Sprintf("line %d: %d accepted, %d known already, %d refused",
+			e.line, e.accepted, e.duplicate, e.refused))
 		return nil
 	}
 	e.progress.clear()
@@ -177,6 +185,7 @@ func (e *exportSender) count(a admin.Answer) error {
 	if a.Status != 0 {
 		status = fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status))
 	}
-	_, err := fmt.Fprintf(e.out, "line %d: %s  %s  %s\n", e.line, status, printable(clip(a.WebhookID, 80)), printable(clip(a.Detail, 400)))
+	_, err := fmt.Fprintln(e.out, e.wrap(2, fmt.Sprintf("line %d: %s  %s  %s",
+		e.line, status, printable(e.clip(a.WebhookID, maxBelow)), printable(e.clip(a.Detail, 400)))))
 	return err
 }

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/fnbridge/fnbridge/bridge/admin"
 )
@@ -22,14 +20,13 @@ func findSample(name string) (admin.Sample, error) {
 func listSamples(c console, asJSON bool) error {
 	samples := admin.Samples()
 	if asJSON {
-		e := json.NewEncoder(c.out)
+		e := encoder(c.out)
 		e.SetIndent("", "  ")
 		return e.Encode(samples)
 	}
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SAMPLE\tTELLS\tEVENTS")
+	rows := make([][]string, 0, len(samples))
 	for _, s := range samples {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, s.About, strings.Join(s.Types, ", "))
+		rows = append(rows, []string{s.Name, s.About, strings.Join(s.Types, ", ")})
 	}
-	return w.Flush()
+	return c.table([]string{"SAMPLE", "TELLS", "EVENTS"}, rows)
 }

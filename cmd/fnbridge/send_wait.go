@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,41 +24,6 @@ type arrival struct {
 // defaultWait is the limit of a --wait that has none.
 const defaultWait = "10s"
 
-// waitFlag is how long to wait: a duration that may be left out.
-type waitFlag time.Duration
-
-// Set implements pflag.Value.
-func (f *waitFlag) Set(s string) error {
-	d, err := parseAgo(s)
-	if err != nil {
-		return errors.New("give how long, such as 30s or 2m")
-	}
-	*f = waitFlag(d)
-	return nil
-}
-
-// String implements pflag.Value.
-func (f *waitFlag) String() string {
-	if *f == 0 {
-		return ""
-	}
-	return time.Duration(*f).String()
-}
-
-// Type implements pflag.Value.
-func (*waitFlag) Type() string { return "duration" }
-
-// takeFrom takes the duration that stands among the arguments and returns the others: pflag gives a flag whose value
-// may be left out only what is behind a "=", and "--wait 30s" is what people write.
-func (f *waitFlag) takeFrom(args []string) []string {
-	for i, arg := range args {
-		if f.Set(arg) == nil {
-			return slices.Delete(args, i, i+1)
-		}
-	}
-	return args
-}
-
 // await waits until the events of a webhook are at every sink, at all of them at once, and says of each when they were,
 // or that they are not.
 func (s *sender) await(ctx context.Context, limit time.Duration, a admin.Answer) error {
@@ -78,7 +41,7 @@ func (s *sender) await(ctx context.Context, limit time.Duration, a admin.Answer)
 	for i, sink := range cfg.Sinks {
 		arrivals[i] = make(chan arrival, 1)
 		waits.Go(func() {
-			arrived, wanted, err := admin.AwaitEvents(waiting, sinkOf(cfg, sink, log), app.EventOptions(cfg), a)
+			arrived, wanted, err := admin.AwaitEvents(waiting, app.AdminSink(cfg, sink, log), app.EventOptions(cfg), a)
 			r := arrival{Sink: sink.Name, Events: arrived, Missing: wanted - arrived, Seconds: time.Since(a.SentAt).Seconds()}
 			switch {
 			case errors.Is(err, context.DeadlineExceeded):
@@ -109,12 +72,12 @@ func (s *sender) await(ctx context.Context, limit time.Duration, a admin.Answer)
 
 func (s *sender) showArrival(r arrival) error {
 	if s.json {
-		return json.NewEncoder(s.out).Encode(r)
+		return encoder(s.out).Encode(r)
 	}
 	text := fmt.Sprintf("has %s after %.3f s", plural(r.Events, "event"), r.Seconds)
 	if r.Error != "" {
 		text = fmt.Sprintf("has %d of %s: %s", r.Events, plural(r.Events+r.Missing, "event"), printable(r.Error))
 	}
-	_, err := fmt.Fprintf(s.out, "sink %s %s\n", r.Sink, text)
+	_, err := fmt.Fprintln(s.out, s.wrap(2, "sink "+r.Sink+" "+text))
 	return err
 }

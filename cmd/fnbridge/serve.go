@@ -22,8 +22,9 @@ func serveCommand(c console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the bridge",
-		Long: `Runs the bridge until SIGINT, SIGTERM or SIGHUP. Then it stops taking webhooks, finishes what is under way within
-FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0. Events that have not reached a sink by then wait in the data directory.`,
+		Long: `Runs the bridge until SIGINT, SIGTERM or SIGHUP. Then it stops taking webhooks,
+finishes what is under way within FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0.
+Events that have not reached a sink by then wait in the data directory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), c) },
 	}
@@ -59,7 +60,9 @@ func serve(ctx context.Context, c console) error {
 		logger.Warn("configuration", "variable", w.Variable, "warning", w.Message)
 	}
 	b := build()
-	a, err := app.New(ctx, app.Options{Config: cfg, Logger: logger, Version: b.Version, Revision: b.Revision})
+	a, err := app.New(ctx, app.Options{
+		Config: cfg, Logger: logger, Version: b.Version, Revision: b.Revision, Warnings: warnings,
+	})
 	if err != nil {
 		return err
 	}

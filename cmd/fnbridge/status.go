@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,47 +16,103 @@ import (
 )
 
 func statusCommand(c console) *cobra.Command {
-	var asJSON bool
+	var watched, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the journal and how far each sink is",
-		Long: `Reads the data directory, beside a running "fnbridge serve" or without one, and asks the operations listener whether
-the bridge runs. It never writes. With FNBRIDGE_ACK=sinks, where nothing is stored, it asks the operations listener alone.
+		Long: `Reads the data directory, beside a running "fnbridge serve" or without one, and
+asks the operations listener whether the bridge runs. It never writes. With
+FNBRIDGE_ACK=sinks, where nothing is stored, it asks the operations listener
+alone, with FNBRIDGE_PAGE_TOKEN.
 
-A sink is up, degraded (it takes only part of the events), down (it takes none; they are tried again by themselves)
-or blocked (somebody has to mend what its last error says).`,
+The journal holds webhooks that wait for a sink, and those that every sink has,
+which stay for replays until room is needed. BACKLOG counts what waits for the
+sink.
+
+A sink is up, degraded (it takes only part of the events), down (it takes none;
+they are tried again by themselves) or blocked (somebody has to mend what its
+last error says). A sink whose broker went back, and so may lack events that it
+had acknowledged, has a line of its own, with the command that replays them,
+until that is done.
+
+--watch shows a table once a second, in one place on a terminal, also through
+"kubectl exec -it"; DONE/S are the webhooks that the sink is through with. With
+--json each second is a line.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := dataDirectory()
 			if err != nil {
 				return err
 			}
+			if watched {
+				return (&watch{console: c, cfg: cfg, json: asJSON}).run(cmd.Context())
+			}
 			if cfg.AcksFromSinks() {
 				return liveStatus(cmd.Context(), c, cfg, asJSON)
 			}
-			s, err := admin.ReadStatus(cmd.Context(), cfg.DataDir)
+			s, err := readStatus(cmd.Context(), cfg)
 			if err != nil {
-				return noJournal(err, cfg)
+				return err
 			}
-			notLive := admin.CheckLive(cmd.Context(), app.LocalAddress(cfg.OpsListen))
 			if asJSON {
-				e := json.NewEncoder(c.out)
-				e.SetIndent("", "  ")
-				return e.Encode(struct {
-					Live bool `json:"live"`
-					admin.Status
-				}{notLive == nil, s})
+				return printJSON(c.out, s)
 			}
-			if notLive == nil {
-				fmt.Fprintf(c.out, "bridge   running: %s answers\n", cfg.OpsListen)
-			} else {
-				fmt.Fprintf(c.out, "bridge   not running, or its operations listener is not at %s; below is what it left\n", cfg.OpsListen)
+			if err := printStatus(c, s.runs(cfg), s.Status, time.Now()); err != nil {
+				return err
 			}
-			return printStatus(c, s, time.Now())
+			printRefusedFiles(c, s.RefusedFiles)
+			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&watched, "watch", false, "show it once a second, with rates, until interrupted")
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// shownStatus is the status of a bridge with a journal.
+type shownStatus struct {
+	Live     bool   `json:"live"`
+	Ready    bool   `json:"ready"`
+	NotReady string `json:"not_ready,omitempty"`
+	admin.Status
+	// RefusedFiles hold what cannot be used, so that what they held before is in use.
+	RefusedFiles []admin.RefusedFile `json:"refused_files,omitempty"`
+	// elsewhere tells that a bridge runs, and has no control socket in this data directory.
+	elsewhere bool
+}
+
+// runs says whether the bridge runs.
+func (s *shownStatus) runs(cfg *config.Config) [][2]string {
+	switch {
+	case s.Live && s.NotReady != "":
+		return [][2]string{{"bridge", "running: " + cfg.OpsListen + " answers"}, {"", "not ready: " + s.NotReady}}
+	case s.Live:
+		return [][2]string{{"bridge", "running: " + cfg.OpsListen + " answers"}}
+	case s.elsewhere:
+		return [][2]string{{"bridge", fmt.Sprintf("not running on %s: the one at %s has another data directory, or could "+
+			"make no socket here", cfg.DataDir, cfg.OpsListen)}}
+	default:
+		return [][2]string{{"bridge", "not running, or its operations listener is not at " + cfg.OpsListen +
+			"; below is what it left"}}
+	}
+}
+
+func readStatus(ctx context.Context, cfg *config.Config) (s shownStatus, err error) {
+	if s.Status, err = admin.ReadStatus(ctx, cfg.DataDir); err != nil {
+		return s, noJournal(err, cfg)
+	}
+	if s.Live = admin.CheckLive(ctx, app.LocalAddress(cfg.OpsListen)) == nil; !s.Live {
+		return s, nil
+	}
+	if s.NotReady, err = admin.AskReady(ctx, app.LocalAddress(cfg.OpsListen)); err != nil {
+		s.NotReady = err.Error()
+	}
+	s.Ready = s.NotReady == ""
+	s.RefusedFiles, err = admin.ReadRefusedFiles(ctx, cfg.DataDir)
+	if errors.Is(err, admin.ErrNotRunning) { // as in a copy of a bridge's directory
+		s.Live, s.Ready, s.NotReady, s.elsewhere = false, false, "", true
+	}
+	return s, nil // another error is that of another version's bridge
 }
 
 // dataDirectory reads the configuration for a command that only looks into the data directory: of all variables, only
@@ -71,8 +125,9 @@ func dataDirectory() (*config.Config, error) {
 	return cfg, nil
 }
 
-var errNoJournal = errors.New("with FNBRIDGE_ACK=sinks there is no journal: webhooks are published before they are answered, and what a sink can never store " +
-	"goes to FNBRIDGE_<SINK>_DEAD_LETTER or is answered 422. To look at a journal from before, run this command with FNBRIDGE_ACK=journal")
+var errNoJournal = errors.New("with FNBRIDGE_ACK=sinks there is no journal: webhooks are published before they are " +
+	"answered, and what a sink can never store goes to FNBRIDGE_<SINK>_DEAD_LETTER or is answered 422. To look at a " +
+	"journal from before, run this command with FNBRIDGE_ACK=journal")
 
 // journalDirectory is dataDirectory for a command that needs a journal.
 func journalDirectory() (*config.Config, error) {
@@ -85,7 +140,7 @@ func journalDirectory() (*config.Config, error) {
 
 // liveStatus shows the status of a bridge that stores nothing.
 func liveStatus(ctx context.Context, c console, cfg *config.Config, asJSON bool) error {
-	s, err := admin.ReadLiveStatus(ctx, app.LocalAddress(cfg.OpsListen))
+	s, err := admin.ReadLiveStatus(ctx, app.LocalAddress(cfg.OpsListen), cfg.PageToken.Reveal())
 	if err != nil {
 		return err
 	}
@@ -94,27 +149,50 @@ func liveStatus(ctx context.Context, c console, cfg *config.Config, asJSON bool)
 	}
 	ready := "ready"
 	if !s.Ready {
-		ready = "not ready: " + printable(s.NotReady)
+		ready = "not ready: " + s.NotReady
 	}
-	fmt.Fprintf(c.out, "bridge   running (%s), %s\n", cfg.OpsListen, ready)
-	fmt.Fprintf(c.out, "queue    %s, %s, not stored here: a webhook is answered when its sinks have it\n\n", plural(s.Webhooks, "webhook"), bytesText(s.Bytes))
 	now := time.Now()
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SINK\tSTATE\tREQUIRED\tUNDER WAY\tLAST ERROR")
+	err = c.fields([][2]string{
+		{"bridge", fmt.Sprintf("running (%s), %s", cfg.OpsListen, ready)},
+		{"queue", fmt.Sprintf("%s, %s, not stored here: a webhook is answered when its sinks have it",
+			plural(s.Webhooks, "webhook"), bytesText(s.Bytes))},
+		{"accepted", acceptedText(s.LastAccepted, now)},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(c.out)
+	var rows [][]string
 	for _, sink := range s.Sinks {
-		state, required, lastError := sink.State, "yes", "-"
+		state, required := sink.State, "yes"
 		if state == "" {
 			state = "unknown"
 		}
 		if !sink.Required {
 			required = "no"
 		}
-		if sink.LastError != "" {
-			lastError = fmt.Sprintf("%s ago: %s", ageText(sink.LastErrorAt, now), printable(clip(sink.LastError, 160)))
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", sink.Sink, state, required, plural(int(sink.Webhooks), "webhook"), lastError)
+		rows = append(rows, []string{
+			sink.Sink, state, required, plural(int(sink.Webhooks), "webhook"),
+			errorText(sink.LastError, sink.LastErrorAt, now),
+		})
 	}
-	return w.Flush()
+	if err := c.table([]string{"SINK", "STATE", "REQUIRED", "UNDER WAY", "LAST ERROR"}, rows); err != nil {
+		return err
+	}
+	for _, sink := range s.Sinks {
+		printStandsStill(c, sink.Sink, sink.StandsStill)
+	}
+	printRefusedFiles(c, s.RefusedFiles)
+	printReport(c, s.Report, now)
+	return nil
+}
+
+// printRefusedFiles says which files were changed into what the bridge cannot use.
+func printRefusedFiles(c console, files []admin.RefusedFile) {
+	for _, f := range files {
+		fmt.Fprintf(c.out, "\n%s: what the file %s holds now is not in use, what it held before is: %s\n",
+			f.Variable, printable(f.Path), printable(f.Reason))
+	}
 }
 
 // noJournal says of a data directory without a journal what to do about it. Other errors stay as they are.
@@ -122,23 +200,112 @@ func noJournal(err error, cfg *config.Config) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return fmt.Errorf("there is no journal in %s: set FNBRIDGE_DATA_DIR to the directory that \"fnbridge serve\" uses, or start it there first", cfg.DataDir)
+	return fmt.Errorf("there is no journal in %s: set FNBRIDGE_DATA_DIR to the directory that \"fnbridge serve\" uses, "+
+		"or start it there first", cfg.DataDir)
 }
 
-func printStatus(c console, s admin.Status, now time.Time) error {
-	fmt.Fprintf(c.out, "journal  %s of %s, %s, newest is number %d\n\n",
-		bytesText(s.JournalBytes), bytesText(s.JournalMaxBytes), plural(int(s.Webhooks), "webhook"), s.Head)
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SINK\tSTATE\tBACKLOG\tOLDEST\tDEAD LETTERS\tLAST ERROR")
-	for _, sink := range s.Sinks {
-		lastError := "-"
-		if sink.LastError != "" {
-			lastError = fmt.Sprintf("%s ago: %s", ageText(sink.LastErrorAt, now), printable(clip(sink.LastError, 160)))
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", sink.Sink, stateText(sink), plural(int(sink.BacklogWebhooks), "webhook"),
-			ageText(sink.OldestUndelivered, now), sink.DeadLetters, lastError)
+func printStatus(c console, runs [][2]string, s admin.Status, now time.Time) error {
+	err := c.fields(append(runs, [][2]string{
+		{"journal", fmt.Sprintf("%s of %s, %s, newest is number %d",
+			bytesText(s.JournalBytes), bytesText(s.JournalMaxBytes), plural(int(s.Webhooks), "webhook"), s.Head)},
+		{"", fmt.Sprintf("waiting for sinks: %s, %s; dead letters: %s",
+			plural(int(s.WaitingWebhooks), "webhook"), bytesText(s.WaitingBytes), bytesText(s.DeadLetterBytes))},
+		{"", fmt.Sprintf("kept for replay: %s, %s", plural(int(s.KeptWebhooks), "webhook"), bytesText(s.KeptBytes))},
+		{"", fmt.Sprintf("files: %s on the disk, with what is free for use again", bytesText(s.JournalFilesBytes))},
+		{"accepted", acceptedText(s.LastAccepted, now)},
+	}...))
+	if err != nil {
+		return err
 	}
-	return w.Flush()
+	fmt.Fprintln(c.out)
+	var rows [][]string
+	for i := range s.Sinks {
+		k := &s.Sinks[i]
+		rows = append(rows, []string{
+			k.Sink, stateText(*k), plural(int(k.BacklogWebhooks), "webhook"),
+			ageText(k.OldestUndelivered, now), fmt.Sprint(k.DeadLetters), errorText(k.LastError, k.LastErrorAt, now),
+		})
+	}
+	err = c.table([]string{"SINK", "STATE", "BACKLOG", "OLDEST", "DEAD LETTERS", "LAST ERROR"}, rows)
+	if err != nil {
+		return err
+	}
+	for _, sink := range s.Sinks {
+		printStandsStill(c, sink.Sink, sink.StandsStill)
+		printMissing(c, sink, now)
+	}
+	printReport(c, s.Report, now)
+	removedSinks(c, s.Sinks)
+	return nil
+}
+
+// errorText says what went wrong last, and how long ago.
+func errorText(text string, at *time.Time, now time.Time) string {
+	if text == "" {
+		return "-"
+	}
+	return ageText(at, now) + " ago: " + text
+}
+
+// acceptedText says when a webhook was accepted last. A sender that has disabled the endpoint makes no other sign.
+func acceptedText(at *time.Time, now time.Time) string {
+	if at == nil {
+		return "no webhook yet"
+	}
+	return fmt.Sprintf("the last webhook %s ago, at %s", ageText(at, now), at.UTC().Format(time.RFC3339))
+}
+
+// printStandsStill says below the table what of a sink stands still, if anything does.
+func printStandsStill(c console, sink, what string) {
+	if what != "" {
+		fmt.Fprintln(c.out, "\n"+c.wrap(2, sink+": "+printable(what)))
+	}
+}
+
+// printReport says how full brokers are, and what is warned of.
+func printReport(c console, r admin.Report, now time.Time) {
+	for _, s := range r.Storage {
+		fmt.Fprintln(c.out, "\n"+c.wrap(2, s.Sink+": "+printable(storageText(s.Storage, now))))
+	}
+	for _, w := range r.Warnings {
+		of := "warning"
+		if w.Sink != "" {
+			of += ": " + w.Sink
+		}
+		fmt.Fprintln(c.out, "\n"+c.wrap(2, of+": "+printable(w.Text)))
+	}
+}
+
+// storageText is how full a broker is, for people.
+func storageText(s admin.Storage, now time.Time) string {
+	text := fmt.Sprintf("%s holds %s of %s", s.Of, bytesText(s.UsedBytes), bytesText(s.LimitBytes))
+	in, fills := s.FullIn(now)
+	switch {
+	case !fills:
+		return text
+	case in == 0:
+		text += ", and is full"
+	default:
+		text += ", and is full in " + in.Round(time.Minute).String() + " at this rate"
+	}
+	if s.DropsOldest {
+		return text + "; the oldest events make room"
+	}
+	return text + "; new events then wait"
+}
+
+// printMissing says what the broker of a sink may have lost.
+func printMissing(c console, sink admin.SinkStatus, now time.Time) {
+	m := sink.Missing
+	if m == nil {
+		return
+	}
+	heal := "replay them: " + m.Command
+	if m.Replay != 0 {
+		heal = fmt.Sprintf("replay %d publishes them again; should it end early: %s", m.Replay, m.Command)
+	}
+	fmt.Fprintf(c.out, "\n%s: the broker went back, found %s ago: %s. Events of %s may be missing; %s\n", sink.Sink,
+		ageText(&m.FoundAt, now), printable(m.Found), plural(int(m.Webhooks), "webhook"), heal)
 }
 
 // stateText is a sink's state for people.

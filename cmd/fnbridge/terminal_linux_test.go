@@ -26,7 +26,7 @@ type terminal struct {
 	seen strings.Builder
 }
 
-// onTerminal starts a command as a person does.
+// onTerminal starts a command as a person does, on a terminal of 80 columns.
 func (s *shell) onTerminal(args ...string) *terminal {
 	s.t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -36,6 +36,7 @@ func (s *shell) onTerminal(args ...string) *terminal {
 	require.NoError(s.t, err)
 	program, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
 	require.NoError(s.t, err)
+	require.NoError(s.t, unix.IoctlSetWinsize(int(user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}))
 	cmd := s.command(args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -124,6 +125,26 @@ func TestDropAsksOnATerminal(t *testing.T) {
 	require.Contains(t, p.text(), fmt.Sprintf("\"fnbridge dead-letters retry %d\" sends it again", left[0].ID))
 }
 
+func TestForgetAsksOnATerminal(t *testing.T) {
+	s := newOneSink(t)
+	s.broker.Stop(t)
+	bridge := s.named("first")
+	s.mustRun("send", "--count", "3")
+	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+	s.named("second")
+	for _, c := range []struct {
+		answer string
+		exit   int
+		sinks  int
+	}{{"n\n", 1, 2}, {"y\n", 0, 1}} {
+		p := s.onTerminal("sinks", "forget", "first")
+		p.await("Forget sink first and drop for good what is kept for it (3 webhooks)? [y/N] ")
+		p.typed(c.answer)
+		require.Equal(t, c.exit, p.exit(), p.text())
+		require.Len(t, s.list(), c.sinks)
+	}
+}
+
 func TestAReplayAndAVerificationOnATerminalLeaveOnlyTheirResult(t *testing.T) {
 	s := newShell(t)
 	s.serve()
@@ -131,8 +152,34 @@ func TestAReplayAndAVerificationOnATerminalLeaveOnlyTheirResult(t *testing.T) {
 	s.delivered()
 	p := s.onTerminal("replay", "--since", "1h", "--wait")
 	require.Equal(t, 0, p.exit(), p.text())
-	require.Regexp(t, `\r\x1b\[K40 events published, to sink nats, in \S+\.\r\n`, p.text())
+	require.Regexp(t, `^(.*\r\x1b\[K)?40 events published, to sink nats, in \S+\.\r\n`, p.text())
 	p = s.onTerminal("journal", "verify")
 	require.Equal(t, 0, p.exit(), p.text())
 	require.Regexp(t, `\r\x1b\[K20 webhooks and 0 dead letters read, \S+ \w+: all is well\.\r\n$`, p.text())
+}
+
+func TestStatusIsWatchedInOnePlaceOnATerminal(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	bridge := s.serve()
+	s.maxMessage(4096)
+	s.sendLarge(1)
+	p := s.onTerminal("status", "--watch")
+	p.await("SINK                STATE             DONE/S    BACKLOG      OLDEST   LETTERS")
+	s.mustRun("send", "--count", "20")
+	p.await(", 21 webhooks\x1b[K\r\n")
+	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+	p.await("fnbridge  not running, at ")
+	p.typed("\x03")
+	require.Equal(t, 0, p.exit(), p.text())
+
+	require.Equal(t, 1, strings.Count(p.text(), "\x1b[2J"), "what is there is written over, and never blank")
+	frames := strings.Split(p.text(), "\x1b[H")[1:]
+	require.Greater(t, len(frames), 2)
+	for _, frame := range frames[:len(frames)-1] {
+		require.True(t, strings.HasSuffix(frame, "\x1b[J"), "%q", frame)
+		for line := range strings.SplitSeq(frame, "\r\n") {
+			require.Less(t, len(strings.NewReplacer("\x1b[K", "", "\x1b[J", "").Replace(line)), 80, line)
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -24,7 +23,9 @@ type buildInfo struct {
 }
 
 func build() buildInfo {
-	b := buildInfo{Version: version, Revision: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := buildInfo{
+		Version: version, Revision: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && revision == "" {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
@@ -33,6 +34,15 @@ func build() buildInfo {
 		}
 	}
 	return b
+}
+
+// String is one line for people.
+func (b buildInfo) String() string {
+	from := ""
+	if b.Revision != "" {
+		from = " (" + b.Revision + ")"
+	}
+	return fmt.Sprintf("fnbridge %s%s %s %s", b.Version, from, b.Go, b.Platform)
 }
 
 func versionCommand(c console) *cobra.Command {
@@ -44,13 +54,9 @@ func versionCommand(c console) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			b := build()
 			if asJSON {
-				return json.NewEncoder(c.out).Encode(b)
+				return encoder(c.out).Encode(b)
 			}
-			from := ""
-			if b.Revision != "" {
-				from = " (" + b.Revision + ")"
-			}
-			_, err := fmt.Fprintf(c.out, "fnbridge %s%s %s %s\n", b.Version, from, b.Go, b.Platform)
+			_, err := fmt.Fprintln(c.out, b)
 			return err
 		},
 	}

@@ -1,11 +1,13 @@
 // Package embeddednats runs nats-server with JetStream in this process, so that a bridge has a broker before anybody
 // has configured one. Any NATS client can connect to it.
 //
-// It fsyncs every message before it acknowledges it: what it has acknowledged survives the end of the process and of
-// the machine.
+// What it has acknowledged survives the end of the process. The end of the machine survives what it had acknowledged
+// before a call of Server.Sync, which is for as many messages as there are; where a sync of the file system does not
+// tell whether it failed, the server fsyncs each message before it acknowledges it.
 package embeddednats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +19,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/fnbridge/fnbridge/bridge/ownfile"
+	"github.com/fnbridge/fnbridge/bridge/volume"
 )
 
 const (
@@ -33,6 +38,10 @@ const (
 type Options struct {
 	// Listen is the address for clients, host:port. Port 0 takes any that is free, and an empty host all interfaces.
 	Listen string
+	// Token is what clients have to give; empty: nothing. See Server.OwnToken and Server.SetToken.
+	Token string
+	// Monitor is the address of nats-server's own monitoring, as Listen is; empty: none. It asks for nothing.
+	Monitor string
 	// Dir is where streams are stored. It is created if it is missing. No two servers may share it: the caller sees to
 	// that.
 	Dir string
@@ -43,6 +52,8 @@ type Options struct {
 // ListenError says that the address to listen on cannot be used.
 type ListenError struct {
 	Address string
+	// Monitor tells that it is the one for monitoring.
+	Monitor bool
 	Err     error
 }
 
@@ -55,15 +66,22 @@ func (e *ListenError) Error() string {
 // Unwrap returns the cause.
 func (e *ListenError) Unwrap() error { return e.Err }
 
-// Server is a server that takes clients until Shutdown.
+// Server is a server that takes clients until Shutdown. It is a bridge.Syncer.
 type Server struct {
-	server *server.Server
-	addr   net.Addr // which the server itself forgets at its end
-	once   sync.Once
-	ended  chan struct{}
-	// running are the start, since a stop before its end would miss some of it, and keepStoring, which endKeeping ends.
-	running    sync.WaitGroup
-	endKeeping context.CancelFunc
+	server  *server.Server
+	options *server.Options // that it was started with
+	tokens  *tokens         // nil: nothing is asked
+	addr    net.Addr        // which the server itself forgets at its end
+	once    sync.Once
+	ended   chan struct{}
+	endErr  error // once ended is closed
+	// running are the start, since a stop before its end would miss some of it, and what end ends: keepStoring, and the
+	// syncer.
+	running sync.WaitGroup
+	end     context.CancelFunc
+	// opening is held while streams are opened anew, or may be.
+	opening sync.Mutex
+	syncer  *syncer // nil: each message is synced before it is acknowledged
 }
 
 // Start starts a server and returns when it takes clients and JetStream is ready. ctx bounds the start only. An
@@ -77,31 +95,55 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, &ListenError{Address: o.Listen, Err: err}
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+	var monitorHost string
+	var monitorPort int
+	if o.Monitor != "" {
+		if monitorHost, monitorPort, err = resolve(ctx, o.Monitor); err != nil {
+			return nil, &ListenError{Address: o.Monitor, Monitor: true, Err: err}
+		}
+	}
+	if err := cmp.Or(os.MkdirAll(o.Dir, 0o700), ownfile.Check(o.Dir)); err != nil {
 		return nil, fmt.Errorf("the embedded NATS server cannot use its directory: %w", err)
 	}
+	syncer, err := openSyncer(o.Dir, log)
+	if err != nil {
+		return nil, fmt.Errorf("the embedded NATS server cannot use its directory: %w", err)
+	}
+	forgetCached(o.Dir)
 	lines := newLogger(log)
-	srv, err := server.NewServer(&server.Options{
-		ServerName: "fnbridge",
-		Host:       host,
-		Port:       port,
-		JetStream:  true,
-		StoreDir:   o.Dir,
-		// Without it a message is acknowledged before it is on the disk.
-		SyncAlways: true,
-		// The store is bounded by nats-server: it takes three quarters of what it has and the disk has free when it starts.
+	options := &server.Options{
+		ServerName:             "fnbridge",
+		Host:                   host,
+		Port:                   port,
+		HTTPHost:               monitorHost,
+		HTTPPort:               monitorPort,
+		JetStream:              true,
+		StoreDir:               o.Dir,
+		SyncAlways:             syncer == nil,
+		JetStreamMaxStore:      maxStore(o.Dir),
 		JetStreamMaxMemory:     maxMemory,
 		MaxPayload:             maxPayload,
 		NoSigs:                 true,
 		NoLog:                  true, // it only says that there is no log file
 		DisableJetStreamBanner: true,
-	})
+	}
+	var tokens *tokens
+	if o.Token != "" {
+		tokens = newTokens(o.Token)
+		options.CustomClientAuthentication = tokens
+	}
+	srv, err := server.NewServer(options.Clone()) // it writes to them
 	if err != nil {
-		return nil, fmt.Errorf("the embedded NATS server cannot be set up: %w", err)
+		return nil, fmt.Errorf("the embedded NATS server cannot be set up: %w", errors.Join(err, syncer.close()))
 	}
 	srv.SetLoggerV2(lines, false, false, false)
-	keeping, endKeeping := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Server{server: srv, ended: make(chan struct{}), endKeeping: endKeeping}
+	running, end := context.WithCancel(context.WithoutCancel(ctx))
+	s := &Server{
+		server: srv, options: options, tokens: tokens, ended: make(chan struct{}), end: end, syncer: syncer,
+	}
+	if syncer != nil {
+		s.running.Go(func() { syncer.run(running) })
+	}
 	s.running.Go(srv.Start)
 	jetStream, err := s.ready(ctx, lines)
 	if err != nil {
@@ -111,8 +153,16 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.addr = srv.Addr()
 	jetStream.StoreDir = o.Dir // the server adds a directory of its own
-	s.running.Go(func() { s.keepStoring(keeping, *jetStream, lines.log) })
+	s.running.Go(func() { s.keepStoring(running, *jetStream, lines.log) })
 	return s, nil
+}
+
+// maxStore is what all streams together may take: a quarter of the disk under dir is left to others. nats-server would
+// reckon with what is free when it starts, and find on a full disk that it has stored too much already. 0: it does
+// that.
+func maxStore(dir string) int64 {
+	space, _ := volume.Of(dir)
+	return space.Size / 4 * 3
 }
 
 // resolve splits the address, and finds out whether it can be listened on: the server itself only logs that it cannot.
@@ -162,6 +212,14 @@ func (s *Server) ready(ctx context.Context, lines *logger) (*server.JetStreamCon
 // Addr is the address that it listens on, with the port that it took.
 func (s *Server) Addr() net.Addr { return s.addr }
 
+// MonitorAddr is where monitoring is, with the port that it took; nil: nowhere.
+func (s *Server) MonitorAddr() net.Addr {
+	if addr := s.server.MonitorAddr(); addr != nil {
+		return addr
+	}
+	return nil
+}
+
 // ClientURL is what a client on this machine connects to.
 func (s *Server) ClientURL() string {
 	address, ok := s.addr.(*net.TCPAddr)
@@ -180,15 +238,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(func() {
 		go func() {
 			defer close(s.ended)
-			s.endKeeping()
+			s.end()
 			s.running.Wait()
 			s.server.Shutdown()
 			s.server.WaitForShutdown()
+			s.endErr = s.syncer.close()
 		}()
 	})
 	select {
 	case <-s.ended:
-		return nil
+		return s.endErr
 	case <-ctx.Done():
 		return fmt.Errorf("the embedded NATS server has not stopped in time: %w", ctx.Err())
 	}

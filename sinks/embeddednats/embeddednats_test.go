@@ -3,9 +3,11 @@ package embeddednats
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,6 +71,99 @@ func jetStream(t *testing.T, url string) natsjs.JetStream {
 	return js
 }
 
+func TestOnlyWhoHasTheTokenIsAClient(t *testing.T) {
+	const token = "a-token-of-enough-length"
+	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Token: token})
+	_, err := natsgo.Connect(server.ClientURL())
+	require.ErrorIs(t, err, natsgo.ErrAuthorization)
+	nc, err := natsgo.Connect(server.ClientURL(), natsgo.Token(token))
+	require.NoError(t, err)
+	nc.Close()
+}
+
+func TestAnotherTokenEndsTheClientsOfTheOldOne(t *testing.T) {
+	tokens := []string{"the-first-token-of-all", "the-second-token-of-all", "the-third-token-of-all"}
+	server := start(t, Options{Listen: "127.0.0.1:0", Monitor: "127.0.0.1:0", Dir: t.TempDir(), Token: tokens[0]})
+	url := server.ClientURL()
+	lost := make(chan error, 1)
+	own, err := natsgo.Connect(url, natsgo.Token(server.OwnToken()), natsgo.NoReconnect(),
+		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) { lost <- err }))
+	require.NoError(t, err)
+	js, err := natsjs.New(own)
+	require.NoError(t, err)
+	_, err = js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
+	require.NoError(t, err)
+
+	stopped, published := make(chan struct{}), 0
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		for ; ; published++ {
+			select {
+			case <-stopped:
+				return
+			default:
+			}
+			if _, err := js.Publish(t.Context(), "s.x", fmt.Append(nil, published)); err != nil {
+				t.Errorf("the connection of this process does not go on: %v", err)
+				return
+			}
+		}
+	})
+	for i, token := range tokens[1:] {
+		ended := make(chan struct{})
+		_, err := natsgo.Connect(url, natsgo.Token(tokens[i]), natsgo.NoReconnect(),
+			natsgo.ClosedHandler(func(*natsgo.Conn) { close(ended) }))
+		require.NoError(t, err)
+		require.NoError(t, server.SetToken(token))
+		<-ended
+		_, err = natsgo.Connect(url, natsgo.Token(tokens[i]))
+		require.ErrorIs(t, err, natsgo.ErrAuthorization)
+		_, err = natsgo.Connect(url)
+		require.ErrorIs(t, err, natsgo.ErrAuthorization)
+		other, err := natsgo.Connect(url, natsgo.Token(token))
+		require.NoError(t, err)
+		other.Close()
+	}
+	close(stopped)
+	publishing.Wait()
+	require.Empty(t, lost)
+	requireStored(t, js, published)
+	own.Close()
+}
+
+func TestAnotherTokenWaitsForAServerThatStores(t *testing.T) {
+	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Token: "the-first-token-of-all"})
+	for err := error(nil); err == nil; { // it may just have been opened anew
+		require.NoError(t, server.server.ShutdownJetStream())
+		err = server.SetToken("the-second-token-of-all")
+	}
+	require.Eventually(t, func() bool { return server.SetToken("the-third-token-of-all") == nil },
+		20*time.Second, 10*time.Millisecond)
+	publish(t, jetStream(t, strings.Replace(server.ClientURL(), "://", "://the-third-token-of-all@", 1)), 0, 1)
+}
+
+func TestMonitoring(t *testing.T) {
+	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir()})
+	require.Nil(t, server.MonitorAddr(), "unless it is asked for")
+
+	server = start(t, Options{Listen: "127.0.0.1:0", Monitor: "127.0.0.1:0", Dir: t.TempDir()})
+	url := "http://" + server.MonitorAddr().String() + "/jsz"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	require.NoError(t, err)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(request)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	require.Equal(t, http.StatusOK, answer.StatusCode)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = Start(ctx, Options{Listen: "127.0.0.1:0", Monitor: server.MonitorAddr().String(), Dir: t.TempDir()})
+	taken, ok := errors.AsType[*ListenError](err)
+	require.True(t, ok, "%v", err)
+	require.True(t, taken.Monitor)
+}
+
 func publish(t *testing.T, js natsjs.JetStream, from, to int) {
 	t.Helper()
 	_, err := js.CreateOrUpdateStream(t.Context(), natsjs.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
@@ -98,7 +193,7 @@ func TestStartsAndKeepsWhatItStored(t *testing.T) {
 	require.True(t, strings.HasPrefix(server.ClientURL(), "nats://127.0.0.1:"), server.ClientURL())
 	require.Contains(t, server.ClientURL(), server.Addr().String())
 	config := server.server.JetStreamConfig()
-	require.True(t, config.SyncAlways, "an acknowledged message must be on the disk")
+	require.NotEqual(t, canSync(dir), config.SyncAlways, "nothing syncs what is acknowledged")
 	require.True(t, strings.HasPrefix(config.StoreDir, dir), "%s is not in %s", config.StoreDir, dir)
 	require.EqualValues(t, maxMemory, config.MaxMemory)
 	require.Positive(t, config.MaxStore)
@@ -130,8 +225,9 @@ func TestAllInterfaces(t *testing.T) {
 	require.NotNil(t, jetStream(t, server.ClientURL()))
 }
 
-func TestSurvivesBeingKilled(t *testing.T) {
-	dir := t.TempDir()
+// startChild starts a server in a process of its own.
+func startChild(t *testing.T, dir string) (js natsjs.JetStream, kill func()) {
+	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0])
 	child.Env = append(os.Environ(), childDir+"="+dir)
 	out, err := child.StdoutPipe()
@@ -140,14 +236,17 @@ func TestSurvivesBeingKilled(t *testing.T) {
 	t.Cleanup(func() { _ = child.Process.Kill() })
 	url, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	nc, err := natsgo.Connect(strings.TrimSpace(url), natsgo.NoReconnect())
-	require.NoError(t, err, "%s", url)
-	defer nc.Close()
-	js, err := natsjs.New(nc)
-	require.NoError(t, err)
+	return jetStream(t, strings.TrimSpace(url)), func() {
+		require.NoError(t, child.Process.Signal(syscall.SIGKILL))
+		require.Error(t, child.Wait())
+	}
+}
+
+func TestSurvivesBeingKilled(t *testing.T) {
+	dir := t.TempDir()
+	js, kill := startChild(t, dir)
 	publish(t, js, 0, 200)
-	require.NoError(t, child.Process.Signal(syscall.SIGKILL))
-	require.Error(t, child.Wait())
+	kill()
 
 	server := start(t, Options{Listen: "127.0.0.1:0", Dir: dir})
 	again := jetStream(t, server.ClientURL())

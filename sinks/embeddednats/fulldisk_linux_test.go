@@ -2,7 +2,6 @@ package embeddednats
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,22 +10,9 @@ import (
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
-)
 
-// smallDisk mounts a file system of that many MiB until the test has ended.
-func smallDisk(t *testing.T, size int) (dir string) {
-	t.Helper()
-	dir = t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", size)); err != nil {
-		if (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && os.Getenv("FNBRIDGE_TEST_REQUIRE_ALL") != "1" {
-			t.Skipf("a small file system cannot be mounted without being root: %v", err)
-		}
-		require.NoError(t, err)
-	}
-	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
-	return dir
-}
+	"github.com/fnbridge/fnbridge/sinks/sinktest/machine"
+)
 
 // fillDisk writes to a file until nothing more fits.
 func fillDisk(t *testing.T, name string) {
@@ -68,7 +54,7 @@ func requireAllStored(t *testing.T, stream natsjs.Stream, n int) {
 // A stream that has met a full disk takes nothing more for as long as nats-server has it open, even with room again.
 func TestAFullDiskIsGotOver(t *testing.T) {
 	t.Parallel()
-	dir := smallDisk(t, 32)
+	dir := machine.SmallDisk(t, 32)
 	stream, publish := openStream(t, start(t, Options{Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "nats")}))
 	acked := 0
 	for ; acked < 20; acked++ {
@@ -88,11 +74,11 @@ func TestAFullDiskIsGotOver(t *testing.T) {
 	requireAllStored(t, stream, acked+1)
 }
 
-// nats-server takes its limit from what is free when it opens its streams, and keeps it however much room there is
-// later.
+// nats-server by itself takes its limit from what is free when it opens its streams, and keeps it however much room
+// there is later.
 func TestRoomThatComesLittleByLittleIsUsed(t *testing.T) {
 	t.Parallel()
-	dir := smallDisk(t, 64)
+	dir := machine.SmallDisk(t, 64)
 	little, ballast := filepath.Join(dir, "little"), filepath.Join(dir, "ballast")
 	options := Options{Listen: "127.0.0.1:0", Dir: filepath.Join(dir, "nats")}
 	server := start(t, options)
@@ -114,10 +100,13 @@ func TestRoomThatComesLittleByLittleIsUsed(t *testing.T) {
 	acked++
 	requireAllStored(t, stream, acked)
 
-	// A server that is started with so little finds that it has stored too much.
+	// A server that is started with so little goes on as well.
 	require.NoError(t, server.Shutdown(context.WithoutCancel(t.Context())))
 	stream, publish = openStream(t, start(t, options))
-	require.ErrorContains(t, publish(acked), "insufficient resources")
+	for publish(acked) == nil {
+		acked++
+		require.Less(t, acked, 10_000, "the disk does not fill")
+	}
 	require.NoError(t, os.Remove(ballast))
 	require.Eventually(t, func() bool { return publish(acked) == nil },
 		60*time.Second, 100*time.Millisecond, "there is room now")

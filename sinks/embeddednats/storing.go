@@ -11,13 +11,17 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/fnbridge/fnbridge/bridge/volume"
 )
 
 const (
 	// checkInterval is how often the server is asked whether it stores, and how soon it is helped again if it does not.
 	checkInterval = time.Second
-	// roomNeeded is what there must be room for, in bytes, before the streams are opened anew.
-	roomNeeded = 1 << 20
+	// mostRoomNeeded and roomShare say what there must be room for before the streams are opened anew: so many bytes, or
+	// this part of a small disk.
+	mostRoomNeeded = 1 << 20
+	roomShare      = 64
 )
 
 // keepStoring opens the streams anew, without a word to clients, when the server stores nothing more and the disk takes
@@ -26,6 +30,7 @@ const (
 //
 // The server's state says whether it stores, and never its log, which quotes what strangers send.
 func (s *Server) keepStoring(ctx context.Context, config server.JetStreamConfig, log *slog.Logger) {
+	roomNeeded := roomNeeded(config.StoreDir)
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	stopped := false
@@ -56,8 +61,7 @@ func (s *Server) keepStoring(ctx context.Context, config server.JetStreamConfig,
 				"It is tried again every second",
 				"error", reason)
 		}
-		// nats-server would reckon with what is free now, and find that it has stored too much already.
-		limit := max(config.MaxStore, (freeBytes(config.StoreDir)+used)/4*3)
+		limit := max(config.MaxStore, maxStore(config.StoreDir)) // the disk may have been made larger
 		if failed == nil && limit < used+roomNeeded {
 			continue
 		}
@@ -94,13 +98,25 @@ func (s *Server) reopen(config server.JetStreamConfig) error {
 	if err := tryDisk(config.StoreDir); err != nil {
 		return err
 	}
+	s.opening.Lock()
+	defer s.opening.Unlock()
 	if err := s.server.ShutdownJetStream(); err != nil {
 		return err
 	}
 	if s.server.JetStreamConfig() != nil {
 		return errors.New("JetStream is still being closed") // by the server itself, which does so after some errors
 	}
+	forgetCached(config.StoreDir)
 	return s.server.EnableJetStream(&config)
+}
+
+// roomNeeded is how many bytes must be free under dir for the streams to be opened anew.
+func roomNeeded(dir string) int64 {
+	space, known := volume.Of(dir)
+	if !known {
+		return mostRoomNeeded
+	}
+	return min(space.Size/roomShare, mostRoomNeeded)
 }
 
 // tryDisk tells whether the disk under dir takes writes.
@@ -109,6 +125,6 @@ func tryDisk(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(make([]byte, roomNeeded))
+	_, err = file.Write(make([]byte, roomNeeded(dir)))
 	return errors.Join(err, file.Sync(), file.Close(), os.Remove(file.Name()))
 }

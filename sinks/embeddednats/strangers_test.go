@@ -4,6 +4,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +49,18 @@ func TestAStrangersWordsAreNoDiskError(t *testing.T) {
 		return err != nil || info.State.Msgs != 1
 	}, 3*checkInterval, 50*time.Millisecond)
 	require.NotContains(t, logged.String(), "stores nothing more")
+}
+
+func TestAStrangersDirectoryIsRefused(t *testing.T) {
+	data, elsewhere := t.TempDir(), t.TempDir()
+	require.NoError(t, os.Chmod(data, 0o777))
+	dir := filepath.Join(data, "nats")
+	require.NoError(t, os.Symlink(elsewhere, dir))
+	_, err := Start(t.Context(), Options{Listen: "127.0.0.1:0", Dir: dir})
+	require.ErrorContains(t, err, dir+" is a link")
+	left, err := os.ReadDir(elsewhere)
+	require.NoError(t, err)
+	require.Empty(t, left)
 }
 
 func TestStrangersCannotFloodTheLog(t *testing.T) {

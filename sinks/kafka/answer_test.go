@@ -121,8 +121,13 @@ func TestTheOldLoginIsRefused(t *testing.T) {
 	require.ErrorContains(t, results[0], "version 1.0")
 }
 
-// The library panics at an answer for a partition that it did not ask for, in the goroutine of whoever asked.
+// The library panics at some answers, in the goroutine of whoever asked.
 func TestAPanicOfTheLibraryIsAnError(t *testing.T) {
+	_, err := request(t.Context(), func(context.Context, *struct{}) (*struct{}, error) { panic("index") }, nil)
+	require.ErrorContains(t, err, "the Kafka library cannot read the answer")
+}
+
+func TestAnAnswerForAnotherTopicIsAnError(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())
 	require.NoError(t, s.Check(context.Background()))
@@ -138,7 +143,7 @@ func TestAPanicOfTheLibraryIsAnError(t *testing.T) {
 	})
 	err := s.Check(context.Background())
 	requireKind(t, bridge.FailureRetry, []error{err})
-	require.ErrorContains(t, err, "the Kafka library cannot read the answer")
+	require.ErrorContains(t, err, "the broker's answer leaves it out")
 	require.NoError(t, s.Check(context.Background()))
 }
 

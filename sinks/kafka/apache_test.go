@@ -64,6 +64,7 @@ func TestApacheKafka(t *testing.T) {
 	})
 	t.Run("java", func(t *testing.T) { testApacheJava(t, c) })
 	t.Run("security", func(t *testing.T) { testApacheSecurity(t, c) })
+	t.Run("rotation", func(t *testing.T) { testApacheRotation(t, c) })
 	t.Run("topics", func(t *testing.T) { testApacheTopics(t, c) })
 	t.Run("limits", func(t *testing.T) { testApacheLimits(t, c) })
 	t.Run("tail", func(t *testing.T) { testApacheTail(t, c) })

@@ -2,12 +2,12 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/listoffsets"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -25,7 +25,7 @@ func (s *Sink) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	failures := s.askLeaders(ctx, t)
+	failures := s.askLeaders(ctx, t, t.partitions)
 
 	failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
 	if len(failures) == 0 {
@@ -60,18 +60,22 @@ func (s *Sink) awaitDescribed(ctx context.Context) {
 	}
 }
 
-// askLeaders checks every partition, those of different leaders at a time, and returns an error or nil for each.
-func (s *Sink) askLeaders(ctx context.Context, t *topology) []error {
+// askLeaders checks partitions, those of each leader together, so that it takes a round trip whatever their number, and
+// returns an error or nil for each.
+func (s *Sink) askLeaders(ctx context.Context, t *topology, partitions []int) []error {
 	byLeader := make(map[int][]int)
-	for partition, leader := range t.leaders {
+	places := make(map[int]int, len(partitions))
+	for i, partition := range partitions {
+		leader := t.leader(partition)
 		byLeader[leader] = append(byLeader[leader], partition)
+		places[partition] = i
 	}
-	failures := make([]error, len(t.partitions))
+	failures := make([]error, len(partitions))
 	var wg sync.WaitGroup
-	for _, partitions := range byLeader {
+	for leader, partitions := range byLeader {
 		wg.Go(func() {
-			for _, partition := range partitions {
-				failures[partition] = s.checkPartition(ctx, t, partition)
+			for i, err := range s.askLeader(ctx, t, leader, partitions) {
+				failures[places[partitions[i]]] = err
 			}
 		})
 	}
@@ -79,45 +83,56 @@ func (s *Sink) askLeaders(ctx context.Context, t *topology) []error {
 	return failures
 }
 
-func (s *Sink) checkPartition(ctx context.Context, t *topology, partition int) error {
-	what := s.partition(partition)
-	if t.leaders[partition] < 0 {
+// askLeader checks partitions that leader leads, and returns an error or nil for each.
+func (s *Sink) askLeader(ctx context.Context, t *topology, leader int, partitions []int) []error {
+	failures := make([]error, len(partitions))
+	if leader < 0 {
 		s.noteStale()
-		return bridge.Retry(fmt.Errorf("%s: no broker leads it now", what))
+		for i, partition := range partitions {
+			failures[i] = bridge.Retry(fmt.Errorf("%s: no broker leads it now", s.partition(partition)))
+		}
+		return failures
 	}
-	if s.quotas.holds(t.leaders[partition]) {
-		return nil // it has just answered, and answers nothing else until then
+	if s.quotas.holds(leader) {
+		return failures // it has just answered, and answers nothing else until then
 	}
-	// One partition a request: of several, the library says that one failed and not why.
-	res, err := request(ctx, s.keeper.generation.Load().client.ListOffsets, &kafkago.ListOffsetsRequest{
-		Topics: map[string][]kafkago.OffsetRequest{s.opts.Topic: {kafkago.LastOffsetOf(partition)}},
-	})
+	before := make([]bridge.Since, len(partitions))
+	for i, partition := range partitions {
+		before[i] = s.water.Since(s.partition(partition))
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timing.attempt)
+	defer cancel()
+	ends, err := beside(ctx, s.timing.beside, func(ctx context.Context) (map[int]listoffsets.ResponsePartition, error) {
+		return s.keeper.generation.Load().offsets(ctx, s.opts.Topic, partitions, kafkago.LastOffset)
+	}, func(map[int]listoffsets.ResponsePartition) {})
+	for i, partition := range partitions {
+		failures[i] = s.judge(t, partition, before[i], ends, err)
+	}
+	return failures
+}
+
+// judge returns what is wrong with a partition, given the answer of its leader or why there is none.
+func (s *Sink) judge(
+	t *topology, partition int, before bridge.Since, ends map[int]listoffsets.ResponsePartition, err error,
+) error {
+	what := s.partition(partition)
+	var end int64
 	if err == nil {
-		err = offsetError(res, s.opts.Topic)
+		end, err = offsetOf(ends, partition)
 	}
 	if err != nil {
 		if isStale(err) {
 			s.noteStale()
 		}
-		return explain(what, err)
+		return s.explain(what, err)
 	}
+	// They are those of the topic that is published to. A leader that was cut off from the others may not know the last.
+	s.water.Ends(before, bridge.Mark{Last: end - 1},
+		bridge.Evidence{Certain: true, Confirm: s.timing.confirm})
 	// More than there are replicas no broker asks for.
 	if need := min(int(s.limits.minSync.Load()), t.replicas); t.inSync[partition] < need {
 		return bridge.Retry(fmt.Errorf("%s: %d of its replicas are in sync, and min.insync.replicas is %d",
 			what, t.inSync[partition], need))
 	}
 	return nil
-}
-
-// offsetError returns what the brokers have against a request for offsets.
-func offsetError(res *kafkago.ListOffsetsResponse, topic string) error {
-	partitions := res.Topics[topic]
-	if len(partitions) == 0 {
-		return errors.New("the broker's answer leaves it out")
-	}
-	var errs []error
-	for _, p := range partitions {
-		errs = append(errs, p.Error)
-	}
-	return errors.Join(errs...)
 }

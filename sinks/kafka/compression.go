@@ -27,6 +27,6 @@ func compressionOf(name string) (kafkago.Compression, error) {
 	case "zstd":
 		return kafkago.Zstd, nil
 	default:
-		return 0, fmt.Errorf("COMPRESSION is %q: use none, gzip, snappy, lz4 or zstd", name)
+		return 0, fmt.Errorf("is %q: use none, gzip, snappy, lz4 or zstd", name)
 	}
 }

@@ -17,7 +17,9 @@ import (
 	"github.com/segmentio/kafka-go/protocol/produce"
 	"github.com/segmentio/kafka-go/sasl"
 
+	"github.com/fnbridge/fnbridge/bridge/reload"
 	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
+	"github.com/fnbridge/fnbridge/bridge/wire"
 )
 
 // clientID is what the brokers' logs and quotas know us by.
@@ -28,9 +30,11 @@ type connector struct {
 	brokers []string // of BROKERS
 	topic   string
 	tls     *tlsfiles.Files
-	sasl    sasl.Mechanism
+	login   *reload.Value[login]
 	timing  timing
 	log     *slog.Logger
+
+	version atomic.Int64 // of the credentials and certificates: it grows with each change
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
@@ -40,7 +44,7 @@ type connector struct {
 
 func newConnector(o *Options, c checked, log *slog.Logger) *connector {
 	return &connector{
-		brokers: o.Brokers, topic: o.Topic, tls: c.tls, sasl: c.mechanism, timing: o.timing, log: log,
+		brokers: o.Brokers, topic: o.Topic, tls: c.tls, login: c.login, timing: o.timing, log: log,
 		conns: make(map[*conn]struct{}), reached: make(map[string]bool),
 	}
 }
@@ -51,12 +55,26 @@ type generation struct {
 	client    *kafkago.Client
 	transport *kafkago.Transport
 	connector *connector
+	version   int64     // of the credentials and certificates that it connects with
+	renew     time.Time // when another one has to take its place; zero: never
 	retired   atomic.Bool
 }
 
-// open returns a new generation, which starts from brokers. It reads the files of TLS again and connects to nothing
-// yet.
-func (c *connector) open(brokers []string) *generation {
+// open returns a new generation, which starts from brokers, with the credentials and certificates of this moment. It
+// connects to none of them yet. The error is that of getting credentials.
+func (c *connector) open(ctx context.Context, brokers []string) (*generation, error) {
+	version := c.version.Load() // before they are read
+	mechanism, renew, err := c.login.Get()(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g := c.prepare(brokers, mechanism)
+	g.version, g.renew = version, renew
+	return g, nil
+}
+
+// prepare returns a new generation that logs in with mechanism, or not at all if that is nil.
+func (c *connector) prepare(brokers []string, mechanism sasl.Mechanism) *generation {
 	g := &generation{brokers: brokers, connector: c}
 	g.transport = &kafkago.Transport{
 		Dial:           g.dial,
@@ -65,7 +83,7 @@ func (c *connector) open(brokers []string) *generation {
 		MetadataTTL:    c.timing.metadata,
 		MetadataTopics: []string{c.topic},
 		ClientID:       clientID,
-		SASL:           c.sasl,
+		SASL:           mechanism,
 	}
 	if c.tls != nil {
 		g.transport.TLS = c.tls.Client()
@@ -86,8 +104,9 @@ func (g *generation) retire() {
 // request is through.
 //
 // Brokers end connections that lie idle (connections.max.idle.ms), and those whose login has run out
-// (connections.max.reauth.ms), which a client learns from its next request. That is no failure: the request goes out
-// again until it had a connection of its own. An end of that one is an answer.
+// (connections.max.reauth.ms), which a client learns from its next request; and the sink ends those of a broker that
+// has been silent. That is no failure: the request goes out again until it had a connection of its own. An end of that
+// one is an answer.
 func (g *generation) RoundTrip(
 	ctx context.Context, address net.Addr, req kafkago.Request,
 ) (res kafkago.Response, err error) {
@@ -100,7 +119,8 @@ func (g *generation) RoundTrip(
 	for {
 		fresh := new(atomic.Bool)
 		res, err = g.transport.RoundTrip(context.WithValue(ctx, freshKey{}, fresh), address, req)
-		if err == nil || cached || !isCut(err) || fresh.Load() || ctx.Err() != nil || !rewind(req) {
+		ended := isCut(err) || errors.Is(err, net.ErrClosed)
+		if err == nil || cached || !ended || fresh.Load() || ctx.Err() != nil || !rewind(req) {
 			break
 		}
 	}
@@ -127,15 +147,27 @@ func rewind(req kafkago.Request) bool {
 	if !ok {
 		return true
 	}
-	records, ok := asked.Topics[0].Partitions[0].RecordSet.Records.(*recordReader)
-	if ok {
+	for i := range asked.Topics[0].Partitions {
+		records, ok := asked.Topics[0].Partitions[i].RecordSet.Records.(*recordReader)
+		if !ok {
+			return false
+		}
 		records.rewind()
 	}
-	return ok
+	return true
 }
 
-// checkAcknowledgement returns an error unless res acknowledges, or refuses, the one batch that was asked for. The
-// library hides what a broker answers for, and takes a batch without records for one that was stored.
+// produce sends a request whose answer is for each batch of it.
+func (g *generation) produce(ctx context.Context, req *produce.Request) (*produce.Response, error) {
+	res, err := g.RoundTrip(ctx, g.client.Addr, req)
+	if err != nil {
+		return nil, err
+	}
+	return res.(*produce.Response), nil //nolint:forcetypeassert // checkAcknowledgement has looked
+}
+
+// checkAcknowledgement returns an error unless res acknowledges, or refuses, each batch that was asked for, and nothing
+// else. The library takes a batch without records for one that was stored.
 func checkAcknowledgement(asked *produce.Request, res kafkago.Response, err error) error {
 	if errors.Is(err, protocol.ErrNoRecord) {
 		return errors.New("nothing was sent, since there was no record to send")
@@ -143,23 +175,29 @@ func checkAcknowledgement(asked *produce.Request, res kafkago.Response, err erro
 	if err != nil {
 		return err
 	}
+	topic := asked.Topics[0]
 	answer, ok := res.(*produce.Response)
-	if !ok || len(answer.Topics) != 1 || len(answer.Topics[0].Partitions) != 1 {
-		// Of several, the library would take the first.
-		return errors.New("not stored: the broker does not answer for one partition, " +
-			"and was asked for one; is it a broker of Kafka?")
+	if !ok || len(answer.Topics) != 1 || len(answer.Topics[0].Partitions) != len(topic.Partitions) {
+		return fmt.Errorf("not stored: the broker was asked for %d partitions of one topic, "+
+			"and does not answer for as many; is it a broker of Kafka?", len(topic.Partitions))
 	}
-	topic, partition := asked.Topics[0], asked.Topics[0].Partitions[0]
-	got := answer.Topics[0].Partitions[0]
-	if answer.Topics[0].Topic != topic.Topic || got.Partition != partition.Partition {
-		return fmt.Errorf("not stored: the broker answers for topic %q partition %d, "+
-			"and was asked for topic %q partition %d; is it a broker of Kafka?",
-			answer.Topics[0].Topic, got.Partition, topic.Topic, partition.Partition)
+	open := make(map[int32]bool, len(topic.Partitions))
+	for i := range topic.Partitions {
+		open[topic.Partitions[i].Partition] = true
 	}
-	if got.ErrorCode == 0 && got.BaseOffset < 0 {
-		return fmt.Errorf("not stored: the broker acknowledges a batch for topic %q partition %d without an offset; "+
-			"is it a broker of Kafka?",
-			topic.Topic, partition.Partition)
+	for i := range answer.Topics[0].Partitions {
+		got := &answer.Topics[0].Partitions[i]
+		if answer.Topics[0].Topic != topic.Topic || !open[got.Partition] {
+			return fmt.Errorf("not stored: the broker answers for topic %q partition %d, "+
+				"and was asked for others, of topic %q; is it a broker of Kafka?",
+				answer.Topics[0].Topic, got.Partition, topic.Topic)
+		}
+		open[got.Partition] = false
+		if got.ErrorCode == 0 && got.BaseOffset < 0 {
+			return fmt.Errorf("not stored: the broker acknowledges a batch for topic %q partition %d without an offset; "+
+				"is it a broker of Kafka?",
+				topic.Topic, got.Partition)
+		}
 	}
 	return nil
 }
@@ -174,15 +212,16 @@ func (g *generation) dial(ctx context.Context, network, address string) (net.Con
 	if fresh, ok := ctx.Value(freshKey{}).(*atomic.Bool); ok {
 		fresh.Store(true)
 	}
-	d := net.Dialer{Timeout: g.connector.timing.dialTCP}
-	raw, err := d.DialContext(ctx, network, address)
+	ctx, cancel := context.WithTimeout(ctx, g.connector.timing.dialTCP)
+	defer cancel()
+	raw, err := wire.Dial(ctx, network, address)
 	if err != nil {
 		if g.connector.onlyAdvertised(address) {
 			err = &advertisedError{address, err}
 		}
 		return nil, err
 	}
-	c := &conn{Conn: raw, generation: g, silence: g.connector.timing.silence}
+	c := &conn{Conn: raw, generation: g, address: address, silence: g.connector.timing.silence}
 	if !g.connector.add(c, address) {
 		_ = raw.Close()
 		return nil, errClosed
@@ -209,6 +248,25 @@ func (c *connector) add(open *conn, address string) bool {
 	c.reached[address] = true
 	c.conns[open] = struct{}{}
 	return true
+}
+
+// elsewhere returns those of the brokers that no try to connect is waiting for beside the current generation, which may
+// be nil; all of them if there is no other. The library takes what it is given in any order: a try that begins because
+// another hangs would often hang at the same broker.
+func (c *connector) elsewhere(brokers []string, current *generation) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	waitedFor := make(map[string]bool)
+	for open := range c.conns {
+		if open.generation != current && !open.generation.retired.Load() {
+			waitedFor[open.address] = true
+		}
+	}
+	others := slices.DeleteFunc(slices.Clone(brokers), func(b string) bool { return waitedFor[b] })
+	if len(others) == 0 {
+		return brokers
+	}
+	return others
 }
 
 func (c *connector) remove(open *conn) {
@@ -245,6 +303,7 @@ func (c *connector) closeWhere(match func(*conn) bool) {
 type conn struct {
 	net.Conn
 	generation *generation
+	address    string
 	silence    time.Duration
 
 	mu          sync.Mutex

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -143,12 +145,13 @@ func TestAReplacedClientCertificateIsUsed(t *testing.T) {
 		return nil
 	}
 	c := seeded(t, 1, kfake.TLS(config))
-	s := open(t, c.ListenAddrs(), withTLS(ca), withClientCertificate(ca.ClientCertFile, ca.ClientKeyFile))
+	files, watch := watched()
+	s := open(t, c.ListenAddrs(), withTLS(ca), withClientCertificate(ca.ClientCertFile, ca.ClientKeyFile), watch)
 	requireStored(t, publish(t, s, events(1, 1)))
 	first := <-serials
 
 	ca.Issue(t, "fnbridge")
-	s.noteStale()
+	files.Refresh()
 	require.Eventually(t, func() bool {
 		select {
 		case serial := <-serials:
@@ -162,6 +165,7 @@ func TestAReplacedClientCertificateIsUsed(t *testing.T) {
 	// In the middle of a replacement the file is not a certificate: the one read before serves.
 	require.NoError(t, os.WriteFile(ca.ClientCertFile, nil, 0o600))
 	require.NoError(t, os.WriteFile(ca.CAFile, nil, 0o600))
+	files.Refresh()
 	before := s.keeper.generation.Load()
 	s.noteStale()
 	require.Eventually(t, func() bool { return s.keeper.generation.Load() != before }, within, 5*time.Millisecond)
@@ -171,12 +175,14 @@ func TestAReplacedClientCertificateIsUsed(t *testing.T) {
 func TestAReplacedAuthorityIsUsed(t *testing.T) {
 	old, replacement := testcert.New(t), testcert.New(t)
 	c := seeded(t, 1, kfake.TLS(replacement.ServerTLS(t, false)))
-	s := open(t, c.ListenAddrs(), withTLS(old))
+	files, watch := watched()
+	s := open(t, c.ListenAddrs(), withTLS(old), watch)
 	requireKind(t, bridge.FailureBlocked, publish(t, s, events(1, 1)))
 	pem, err := os.ReadFile(replacement.CAFile)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(old.CAFile+".new", pem, 0o600))
 	require.NoError(t, os.Rename(old.CAFile+".new", old.CAFile))
+	files.Refresh()
 	publishUntilStored(t, s, events(1, 1))
 }
 
@@ -213,7 +219,9 @@ func TestTLSErrorsSayWhatToDo(t *testing.T) {
 				opts = append(opts, kfake.TLS(tt.server))
 			}
 			c := seeded(t, 1, opts...)
-			s := open(t, c.ListenAddrs(), tt.change)
+			s := open(t, c.ListenAddrs(), tt.change, func(o *Options) {
+				o.timing.attempt = within // for a connection, and to ask what a silent server speaks
+			})
 			results := publish(t, s, events(1, 1))
 			requireKind(t, tt.kind, results)
 			require.ErrorContains(t, results[0], tt.want)
@@ -253,8 +261,41 @@ func TestAnHTTPPortIsNoBroker(t *testing.T) {
 	s := open(t, []string{listener.Addr().String()}, withTLS(ca))
 	results := publish(t, s, events(1, 1))
 	requireKind(t, bridge.FailureBlocked, results)
-	require.ErrorContains(t, results[0], "does not speak TLS")
+	require.ErrorContains(t, results[0], "answers HTTP, not Kafka: check the host and port in BROKERS")
 	closeSink(t, s)
+}
+
+// Servers of HTTP wait for the end of a line, which Kafka does not send.
+func TestAServerThatSaysNothingIsAskedWhatItSpeaks(t *testing.T) {
+	ca := testcert.New(t)
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	hasty := httptest.NewUnstartedServer(http.NotFoundHandler())
+	hasty.Config.ReadHeaderTimeout = 50 * time.Millisecond
+	hasty.Start()
+	defer hasty.Close()
+	https := httptest.NewUnstartedServer(http.NotFoundHandler())
+	https.TLS = ca.ServerTLS(t, false)
+	https.StartTLS()
+	defer https.Close()
+	for name, tt := range map[string]struct {
+		server *httptest.Server
+		speaks string
+		change func(*Options)
+	}{
+		"HTTP":               {plain, "HTTP", func(*Options) {}},
+		"HTTP that hangs up": {hasty, "HTTP", func(*Options) {}},
+		"HTTPS":              {https, "HTTPS", withTLS(ca)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := tt.server.Listener.Addr().String()
+			s := open(t, []string{address}, tt.change, func(o *Options) { o.timing.dial = 200 * time.Millisecond })
+			results := publish(t, s, events(1, 1))
+			requireKind(t, bridge.FailureBlocked, results)
+			require.ErrorContains(t, results[0],
+				address+" answers "+tt.speaks+", not Kafka: check the host and port in BROKERS")
+		})
+	}
 }
 
 func TestBrokersThatCannotBeReached(t *testing.T) {

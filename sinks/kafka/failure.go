@@ -8,21 +8,24 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"strings"
 	"syscall"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/reload"
+	"github.com/fnbridge/fnbridge/bridge/wire"
 )
 
 // explain turns what the library or a broker says into an error that names what failed, tells what to
 // do, and carries its kind. A nil err stays nil.
-func explain(what string, err error) error {
+func (s *Sink) explain(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	kind, advice := classify(err)
+	kind, advice := classify(s.opts.Files, err)
 	text := what + ": " + inWords(err)
 	if advice != "" {
 		text += ": " + advice
@@ -63,17 +66,27 @@ func inWords(err error) string {
 	return libraryPrefix.ReplaceAllLiteralString(err.Error(), "")
 }
 
-// classify says what to do about err, for delivery and for people. Whatever it does not know is retried: that loses
-// nothing.
-func classify(err error) (kind bridge.FailureKind, advice string) {
-	if code, ok := errors.AsType[kafkago.Error](err); ok {
-		return classifyCode(code)
+// classify says what to do about err, for delivery and for people, who know settings by the names that files has. What
+// it does not know is retried: that loses nothing.
+func classify(files *reload.Part, err error) (kind bridge.FailureKind, advice string) {
+	if refused, ok := errors.AsType[*refusedTokenError](err); ok && refused != nil {
+		return bridge.FailureBlocked, "compare issuer, audience and scope of the token with what the broker expects, " +
+			"and check " + variables(files, "OAUTH_TOKEN_URL", "OAUTH_SCOPES", "OAUTH_EXTENSIONS")
 	}
-	if advice := certificateAdvice(err); advice != "" {
+	if token, ok := errors.AsType[*tokenError](err); ok {
+		if token.blocked {
+			return bridge.FailureBlocked, ""
+		}
+		return bridge.FailureRetry, ""
+	}
+	if code, ok := errors.AsType[kafkago.Error](err); ok {
+		return classifyCode(files, code)
+	}
+	if advice := certificateAdvice(files, err); advice != "" {
 		return bridge.FailureBlocked, advice
 	}
 	if _, ok := errors.AsType[*strangerError](err); ok {
-		return bridge.FailureBlocked, "check the host and port in BROKERS"
+		return bridge.FailureBlocked, "check the host and port in " + files.Variable("BROKERS")
 	}
 	if errors.Is(err, errOldSASL) {
 		return bridge.FailureBlocked, "use newer brokers, or connect with TLS"
@@ -84,7 +97,7 @@ func classify(err error) (kind bridge.FailureKind, advice string) {
 				"and was never reached from here: correct it there, or let this machine reach it"
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
-		return bridge.FailureRetry, "check BROKERS, and the names that the brokers advertise"
+		return bridge.FailureRetry, "check " + files.Variable("BROKERS") + ", and the names that the brokers advertise"
 	}
 	if errors.Is(err, protocol.ErrNoLeader) {
 		return bridge.FailureRetry, "no broker leads it now"
@@ -93,7 +106,7 @@ func classify(err error) (kind bridge.FailureKind, advice string) {
 }
 
 // classifyCode is the table of broker error codes that are not simply retried.
-func classifyCode(code kafkago.Error) (bridge.FailureKind, string) {
+func classifyCode(files *reload.Part, code kafkago.Error) (bridge.FailureKind, string) {
 	switch code {
 	case kafkago.MessageSizeTooLarge, kafkago.RecordListTooLarge, kafkago.InvalidRecord:
 		return bridge.FailureReject, ""
@@ -104,7 +117,7 @@ func classifyCode(code kafkago.Error) (bridge.FailureKind, string) {
 			"compare this machine's clock with the brokers', and the topic's limits on timestamps (message.timestamp.*)"
 
 	case kafkago.InvalidTopic:
-		return bridge.FailureBlocked, "check TOPIC"
+		return bridge.FailureBlocked, "check " + files.Variable("TOPIC")
 	case kafkago.InvalidRequiredAcks, kafkago.UnsupportedVersion, kafkago.UnsupportedForMessageFormat:
 		return bridge.FailureBlocked, "the brokers are too old or set up for old clients"
 	case kafkago.TopicAuthorizationFailed:
@@ -112,13 +125,14 @@ func classifyCode(code kafkago.Error) (bridge.FailureKind, string) {
 	case kafkago.ClusterAuthorizationFailed:
 		return bridge.FailureBlocked, "grant the user CREATE on the topic or the cluster, or create the topic by hand"
 	case kafkago.UnsupportedSASLMechanism, kafkago.IllegalSASLState:
-		return bridge.FailureBlocked, "check SASL_MECHANISM against the listener's"
+		return bridge.FailureBlocked, "check " + files.Variable("SASL_MECHANISM") + " against the listener's"
 	case kafkago.SASLAuthenticationFailed:
-		return bridge.FailureBlocked, "check SASL_MECHANISM, SASL_USERNAME and SASL_PASSWORD"
+		return bridge.FailureBlocked,
+			"check " + variables(files, "SASL_MECHANISM", "SASL_USERNAME", "SASL_PASSWORD") + ", or the OAUTH settings"
 	case kafkago.PolicyViolation:
 		return bridge.FailureBlocked, "the cluster has a policy against it"
 	case kafkago.UnsupportedCompressionType:
-		return bridge.FailureBlocked, "choose another COMPRESSION"
+		return bridge.FailureBlocked, "choose another " + files.Variable("COMPRESSION")
 
 	case kafkago.NotEnoughReplicas, kafkago.NotEnoughReplicasAfterAppend:
 		return bridge.FailureRetry, "fewer brokers are in sync than the topic's min.insync.replicas demands"
@@ -128,40 +142,68 @@ func classifyCode(code kafkago.Error) (bridge.FailureKind, string) {
 }
 
 // certificateAdvice returns what to do about an error of TLS that time does not mend, and "" for any other error.
-func certificateAdvice(err error) string {
+func certificateAdvice(files *reload.Part, err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "set TLS_CA_FILE to the authority that signed the brokers' certificates"
+		return "set " + files.Variable("TLS_CA_FILE") + " to the authority that signed the brokers' certificates"
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return "use the name that the broker's certificate holds, in BROKERS and in what the brokers advertise"
+		return "use the name that the broker's certificate holds, in " + files.Variable("BROKERS") +
+			" and in what the brokers advertise"
 	}
 	if _, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		return "the broker's certificate has to be replaced"
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return "check the broker's certificate and TLS_CA_FILE"
+		return "check the broker's certificate and " + files.Variable("TLS_CA_FILE")
+	}
+	if wire.IsHTTP(err) {
+		return "it answers HTTP, not Kafka: check the host and port in " + files.Variable("BROKERS")
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return "the port does not speak TLS: set TLS to false, or use the brokers' TLS port"
+		return "the port does not speak TLS: set " + files.Variable("TLS") + " to false, or use the brokers' TLS port"
 	}
 	// The alert itself has an unexported type.
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return "the broker refuses our side of TLS: check TLS_CERT_FILE and TLS_KEY_FILE"
+		return "the broker refuses our side of TLS: check " + variables(files, "TLS_CERT_FILE", "TLS_KEY_FILE")
 	}
 	return ""
 }
 
-// firstContactAdvice is for connections that a broker cuts before anything was ever read from the cluster.
-// A broker that is asked for TLS or credentials and gets none, or the other way round, does just that.
-func firstContactAdvice(err error) string {
-	if isCut(err) {
-		return "wrong credentials, or TLS against a plaintext port, or the reverse? Check TLS and the SASL settings"
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "read" && op.Timeout() {
-		return "it takes connections and does not answer. " +
+// firstContact explains why brokers could not be connected to before anything was ever read from the cluster.
+func (s *Sink) firstContact(ctx context.Context, brokers []string, err error) error {
+	what := "connecting to " + strings.Join(brokers, ", ")
+	op, _ := errors.AsType[*net.OpError](err)
+	var advice string
+	switch {
+	case isCut(err):
+		// So does a broker that is asked for TLS or credentials and gets none, or the other way round.
+		advice = "wrong credentials, or TLS against a plaintext port, or the reverse? Check " +
+			s.opts.Files.Variable("TLS") + " and the SASL settings"
+	case op != nil && op.Op == "read" && op.Timeout():
+		advice = "it takes connections and does not answer. " +
 			"Is it a Kafka broker and well, and is it TLS against a plaintext port?"
+	default:
+		return s.explain(what, err)
 	}
-	return ""
+	// Servers of HTTP wait for the end of a line, and hang up when none comes.
+	address := brokers[0]
+	if len(brokers) > 1 && op != nil && op.Addr != nil {
+		address = op.Addr.String()
+	}
+	if speaks := wire.Speaks(ctx, address); strings.HasPrefix(speaks, "HTTP") {
+		return s.explain(what, &strangerError{address, speaks})
+	}
+	return bridge.Retry(&failure{text: what + ": " + inWords(err) + ": " + advice, cause: err})
+}
+
+// variables lists settings under the names that people know them by.
+func variables(files *reload.Part, settings ...string) string {
+	names := make([]string, len(settings))
+	for i, setting := range settings {
+		names[i] = files.Variable(setting)
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // advertisedError is about an address that was never reached, and that nobody but the brokers gives.
@@ -185,7 +227,7 @@ func isRecordFault(err error) bool {
 	if !ok {
 		return false
 	}
-	kind, _ := classifyCode(code)
+	kind, _ := classifyCode(nil, code)
 	return kind == bridge.FailureReject
 }
 

@@ -19,7 +19,8 @@ func TestRetiredGenerationLeavesNothing(t *testing.T) {
 	connector := newConnector(&o, checked, log)
 	before := goleak.IgnoreCurrent()
 
-	g := connector.open(c.ListenAddrs())
+	g, err := connector.open(t.Context(), c.ListenAddrs())
+	require.NoError(t, err)
 	g.retire()
 	_, err = g.client.Metadata(t.Context(), &kafkago.MetadataRequest{Topics: []string{testTopic}})
 	require.NoError(t, err, "it still serves")

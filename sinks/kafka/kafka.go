@@ -1,14 +1,17 @@
 // Package kafka publishes events to a topic of Apache Kafka, and reads them back for people.
 //
-// A Sink sends with acks=all, one produce request a partition at a time, and owns its retries: it
-// makes each attempt once, says of each event what became of it, and leaves trying again to its caller.
+// A Sink sends with acks=all, one batch a partition at a time, and owns its retries: it makes each attempt once, says
+// of each event what became of it, and leaves trying again to its caller. The batches of a call for partitions of one
+// broker go in one request.
 // What the client library does out of sight is kept to connections and a cache of metadata:
 //
 //   - Every read and write on a connection has a deadline (connection.go), because the library
 //     clears its own before a SASL handshake and would wait for ever.
 //   - A goroutine of the sink, the keeper (keeper.go), renews connections and metadata after network errors
-//     and changes of leader, at most once a second. The old connections serve until the new ones have
+//     and changes of leader, at most four times a second. The old connections serve until the new ones have
 //     proved themselves, so a broker that has gone silent cannot hold up partitions that others lead.
+//   - What hangs is tried again beside itself, and a broker that does not answer is asked on a new connection before
+//     its old ones are cut (silence.go).
 //   - Failures are classified by a table of this package (failure.go); the library's own idea of what
 //     is temporary is wrong for some.
 //
@@ -28,6 +31,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/wire"
 )
 
 // errClosed is the end of every call on a sink after Close.
@@ -51,6 +55,8 @@ type Sink struct {
 	partitionLocks partitionLocks
 	cuts           cuts
 	quotas         quotas
+	water          *bridge.HighWater
+	doubtful       doubtful
 
 	// letters publishes to the topic of the dead letters, and is nil when there is none. With connections of its own, what
 	// goes wrong there disturbs no event.
@@ -60,6 +66,7 @@ type Sink struct {
 var (
 	_ bridge.Partitioned         = (*Sink)(nil)
 	_ bridge.DeadLetterPublisher = (*Sink)(nil)
+	_ bridge.Positioned          = (*Sink)(nil)
 )
 
 // role is what a sink of this package is for.
@@ -117,7 +124,12 @@ func newSink(o Options, r role) (*Sink, error) {
 		stopping:    ctx.Done(),
 		ended:       make(chan struct{}),
 		wake:        make(chan struct{}, 1),
+		water:       bridge.NewHighWater(),
 	}
+	o.Files.OnChange(func() {
+		s.connector.version.Add(1)
+		s.wakeUp()
+	})
 	s.keeper.role = r
 	s.keeper.round = make(chan struct{})
 	s.keeper.described = make(chan struct{})
@@ -134,6 +146,9 @@ func newSink(o Options, r role) (*Sink, error) {
 // Name returns the name that the sink was given.
 func (s *Sink) Name() string { return s.opts.Name }
 
+// HighWater implements bridge.Positioned.
+func (s *Sink) HighWater() *bridge.HighWater { return s.water }
+
 // Partition returns the partition that e's key belongs to, as the Java client would choose it, and -1
 // until the topic's metadata has been read.
 func (s *Sink) Partition(e bridge.Event) int {
@@ -144,10 +159,28 @@ func (s *Sink) Partition(e bridge.Event) int {
 	return t.partitionOf([]byte(s.key(&e)))
 }
 
-// key returns the record key of e. Where the template makes an empty one, it is the partition key: without a key a
+// PartitionCount returns how many partitions the topic has, and 0 until its metadata has been read.
+func (s *Sink) PartitionCount() int {
+	if t := s.keeper.topology.Load(); t != nil {
+		return len(t.partitions)
+	}
+	return 0
+}
+
+// OrderingKey implements bridge.Keyed: what Kafka keeps in order are the records of a key.
+func (s *Sink) OrderingKey() func(*bridge.Event) string {
+	if text := s.opts.Key.String(); text == "" || text == "{partitionkey}" {
+		return nil
+	}
+	return s.key
+}
+
+func (s *Sink) key(e *bridge.Event) string { return keyOf(s.opts.Key, e) }
+
+// keyOf returns the record key of e. Where the template makes an empty one, it is the partition key: without a key a
 // record would go to any partition, and all with an empty one would go to the same.
-func (s *Sink) key(e *bridge.Event) string {
-	return cmp.Or(s.opts.Key.Expand(*e, nil), e.PartitionKey)
+func keyOf(t bridge.Template, e *bridge.Event) string {
+	return cmp.Or(t.Expand(*e, nil), e.PartitionKey)
 }
 
 // Close ends the sink's connections and goroutines. Calls that are under way end with an error. It returns an
@@ -210,11 +243,16 @@ type timing struct {
 	refresh  time.Duration // between the keeper's looks at the metadata
 	pace     time.Duration // the least time between two such looks
 	reset    time.Duration // the least time between two renewals of the connections
+	blocked  time.Duration // the same when somebody has to mend something first
 	create   time.Duration // the least time between two tries to create the topic
 	describe time.Duration // between two looks at the topic's settings
 	missing  time.Duration // a topic that was there is missed for this long before a person is asked to mend it
 	idle     time.Duration // an unused connection is closed
+	doubt    time.Duration // without an answer to a batch, its broker is asked whether it is there
+	question time.Duration // and has so long to answer, on a new connection
+	beside   time.Duration // what hangs is tried once more, beside it
 	cutting  time.Duration // connections end at one event for this long before it is rejected
+	confirm  time.Duration // leaders say for this long that a partition ends before what it acknowledged
 }
 
 func (t *timing) setDefaults() {
@@ -225,18 +263,25 @@ func (t *timing) setDefaults() {
 		{&t.attempt, 10 * time.Second},
 		{&t.publish, 20 * time.Second},
 		{&t.silence, 12 * time.Second},
-		{&t.dial, 5 * time.Second},
+		{&t.dial, wire.Connect},
 		{&t.dialTCP, 2 * time.Second},
 		{&t.connect, 8 * time.Second},
 		{&t.metadata, 2 * time.Second},
 		{&t.refresh, time.Second},
 		{&t.pace, 50 * time.Millisecond},
-		{&t.reset, time.Second},
+		{&t.reset, wire.RetryMax},
+		{&t.blocked, wire.RetryBlocked},
 		{&t.create, 5 * time.Second},
 		{&t.describe, time.Minute},
 		{&t.missing, 5 * time.Second},
 		{&t.idle, 30 * time.Second},
+		// With acks=all a broker may rightly take longer than that: it waits for others.
+		{&t.doubt, wire.Silence},
+		// TCP, TLS and the question take five round trips, which is 750 ms to a broker far away.
+		{&t.question, 2 * time.Second},
+		{&t.beside, wire.Beside},
 		{&t.cutting, 5 * time.Second},
+		{&t.confirm, 15 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

@@ -28,14 +28,16 @@ type keeper struct {
 	describedOnce sync.Once
 
 	mu       sync.Mutex
-	cause    error         // why topology is nil
+	cause    error         // why topology is nil; nil: it is not
 	round    chan struct{} // closed at the end of the next round
 	wanted   bool          // somebody waits for a round
 	stale    bool          // connections or metadata have shown to be out of date
-	warnings []string
+	warnings []bridge.Warning
 
 	// Of the keeper's goroutine alone.
 	lastRound, lastConnect   time.Time
+	lastVersion              int64  // of the credentials and certificates at lastConnect
+	renewal                  string // why the connections could not be renewed, as the log was told last
 	lastCreate, nextDescribe time.Time
 	known                    []string  // brokers, as the metadata listed them last
 	createErr                error     // of the last try
@@ -48,10 +50,11 @@ type keeper struct {
 
 // topology is the topic as the metadata shows it. It is not changed once made.
 type topology struct {
-	partitions []int // 0 to the count less one
-	leaders    []int // by partition: a broker's ID, -1 for none
-	inSync     []int // by partition: how many replicas are in sync
-	replicas   int   // of the partition with the fewest
+	partitions []int    // 0 to the count less one
+	leaders    []int    // by partition: a broker's ID, -1 for none
+	addresses  []string // by partition: where its leader is, empty for none
+	inSync     []int    // by partition: how many replicas are in sync
+	replicas   int      // of the partition with the fewest
 }
 
 // partitionOf is the Java client's choice: murmur2 of the key, over all partitions whether they have a leader or not.
@@ -81,11 +84,20 @@ func (s *Sink) due() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	due := k.lastRound.Add(s.timing.refresh)
-	if k.wanted || k.stale {
+	// Other credentials than those that were tried last are tried at once.
+	other := k.lastVersion != s.connector.version.Load()
+	if k.wanted || k.stale || other {
 		due = k.lastRound.Add(s.timing.pace)
 	}
-	if k.stale || k.generation.Load() == nil {
-		if allowed := k.lastConnect.Add(s.timing.reset); due.Before(allowed) {
+	if outdated := s.outdated(); !other && (k.stale || outdated || k.generation.Load() == nil) {
+		pause := s.timing.reset
+		if outdated {
+			pause = s.timing.blocked
+		}
+		if bridge.KindOf(k.cause) == bridge.FailureBlocked {
+			pause = s.timing.blocked
+		}
+		if allowed := k.lastConnect.Add(pause); due.Before(allowed) {
 			due = allowed
 		}
 	}
@@ -104,14 +116,11 @@ func (s *Sink) awaitTopology(ctx context.Context) (*topology, error) {
 	case <-s.stopping:
 		return nil, errClosed
 	case <-ctx.Done():
-		return nil, explain(s.place(), context.Cause(ctx))
-	}
-	if t := s.keeper.topology.Load(); t != nil {
-		return t, nil
+		return nil, s.explain(s.place(), context.Cause(ctx))
 	}
 	s.keeper.mu.Lock()
 	defer s.keeper.mu.Unlock()
-	return nil, s.keeper.cause
+	return s.keeper.topology.Load(), s.keeper.cause
 }
 
 // noteStale has the keeper renew the connections, and with them the metadata.
@@ -123,18 +132,22 @@ func (s *Sink) ask(what func(k *keeper)) (round <-chan struct{}) {
 	what(k)
 	round = k.round
 	k.mu.Unlock()
+	s.wakeUp()
+	return round
+}
+
+func (s *Sink) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
 	default: // it is awake
 	}
-	return round
 }
 
 // lookAfter is one round: connections if they are needed, then what the metadata says.
 func (s *Sink) lookAfter(ctx context.Context) {
 	k := &s.keeper
 	k.mu.Lock()
-	renew := k.stale
+	renew := k.stale || s.outdated()
 	k.stale, k.wanted = false, false
 	k.mu.Unlock()
 
@@ -150,8 +163,8 @@ func (s *Sink) lookAfter(ctx context.Context) {
 	}
 
 	k.lastRound = time.Now()
-	k.topology.Store(topology)
 	k.mu.Lock()
+	k.topology.Store(topology)
 	k.cause = err
 	close(k.round)
 	k.round = make(chan struct{})
@@ -173,7 +186,7 @@ func (s *Sink) learn(ctx context.Context, renew bool) (*topology, error) {
 				return nil, err
 			}
 			// What there is may still serve some partitions, and its errors reach whom they concern.
-			s.log.Debug("cannot renew the Kafka connections", slog.Any("error", err))
+			s.sayNotRenewed(err)
 		}
 	}
 	topology, err := s.read(ctx)
@@ -182,7 +195,7 @@ func (s *Sink) learn(ctx context.Context, renew bool) (*topology, error) {
 		return topology, nil
 	}
 	if !isMissing(err) {
-		return nil, explain(s.place(), err)
+		return nil, s.explain(s.place(), err)
 	}
 	if !s.opts.CreateTopic {
 		return nil, s.missing(err)
@@ -204,6 +217,24 @@ func (s *Sink) learn(ctx context.Context, renew bool) (*topology, error) {
 	return topology, nil
 }
 
+// outdated tells whether the connections were made with other credentials or certificates than those of now, or with a
+// login that ends soon.
+func (s *Sink) outdated() bool {
+	g := s.keeper.generation.Load()
+	return g != nil && (g.version != s.connector.version.Load() || !g.renew.IsZero() && !time.Now().Before(g.renew))
+}
+
+func (s *Sink) sayNotRenewed(err error) {
+	k := &s.keeper
+	if text := err.Error(); !s.outdated() {
+		s.log.Debug("cannot renew the Kafka connections", slog.Any("error", err))
+	} else if text != k.renewal {
+		k.renewal = text
+		s.log.Warn("no connection to Kafka can be made with the credentials and certificates of now; "+
+			"those that were made before stay in use", slog.Any("error", err))
+	}
+}
+
 // awaitCreated returns the topic that has just been created, once its leaders know that they lead it. Until then they
 // refuse what the metadata sends them.
 func (s *Sink) awaitCreated(ctx context.Context) (*topology, error) {
@@ -219,7 +250,7 @@ func (s *Sink) awaitCreated(ctx context.Context) (*topology, error) {
 			t, err = s.read(ctx)
 		}
 		if err == nil {
-			err = errors.Join(s.askLeaders(ctx, t)...)
+			err = errors.Join(s.askLeaders(ctx, t, t.partitions)...)
 		}
 		if err == nil {
 			return t, nil
@@ -239,10 +270,10 @@ func (s *Sink) awaitCreated(ctx context.Context) (*topology, error) {
 // are asked when none of BROKERS answers, and not before: their addresses may have become another cluster's.
 func (s *Sink) connect(ctx context.Context) error {
 	k := &s.keeper
-	k.lastConnect = time.Now()
+	k.lastConnect, k.lastVersion = time.Now(), s.connector.version.Load()
 	err := s.connectTo(ctx, s.connector.brokers)
 	if err != nil && len(k.known) > 0 && s.connectTo(ctx, k.known) == nil {
-		s.log.Debug("connected by the brokers last known, since none of BROKERS answers", slog.Any("error", err))
+		s.log.Debug("connected by the brokers last known, since none of those configured answers", slog.Any("error", err))
 		return nil
 	}
 	return err
@@ -250,20 +281,35 @@ func (s *Sink) connect(ctx context.Context) error {
 
 func (s *Sink) connectTo(ctx context.Context, brokers []string) error {
 	k := &s.keeper
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, s.timing.connect)
 	defer cancel()
-	next := s.connector.open(brokers)
-	if _, err := request(ctx, next.client.Metadata, &kafkago.MetadataRequest{Topics: []string{s.opts.Topic}}); err != nil {
-		next.abort()
-		what := "connecting to " + strings.Join(brokers, ", ")
-		if k.generation.Load() == nil {
-			if advice := firstContactAdvice(err); advice != "" {
-				return bridge.Retry(&failure{text: what + ": " + inWords(err) + ": " + advice, cause: err})
-			}
+	next, err := beside(ctx, s.timing.beside, func(ctx context.Context) (*generation, error) {
+		next, err := s.connector.open(ctx, s.connector.elsewhere(brokers, k.generation.Load()))
+		if err != nil {
+			return nil, err
 		}
-		return explain(what, err)
+		_, err = request(ctx, next.client.Metadata, &kafkago.MetadataRequest{Topics: []string{s.opts.Topic}})
+		if err != nil {
+			next.abort()
+		}
+		return next, err
+	}, func(g *generation) {
+		if g != nil {
+			g.abort()
+		}
+	})
+	if err != nil {
+		if k.generation.Load() == nil {
+			return s.firstContact(whole, brokers, err)
+		}
+		return s.explain("connecting to "+strings.Join(brokers, ", "), err)
 	}
 	if old := k.generation.Swap(next); old != nil {
+		if old.version != next.version {
+			s.log.Info("connected to Kafka anew, since credentials or certificates have changed")
+		}
+		k.renewal = ""
 		old.retire()
 	}
 	return nil
@@ -281,6 +327,7 @@ func (s *Sink) read(ctx context.Context) (*topology, error) {
 	t := &topology{
 		partitions: make([]int, len(topic.Partitions)),
 		leaders:    make([]int, len(topic.Partitions)),
+		addresses:  make([]string, len(topic.Partitions)),
 		inSync:     make([]int, len(topic.Partitions)),
 		replicas:   len(topic.Partitions[0].Replicas),
 	}
@@ -294,6 +341,8 @@ func (s *Sink) read(ctx context.Context) (*topology, error) {
 		// A broker that the metadata does not list comes without a host.
 		if t.leaders[i] = p.Leader.ID; p.Leader.Host == "" {
 			t.leaders[i] = -1
+		} else {
+			t.addresses[i] = net.JoinHostPort(p.Leader.Host, strconv.Itoa(p.Leader.Port))
 		}
 	}
 	return t, nil
@@ -333,7 +382,8 @@ func (s *Sink) missing(err error) error {
 	}
 	f := &failure{
 		text: s.place() + ": it does not exist at " + strings.Join(s.opts.Brokers, ", ") +
-			": create it, correct " + k.role.setting() + ", or set CREATE_TOPIC to true",
+			": create it, correct " + s.opts.Files.Variable(k.role.setting()) + ", or set " +
+			s.opts.Files.Variable("CREATE_TOPIC") + " to true",
 		cause: err,
 	}
 	if !k.seen.IsZero() && time.Since(k.missingSince) < s.timing.missing {

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -337,5 +338,32 @@ func TestCheckCountsReplicasInSync(t *testing.T) {
 			requireKind(t, bridge.FailureRetry, []error{err})
 			require.ErrorContains(t, err, tt.want)
 		})
+	}
+}
+
+// A round fails, and the next one finds the topic before a goroutine has woken that waited for the first.
+func TestATopicThatIsFoundJustAfterARoundHasFailed(t *testing.T) {
+	for range 100 {
+		s := &Sink{wake: make(chan struct{}, 1)}
+		k := &s.keeper
+		k.round = make(chan struct{})
+		found := make(chan *topology, 1)
+		ended := make(chan error)
+		go func() {
+			topic, err := s.awaitTopology(t.Context())
+			found <- topic
+			ended <- err
+		}()
+		<-s.wake // it waits
+		k.mu.Lock()
+		close(k.round)
+		for range 100 {
+			runtime.Gosched()
+		}
+		known := &topology{}
+		k.topology.Store(known)
+		k.mu.Unlock()
+		require.NoError(t, <-ended)
+		require.Same(t, known, <-found)
 	}
 }

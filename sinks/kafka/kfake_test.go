@@ -41,6 +41,7 @@ func quick() timing {
 		refresh:  100 * time.Millisecond,
 		pace:     5 * time.Millisecond,
 		reset:    50 * time.Millisecond,
+		blocked:  50 * time.Millisecond,
 		create:   200 * time.Millisecond,
 		describe: 200 * time.Millisecond,
 		missing:  400 * time.Millisecond,

@@ -4,26 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/sasl"
-	"github.com/segmentio/kafka-go/sasl/plain"
-	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/bridge/reload"
 	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 )
 
-const (
-	saslPlain       = "PLAIN"
-	saslScramSHA256 = "SCRAM-SHA-256"
-	saslScramSHA512 = "SCRAM-SHA-512"
-)
-
-// Options describes a sink. In errors each field has the name of its setting, such as SASL_MECHANISM. What
-// Settings.Check refuses is not to be given here.
+// Options describes a sink. In errors each field has the name that Files has for its setting. What Settings.Check
+// refuses is not to be given here.
 type Options struct {
 	// Name is the sink's name in logs and errors.
 	Name string
@@ -31,8 +22,8 @@ type Options struct {
 	Brokers []string
 	// Topic is where every event goes.
 	Topic string
-	// Key makes the record key, which chooses the partition. Kafka keeps order within a partition only, so
-	// a key that differs between events of one PartitionKey gives up their order.
+	// Key makes the record key, which chooses the partition. Kafka keeps order within a partition only, so events are in
+	// order by this key: one that differs between events of one PartitionKey gives up their order.
 	Key bridge.Template
 
 	// CreateTopic has the sink create the topic when there is none, with Partitions and ReplicationFactor (0: the
@@ -41,12 +32,17 @@ type Options struct {
 	Partitions, ReplicationFactor int
 
 	// TLS encrypts connections. TLSCAFile is a PEM file of the authorities to trust instead of the system's. TLSCertFile
-	// and TLSKeyFile are the client's certificate. The files are read again for new connections, so they can be replaced.
+	// and TLSKeyFile are the client's certificate.
 	TLS                                bool
 	TLSCAFile, TLSCertFile, TLSKeyFile string
 
-	// SASLMechanism is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, or empty for none.
+	// SASLMechanism is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, or empty for none.
 	SASLMechanism, SASLUsername, SASLPassword string
+	// With OAUTHBEARER, a token comes from OAuthTokenURL by the client's credentials, for OAuthScopes. OAuthExtensions
+	// go to the broker with it.
+	OAuthTokenURL, OAuthClientID, OAuthClientSecret string
+	OAuthScopes                                     []string
+	OAuthExtensions                                 map[string]string
 
 	// Compression of batches is none (or empty), gzip, snappy, lz4 or zstd.
 	Compression string
@@ -54,6 +50,8 @@ type Options struct {
 	Format cloudevents.Format
 	// DeadLetter is the topic of the dead letters, and empty for none. CreateTopic holds for it as for Topic.
 	DeadLetter string
+	// Files are those of the credentials and of TLS, which may change. Nil: they do not.
+	Files *reload.Part
 	// Logger gets what a person should know. Nil logs nothing.
 	Logger *slog.Logger
 
@@ -63,7 +61,7 @@ type Options struct {
 // checked is what check makes of Options.
 type checked struct {
 	compression kafkago.Compression
-	mechanism   sasl.Mechanism  // nil: none
+	login       *reload.Value[login]
 	tls         *tlsfiles.Files // nil: plain text
 }
 
@@ -71,54 +69,29 @@ func (o *Options) check(log *slog.Logger) (checked, error) {
 	var c checked
 	var problems []error
 	if len(o.Brokers) == 0 {
-		problems = append(problems, errors.New("BROKERS is empty"))
+		problems = append(problems, errors.New(o.Files.Variable("BROKERS")+" is empty"))
 	}
 	for _, broker := range o.Brokers {
 		if fault := addressFault(broker); fault != "" {
-			problems = append(problems, fmt.Errorf("BROKERS: %q %s", broker, fault))
+			problems = append(problems, fmt.Errorf("%s: %q %s", o.Files.Variable("BROKERS"), broker, fault))
 		}
 	}
 	if err := new(TopicName).Decode(o.Topic); err != nil {
-		problems = append(problems, fmt.Errorf("TOPIC: %w", err))
+		problems = append(problems, fmt.Errorf("%s: %w", o.Files.Variable("TOPIC"), err))
 	}
 	var err error
 	if c.compression, err = compressionOf(o.Compression); err != nil {
-		problems = append(problems, err)
+		problems = append(problems, fmt.Errorf("%s %w", o.Files.Variable("COMPRESSION"), err))
 	}
 	if o.TLS {
 		if c.tls, err = tlsfiles.Open(tlsfiles.Names{
 			CA: o.TLSCAFile, Cert: o.TLSCertFile, Key: o.TLSKeyFile,
-		}, log); err != nil {
+		}, o.Files, log); err != nil {
 			problems = append(problems, err)
 		}
 	}
-	if c.mechanism, err = o.checkSASL(); err != nil {
+	if c.login, err = o.openLogin(c.tls); err != nil {
 		problems = append(problems, err)
 	}
 	return c, errors.Join(problems...)
-}
-
-// checkSASL keeps the password out of its errors, and with it the library's, which quote characters that they refuse.
-func (o *Options) checkSASL() (sasl.Mechanism, error) {
-	var algorithm scram.Algorithm
-	switch o.SASLMechanism {
-	case "":
-		return nil, nil
-	case saslPlain:
-		if strings.ContainsRune(o.SASLUsername+o.SASLPassword, 0) {
-			return nil, errors.New("SASL_USERNAME or SASL_PASSWORD holds a NUL, which PLAIN cannot send")
-		}
-		return plain.Mechanism{Username: o.SASLUsername, Password: o.SASLPassword}, nil
-	case saslScramSHA256:
-		algorithm = scram.SHA256
-	case saslScramSHA512:
-		algorithm = scram.SHA512
-	default:
-		return nil, fmt.Errorf("SASL_MECHANISM is %q: use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", o.SASLMechanism)
-	}
-	mechanism, err := scram.Mechanism(algorithm, o.SASLUsername, o.SASLPassword)
-	if err != nil {
-		return nil, errors.New("SASL_USERNAME or SASL_PASSWORD holds a character that SCRAM does not allow (RFC 4013)")
-	}
-	return boundedSCRAM{mechanism}, nil
 }

@@ -79,8 +79,16 @@ func TestClassification(t *testing.T) {
 		bridge.FailureBlocked: {17, 21, 29, 31, 32, 33, 34, 35, 43, 44, 58, 76},
 	} {
 		for _, code := range codes {
-			got, _ := classifyCode(kafkagoError(code))
+			got, _ := classifyCode(nil, kafkagoError(code))
 			require.Equal(t, kind.String(), got.String(), "code %d", code)
 		}
+	}
+}
+
+func TestAnEventsAddressIsItsTopicAndKey(t *testing.T) {
+	e := bridge.Event{PartitionKey: "inv_1", About: bridge.About{Application: "invoices"}}
+	for template, want := range map[string]string{"{application}": "invoices", "{sandbox}": "inv_1", "": "inv_1"} {
+		address, key := (&Settings{Topic: "events", Key: template}).Address(e)
+		require.Equal(t, []string{"events", want}, []string{address, key})
 	}
 }

@@ -1,15 +1,18 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/produce"
 
 	"github.com/fnbridge/fnbridge/bridge"
 )
@@ -48,7 +51,14 @@ type call struct {
 	results []error
 }
 
-// Publish stores events in the partitions of their keys, partitions in parallel, each in the order of events.
+// part is what there is for one partition: of a call, or of a request.
+type part struct {
+	partition int
+	records   []record
+}
+
+// Publish stores events in the partitions of their keys, partitions in parallel, each in the order of events. What one
+// broker leads goes in one request, as far as a partition's first batch reaches.
 // It returns within 20 seconds even if ctx does not end; events that it has not got to by then end in Retry.
 //
 // Order is Kafka's: within a partition. When a batch fails, the later events of its partition are not sent.
@@ -71,11 +81,27 @@ func (s *Sink) publish(ctx context.Context, n int, write func(i int) (record, er
 		return same(len(c.results), mark(bridge.KindOf(err), err))
 	}
 	var wg sync.WaitGroup
-	for partition, records := range c.records(topology, write) {
-		wg.Go(func() { c.publishPartition(ctx, partition, records) })
+	for _, parts := range topology.byLeader(c.records(topology, write)) {
+		wg.Go(func() { c.publishParts(ctx, parts) })
 	}
 	wg.Wait()
 	return c.results
+}
+
+// byLeader puts parts together that one broker leads, and leaves alone those of partitions that none is known to lead.
+func (t *topology) byLeader(parts []part) (together [][]part) {
+	at := make(map[int]int, 1)
+	for _, p := range parts {
+		leader := t.leader(p.partition)
+		i, known := at[leader]
+		if known && leader >= 0 {
+			together[i] = append(together[i], p)
+			continue
+		}
+		at[leader] = len(together)
+		together = append(together, []part{p})
+	}
+	return together
 }
 
 func same(n int, err error) []error {
@@ -86,9 +112,10 @@ func same(n int, err error) []error {
 	return results
 }
 
-// records sorts what is to be stored by partition. What can never be stored gets its result at once.
-func (c *call) records(t *topology, write func(i int) (record, error)) map[int][]record {
-	byPartition := make(map[int][]record)
+// records sorts what is to be stored by partition, in the order of partitions. What can never be stored gets its result
+// at once.
+func (c *call) records(t *topology, write func(i int) (record, error)) (parts []part) {
+	places := make(map[int]int, 1)
 	for i := range c.results {
 		r, err := write(i)
 		if err != nil {
@@ -101,9 +128,16 @@ func (c *call) records(t *topology, write func(i int) (record, error)) map[int][
 		}
 		r.index = i
 		partition := t.partitionOf(r.key)
-		byPartition[partition] = append(byPartition[partition], r)
+		place, ok := places[partition]
+		if !ok {
+			place = len(parts)
+			places[partition] = place
+			parts = append(parts, part{partition: partition})
+		}
+		parts[place].records = append(parts[place].records, r)
 	}
-	return byPartition
+	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.partition, b.partition) })
+	return parts
 }
 
 // checkSize rejects a record that no broker takes. Whether it is too large for the topic the broker judges: the limit
@@ -131,22 +165,63 @@ func (s *Sink) batchSize(r record) (int64, error) {
 	return n - sizePrefix, err
 }
 
-// publishPartition sends the records of one partition, batch by batch.
-func (c *call) publishPartition(ctx context.Context, partition int, records []record) {
-	unlock, err := c.sink.partitionLocks.lock(ctx, partition, c.sink.stopping)
-	if err != nil {
-		c.settle(records, bridge.Retry(fmt.Errorf("%s: not sent: %w", c.sink.partition(partition), err)))
+// publishParts sends what there is for partitions of one leader: the first batch of each in one request, and then the
+// rest of each by itself.
+func (c *call) publishParts(ctx context.Context, parts []part) {
+	var locked, heads []part
+	for _, p := range parts { // in the order of partitions, so that no two calls wait for each other
+		unlock, err := c.sink.partitionLocks.lock(ctx, p.partition, c.sink.stopping)
+		if err != nil {
+			c.settle(p.records, bridge.Retry(fmt.Errorf("%s: not sent: %w", c.sink.partition(p.partition), err)))
+			continue
+		}
+		defer unlock()
+		locked = append(locked, p)
+		heads = append(heads, part{p.partition, p.records[:c.sink.batchLength(p.records)]})
+	}
+	if len(heads) == 0 {
 		return
 	}
-	defer unlock()
-	for len(records) > 0 {
-		n := c.sink.batchLength(records)
-		if err := c.send(ctx, partition, records[:n]); err != nil {
-			c.notSent(records[n:], err)
+	errs := c.sink.produce(ctx, heads...)
+	var wg sync.WaitGroup
+	for i, head := range heads {
+		rest := locked[i].records[len(head.records):]
+		if errs[i] == nil && len(rest) == 0 {
+			c.stored(head.records)
+			continue
+		}
+		wg.Go(func() {
+			if len(heads) > 1 && c.sink.blamesRequest(ctx, head.partition, errs[i]) {
+				errs[i] = c.send(ctx, head)
+			} else {
+				errs[i] = c.sent(ctx, head, errs[i])
+			}
+			c.sendRest(ctx, head.partition, rest, errs[i])
+		})
+	}
+	wg.Wait()
+}
+
+// sendRest sends what is left for a partition, batch by batch. before is the failure of the one ahead, if it failed.
+func (c *call) sendRest(ctx context.Context, partition int, records []record, before error) {
+	for err := before; len(records) > 0; {
+		if err != nil {
+			c.notSent(records, err)
 			return
 		}
+		n := c.sink.batchLength(records)
+		err = c.send(ctx, part{partition, records[:n]})
 		records = records[n:]
 	}
+}
+
+// blamesRequest tells whether err, of a batch that went with those of other partitions, may be the fault of them all
+// going together: the broker takes no request of its size, or the library sees another leader for one of them.
+func (s *Sink) blamesRequest(ctx context.Context, partition int, err error) bool {
+	if _, unsent := errors.AsType[*produce.Error](err); unsent {
+		return true
+	}
+	return isCut(err) && s.answers(ctx, partition)
 }
 
 // batchLength is how many of records, at least one, make the next batch.
@@ -164,51 +239,77 @@ func (s *Sink) batchLength(records []record) int {
 	return len(records)
 }
 
-// send stores one batch. A broker that refuses it for one of its records does not say which, and one that takes no
-// request of its size (socket.request.max.bytes) ends the connection without a word. So the batch is halved until such
-// a record is alone; what comes before it is stored before what comes after. The error is a failure that is not a
-// record's own. It is in the results already.
-func (c *call) send(ctx context.Context, partition int, batch []record) error {
-	err := c.sink.produce(ctx, partition, batch)
+// send stores one batch, alone in its request. The error is a failure that is not a record's own. It is in the results
+// already.
+func (c *call) send(ctx context.Context, p part) error {
+	return c.sent(ctx, p, c.sink.produce(ctx, p)[0])
+}
+
+// sent takes what became of a batch. A broker that refuses it for one of its records does not say which, and one that
+// takes no request of its size (socket.request.max.bytes) ends the connection without a word. So the batch is halved
+// until such a record is alone; what comes before it is stored before what comes after.
+func (c *call) sent(ctx context.Context, p part, err error) error {
 	if err == nil {
-		c.sink.cuts.stored(batch)
-		c.settle(batch, nil)
+		c.stored(p.records)
 		return nil
 	}
-	refused := isRecordFault(err) || (isCut(err) && c.sink.answers(ctx, partition))
-	if refused && len(batch) > 1 {
-		half := len(batch) / 2
-		if err := c.send(ctx, partition, batch[:half]); err != nil {
-			c.notSent(batch[half:], err)
+	refused := isRecordFault(err) || (isCut(err) && c.sink.answers(ctx, p.partition))
+	if refused && len(p.records) > 1 {
+		half := len(p.records) / 2
+		if err := c.send(ctx, part{p.partition, p.records[:half]}); err != nil {
+			c.notSent(p.records[half:], err)
 			return err
 		}
-		return c.send(ctx, partition, batch[half:])
+		return c.send(ctx, part{p.partition, p.records[half:]})
 	}
 	switch {
 	case refused && isCut(err):
-		err = c.sink.cut(partition, batch[0], err)
+		err = c.sink.cut(p.partition, p.records[0], err)
 	case refused:
-		err = c.sink.rejected(partition, batch[0], err)
+		err = c.sink.rejected(p.partition, p.records[0], err)
 	}
-	c.settle(batch, err)
+	c.settle(p.records, err)
 	if bridge.KindOf(err) == bridge.FailureReject {
 		return nil
 	}
 	return err
 }
 
+// stored takes a batch that was acknowledged.
+func (c *call) stored(records []record) {
+	c.sink.cuts.stored(records)
+	c.settle(records, nil)
+}
+
 // answers tells whether the leader of the partition answers a small request, on whatever connection.
 func (s *Sink) answers(ctx context.Context, partition int) bool {
 	t := s.keeper.topology.Load()
-	return t != nil && partition < len(t.leaders) && s.checkPartition(ctx, t, partition) == nil
+	return t != nil && s.askLeaders(ctx, t, []int{partition})[0] == nil
 }
 
-// leader is the broker that leads the partition, as far as is known.
-func (s *Sink) leader(partition int) int {
-	if t := s.keeper.topology.Load(); t != nil && partition < len(t.leaders) {
-		return t.leaders[partition]
+// Leader returns the number of the broker that leads the partition, and -1 as long as none is known to. An event that
+// came before the partitions were known is of partition -1, until it is published.
+func (s *Sink) Leader(partition int) int {
+	if t := s.keeper.topology.Load(); t != nil {
+		return t.leader(partition)
 	}
 	return -1
+}
+
+// leader is Leader, as far as t knows.
+func (t *topology) leader(partition int) int {
+	if partition < 0 || partition >= len(t.leaders) {
+		return -1
+	}
+	return t.leaders[partition]
+}
+
+// leaderAddress is where that broker is, or empty.
+func (s *Sink) leaderAddress(partition int) string {
+	if t := s.keeper.topology.Load(); t != nil && partition < len(t.addresses) {
+		return t.addresses[partition]
+	}
+	return ""
 }
 
 // cut is the result of an event at which a broker, which is well, has ended the connection that it alone was sent on.
@@ -299,54 +400,144 @@ func (s *Sink) rejected(partition int, r record, err error) error {
 	})
 }
 
-// produce sends one batch once. The error is explained, except a record fault of the batch.
-func (s *Sink) produce(ctx context.Context, partition int, batch []record) error {
-	if err := s.refused(ctx); err != nil {
-		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
+// produce sends a batch to each of some partitions that one broker leads, once, in one request. The errors are
+// explained, except record faults of the batches.
+func (s *Sink) produce(ctx context.Context, parts ...part) []error {
+	notSent := func(err error) []error {
+		errs := make([]error, len(parts))
+		for i, p := range parts {
+			errs[i] = bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(p.partition), err))
+		}
+		return errs
 	}
-	quota := s.quotas.of(s.leader(partition))
+	if err := s.refused(ctx); err != nil {
+		return notSent(err)
+	}
+	quota := s.quotas.of(s.Leader(parts[0].partition))
 	done, err := quota.await(ctx, s.stopping)
 	if err != nil {
-		return bridge.Retry(fmt.Errorf("%s: not sent: %w", s.partition(partition), err))
+		return notSent(err)
 	}
 	defer done()
+	address := s.leaderAddress(parts[0].partition)
+	errs := s.clearDoubt(ctx, address, parts)
+	sendable := make([]part, 0, len(parts))
+	for i, p := range parts {
+		if errs[i] == nil {
+			sendable = append(sendable, p)
+		}
+	}
+	if len(sendable) == 0 {
+		return errs
+	}
 	g := s.keeper.generation.Load()
 	attempt, cancel := context.WithTimeout(ctx, s.timing.attempt)
 	defer cancel()
-	res, err := request(attempt, g.client.Produce, &kafkago.ProduceRequest{
-		Topic:        s.opts.Topic,
-		Partition:    partition,
-		RequiredAcks: kafkago.RequireAll,
-		Records:      &recordReader{batch: batch},
-		Compression:  s.compression,
-	})
-	if err == nil {
-		quota.hold(res.Throttle)
-		err = answer(res)
+	attempt, give := context.WithCancelCause(attempt)
+	defer give(nil)
+	if address != "" {
+		defer s.doubt(attempt, g, address, give)()
 	}
+	before := make([]bridge.Since, len(parts))
+	for i, p := range parts {
+		before[i] = s.water.Since(s.partition(p.partition))
+	}
+	res, err := request(attempt, g.produce, s.produceRequest(attempt, sendable))
+	if err == nil {
+		quota.hold(time.Duration(res.ThrottleTimeMs) * time.Millisecond)
+	}
+	failure := s.newProduceFailure(ctx, attempt, g, address)
+	for i, p := range parts {
+		if errs[i] != nil {
+			continue // it was not sent
+		}
+		if errs[i] = err; err == nil {
+			got := answerFor(res, p.partition)
+			if errs[i] = answer(got); errs[i] == nil {
+				s.water.Acknowledged(before[i], got.BaseOffset, got.BaseOffset+int64(len(p.records))-1)
+			}
+		}
+		errs[i] = failure.explain(p.partition, errs[i])
+	}
+	return errs
+}
+
+// produceRequest asks the leader of some partitions to store a batch in each.
+func (s *Sink) produceRequest(ctx context.Context, parts []part) *produce.Request {
+	left := s.timing.attempt
+	if deadline, ok := ctx.Deadline(); ok {
+		left = min(left, time.Until(deadline))
+	}
+	topic := produce.RequestTopic{Topic: s.opts.Topic, Partitions: make([]produce.RequestPartition, len(parts))}
+	for i, p := range parts {
+		topic.Partitions[i] = produce.RequestPartition{
+			Partition: int32(p.partition), //nolint:gosec // it is a partition's number
+			RecordSet: protocol.RecordSet{
+				Attributes: protocol.Attributes(s.compression), Records: &recordReader{batch: p.records},
+			},
+		}
+	}
+	return &produce.Request{
+		Acks: int16(kafkago.RequireAll),
+		// Half of what there is, so that the answer is here in time. It has what became of each partition by then.
+		Timeout: int32(left.Milliseconds() / 2), //nolint:gosec // it is some seconds
+		Topics:  []produce.RequestTopic{topic},
+	}
+}
+
+// produceFailure knows of a request what explains its failures.
+type produceFailure struct {
+	sink    *Sink
+	ctx     context.Context //nolint:containedctx // of the call, for as long as that lasts
+	attempt context.Context //nolint:containedctx // of the request
+	address string
+	// unread is why metadata cannot be read, if it is so.
+	unread func() error
+}
+
+func (s *Sink) newProduceFailure(ctx, attempt context.Context, g *generation, address string) *produceFailure {
+	return &produceFailure{
+		sink: s, ctx: ctx, attempt: attempt, address: address,
+		unread: sync.OnceValue(func() error {
+			_, _, err := g.describeTopic(attempt, s.opts.Topic)
+			return err
+		}),
+	}
+}
+
+// explain says of a partition's failure what to do about it, and what the sink is to know of it is noted.
+func (f *produceFailure) explain(partition int, err error) error {
 	if err == nil || isRecordFault(err) {
 		return err
 	}
+	s := f.sink
 	select {
 	case <-s.stopping:
 		return bridge.Retry(fmt.Errorf("%s: %w: %s", s.partition(partition), errClosed, inWords(err)))
 	default:
 	}
-	if ctx.Err() != nil {
+	if f.ctx.Err() != nil {
 		return bridge.Retry(&failure{
-			text: s.partition(partition) + ": given up while sending: " + context.Cause(ctx).Error(), cause: err,
+			text: s.partition(partition) + ": given up while sending: " + context.Cause(f.ctx).Error(), cause: err,
 		})
+	}
+	if _, answered := errors.AsType[kafkago.Error](err); !answered {
+		s.doubtful.set(f.address, true)
+	}
+	if context.Cause(f.attempt) == errSilent { //nolint:errorlint // it is never wrapped
+		s.noteStale()
+		return bridge.Retry(fmt.Errorf("%s: %w", s.partition(partition), errSilent))
 	}
 	if isStale(err) {
 		s.noteStale()
 	}
 	if isMissing(err) {
 		// The library says so of every failure to read metadata too.
-		if _, _, cause := g.describeTopic(attempt, s.opts.Topic); cause != nil && !isMissing(cause) {
+		if cause := f.unread(); cause != nil && !isMissing(cause) {
 			err = cause
 		}
 	}
-	return explain(s.partition(partition), err)
+	return s.explain(s.partition(partition), err)
 }
 
 // refused tells why nothing is to be sent now.
@@ -362,23 +553,37 @@ func (s *Sink) refused(ctx context.Context) error {
 	return nil
 }
 
-// answer returns what a broker's answer to a batch has against it. The library reports broker errors there only.
-func answer(res *kafkago.ProduceResponse) error {
-	if len(res.RecordErrors) == 0 {
-		return res.Error
+// answerFor returns what a broker answers for a partition, of which the answer has been checked to be there.
+func answerFor(res *produce.Response, partition int) *produce.ResponsePartition {
+	got := res.Topics[0].Partitions
+	for i := range got {
+		if int(got[i].Partition) == partition {
+			return &got[i]
+		}
+	}
+	return &produce.ResponsePartition{ErrorCode: int16(kafkago.Unknown)}
+}
+
+// answer returns what a broker's answer to a batch has against it.
+func answer(p *produce.ResponsePartition) error {
+	var err error
+	if p.ErrorCode != 0 {
+		err = kafkago.Error(p.ErrorCode)
+		if p.ErrorMessage != "" {
+			err = fmt.Errorf("%w: %s", err, p.ErrorMessage)
+		}
+	}
+	if len(p.RecordErrors) == 0 {
+		return err
 	}
 	// They say which records the whole batch was dropped for.
-	err := res.Error
 	if err == nil {
 		err = kafkago.InvalidRecord
 	}
-	first := -1
-	for i := range res.RecordErrors {
-		if first < 0 || i < first {
-			first = i
-		}
-	}
-	return fmt.Errorf("%w (record %d: %w)", err, first, res.RecordErrors[first])
+	first := slices.MinFunc(p.RecordErrors, func(a, b produce.ResponseError) int {
+		return cmp.Compare(a.BatchIndex, b.BatchIndex)
+	})
+	return fmt.Errorf("%w (record %d: %s)", err, first.BatchIndex, first.BatchIndexErrorMessage)
 }
 
 // partition names a partition in errors.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/produce"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -140,6 +141,8 @@ func TestKeyTemplate(t *testing.T) {
 	e.Application, e.Function = "w", "f"
 	requireStored(t, publish(t, s, []bridge.Event{e}))
 	require.Equal(t, "w/f", string(stored(t, c)[s.Partition(e)][0].Key))
+	require.Equal(t, "w/f", s.OrderingKey()(&e), "what Kafka keeps in order is what delivery does")
+	require.Nil(t, open(t, c.ListenAddrs()).OrderingKey(), "events are in order by their partition key")
 
 	key, err = bridge.ParseTemplate("{sandbox}")
 	require.NoError(t, err)
@@ -294,10 +297,12 @@ func TestAWrongClockRejectsNothing(t *testing.T) {
 }
 
 func TestRecordErrorsCountWithoutAnErrorOfTheBatch(t *testing.T) {
-	err := answer(&kafkago.ProduceResponse{RecordErrors: map[int]error{4: errors.New("four"), 2: errors.New("two")}})
+	err := answer(&produce.ResponsePartition{RecordErrors: []produce.ResponseError{
+		{BatchIndex: 4, BatchIndexErrorMessage: "four"}, {BatchIndex: 2, BatchIndexErrorMessage: "two"},
+	}})
 	require.ErrorIs(t, err, kafkago.InvalidRecord)
 	require.ErrorContains(t, err, "record 2: two")
-	require.NoError(t, answer(&kafkago.ProduceResponse{}))
+	require.NoError(t, answer(&produce.ResponsePartition{}))
 }
 
 func TestAfterAFailureLaterBatchesOfThePartitionAreNotSent(t *testing.T) {
@@ -503,9 +508,11 @@ func TestABrokersThrottleTimeIsWaitedFor(t *testing.T) {
 		res.ThrottleMillis = int32(throttle / time.Millisecond)
 		topic := kmsg.NewProduceResponseTopic()
 		topic.Topic = testTopic
-		p := kmsg.NewProduceResponseTopicPartition()
-		p.Partition = r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Partition
-		topic.Partitions = append(topic.Partitions, p)
+		for _, asked := range r.(*kmsg.ProduceRequest).Topics[0].Partitions {
+			p := kmsg.NewProduceResponseTopicPartition()
+			p.Partition = asked.Partition
+			topic.Partitions = append(topic.Partitions, p)
+		}
 		res.Topics = append(res.Topics, topic)
 		return res, nil, true
 	})
@@ -515,7 +522,11 @@ func TestABrokersThrottleTimeIsWaitedFor(t *testing.T) {
 	}
 	requireStored(t, publish(t, s, one(t, s, 0, 0, 1)))
 	require.NoError(t, s.Check(context.Background()), "it has just answered")
-	requireStored(t, publish(t, s, slices.Concat(one(t, s, 1, 1, 1), one(t, s, 2, 2, 1))))
+	var both sync.WaitGroup
+	for partition := range 2 {
+		both.Go(func() { requireStored(t, publish(t, s, one(t, s, 1+partition, 1+partition, 1))) })
+	}
+	both.Wait()
 	require.Len(t, sent, 3)
 	for i := range sent[1:] {
 		require.GreaterOrEqual(t, sent[i+1].Sub(sent[i]), throttle, "one by one, each after the wait of the one before")
@@ -568,7 +579,7 @@ func TestWhatWasNotSentIsNotStored(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())
 	sent := one(t, s, 0, 0, 2)
-	require.ErrorContains(t, s.produce(t.Context(), 0, nil), "no record to send")
+	require.ErrorContains(t, s.produce(t.Context(), part{})[0], "no record to send")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -684,6 +695,80 @@ func TestOneRequestAPartitionAtATime(t *testing.T) {
 	require.ErrorContains(t, results[0], "not sent")
 	close(release)
 	wg.Wait()
+}
+
+func TestPartitionsOfABrokerGoInOneRequest(t *testing.T) {
+	c := seeded(t, 4)
+	s := open(t, c.ListenAddrs())
+	var sent []bridge.Event
+	for partition := range 4 {
+		sent = append(sent, one(t, s, partition, 100*partition, 3)...)
+	}
+	requests := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
+	requireStored(t, publish(t, s, sent))
+	require.Equal(t, 1, requests.Hits())
+
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{2}, Err: kerr.NotEnoughReplicas, Count: 1})
+	results := publish(t, s, sent)
+	requireStored(t, slices.Concat(results[:6], results[9:]))
+	requireKind(t, bridge.FailureRetry, results[6:9])
+	require.ErrorContains(t, results[6], "partition 2")
+	require.Equal(t, 2, requests.Hits(), "what failed is not sent again out of sight")
+
+	for _, partition := range []int{-1, 4} {
+		require.Equal(t, -1, s.Leader(partition), "nobody is known to lead what is not known")
+	}
+}
+
+// A broker that takes no request of that size may take each of its batches.
+func TestABatchIsSentAloneWhereTheRequestOfManyIsCut(t *testing.T) {
+	c := seeded(t, 3)
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if len(r.(*kmsg.ProduceRequest).Topics[0].Partitions) > 1 {
+			return nil, errors.New("cut"), true
+		}
+		return nil, nil, false
+	})
+	s := open(t, c.ListenAddrs())
+	var sent []bridge.Event
+	for partition := range 3 {
+		sent = append(sent, one(t, s, partition, 10*partition, 2)...)
+	}
+	requireStored(t, publish(t, s, sent))
+	for partition, records := range stored(t, c) {
+		require.Equal(t, idsOf(sent[2*partition:2*partition+2]), ids(records))
+	}
+}
+
+// A broker that gave no answer is asked before it is sent anything again.
+func TestWhatABrokerInDoubtSaysOfAPartitionIsThatPartitionsAlone(t *testing.T) {
+	c := newCluster(t, kfake.NumBrokers(3))
+	require.NoError(t, c.CreateTopic(testTopic, 3, map[string]string{minInSyncReplicas: "2"}))
+	replicas := []int32{0, 1, 2}
+	at := make([]placed, 3)
+	for partition := range at {
+		require.NoError(t, c.MoveTopicPartition(testTopic, int32(partition), 0))
+		at[partition] = placed{replicas: replicas, inSync: replicas}
+	}
+	at[0].inSync = replicas[:1]
+	answerMetadata(c, at...)
+	s := open(t, c.ListenAddrs())
+	require.Eventually(t, func() bool { return s.limits.minSync.Load() == 2 }, within, 5*time.Millisecond)
+	var sent []bridge.Event
+	for partition := range at {
+		sent = append(sent, one(t, s, partition, 10*partition, 2)...)
+	}
+	stop := silence(c, -1, -1)
+	requireKind(t, bridge.FailureRetry, publish(t, s, sent[2:]))
+	stop()
+
+	requests := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
+	results := publish(t, s, sent)
+	requireKind(t, bridge.FailureRetry, results[:2])
+	require.ErrorContains(t, results[0], "partition 0: 1 of its replicas are in sync")
+	requireStored(t, results[2:])
+	require.Equal(t, 1, requests.Hits())
 }
 
 func TestAPartitionWithoutALeaderFailsAloneAndAtOnce(t *testing.T) {

@@ -31,9 +31,16 @@ func (s *Sink) newRecord(e *bridge.Event, headers []cloudevents.Header, value []
 		r.value = []byte{} // a record without a value means that its key is deleted
 	}
 	r.size = recordOverhead + len(r.key) + len(r.value)
-	for i, h := range headers {
-		r.headers[i] = kafkago.Header{Key: h.Name, Value: []byte(h.Value)}
+	length := 0
+	for _, h := range headers {
 		r.size += headerOverhead + len(h.Name) + len(h.Value)
+		length += len(h.Value)
+	}
+	values := make([]byte, 0, length) // of all headers
+	for i, h := range headers {
+		begin := len(values)
+		values = append(values, h.Value...)
+		r.headers[i] = kafkago.Header{Key: h.Name, Value: values[begin:len(values):len(values)]}
 	}
 	return r
 }

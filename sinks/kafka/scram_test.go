@@ -9,7 +9,9 @@ import (
 
 func TestWhatALoginMayCostIsBounded(t *testing.T) {
 	o := testOptions(t, []string{"127.0.0.1:1"}, withSASL(saslScramSHA256))
-	mechanism, err := o.checkSASL()
+	login, err := o.openLogin(nil)
+	require.NoError(t, err)
+	mechanism, _, err := login.Get()(t.Context())
 	require.NoError(t, err)
 	for rounds, want := range map[string]string{
 		"4096":                 "",

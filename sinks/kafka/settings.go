@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
@@ -22,12 +25,17 @@ type Settings struct {
 	Partitions        int            `envconfig:"PARTITIONS" default:"12" min:"1" max:"100000" desc:"Partitions of a topic that is created, from 1 to 100000."`
 	ReplicationFactor int            `envconfig:"REPLICATION_FACTOR" default:"3" min:"1" max:"32767" desc:"Replicas of each partition of a topic that is created, from 1 to 32767; not more than there are brokers."`
 	TLS               bool           `envconfig:"TLS" default:"false" first:"true" desc:"Connect with TLS."`
-	TLSCAFile         string         `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the brokers; empty: those of the system."`
-	TLSCertFile       string         `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
-	TLSKeyFile        string         `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
-	SASLMechanism     string         `envconfig:"SASL_MECHANISM" options:"PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" first:"true" desc:"How to log in, with SASL_USERNAME and SASL_PASSWORD; empty: without."`
-	SASLUsername      string         `envconfig:"SASL_USERNAME" desc:"User to log in as."`
-	SASLPassword      setting.Secret `envconfig:"SASL_PASSWORD" desc:"Password of SASL_USERNAME."`
+	TLSCAFile         string         `envconfig:"TLS_CA_FILE" type:"file" reload:"true" desc:"PEM certificates of the authorities that may vouch for the brokers; empty: those of the system."`
+	TLSCertFile       string         `envconfig:"TLS_CERT_FILE" type:"file" reload:"true" desc:"PEM client certificate, with TLS_KEY_FILE."`
+	TLSKeyFile        string         `envconfig:"TLS_KEY_FILE" type:"secret file" reload:"true" desc:"PEM private key of the client certificate."`
+	SASLMechanism     string         `envconfig:"SASL_MECHANISM" options:"PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER" first:"true" desc:"How to log in, with SASL_USERNAME and SASL_PASSWORD, or with OAUTHBEARER by a token; empty: without."`
+	SASLUsername      string         `envconfig:"SASL_USERNAME" reload:"true" desc:"User to log in as."`
+	SASLPassword      setting.Secret `envconfig:"SASL_PASSWORD" reload:"true" desc:"Password of SASL_USERNAME."`
+	OAuthTokenURL     TokenURL       `envconfig:"OAUTH_TOKEN_URL" type:"URL" desc:"Where OAUTHBEARER gets its tokens, by client credentials; connections are renewed before a token ends."`
+	OAuthClientID     string         `envconfig:"OAUTH_CLIENT_ID" reload:"true" desc:"Client that the tokens are for."`
+	OAuthClientSecret setting.Secret `envconfig:"OAUTH_CLIENT_SECRET" reload:"true" desc:"Secret of OAUTH_CLIENT_ID."`
+	OAuthScopes       Scopes         `envconfig:"OAUTH_SCOPES" type:"words" desc:"Scopes to ask for, separated by commas or white space; empty: the provider's own choice."`
+	OAuthExtensions   Extensions     `envconfig:"OAUTH_EXTENSIONS" type:"name=value list" desc:"What to tell the broker with a token: name=value, separated by commas, such as logicalCluster=lkc-abc12,identityPoolId=pool-a1b2 for Confluent Cloud."`
 	Compression       string         `envconfig:"COMPRESSION" default:"lz4" options:"none,gzip,snappy,lz4,zstd" desc:"Compression of the batches that are sent."`
 }
 
@@ -60,6 +68,69 @@ func addressFault(address string) string {
 		return ""
 	}
 	return "is not an address: give host:port with a port from 1 to 65535 and no scheme, such as broker-1:9092"
+}
+
+// TokenURL is the address of an OAuth provider's token endpoint.
+type TokenURL string
+
+// Decode takes http:// and https:// with a host, and no credentials.
+func (u *TokenURL) Decode(text string) error {
+	parsed, err := url.Parse(text)
+	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" || parsed.User != nil ||
+		parsed.Fragment != "" {
+		return errors.New("it is no address of tokens: give a URL such as https://idp.example.com/oauth2/token, " +
+			"without a user and a password: the client's id and secret have variables of their own")
+	}
+	*u = TokenURL(text)
+	return nil
+}
+
+// inClear tells whether what is sent there can be read on its way.
+func (u TokenURL) inClear() bool {
+	parsed, err := url.Parse(string(u))
+	if err != nil || parsed.Scheme != "http" {
+		return false
+	}
+	ip := net.ParseIP(parsed.Hostname())
+	return parsed.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
+}
+
+// Scopes are what a token is asked for.
+type Scopes []string
+
+// Decode reads words separated by commas or white space.
+func (s *Scopes) Decode(text string) error {
+	*s = strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	return nil
+}
+
+// Extensions go to the broker with a token.
+type Extensions map[string]string
+
+var (
+	// extensionName and extensionValue are the rules of RFC 7628.
+	extensionName  = regexp.MustCompile(`^[A-Za-z]+$`)
+	extensionValue = regexp.MustCompile(`^[\x21-\x7E \t]+$`)
+)
+
+// Decode reads name=value, separated by commas.
+func (e *Extensions) Decode(text string) error {
+	extensions := Extensions{}
+	for _, entry := range setting.List(text) {
+		name, value, ok := strings.Cut(entry, "=")
+		switch _, twice := extensions[name]; {
+		case !ok || !extensionName.MatchString(name) || !extensionValue.MatchString(value):
+			return errors.New(setting.Quote(entry) + " is no extension: give a name of letters, = and a value, " +
+				"such as logicalCluster=lkc-abc12, several separated by commas")
+		case name == "auth":
+			return errors.New("auth is the token's own name: leave it out")
+		case twice:
+			return errors.New(setting.Quote(name) + " is there twice: keep one of them")
+		}
+		extensions[name] = value
+	}
+	*e = extensions
+	return nil
 }
 
 // TopicName is the name of a topic.
@@ -118,17 +189,38 @@ func (s *Settings) checkTLS(sink *setting.Sink) {
 
 func (s *Settings) checkLogin(sink *setting.Sink) {
 	const mechanism = "SASL_MECHANISM"
+	oauth := s.SASLMechanism == saslOAuthBearer
 	for _, name := range []string{"SASL_USERNAME", "SASL_PASSWORD"} {
 		switch {
 		case sink.Given(name) && !sink.Given(mechanism):
 			sink.Problem(name, "has no effect without a mechanism: set %s to PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
 				sink.Variable(mechanism))
-		case !sink.Given(name) && sink.Given(mechanism):
+		case sink.Given(name) && oauth:
+			sink.Problem(name, "has no effect with OAUTHBEARER, which logs in by a token: leave it out, or give %s PLAIN, "+
+				"SCRAM-SHA-256 or SCRAM-SHA-512", sink.As(mechanism))
+		case !sink.Given(name) && sink.Given(mechanism) && !oauth:
 			sink.Problem(name, "is not set, and %s is: give user and password", sink.As(mechanism))
+		}
+	}
+	for _, name := range []string{
+		"OAUTH_TOKEN_URL", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OAUTH_EXTENSIONS",
+	} {
+		switch needed := name != "OAUTH_SCOPES" && name != "OAUTH_EXTENSIONS"; {
+		case sink.Given(name) && !oauth && !sink.Bad(mechanism):
+			sink.Problem(name, "is for OAUTHBEARER: set %s to that, or leave this out", sink.Variable(mechanism))
+		case !sink.Given(name) && oauth && needed:
+			sink.Problem(name, "is not set, and %s is OAUTHBEARER: give the address of the tokens, "+
+				"and the client's id and secret", sink.As(mechanism))
 		}
 	}
 	if s.SASLMechanism == saslPlain && !s.TLS && !sink.Bad("TLS") {
 		sink.Warn(mechanism, "PLAIN without TLS sends the password in clear text: set %s=true", sink.Variable("TLS"))
+	}
+	if oauth && !s.TLS && !sink.Bad("TLS") {
+		sink.Warn(mechanism, "OAUTHBEARER without TLS sends the token in clear text: set %s=true", sink.Variable("TLS"))
+	}
+	if s.OAuthTokenURL.inClear() && !sink.Bad("OAUTH_TOKEN_URL") {
+		sink.Warn("OAUTH_TOKEN_URL", "http:// sends the client's secret in clear text: give an address with https://")
 	}
 }
 
@@ -160,6 +252,12 @@ func (s *Settings) checkLettersApart(sink, other *setting.Sink, events *Settings
 // New makes the sink that the settings describe.
 func (s *Settings) New(o bridge.SinkOptions) (bridge.Sink, error) { return New(s.options(o)) }
 
+// Address returns the topic, and the key of an event's record.
+func (s *Settings) Address(e bridge.Event) (address, key string) {
+	template, _ := bridge.ParseTemplate(s.Key) // Check has parsed it
+	return string(s.Topic), keyOf(template, &e)
+}
+
 // Tail reads the events of the sink that the settings describe.
 func (s *Settings) Tail(
 	ctx context.Context, o bridge.SinkOptions, start bridge.TailStart, f func(bridge.Received) error,
@@ -175,6 +273,8 @@ func (s *Settings) options(o bridge.SinkOptions) Options {
 		CreateTopic: s.CreateTopic, Partitions: s.Partitions, ReplicationFactor: s.ReplicationFactor,
 		TLS: s.TLS, TLSCAFile: s.TLSCAFile, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile,
 		SASLMechanism: s.SASLMechanism, SASLUsername: s.SASLUsername, SASLPassword: s.SASLPassword.Reveal(),
-		Compression: s.Compression, Logger: o.Logger,
+		OAuthTokenURL: string(s.OAuthTokenURL), OAuthClientID: s.OAuthClientID,
+		OAuthClientSecret: s.OAuthClientSecret.Reveal(), OAuthScopes: s.OAuthScopes, OAuthExtensions: s.OAuthExtensions,
+		Compression: s.Compression, Files: o.Files, Logger: o.Logger,
 	}
 }

@@ -24,11 +24,13 @@ const (
 )
 
 // Tail calls f for every record of the topic, all partitions, each partition in its order, until ctx ends or f returns
-// an error. f is never called concurrently, and its error is what Tail returns; when ctx ends, Tail returns nil.
+// an error. f is never called concurrently, and its error is what Tail returns; when ctx ends, Tail returns nil. With
+// from.End it returns nil once f has had what is stored now.
 //
-// Tail waits for a topic that does not exist yet and then shows all of it, goes on after brokers were away, and takes
-// up partitions that are added. It gives up only for what a person has to mend (credentials, certificates,
-// permission) as long as it has never reached the topic. A record that is no CloudEvent comes with its data alone.
+// Tail waits for a topic that does not exist yet and then shows all of it, waits with from.Patience for brokers that
+// are away, for each partition on its own, and takes up partitions that are added. It gives up at once only for what a
+// person has to mend (credentials, certificates, permission) as long as it has never reached the topic. A record that
+// is no CloudEvent comes with its data alone.
 func Tail(ctx context.Context, o Options, from bridge.TailStart, f func(bridge.Received) error) error {
 	o.CreateTopic = false
 	s, err := newSink(o, reading) //nolint:contextcheck // the sink ends with Close, not with a context
@@ -37,7 +39,7 @@ func Tail(ctx context.Context, o Options, from bridge.TailStart, f func(bridge.R
 	}
 	defer func() { _ = s.Close(context.WithoutCancel(ctx)) }()
 	ctx, cancel := context.WithCancel(ctx)
-	t := &tail{sink: s, from: from, out: make(chan bridge.Received)}
+	t := &tail{sink: s, from: from, out: make(chan bridge.Received), failed: make(chan error, 1)}
 	defer t.fetchers.Wait()
 	defer cancel()
 	return t.run(ctx, f)
@@ -48,15 +50,18 @@ type tail struct {
 	from     bridge.TailStart
 	out      chan bridge.Received
 	fetchers sync.WaitGroup
-	reported string // the failure that was logged last, so that it is logged once
+	failed   chan error // why a fetcher has given up, with from.Patience
+	reported string     // the failure that was logged last, so that it is logged once
 }
 
 func (t *tail) run(ctx context.Context, f func(bridge.Received) error) error {
 	ticker := time.NewTicker(t.sink.timing.refresh)
 	defer ticker.Stop()
-	started := 0     // partitions that have a fetcher
-	reached := false // the topic, once
-	awaited := false // the topic did not exist when the cluster was asked first
+	started := 0            // partitions that have a fetcher
+	reached := false        // the topic, once
+	awaited := false        // the topic did not exist when the cluster was asked first
+	var ended chan struct{} // closed once f has had all, with from.End
+	known := time.Now()     // when the topic was last
 	for {
 		topology, err := t.sink.awaitTopology(ctx)
 		if ctx.Err() != nil {
@@ -64,8 +69,9 @@ func (t *tail) run(ctx context.Context, f func(bridge.Received) error) error {
 		}
 		switch {
 		case err == nil:
+			known = time.Now()
 			t.recovered()
-			for ; started < len(topology.partitions); started++ {
+			for ; started < len(topology.partitions) && ended == nil; started++ {
 				p := &fetcher{tail: t, partition: started, from: t.from, log: t.sink.log.With(slog.Int("partition", started))}
 				if reached || awaited {
 					p.from = bridge.TailStart{All: true}
@@ -73,12 +79,24 @@ func (t *tail) run(ctx context.Context, f func(bridge.Received) error) error {
 				t.fetchers.Go(func() { p.run(ctx) })
 			}
 			reached = true
+			if t.from.End && ended == nil {
+				ended = make(chan struct{})
+				go func() { // ends with the fetchers, which run waits for
+					t.fetchers.Wait()
+					close(ended)
+				}()
+			}
+		case isTopicMissing(err) && t.from.End:
+			return err
 		case isTopicMissing(err):
 			awaited = awaited || !reached
 			t.report(err)
 		case !reached && bridge.KindOf(err) == bridge.FailureBlocked:
 			return err
 		default:
+			if err := t.from.Waited(known, err); err != nil {
+				return err
+			}
 			t.report(err)
 		}
 		for wait := true; wait; {
@@ -88,6 +106,15 @@ func (t *tail) run(ctx context.Context, f func(bridge.Received) error) error {
 			case received := <-t.out:
 				if err := f(received); err != nil {
 					return err
+				}
+			case err := <-t.failed:
+				return err
+			case <-ended:
+				select {
+				case err := <-t.failed:
+					return err
+				default:
+					return nil
 				}
 			case <-ticker.C:
 				wait = false
@@ -117,17 +144,26 @@ type fetcher struct {
 	from      bridge.TailStart
 	log       *slog.Logger
 	next      int64 // offset to read; set when placed
+	last      int64 // offset of what is stored once it is placed
 	placed    bool
 	reported  string
 }
 
-// run reads until ctx ends. Failures are waited out.
+// run reads until ctx ends, or with from.End what was stored when it began. Failures are waited out.
 func (p *fetcher) run(ctx context.Context) {
 	s := p.tail.sink
+	read := time.Now() // when the partition was last
 	for ctx.Err() == nil {
+		next := p.next
 		err := p.place(ctx)
 		if err == nil {
+			if p.from.End && p.next >= p.last {
+				return
+			}
 			err = p.fetch(ctx)
+		}
+		if err == nil || p.next != next {
+			read = time.Now()
 		}
 		if err == nil {
 			p.reported = ""
@@ -139,7 +175,14 @@ func (p *fetcher) run(ctx context.Context) {
 		if isStale(err) {
 			s.noteStale()
 		}
-		err = explain(s.partition(p.partition), err)
+		err = s.explain(s.partition(p.partition), err)
+		if given := p.tail.from.Waited(read, err); given != nil {
+			select {
+			case p.tail.failed <- given:
+			default: // another has
+			}
+			return
+		}
 		if text := err.Error(); text != p.reported {
 			p.reported = text
 			p.log.Warn("cannot read a partition of the Kafka topic; trying again", slog.Any("error", err))
@@ -171,12 +214,12 @@ func (p *fetcher) place(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.next = last
+	p.next, p.last = last, last
 	switch {
 	case p.from.All:
 		p.next = first
 	case !p.from.Since.IsZero():
-		at, err := p.offsetAt(ctx, p.from.Since)
+		at, err := p.offset(ctx, p.from.Since.UnixMilli())
 		if err != nil {
 			return err
 		}
@@ -190,41 +233,25 @@ func (p *fetcher) place(ctx context.Context) error {
 
 // bounds returns the oldest offset, and that of the record to come.
 func (p *fetcher) bounds(ctx context.Context) (first, last int64, err error) {
-	last, err = p.offset(ctx, kafkago.LastOffsetOf(p.partition))
+	last, err = p.offset(ctx, kafkago.LastOffset)
 	if err != nil {
 		return 0, 0, err
 	}
-	first, err = p.offset(ctx, kafkago.FirstOffsetOf(p.partition))
+	first, err = p.offset(ctx, kafkago.FirstOffset)
 	return first, last, err
 }
 
-// offsetAt returns the offset of the first record stored at or after the time, -1 for none.
-func (p *fetcher) offsetAt(ctx context.Context, at time.Time) (int64, error) {
-	return p.offset(ctx, kafkago.TimeOffsetOf(p.partition, at))
-}
-
-func (p *fetcher) offset(ctx context.Context, req kafkago.OffsetRequest) (int64, error) {
+// offset returns that of the first record stored at or after a time, in milliseconds, -1 for none, or what
+// kafkago.FirstOffset and LastOffset stand for.
+func (p *fetcher) offset(ctx context.Context, at int64) (int64, error) {
 	s := p.tail.sink
-	res, err := request(ctx, s.keeper.generation.Load().client.ListOffsets, &kafkago.ListOffsetsRequest{
-		Topics: map[string][]kafkago.OffsetRequest{s.opts.Topic: {req}},
-	})
-	if err == nil {
-		err = offsetError(res, s.opts.Topic)
-	}
+	ctx, cancel := context.WithTimeout(ctx, s.timing.attempt)
+	defer cancel()
+	answer, err := s.keeper.generation.Load().offsets(ctx, s.opts.Topic, []int{p.partition}, at)
 	if err != nil {
 		return 0, err
 	}
-	answer := res.Topics[s.opts.Topic][0]
-	switch req.Timestamp {
-	case kafkago.FirstOffset:
-		return answer.FirstOffset, nil
-	case kafkago.LastOffset:
-		return answer.LastOffset, nil
-	}
-	for offset := range answer.Offsets {
-		return offset, nil
-	}
-	return -1, nil
+	return offsetOf(answer, p.partition)
 }
 
 // fetch reads once and hands on what came. Records are decoded as they are handed on.

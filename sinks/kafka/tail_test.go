@@ -103,6 +103,40 @@ func TestTailAll(t *testing.T) {
 	}
 }
 
+func TestTailEndsWithWhatIsStored(t *testing.T) {
+	c := seeded(t, 3)
+	end := bridge.TailStart{All: true, End: true}
+	require.NoError(t, <-startTail(t, testOptions(t, c.ListenAddrs()), end).ended, "nothing is stored")
+	s := open(t, c.ListenAddrs())
+	sent := events(100, 10)
+	requireStored(t, publish(t, s, sent))
+	tl := startTail(t, testOptions(t, c.ListenAddrs()), end)
+	require.NoError(t, <-tl.ended)
+	require.Len(t, tl.received, 100)
+	require.ElementsMatch(t, idsOf(sent), receivedIDs(tl.next(t, 100)))
+	missing := testOptions(t, c.ListenAddrs(), func(o *Options) { o.Topic = "missing" })
+	require.ErrorContains(t, <-startTail(t, missing, end).ended, "missing")
+}
+
+func TestTailWithPatienceEndsWhereAPartitionCannotBeRead(t *testing.T) {
+	c := seeded(t, 3)
+	requireStored(t, publish(t, open(t, c.ListenAddrs()), events(100, 10)))
+	c.ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if r.(*kmsg.FetchRequest).Topics[0].Partitions[0].Partition == 0 {
+			return nil, errors.New("cut the connection"), true
+		}
+		return nil, nil, false
+	})
+	from := bridge.TailStart{All: true, End: true, Patience: time.Second}
+	select {
+	case err := <-startTail(t, testOptions(t, c.ListenAddrs()), from).ended:
+		require.ErrorContains(t, err, "nothing could be read for 1s: ")
+	case <-time.After(within):
+		require.FailNow(t, "it goes on")
+	}
+}
+
 func TestTailKeepsTheOrderOfAPartition(t *testing.T) {
 	c := seeded(t, 1)
 	s := open(t, c.ListenAddrs())

@@ -32,7 +32,10 @@ const (
 // create makes the topic. That it exists already is success.
 func (s *Sink) create(ctx context.Context) error {
 	// On a client that goes on, the library would wait for the topic in metadata that may not list it.
-	g := s.connector.open(s.keeper.generation.Load().brokers)
+	g, err := s.connector.open(ctx, s.keeper.generation.Load().brokers)
+	if err != nil {
+		return s.explain("creating "+s.place(), err)
+	}
 	defer g.abort()
 	config := kafkago.TopicConfig{Topic: s.opts.Topic, NumPartitions: -1, ReplicationFactor: -1}
 	if s.opts.Partitions > 0 {
@@ -60,14 +63,15 @@ func (s *Sink) create(ctx context.Context) error {
 		return nil
 	case code == kafkago.InvalidReplicationFactor:
 		return bridge.Blocked(&failure{
-			text: fmt.Sprintf("%s: REPLICATION_FACTOR is %d, and the cluster has fewer brokers: "+
-				"lower it, or start more brokers (%s)",
-				what, s.opts.ReplicationFactor, inWords(err)),
+			text: fmt.Sprintf("%s: %s is %d, and the cluster has fewer brokers: lower it, or start more brokers (%s)",
+				what, s.opts.Files.Variable("REPLICATION_FACTOR"), s.opts.ReplicationFactor, inWords(err)),
 			cause: err,
 		})
 	case code == kafkago.InvalidPartitionNumber, code == kafkago.InvalidConfiguration, code == kafkago.InvalidRequest:
 		return bridge.Blocked(&failure{
-			text: what + ": " + inWords(err) + ": check PARTITIONS and REPLICATION_FACTOR", cause: err,
+			text: what + ": " + inWords(err) + ": check " +
+				variables(s.opts.Files, "PARTITIONS", "REPLICATION_FACTOR"),
+			cause: err,
 		})
 	case code == kafkago.TopicAuthorizationFailed:
 		// Kafka answers so when neither the topic nor the cluster grants CREATE.
@@ -75,7 +79,7 @@ func (s *Sink) create(ctx context.Context) error {
 			text: what + ": " + inWords(err) + ": grant the user CREATE, or create the topic by hand", cause: err,
 		})
 	}
-	return explain(what, err)
+	return s.explain(what, err)
 }
 
 // compare warns, once, of what differs between the topic and the options that would have created it.
@@ -88,26 +92,29 @@ func (s *Sink) compare(t *topology) {
 		return // PARTITIONS and REPLICATION_FACTOR are nobody's wish then
 	}
 	if want := s.opts.Partitions; want > 0 && want != len(t.partitions) {
-		s.warn("the Kafka topic exists with another number of partitions than PARTITIONS says; it is used as it is",
+		s.warn("topic_partitions",
+			"the Kafka topic exists with another number of partitions than "+s.opts.Files.Variable("PARTITIONS")+
+				" says; it is used as it is",
 			slog.Int("partitions", len(t.partitions)), slog.Int("configured", want))
 	}
 	if want := s.opts.ReplicationFactor; want > 0 && want != t.replicas {
-		s.warn("the Kafka topic exists with another replication factor than REPLICATION_FACTOR says; it is used as it is",
+		s.warn("topic_replicas",
+			"the Kafka topic exists with another replication factor than "+s.opts.Files.Variable("REPLICATION_FACTOR")+
+				" says; it is used as it is",
 			slog.Int("replication_factor", t.replicas), slog.Int("configured", want))
 	}
 }
 
 // warn tells the log about the topic, and keeps it for Warnings.
-func (s *Sink) warn(message string, attrs ...any) {
+func (s *Sink) warn(key, message string, attrs ...any) {
 	s.log.With(slog.String("topic", s.opts.Topic)).Warn(message, attrs...) //nolint:sloglint // all messages are constants of this file
 	s.keeper.mu.Lock()
 	defer s.keeper.mu.Unlock()
-	s.keeper.warnings = append(s.keeper.warnings, s.place()+": "+message)
+	s.keeper.warnings = append(s.keeper.warnings, bridge.Warning{Key: key, Text: s.place() + ": " + message})
 }
 
-// Warnings returns what the log has been warned of: how the topics are set up, where that endangers events. After a
-// Check that succeeded it is complete. Safe for concurrent use.
-func (s *Sink) Warnings() []string {
+// Warnings implements bridge.Warner: how the topics are set up, where that endangers events.
+func (s *Sink) Warnings() []bridge.Warning {
 	s.keeper.mu.Lock()
 	warnings := slices.Clone(s.keeper.warnings)
 	s.keeper.mu.Unlock()
@@ -163,8 +170,9 @@ func (s *Sink) warnOfCompaction(policy string) {
 		return
 	}
 	s.keeper.warnedCompact = true
-	s.warn("the Kafka topic keeps the last record of a key alone, so that the events of a request replace each other; "+
-		"set its cleanup.policy to delete",
+	s.warn("topic_compaction",
+		"the Kafka topic keeps the last record of a key alone, so that the events of a request replace each other; "+
+			"set its cleanup.policy to delete",
 		slog.String("cleanup_policy", policy))
 }
 
@@ -181,5 +189,5 @@ func (s *Sink) warnOfFewReplicas(t *topology) {
 		what = "the Kafka topic has one replica: what its broker acknowledges is lost with that broker; " +
 			"give it three, and min.insync.replicas=2"
 	}
-	s.warn(what, slog.Int("replication_factor", t.replicas))
+	s.warn("topic_durability", what, slog.Int("replication_factor", t.replicas))
 }

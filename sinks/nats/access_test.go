@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -19,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/reload"
 	"github.com/fnbridge/fnbridge/sinks/nats"
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
@@ -92,7 +92,8 @@ func (l *logbook) logger() *slog.Logger {
 
 func TestAuthentication(t *testing.T) {
 	seedFile, public := newNKey(t)
-	operator := newOperator(t)
+	operator := natsserver.NewOperator(t)
+	account := operator.Account(t)
 	tests := map[string]struct {
 		server func(*server.Options)
 		right  func(*nats.Options)
@@ -119,14 +120,14 @@ func TestAuthentication(t *testing.T) {
 			func(o *nats.Options) { o.NKeyFile, _ = newNKey(t) },
 		},
 		"credentials file": {
-			operator.configure,
-			func(o *nats.Options) { o.CredsFile = operator.creds(t, time.Hour) },
-			func(o *nats.Options) { o.CredsFile = newOperator(t).creds(t, time.Hour) },
+			operator.Configure,
+			func(o *nats.Options) { o.CredsFile = account.Creds(t, time.Hour) },
+			func(o *nats.Options) { o.CredsFile = natsserver.NewOperator(t).Account(t).Creds(t, time.Hour) },
 		},
 		"expired credentials": {
-			operator.configure,
-			func(o *nats.Options) { o.CredsFile = operator.creds(t, time.Hour) },
-			func(o *nats.Options) { o.CredsFile = operator.creds(t, -time.Hour) },
+			operator.Configure,
+			func(o *nats.Options) { o.CredsFile = account.Creds(t, time.Hour) },
+			func(o *nats.Options) { o.CredsFile = account.Creds(t, -time.Hour) },
 		},
 	}
 	for name, tt := range tests {
@@ -163,12 +164,15 @@ func TestFilesAreReadAgain(t *testing.T) {
 	srv := natsserver.Single(t, func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} })
 	o := options(t, srv.URL())
 	o.NKeyFile = filepath.Join(t.TempDir(), "later.nk")
+	files := reload.New(nil)
+	o.Files = files.Part(func(setting string) reload.Source { return reload.Source{Variable: setting} })
 	sink := open(t, o)
 	requireBlocked(t, sink, "later.nk")
 
 	seed, err := os.ReadFile(seedFile)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(o.NKeyFile, seed, 0o600))
+	files.Refresh()
 	requirePublishes(t, sink, "first")
 
 	otherSeedFile, otherPublic := newNKey(t)
@@ -177,11 +181,12 @@ func TestFilesAreReadAgain(t *testing.T) {
 	seed, err = os.ReadFile(otherSeedFile)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(o.NKeyFile, seed, 0o600))
+	files.Refresh()
 	requirePublishes(t, sink, "second")
 }
 
 func TestUnusableCredentialsFile(t *testing.T) {
-	srv := natsserver.Single(t, newOperator(t).configure)
+	srv := natsserver.Single(t, natsserver.NewOperator(t).Configure)
 	o := options(t, srv.URL())
 	o.CredsFile = filepath.Join(t.TempDir(), "bridge.creds")
 	require.NoError(t, os.WriteFile(o.CredsFile, []byte("s3cret but no credentials"), 0o600))
@@ -336,6 +341,8 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	})
 	o := options(t, srv.URL())
 	o.TLSCAFile = ca.CAFile
+	files := reload.New(nil)
+	o.Files = files.Part(func(setting string) reload.Source { return reload.Source{Variable: setting} })
 	sink := open(t, o)
 	requirePublishes(t, sink, "before")
 
@@ -349,6 +356,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	pem, err := os.ReadFile(next.CAFile)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(ca.CAFile, pem, 0o600))
+	files.Refresh()
 	requirePublishes(t, sink, "after")
 }
 
@@ -373,66 +381,4 @@ func newNKey(t *testing.T) (seedFile, public string) {
 	seedFile = filepath.Join(t.TempDir(), "user.nk")
 	require.NoError(t, os.WriteFile(seedFile, seed, 0o600))
 	return seedFile, public
-}
-
-// operator is a trust chain: an operator, and an account with JetStream.
-type operator struct {
-	key, account nkeys.KeyPair
-	configure    func(*server.Options)
-}
-
-func newOperator(t *testing.T) *operator {
-	t.Helper()
-	o := &operator{}
-	var err error
-	o.key, err = nkeys.CreateOperator()
-	require.NoError(t, err)
-	o.account, err = nkeys.CreateAccount()
-	require.NoError(t, err)
-	system, err := nkeys.CreateAccount()
-	require.NoError(t, err)
-
-	operatorKey, err := o.key.PublicKey()
-	require.NoError(t, err)
-	systemKey, err := system.PublicKey()
-	require.NoError(t, err)
-	accountKey, err := o.account.PublicKey()
-	require.NoError(t, err)
-	claims := jwt.NewOperatorClaims(operatorKey)
-	claims.SystemAccount = systemKey
-	account := jwt.NewAccountClaims(accountKey)
-	account.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
-	accountJWT, err := account.Encode(o.key)
-	require.NoError(t, err)
-	systemJWT, err := jwt.NewAccountClaims(systemKey).Encode(o.key)
-	require.NoError(t, err)
-	resolver := &server.MemAccResolver{}
-	require.NoError(t, resolver.Store(accountKey, accountJWT))
-	require.NoError(t, resolver.Store(systemKey, systemJWT))
-	o.configure = func(options *server.Options) {
-		options.TrustedOperators = []*jwt.OperatorClaims{claims}
-		options.AccountResolver = resolver
-		options.SystemAccount = systemKey
-	}
-	return o
-}
-
-// creds makes a user's credentials file that is valid for the given time.
-func (o *operator) creds(t *testing.T, valid time.Duration) string {
-	t.Helper()
-	user, err := nkeys.CreateUser()
-	require.NoError(t, err)
-	key, err := user.PublicKey()
-	require.NoError(t, err)
-	claims := jwt.NewUserClaims(key)
-	claims.Expires = time.Now().Add(valid).Unix()
-	text, err := claims.Encode(o.account)
-	require.NoError(t, err)
-	seed, err := user.Seed()
-	require.NoError(t, err)
-	creds, err := jwt.FormatUserConfig(text, seed)
-	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "bridge.creds")
-	require.NoError(t, os.WriteFile(file, creds, 0o600))
-	return file
 }

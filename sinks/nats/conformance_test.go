@@ -48,38 +48,58 @@ func newSink(tb testing.TB, o nats.Options) *nats.Sink {
 
 func TestSingleServer(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, func(t *testing.T) sinktest.Broker {
-		srv := natsserver.Single(t)
-		proxy := faultproxy.New(t, srv.Addr())
-		return sinktest.Broker{
-			NewSink: func(t *testing.T) bridge.Sink { return newSink(t, options(t, "nats://"+proxy.Addr())) },
-			DeadLetters: &sinktest.DeadLetterTest{
-				NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
-					o := options(t, "nats://"+proxy.Addr())
-					o.DeadLetter = deadLetters
-					return newSink(t, o)
-				},
-				Stored:    func(t *testing.T) []sinktest.Letter { return natsserver.Letters(t, srv.URL(), "TENSORLAKE") },
-				AddressOf: natsserver.Subject("tensorlake"),
-			},
-			Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, srv.URL(), "TENSORLAKE") },
-			TooLarge:     2 << 20,
-			PublishBound: 4 * ackTimeout,
-			RecoverBound: 20 * time.Second,
-			Faults: sinktest.Faults{
-				Stop:             func(t *testing.T) { srv.Stop(t) },
-				Start:            func(t *testing.T) { srv.Start(t) },
-				Unreachable:      true,
-				Stall:            func(*testing.T) { proxy.Stall() },
-				StallMidResponse: func(*testing.T) { proxy.StallAnswersAfter(7) },
-				Resume:           func(*testing.T) { proxy.Resume() },
-				DropConnections:  func(*testing.T) { proxy.Cut() },
-				CutMidResponse:   func(*testing.T) { <-proxy.CutAnswersAfter(7) },
-				AnswerLate:       func(*testing.T) { proxy.DelayAnswers(ackTimeout + ackTimeout/4) },
-				AnswerInTime:     func(*testing.T) { proxy.Resume() },
-			},
-		}
+	sinktest.Run(t, func(t *testing.T) sinktest.Broker { return brokerOf(t, natsserver.Single(t)) })
+}
+
+func TestServerOfAnotherVersion(t *testing.T) {
+	sinktest.Run(t, func(t *testing.T) sinktest.Broker { return brokerOf(t, natsserver.OfAnotherVersion(t)) })
+	t.Run("tail", func(t *testing.T) {
+		o := options(t, natsserver.OfAnotherVersion(t).URL())
+		requirePublishes(t, open(t, o), "version")
+		require.Equal(t, "version-0", startTail(t, o, bridge.TailStart{All: true}).next(t).Event.ID)
 	})
+}
+
+// single is a server of this version or another.
+type single interface {
+	Addr() string
+	URL() string
+	Start(tb testing.TB)
+	Stop(tb testing.TB)
+}
+
+// brokerOf describes one server, behind a proxy that plays faults.
+func brokerOf(t *testing.T, srv single) sinktest.Broker {
+	t.Helper()
+	proxy := faultproxy.New(t, srv.Addr())
+	return sinktest.Broker{
+		NewSink: func(t *testing.T) bridge.Sink { return newSink(t, options(t, "nats://"+proxy.Addr())) },
+		DeadLetters: &sinktest.DeadLetterTest{
+			NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
+				o := options(t, "nats://"+proxy.Addr())
+				o.DeadLetter = deadLetters
+				return newSink(t, o)
+			},
+			Stored:    func(t *testing.T) []sinktest.Letter { return natsserver.Letters(t, srv.URL(), "TENSORLAKE") },
+			AddressOf: natsserver.Subject("tensorlake"),
+		},
+		Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, srv.URL(), "TENSORLAKE") },
+		TooLarge:     2 << 20,
+		PublishBound: 4 * ackTimeout,
+		RecoverBound: 20 * time.Second,
+		Faults: sinktest.Faults{
+			Stop:             func(t *testing.T) { srv.Stop(t) },
+			Start:            func(t *testing.T) { srv.Start(t) },
+			Unreachable:      true,
+			Stall:            func(*testing.T) { proxy.Stall() },
+			StallMidResponse: func(*testing.T) { proxy.StallAnswersAfter(7) },
+			Resume:           func(*testing.T) { proxy.Resume() },
+			DropConnections:  func(*testing.T) { proxy.Cut() },
+			CutMidResponse:   func(*testing.T) { <-proxy.CutAnswersAfter(7) },
+			AnswerLate:       func(*testing.T) { proxy.DelayAnswers(ackTimeout + ackTimeout/4) },
+			AnswerInTime:     func(*testing.T) { proxy.Resume() },
+		},
+	}
 }
 
 func TestCluster(t *testing.T) {

@@ -5,33 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/fnbridge/fnbridge/bridge"
-)
-
-const (
-	// connectTimeout is for dialling, and again for the handshakes.
-	connectTimeout = 5 * time.Second
-	// pingInterval, twice missed, is how soon an idle connection that has died is noticed.
-	pingInterval = 10 * time.Second
-	// Between two rounds over all servers.
-	minReconnectPause = 50 * time.Millisecond
-	maxReconnectPause = 3 * time.Second
-	// kickPause is the least time between two reconnects because a server does not acknowledge.
-	kickPause = 10 * time.Second
+	"github.com/fnbridge/fnbridge/bridge/wire"
 )
 
 // connection keeps a session with one of the servers. Its callbacks are set before run, and must not block.
@@ -44,6 +34,10 @@ type connection struct {
 	// denied hears that the server refuses to take what is published to subject. lost hears of the end of a session.
 	denied func(s *session, subject string, err error)
 	lost   func(s *session, err error)
+
+	version  atomic.Int64  // of the credentials and certificates: it grows with each change
+	outdated chan struct{} // has one when they have changed
+	retiring sync.WaitGroup
 
 	mu         sync.Mutex
 	current    *session
@@ -60,62 +54,109 @@ type session struct {
 	js     natsjs.JetStream
 	wire   *dialer
 	name   string    // which the server's certificate must hold
+	login  int64     // the version of the credentials and certificates that it was made with
 	began  time.Time // before the server told what it takes
 	closed chan struct{}
+	// compared tells that the stream has been compared, in this session, with what it had acknowledged before: it may have
+	// been restored, or be another one.
+	compared atomic.Bool
 
 	mu sync.Mutex
 	// blocked is what ends the session for a reason that a person has to mend.
 	blocked error
 	// watched are requests that end when the server denies a subject that begins so.
 	watched map[*string]context.CancelCauseFunc
+	// accountHidden tells that the account may not ask about itself.
+	accountHidden atomic.Bool
 	// letterStream is the stream that takes the dead letters, once it has been asked for; empty if that may not be asked.
 	letterStream *string
 }
 
 func newConnection(o *Options, log *slog.Logger) *connection {
-	return &connection{
-		o: o, log: log, changed: make(chan struct{}),
+	c := &connection{
+		o: o, log: log, changed: make(chan struct{}), outdated: make(chan struct{}, 1),
 		acknowledged: func(*natsgo.Msg, *natsjs.PubAck) {},
 		failed:       func(*natsgo.Msg, error) {},
 		denied:       func(*session, string, error) {},
 		lost:         func(*session, error) {},
 	}
+	o.Files.OnChange(func() {
+		c.version.Add(1)
+		select {
+		case c.outdated <- struct{}{}:
+		default: // it knows
+		}
+	})
+	return c
 }
 
 // run connects, and connects again, until ctx ends.
 func (c *connection) run(ctx context.Context) {
+	defer c.retiring.Wait()
 	defer c.set(nil, bridge.Retry(errClosed))
-	pause := minReconnectPause
-	for ctx.Err() == nil {
-		s, err := c.connect(ctx)
-		if err == nil {
-			pause = minReconnectPause
-			err = c.use(ctx, s)
+	for wait := time.Duration(0); ctx.Err() == nil; wait = jittered(wire.RetryMin) {
+		for s := c.connect(ctx, nil, wait, c.noSession); s != nil; {
+			s = c.use(ctx, s)
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		c.set(nil, err)
-		wait := time.NewTimer(pause/2 + rand.N(pause/2)) //nolint:gosec // jitter needs no secrecy
-		select {
-		case <-ctx.Done():
-			wait.Stop()
-			return
-		case <-wait.C:
-		}
-		pause = min(2*pause, maxReconnectPause)
 	}
 }
 
-// use offers s until it has ended, and returns why it has.
-func (c *connection) use(ctx context.Context, s *session) error {
+func (c *connection) noSession(err error) { c.set(nil, err) }
+
+// use offers s until it has ended, or another one with newer credentials can take its place, which it returns.
+func (c *connection) use(ctx context.Context, s *session) (next *session) {
 	server := s.nc.ConnectedUrlRedacted()
 	c.log.Debug("connected to NATS", "server", server, "server_version", s.nc.ConnectedServerVersion())
 	c.set(s, nil)
+	for ended := false; !ended; {
+		if s.login != c.version.Load() {
+			if next = c.replacement(ctx, s); next != nil {
+				c.log.Info("connected to NATS anew, since credentials or certificates have changed", "server", server)
+				c.retiring.Go(func() { c.retire(ctx, s) })
+				return next
+			}
+		}
+		select {
+		case <-ctx.Done():
+			ended = true
+		case <-s.closed:
+			ended = true
+		case <-c.outdated:
+		}
+	}
+	c.end(ctx, s, server)
+	return nil
+}
+
+// replacement returns a session with the newest credentials and certificates, which the old one serves beside until
+// there is one, and nil if the old one ends first.
+func (c *connection) replacement(ctx context.Context, old *session) *session {
+	said := ""
+	return c.connect(ctx, old.closed, 0, func(err error) {
+		if text := err.Error(); text != said {
+			said = text
+			c.log.Warn("no connection can be made with the credentials and certificates that have changed; "+
+				"the one that was made before stays in use", "error", err)
+		}
+	})
+}
+
+// retire ends a session that another one has taken the place of, once every call that may use it has ended.
+func (c *connection) retire(ctx context.Context, s *session) {
+	timer := time.NewTimer(callTimeouts * c.o.AckTimeout)
+	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-s.closed:
+	case <-timer.C:
 	}
+	s.close()
+	c.lost(s, bridge.Retry(errors.New("another connection to NATS has taken its place")))
+	<-s.closed
+}
+
+// end ends a session, and says why there is none.
+func (c *connection) end(ctx context.Context, s *session, server string) {
 	if others := s.nc.DiscoveredServers(); len(others) > 0 {
 		c.mu.Lock()
 		c.discovered, c.certified = append([]string{server}, others...), s.name
@@ -132,7 +173,7 @@ func (c *connection) use(ctx context.Context, s *session) error {
 		if cause == nil {
 			cause = errors.New("closed")
 		}
-		err = classifyConnect(fmt.Errorf("the connection to NATS at %s was lost: %w", server, cause))
+		err = c.o.classifyConnect(fmt.Errorf("the connection to NATS at %s was lost: %w", server, cause))
 	}
 	s.close()
 	if ctx.Err() != nil {
@@ -142,7 +183,6 @@ func (c *connection) use(ctx context.Context, s *session) error {
 	c.lost(s, err)
 	<-s.closed
 	c.log.Debug("disconnected from NATS", "server", server, "error", err)
-	return err
 }
 
 // close ends the session, even while its connection takes nothing.
@@ -239,57 +279,146 @@ func (c *connection) servers() string {
 
 func redact(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
-// connect tries each server once. The error is that of the server that comes nearest to working.
-func (c *connection) connect(ctx context.Context) (*session, error) {
-	urls := addresses(c.o.URL)
-	rand.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] }) //nolint:gosec // the order needs no secrecy
-	configured := len(urls)
-	c.mu.Lock()
-	for _, text := range c.discovered {
-		u, err := url.Parse(text)
-		if err != nil || slices.ContainsFunc(urls, func(known *url.URL) bool { return known.Host == u.Host }) {
-			continue
-		}
-		u.User = urls[0].User
-		urls = append(urls, u)
-	}
-	certified := c.certified
-	c.mu.Unlock()
-	var retry, blocked []error
-	for i, u := range urls {
-		name := u.Hostname()
-		if i >= configured && net.ParseIP(name) != nil && net.ParseIP(certified) == nil {
-			name = certified // servers tell of one another by address, and certificates hold names
-		}
-		s, err := c.connectTo(ctx, u, name)
-		if err == nil {
-			return s, nil
-		}
-		err = fmt.Errorf("connect to NATS at %s: %w", redact(u), err)
-		if bridge.KindOf(err) == bridge.FailureBlocked {
-			blocked = append(blocked, err)
-		} else {
-			retry = append(retry, err)
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	if len(blocked) > 0 {
-		return nil, bridge.Blocked(blocked[0])
-	}
-	return nil, bridge.Retry(retry[0])
+// target is a server to connect to.
+type target struct {
+	url  *url.URL
+	name string // which it must prove to have if it speaks TLS
 }
 
-// connectTo tries one server, which must prove that it has the name if it speaks TLS. Its error is classified.
-func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*session, error) {
-	options, err := c.options(u, name)
+// targets returns the servers, those that were configured first, in an order by chance.
+func (c *connection) targets() []target {
+	var targets []target
+	for _, u := range addresses(c.o.URL) {
+		targets = append(targets, target{u, u.Hostname()})
+	}
+	rand.Shuffle(len(targets), func(i, j int) { //nolint:gosec // the order needs no secrecy
+		targets[i], targets[j] = targets[j], targets[i]
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	user := targets[0].url.User
+	for _, text := range c.discovered {
+		u, err := url.Parse(text)
+		if err != nil || slices.ContainsFunc(targets, func(known target) bool { return known.url.Host == u.Host }) {
+			continue
+		}
+		name := u.Hostname()
+		if net.ParseIP(name) != nil && net.ParseIP(c.certified) == nil {
+			name = c.certified // servers tell of one another by address, and certificates hold names
+		}
+		u.User = user
+		targets = append(targets, target{u, name})
+	}
+	return targets
+}
+
+// connect tries the servers by turns, after a first wait, until one takes a session, and returns nil only when ctx
+// ends or over is closed. Tries begin anew soon after one that failed, at once when credentials have changed, and after
+// a while beside one that hangs. Whenever all servers have failed, it tells the error of the one that comes nearest to
+// working.
+func (c *connection) connect(
+	ctx context.Context, over <-chan struct{}, first time.Duration, tell func(error),
+) *session {
+	type attempt struct {
+		at      int
+		session *session
+		err     error
+	}
+	targets := c.targets()
+	ended := make(chan attempt)
+	wires := make(map[int]*dialer) // of what is under way, by the number of the try
+	failed := make(map[int]error)  // by target
+	var under sync.WaitGroup
+	stop := make(chan struct{})
+	defer under.Wait()
+	defer func() {
+		close(stop)
+		for _, w := range wires {
+			w.close()
+		}
+	}()
+	pause := wire.RetryMin
+	wait := time.NewTimer(first)
+	defer wait.Stop()
+	for number := 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-over:
+			return nil
+		case <-wait.C:
+			at := number
+			number++
+			to, w := targets[at%len(targets)], newDialer(ctx)
+			wires[at] = w
+			under.Go(func() {
+				s, err := c.connectTo(to, w)
+				select {
+				case ended <- attempt{at, s, err}:
+				case <-stop:
+					if s != nil {
+						s.close()
+						<-s.closed
+					}
+				}
+			})
+			wait.Reset(jittered(wire.Beside))
+		case a := <-ended:
+			delete(wires, a.at)
+			if a.session != nil {
+				return a.session
+			}
+			at := a.at % len(targets)
+			failed[at] = fmt.Errorf("connect to NATS at %s: %w", redact(targets[at].url), a.err)
+			limit := wire.RetryMax
+			if len(failed) == len(targets) {
+				err := nearest(failed)
+				tell(err)
+				if bridge.KindOf(err) == bridge.FailureBlocked {
+					limit = wire.RetryBlocked
+				}
+			}
+			if len(wires) == 0 {
+				wait.Reset(jittered(pause))
+				pause = min(2*pause, limit)
+			}
+		case <-c.outdated:
+			if len(wires) == 0 {
+				wait.Reset(0)
+			}
+			pause = wire.RetryMin
+		}
+	}
+}
+
+// jittered is a part of d by chance, at least half of it.
+func jittered(d time.Duration) time.Duration {
+	return d/2 + rand.N(d/2) //nolint:gosec // jitter needs no secrecy
+}
+
+// nearest returns the error of the server that comes nearest to working: one that somebody has to mend, or else the
+// first.
+func nearest(failed map[int]error) error {
+	for i := range len(failed) {
+		if bridge.KindOf(failed[i]) == bridge.FailureBlocked {
+			return bridge.Blocked(failed[i])
+		}
+	}
+	return bridge.Retry(failed[0])
+}
+
+// connectTo tries one server, over w. Its error is classified.
+func (c *connection) connectTo(to target, w *dialer) (*session, error) {
+	u := to.url
+	login := c.version.Load() // before the credentials are read
+	options, err := c.options(u, to.name)
 	if err != nil {
 		return nil, bridge.Blocked(err)
 	}
 	s := &session{
-		wire:    &dialer{ctx: ctx},
-		name:    name,
+		login:   login,
+		wire:    w,
+		name:    to.name,
 		began:   time.Now(),
 		closed:  make(chan struct{}),
 		watched: make(map[*string]context.CancelCauseFunc),
@@ -301,18 +430,19 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*s
 	)
 	nc, err := natsgo.Connect(u.String(), options...)
 	if err != nil {
-		s.wire.close()
+		defer s.wire.close()
 		switch cause := s.wire.cause(); {
 		case cause != nil:
 			err = cause // nats.go says "no servers available" instead
 		case s.wire.silent() && !c.o.TLSFirst && !strings.HasPrefix(u.Scheme, "ws"):
-			if cause := whatElse(ctx, u.Host); cause != nil {
+			if cause := c.stranger(w.ctx, u.Host); cause != nil {
 				err = cause
 			}
 		}
-		return nil, classifyConnect(err)
+		return nil, c.o.classifyConnect(err)
 	}
 	s.nc = nc
+	s.wire.watch()
 	s.js, err = natsjs.NewWithAPIPrefix(nc, c.o.APIPrefix,
 		natsjs.WithPublishAsyncTimeout(c.o.AckTimeout),
 		// The sink's own limit is lower. This one only bounds what calls have left behind that ended early.
@@ -332,7 +462,7 @@ func (c *connection) connectTo(ctx context.Context, u *url.URL, name string) (*s
 	return s, nil
 }
 
-// options reads whatever files there are. The error names the file.
+// options are those of a connection that is made now. The error says which file cannot be used.
 func (c *connection) options(u *url.URL, name string) ([]natsgo.Option, error) {
 	o := c.o
 	options := []natsgo.Option{
@@ -340,28 +470,16 @@ func (c *connection) options(u *url.URL, name string) ([]natsgo.Option, error) {
 		natsgo.NoReconnect(),
 		natsgo.ReconnectBufSize(-1),
 		natsgo.SkipHostLookup(), // the dialler looks up, and its context ends that
-		natsgo.Timeout(connectTimeout),
+		natsgo.Timeout(wire.Connect),
 		natsgo.PingInterval(pingInterval),
-		natsgo.MaxPingsOutstanding(2),
+		natsgo.MaxPingsOutstanding(math.MaxInt), // silence of any kind is what counts
 		natsgo.FlusherTimeout(o.AckTimeout),
 	}
-	switch {
-	case o.CredsFile != "":
-		if _, err := os.ReadFile(o.CredsFile); err != nil {
-			return nil, fmt.Errorf("read the credentials file: %w", err)
-		}
-		options = append(options, natsgo.UserCredentials(o.CredsFile))
-	case o.NKeyFile != "":
-		option, err := natsgo.NkeyOptionFromSeed(o.NKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the NKey file %s: %w", o.NKeyFile, err)
-		}
-		options = append(options, option)
-	case o.Token != "":
-		options = append(options, natsgo.Token(o.Token))
-	case o.User != "":
-		options = append(options, natsgo.UserInfo(o.User, o.Password))
+	login := o.login.Get()
+	if login == nil {
+		return nil, fmt.Errorf("the credentials cannot be used: %w", o.login.Err())
 	}
+	options = append(options, login)
 	if !o.TLSFirst && o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
 		return options, nil
 	}
@@ -425,40 +543,49 @@ func (s *session) watch(ctx context.Context, prefix string) (context.Context, fu
 
 // dialer dials for one session and can cut its connection at any time, whatever locks the library holds.
 type dialer struct {
-	ctx context.Context //nolint:containedctx // natsgo.CustomDialer has no place for it
+	ctx    context.Context //nolint:containedctx // natsgo.CustomDialer has no place for it
+	cancel context.CancelFunc
 
-	mu     sync.Mutex
-	conn   *guard
-	stop   func() bool
-	err    error
-	closed bool
+	mu   sync.Mutex
+	wire *wire.Conn
+	conn *guard // of wire
+	err  error
+}
+
+func newDialer(ctx context.Context) *dialer {
+	d := &dialer{}
+	d.ctx, d.cancel = context.WithCancel(ctx)
+	return d
 }
 
 // Dial implements natsgo.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: connectTimeout}).DialContext(d.ctx, network, address)
+	conn, err := wire.Dial(d.ctx, network, address)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.err = err
 	if err != nil {
 		return nil, err
 	}
-	if d.closed {
-		_ = conn.Close()
-		return nil, net.ErrClosed
-	}
-	d.conn = newGuard(conn)
-	d.stop = context.AfterFunc(d.ctx, func() { _ = conn.Close() })
+	d.wire = &wire.Conn{Conn: conn}
+	d.conn = newGuard(d.wire)
+	context.AfterFunc(d.ctx, func() { _ = conn.Close() })
 	return d.conn, nil
 }
 
-// close cuts the connection.
-func (d *dialer) close() {
+// watch has the connection, which is made, end when the server falls silent.
+func (d *dialer) watch() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.closed = true
+	_ = d.wire.Watch() // it fails when the connection has ended, which shows
+}
+
+// close cuts the connection, and ends the making of it.
+func (d *dialer) close() {
+	d.cancel()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.conn != nil {
-		d.stop()
 		_ = d.conn.Close()
 	}
 }

@@ -35,8 +35,8 @@ func (s *Sink) PublishDeadLetters(ctx context.Context, letters []bridge.DeadLett
 		return s.publish(ctx, publication{
 			events:  events,
 			prepare: s.prepareLetters,
-			message: func(i int, session *session) (*natsgo.Msg, int, error) {
-				return s.letter(letters[i], session, withData)
+			message: func(i int, session *session, failures int64) (*natsgo.Msg, int, error) {
+				return s.letter(letters[i], session, failures, withData)
 			},
 			letters: true,
 		})
@@ -81,14 +81,14 @@ func (s *Sink) forgetLetterStream(session *session) {
 }
 
 // letter makes the message for l. Its error is classified.
-func (s *Sink) letter(l bridge.DeadLetter, session *session, withData bool) (*natsgo.Msg, int, error) {
+func (s *Sink) letter(
+	l bridge.DeadLetter, session *session, failures int64, withData bool,
+) (*natsgo.Msg, int, error) {
 	headers, body, err := s.o.Format.EncodeDeadLetter(l, cloudevents.NATSPrefix, subjectOf(s.o.Subject, l.Event), withData)
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the dead letter: %w", err))
 	}
-	if id := s.letterID(l); id != "" {
-		headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: id})
-	}
+	headers = withID(headers, s.letterID(l), failures)
 	return sized(&natsgo.Msg{Subject: s.o.DeadLetter, Data: body, Header: newHeader(headers)}, headers, session)
 }
 
@@ -133,7 +133,7 @@ func (s *Sink) findLetterStream(ctx context.Context, session *session) (string, 
 	case errors.Is(err, natsjs.ErrStreamNotFound):
 		return "", s.noStreamForLetters()
 	default:
-		return "", classifyRequest(ctx, "look up the stream of "+s.o.DeadLetter, err)
+		return "", s.o.classifyRequest(ctx, "look up the stream of "+s.o.DeadLetter, err)
 	}
 }
 
@@ -143,7 +143,8 @@ func (s *Sink) warnOfDeadLetters(ctx context.Context, session *session) {
 		return
 	}
 	if err := s.inspectDeadLetters(ctx, session); bridge.KindOf(err) == bridge.FailureBlocked {
-		s.log.Warn("dead letters cannot be published now", "error", err)
+		s.stream.warn(ofLetters, "dead letters cannot be published now",
+			bridge.Warning{Key: "dead_letters", Text: err.Error()})
 	}
 }
 

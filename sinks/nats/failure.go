@@ -36,13 +36,14 @@ const (
 
 // classifyConnect marks an error of connecting. What may pass by itself is retried: a server that is away or busy.
 // What a person has to mend is blocked: credentials, certificates, a server without TLS.
-func classifyConnect(err error) error {
+func (o *Options) classifyConnect(err error) error {
 	record, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case bridge.KindOf(err) == bridge.FailureBlocked:
 		return err // already said
 	case noTLS && string(record.RecordHeader[:]) == "INFO ":
-		return bridge.Blocked(errors.New("the server does not begin with TLS; leave TLS_FIRST out"))
+		return bridge.Blocked(fmt.Errorf("the server does not begin with TLS; leave %s out",
+			o.Files.Variable("TLS_FIRST")))
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired),
 		errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
 		return bridge.Blocked(fmt.Errorf("the server refuses the credentials; "+
@@ -54,9 +55,10 @@ func classifyConnect(err error) error {
 			"check the address and the TLS files: %w", err))
 	case errors.Is(err, natsgo.ErrSecureConnRequired):
 		return bridge.Blocked(fmt.Errorf("the server requires TLS; "+
-			"use tls:// in the address or set the authorities' file: %w", err))
+			"use tls:// in %s or set %s: %w", o.Files.Variable("URL"), o.Files.Variable("TLS_CA_FILE"), err))
 	case isCertificateError(err):
-		return bridge.Blocked(fmt.Errorf("TLS failed; check the authorities' file and the client's certificate: %w", err))
+		return bridge.Blocked(fmt.Errorf("TLS failed; check the authorities (%s) and the client's certificate (%s): %w",
+			o.Files.Variable("TLS_CA_FILE"), o.Files.Variable("TLS_CERT_FILE"), err))
 	case isCredentialsFileError(err):
 		return bridge.Blocked(fmt.Errorf("the credentials cannot be used: %w", err))
 	default:
@@ -195,7 +197,7 @@ func (s *Sink) doubted(subject string, err error) error {
 }
 
 // classifyRequest marks an error of asking JetStream about a stream, or of creating one.
-func classifyRequest(ctx context.Context, what string, err error) error {
+func (o *Options) classifyRequest(ctx context.Context, what string, err error) error {
 	if cause := context.Cause(ctx); cause != nil && bridge.KindOf(cause) == bridge.FailureBlocked {
 		return bridge.Blocked(fmt.Errorf("%s: %w", what, cause))
 	}
@@ -213,7 +215,10 @@ func classifyRequest(ctx context.Context, what string, err error) error {
 		case codeReplicasUnsupported:
 			return bridge.Blocked(fmt.Errorf("%s: the server is no cluster, so 1 replica is all that it can keep: %w",
 				what, err))
-		case codeMaximumStreams, codeMaxBytesRequired, codeInvalidConfig, codeNoLimits,
+		case codeMaxBytesRequired:
+			return bridge.Blocked(fmt.Errorf("%s: the account demands a bound of each stream: set %s: %w",
+				what, o.Files.Variable("MAX_BYTES"), err))
+		case codeMaximumStreams, codeInvalidConfig, codeNoLimits,
 			natsjs.JSErrCodeJetStreamNotEnabledForAccount, natsjs.JSErrCodeBadRequest:
 			return bridge.Blocked(fmt.Errorf("%s: %w", what, err))
 		default: // a change of leader, a lack of resources, and whatever else may pass

@@ -4,15 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"sync/atomic"
-	"time"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/wire"
 )
 
 const (
@@ -21,8 +20,6 @@ const (
 	// maxClaim is more than a message has: nats-server takes no max_payload above its max_pending, by default 64 MiB. What
 	// this server takes now is no bound: a stream may hold messages from before that was lowered.
 	maxClaim = 64 << 20
-	// diagnosisTimeout is how long a server that says nothing is asked what it speaks.
-	diagnosisTimeout = time.Second
 )
 
 // guard stands between a connection and the client library, which believes every length that it reads: it would keep a
@@ -246,31 +243,19 @@ func (g *guard) refuse(err error) error {
 	return err
 }
 
-// whatElse asks a server that takes connections and says nothing, as no NATS server does, what it speaks instead. It
+// stranger says what a server that takes connections and says nothing, as no NATS server does, speaks instead. It
 // returns nil when that cannot be told.
-func whatElse(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, diagnosisTimeout)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil
-	}
-	defer conn.Close()
-	// It is not trusted with anything. Servers of HTTP take one of these protocols, and those of NATS none.
-	client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}) //nolint:gosec // see above
-	err = client.HandshakeContext(ctx)
-	record, plain := errors.AsType[tls.RecordHeaderError](err)
-	_, alert := errors.AsType[tls.AlertError](err)
-	op, _ := errors.AsType[*net.OpError](err)
-	switch {
-	case plain && string(record.RecordHeader[:]) == "HTTP/":
+func (c *connection) stranger(ctx context.Context, address string) error {
+	switch wire.Speaks(ctx, address) {
+	case "HTTP":
 		return bridge.Blocked(errHTTP)
-	case err == nil && client.ConnectionState().NegotiatedProtocol != "":
+	case "HTTPS":
 		return bridge.Blocked(errors.New("it speaks HTTPS, not NATS; " +
 			"check the address and its port (NATS servers have 4222, unless told another)"))
-	case err == nil, alert, op != nil && op.Op == "remote error":
-		return bridge.Blocked(errors.New("it says nothing before a TLS handshake: " +
-			"set TLS_FIRST=true if it is a NATS server with handshake_first, else check the address and its port"))
+	case "TLS":
+		return bridge.Blocked(fmt.Errorf("it says nothing before a TLS handshake: "+
+			"set %s=true if it is a NATS server with handshake_first, else check the address and its port",
+			c.o.Files.Variable("TLS_FIRST")))
 	default:
 		return nil
 	}

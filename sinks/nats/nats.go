@@ -1,13 +1,14 @@
 // Package nats is the sink that publishes to a NATS JetStream stream.
 //
-// The sink owns its reconnecting: nats.go's own loop gives up on some errors, and hides the cause of others. Each new
-// connection reads the credentials and certificates from their files again, so that they can be rotated, and nothing
-// that a server says ends the trying.
+// The sink owns its reconnecting: nats.go's own loop gives up on some errors, and hides the cause of others. Nothing
+// that a server says ends the trying. When credentials or certificates have changed, a new connection is made with
+// them, and takes the place of the old one once it has been accepted.
 //
-// Of each partition key one event is in flight at a time, and the next one goes out after its acknowledgement; that is
-// what keeps the order of a key when an event has to be sent again. Different keys share the connection without
-// waiting for one another. Every message carries a Nats-Msg-Id made of its webhook, its place there and its subject, so
-// that a stream drops what is sent again within its window for duplicates, and nothing else.
+// Of each partition key the events of one webhook are in flight at a time, a summary after the others, and the next
+// webhook's go out after their acknowledgement; that is what keeps the order of a key when an event has to be sent
+// again. Different keys share the connection without waiting for one another. Every message carries a Nats-Msg-Id made
+// of its webhook, its place there and its subject, so that a stream drops what is sent again within its window for
+// duplicates, and nothing else.
 package nats
 
 import (
@@ -24,6 +25,7 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
+	"github.com/fnbridge/fnbridge/bridge/reload"
 	"github.com/fnbridge/fnbridge/bridge/tlsfiles"
 )
 
@@ -35,15 +37,20 @@ type Options struct {
 	// user and a password, or a token as the user.
 	URL string
 
-	// At most one of these ways to authenticate, beside the URL, is set. Files are read at each connect.
+	// Embedded tells that the server is of this process. Its stream follows the options when they change.
+	Embedded bool
+	// Sync has what the server acknowledges be on its disk. Nothing counts before that. Nil: the server's acknowledgement
+	// is enough.
+	Sync bridge.Syncer
+
+	// At most one of these ways to authenticate, beside the URL, is set.
 	CredsFile      string
 	Token          string
 	User, Password string
 	NKeyFile       string // a seed
 
 	// TLSCAFile is a PEM file of the authorities to trust instead of the system's. TLSCertFile and TLSKeyFile are a
-	// client's certificate; both or neither. Any of them makes TLS a must. They are read again at each connect; while they
-	// are broken, what was read last stays in use.
+	// client's certificate; both or neither. Any of them makes TLS a must.
 	TLSCAFile, TLSCertFile, TLSKeyFile string
 	// TLSFirst begins with the TLS handshake, as servers with handshake_first want it. It makes TLS a must too.
 	TLSFirst bool
@@ -60,6 +67,12 @@ type Options struct {
 	// server's window. A window longer than MaxAge is cut to it, since servers refuse it.
 	Replicas             int
 	MaxAge, DedupeWindow time.Duration
+	// MaxBytes is how much a created stream keeps, the newest first; 0: no limit. A stream of an Embedded server gets it
+	// also when it exists.
+	MaxBytes int64
+	// SharesVolume tells that a bridge bounds the stream to its share of the volume, which a command beside it does not
+	// know: its size is as it was asked for.
+	SharesVolume bool
 
 	// Subject makes the subject of an event. See ValidateSubject.
 	Subject bridge.Template
@@ -71,25 +84,18 @@ type Options struct {
 
 	// AckTimeout is how long to wait for the acknowledgement of an event, and for any other answer. Zero means 5 s.
 	AckTimeout time.Duration
+	// Files are those of the credentials and of TLS, which may change. Nil: they do not.
+	Files *reload.Part
 	// Logger may be nil. It hears of connections, of the creation of the stream, and once of what is odd about one that
 	// exists, or of a dead-letter subject that no stream takes.
 	Logger *slog.Logger
 
-	tls *tlsfiles.Files
+	tls   *tlsfiles.Files
+	login *reload.Value[natsgo.Option]
 }
 
-// These bound a sink. They are not for users to turn.
-const (
-	defaultAckTimeout = 5 * time.Second
-	// maxInFlight is how many events of all calls together wait for their acknowledgement.
-	maxInFlight = 1024
-	// callTimeouts, times the timeout of one acknowledgement, is when a call of Publish stops sending more, so that it
-	// ends although a server is very slow.
-	callTimeouts = 4
-	// limitTimeouts, times that timeout, is how long the sink relies on the greatest size that a server takes. It tells
-	// that to a new connection only, and to reject an event for a limit that has been raised since would lose it.
-	limitTimeouts = 12
-)
+// maxInFlight is how many events of all calls together wait for their acknowledgement.
+const maxInFlight = 1024
 
 // Sink publishes to one stream. It is a bridge.DeadLetterPublisher.
 type Sink struct {
@@ -103,6 +109,7 @@ type Sink struct {
 
 	suspects   suspects
 	duplicates atomic.Int64
+	water      *bridge.HighWater
 
 	mu      sync.Mutex
 	flights map[*natsgo.Msg]*flight
@@ -116,10 +123,16 @@ type Sink struct {
 var (
 	_ bridge.DeadLetterPublisher = (*Sink)(nil)
 	_ bridge.Deduper             = (*Sink)(nil)
+	_ bridge.Positioned          = (*Sink)(nil)
+	_ bridge.Warner              = (*Sink)(nil)
+	_ bridge.Storing             = (*Sink)(nil)
 )
 
 // Duplicates implements bridge.Deduper.
 func (s *Sink) Duplicates() int64 { return s.duplicates.Load() }
+
+// HighWater implements bridge.Positioned.
+func (s *Sink) HighWater() *bridge.HighWater { return s.water }
 
 // errClosed is what a sink says after Close.
 var errClosed = errors.New("the sink is closed")
@@ -137,9 +150,10 @@ func New(o Options) (*Sink, error) {
 		slots:   make(chan struct{}, maxInFlight),
 		trial:   make(chan struct{}, 1),
 		flights: make(map[*natsgo.Msg]*flight),
+		water:   bridge.NewHighWater(),
 		ctx:     ctx, cancel: cancel,
 	}
-	s.stream = newStream(&s.o, s.filter, s.log)
+	s.stream = newStream(&s.o, s.filter, s.water, s.log)
 	s.conn = newConnection(&s.o, s.log)
 	s.conn.acknowledged = func(msg *natsgo.Msg, ack *natsjs.PubAck) { s.land(msg, ack, nil) }
 	s.conn.failed = func(msg *natsgo.Msg, err error) { s.land(msg, nil, err) }
@@ -174,9 +188,11 @@ func (o Options) validated() (Options, error) {
 	var err error
 	if o.tls, err = tlsfiles.Open(tlsfiles.Names{
 		CA: o.TLSCAFile, Cert: o.TLSCertFile, Key: o.TLSKeyFile,
-	}, o.Logger.With("sink", o.Name)); err != nil {
+	}, o.Files, o.Logger.With("sink", o.Name)); err != nil {
 		problems = append(problems, err)
 	}
+	// Without credentials that can be used the sink is blocked, and webhooks are taken all the same.
+	o.login, _ = openLogin(&o)
 	if err := checkStream(o.Stream); err != nil {
 		problems = append(problems, err)
 	}
@@ -208,8 +224,7 @@ func (s *Sink) Check(ctx context.Context) error {
 	case !hearsay && (err != nil || subject == ""):
 		return err
 	case subject == "":
-		about := bridge.About{Route: []string{"unrecognized"}} // an event that every bridge may have to publish
-		subject = subjectOf(s.o.Subject, bridge.Event{Type: "tensorlake.unrecognized", About: about})
+		subject = s.anySubject()
 	}
 	answer := s.ask(ctx, func(ctx context.Context, session *session) error {
 		return s.question(ctx, session, subject, s.o.Stream)
@@ -272,7 +287,7 @@ func (s *Sink) spawn(f func()) bool {
 }
 
 // prepareEarly creates the stream, if that is wanted, as soon as there is a connection, so that consumers find it
-// before the first event. What fails is tried again by Publish.
+// before the first event, and then looks at it until ctx ends. What fails is tried again by Publish.
 func (s *Sink) prepareEarly(ctx context.Context) {
 	for {
 		session, err := s.conn.session(ctx)
@@ -282,6 +297,7 @@ func (s *Sink) prepareEarly(ctx context.Context) {
 				s.warnOfDeadLetters(inspect, session)
 			}
 			cancel()
+			s.watchStream(ctx)
 			return
 		}
 		if s.conn.wait(ctx) != nil {

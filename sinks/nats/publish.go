@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -41,9 +43,10 @@ type landing struct {
 type publication struct {
 	events []bridge.Event
 	// prepare returns the session to publish in, and the stream whose acknowledgements count: those of any if it is empty.
-	// Its error is classified, and so is that of message, which makes the message of the i-th event.
+	// Its error is classified, and so is that of message, which makes the message of the i-th event, to be sent after that
+	// many failed syncs.
 	prepare func(ctx context.Context) (*session, string, error)
-	message func(i int, session *session) (*natsgo.Msg, int, error)
+	message func(i int, session *session, failures int64) (*natsgo.Msg, int, error)
 	// letters says that they are dead letters, which another stream than the events' may take.
 	letters bool
 }
@@ -65,14 +68,23 @@ type call struct {
 	// halted is why nothing more is sent.
 	halted error
 
+	// failures are the syncs that had failed before anything was sent.
+	failures int64
+	// since is what the stream had acknowledged before the call, highest the highest number that it has acknowledged since
+	// then, and lowest the lowest one of what it has stored anew.
+	since           bridge.Since
+	lowest, highest int64
+
 	mu       sync.Mutex
 	results  []error
 	finished []bool
+	synced   bool // what was acknowledged is on the server's disk, as far as that is to be seen to
 	acks     int
 }
 
-// Publish implements bridge.Sink. It ends within eight times Options.AckTimeout, however slow the server is: what has
-// not been sent by then, or not acknowledged in time, is marked to be tried again.
+// Publish implements bridge.Sink. It ends within eight times Options.AckTimeout, and half as long again for
+// Options.Sync, however slow the server is: what has not been sent by then, or not acknowledged in time, is marked to
+// be tried again.
 func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 	return s.publish(ctx, publication{
 		events: events,
@@ -80,8 +92,8 @@ func (s *Sink) Publish(ctx context.Context, events []bridge.Event) []error {
 			session, err := s.prepare(ctx, events)
 			return session, s.o.Stream, err
 		},
-		message: func(i int, session *session) (*natsgo.Msg, int, error) {
-			return s.message(events[i], session)
+		message: func(i int, session *session, failures int64) (*natsgo.Msg, int, error) {
+			return s.message(events[i], session, failures)
 		},
 	})
 }
@@ -146,7 +158,7 @@ func (s *Sink) anyTooLarge(events []bridge.Event, session *session) bool {
 		if int64(len(e.Data)) < limit/2 {
 			return false // to spare the work, since what is beside the data is small
 		}
-		_, _, err := s.message(e, session)
+		_, _, err := s.message(e, session, s.syncFailures())
 		return errors.Is(err, errTooLarge)
 	})
 }
@@ -169,6 +181,10 @@ func newCall(s *Sink, session *session, from string, p publication) *call {
 		messages: make([]*natsgo.Msg, len(events)),
 		results:  make([]error, len(events)),
 		finished: make([]bool, len(events)),
+		synced:   s.o.Sync == nil,
+		failures: s.syncFailures(),
+		since:    s.water.Since(logName(s.o.Stream)),
+		lowest:   math.MaxInt64,
 	}
 	last := make(map[string]*share, len(events))
 	for i := range events {
@@ -203,7 +219,8 @@ type share struct {
 // run sends until every event has a result. When ctx ends it leaves the rest to answers.
 func (c *call) run(ctx context.Context) {
 	defer c.forget()
-	limit := callTimeouts * c.sink.o.AckTimeout
+	defer c.doubt(ctx)()
+	limit := sendTimeouts * c.sink.o.AckTimeout
 	bound := time.NewTimer(limit)
 	defer bound.Stop()
 	slow := bridge.Retry(fmt.Errorf("%s is slow: it has not taken all of %d events within %s",
@@ -248,9 +265,43 @@ func (c *call) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	if c.acks > 0 {
+		c.sync(ctx)
+	}
+	if c.highest > 0 && c.synced {
+		c.sink.water.Acknowledged(c.since, c.lowest, c.highest)
+	}
 	if c.acks == 0 && c.halted != nil && errors.Is(c.halted, natsjs.ErrAsyncPublishTimeout) && !c.letters {
 		c.sink.conn.kick(c.session)
 	}
+}
+
+// sync has what was acknowledged be on the server's disk, once for all of the call. If it is not, its events are to be
+// tried again.
+func (c *call) sync(ctx context.Context) {
+	if c.synced {
+		return
+	}
+	limit := sendTimeouts * c.sink.o.AckTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %s", limit))
+	defer cancel()
+	err := c.sink.o.Sync.Sync(ctx, c.failures)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.synced = err == nil
+	for i, result := range c.results {
+		if err != nil && result == nil {
+			c.results[i] = bridge.Retry(err)
+		}
+	}
+}
+
+// syncFailures counts the failed syncs of the server's disk, as far as they are to be seen to.
+func (s *Sink) syncFailures() int64 {
+	if s.o.Sync == nil {
+		return 0
+	}
+	return s.o.Sync.SyncFailures()
 }
 
 // stream names, for errors, the stream that is published to.
@@ -270,7 +321,7 @@ func (c *call) pop() int {
 // send sends one event, for which the call holds a slot.
 func (c *call) send(i int) {
 	s := c.sink
-	msg, size, err := c.message(i, c.session)
+	msg, size, err := c.message(i, c.session, c.failures)
 	if err != nil {
 		<-s.slots
 		c.settle(i, err)
@@ -302,24 +353,37 @@ func (c *call) fly(i int, msg *natsgo.Msg, size int) {
 }
 
 // message makes the message for e. Its error is classified.
-func (s *Sink) message(e bridge.Event, session *session) (*natsgo.Msg, int, error) {
+func (s *Sink) message(e bridge.Event, session *session, failures int64) (*natsgo.Msg, int, error) {
 	headers, body, err := s.o.Format.Encode(e, cloudevents.NATSPrefix)
 	if err != nil {
 		return nil, 0, bridge.Reject(fmt.Errorf("write the message: %w", err))
 	}
 	subject := subjectOf(s.o.Subject, e)
-	if id := e.Origin.DedupeID(subject); id != "" {
-		headers = append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: id})
-	}
+	headers = withID(headers, e.Origin.DedupeID(subject), failures)
 	headers = append(headers, cloudevents.Header{Name: natsjs.ExpectedStreamHeader, Value: s.o.Stream})
 	return sized(&natsgo.Msg{Subject: subject, Data: body, Header: newHeader(headers)}, headers, session)
+}
+
+// withID returns headers with a Nats-Msg-Id made of id, unless that is empty, for a message that is sent after that
+// many failed syncs. One that failed may have thrown away what it was to write. The server still knows of it, and would
+// take what is sent again for a duplicate.
+func withID(headers []cloudevents.Header, id string, failures int64) []cloudevents.Header {
+	if id == "" {
+		return headers
+	}
+	if failures > 0 {
+		id += "-" + strconv.FormatInt(failures, 10)
+	}
+	return append(headers, cloudevents.Header{Name: natsjs.MsgIDHeader, Value: id})
 }
 
 // newHeader returns headers as the library takes them.
 func newHeader(headers []cloudevents.Header) natsgo.Header {
 	header := make(natsgo.Header, len(headers))
-	for _, h := range headers {
-		header[h.Name] = []string{h.Value}
+	values := make([]string, len(headers)) // of all
+	for i, h := range headers {
+		values[i] = h.Value
+		header[h.Name] = values[i : i+1 : i+1]
 	}
 	return header
 }
@@ -443,9 +507,13 @@ func (c *call) acknowledged(subject string, ack *natsjs.PubAck) error {
 		return nil
 	}
 	c.sink.stream.answered()
+	number := int64(ack.Sequence) //nolint:gosec // no stream has that many
+	c.highest = max(c.highest, number)
 	if ack.Duplicate {
-		c.sink.duplicates.Add(1)
+		c.sink.duplicates.Add(1) // which has the number of the first one: that it was given before shows nothing
+		return nil
 	}
+	c.lowest = min(c.lowest, number)
 	return nil
 }
 
@@ -482,7 +550,7 @@ func (c *call) answers(cause error) []error {
 	unknown := bridge.Retry(fmt.Errorf("not acknowledged yet: %w", cause))
 	for i, err := range c.results {
 		results[i] = err
-		if !c.finished[i] {
+		if !c.finished[i] || err == nil && !c.synced {
 			results[i] = unknown
 		}
 	}

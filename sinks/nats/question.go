@@ -6,6 +6,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/fnbridge/fnbridge/bridge"
 )
 
 // question asks the stream that takes what is published to subject to store what it never can, so that it answers, and
@@ -21,6 +23,9 @@ func (s *Sink) question(ctx context.Context, session *session, subject, stream s
 		header[natsjs.ExpectedStreamHeader] = []string{stream}
 	}
 	_, err := session.js.PublishMsg(ctx, &natsgo.Msg{Subject: subject, Header: header}, natsjs.WithRetryAttempts(0))
+	if denied := context.Cause(ctx); err != nil && bridge.KindOf(denied) == bridge.FailureBlocked {
+		return denied
+	}
 	return err
 }
 

@@ -20,14 +20,14 @@ const maxEmbeddedBody setting.Bytes = 7 << 20
 // Settings are those of a sink that publishes to NATS JetStream.
 type Settings struct {
 	URL          URLs           `envconfig:"URL" type:"URLs" first:"true" desc:"Server URLs (nats://, tls://, ws:// or wss://), separated by commas; empty: the embedded server."`
-	CredsFile    string         `envconfig:"CREDS_FILE" type:"file" first:"true" desc:"Credentials file (JWT and NKey seed) to log in with."`
-	Token        setting.Secret `envconfig:"TOKEN" desc:"Token to log in with."`
-	User         string         `envconfig:"USER" desc:"User to log in as, with a password."`
-	Password     setting.Secret `envconfig:"PASSWORD" desc:"Password of that user."`
-	NKeyFile     string         `envconfig:"NKEY_FILE" type:"file" desc:"NKey seed file to log in with."`
-	TLSCAFile    string         `envconfig:"TLS_CA_FILE" type:"file" desc:"PEM certificates of the authorities that may vouch for the servers; empty: those of the system."`
-	TLSCertFile  string         `envconfig:"TLS_CERT_FILE" type:"file" desc:"PEM client certificate, with TLS_KEY_FILE."`
-	TLSKeyFile   string         `envconfig:"TLS_KEY_FILE" type:"file" desc:"PEM private key of the client certificate."`
+	CredsFile    string         `envconfig:"CREDS_FILE" type:"secret file" reload:"true" first:"true" desc:"Credentials file (JWT and NKey seed) to log in with."`
+	Token        setting.Secret `envconfig:"TOKEN" reload:"true" desc:"Token to log in with."`
+	User         string         `envconfig:"USER" reload:"true" desc:"User to log in as, with a password."`
+	Password     setting.Secret `envconfig:"PASSWORD" reload:"true" desc:"Password of that user."`
+	NKeyFile     string         `envconfig:"NKEY_FILE" type:"secret file" reload:"true" desc:"NKey seed file to log in with."`
+	TLSCAFile    string         `envconfig:"TLS_CA_FILE" type:"file" reload:"true" desc:"PEM certificates of the authorities that may vouch for the servers; empty: those of the system."`
+	TLSCertFile  string         `envconfig:"TLS_CERT_FILE" type:"file" reload:"true" desc:"PEM client certificate, with TLS_KEY_FILE."`
+	TLSKeyFile   string         `envconfig:"TLS_KEY_FILE" type:"secret file" reload:"true" desc:"PEM private key of the client certificate."`
 	TLSFirst     bool           `envconfig:"TLS_FIRST" default:"false" desc:"Begin with the TLS handshake, as servers with handshake_first want it."`
 	JSDomain     JSDomain       `envconfig:"JS_DOMAIN" type:"name" desc:"Domain of the JetStream that has the stream, when it is not that of the server, as behind a leaf node."`
 	JSAPIPrefix  JSAPIPrefix    `envconfig:"JS_API_PREFIX" type:"subject" desc:"What the subjects of JetStream's API begin with, instead of $JS.API, as when it is imported from another account."`
@@ -35,6 +35,7 @@ type Settings struct {
 	CreateStream bool           `envconfig:"CREATE_STREAM" default:"true" desc:"Create the stream when it is not there; one that is there is used as it is."`
 	Replicas     int            `envconfig:"REPLICAS" default:"1" min:"1" max:"5" desc:"Replicas of a stream that is created, from 1 to 5; more than 1 needs a cluster."`
 	MaxAge       time.Duration  `envconfig:"MAX_AGE" default:"168h" min:"100ms" desc:"How long a stream that is created keeps its events, at least 100ms."`
+	MaxBytes     setting.Bytes  `envconfig:"MAX_BYTES" min:"1MiB" desc:"How much a stream that is created keeps, at least 1MiB, the newest first; empty or 0: all, and with the embedded server what its volume holds beyond JOURNAL_MAX_BYTES."`
 	DedupeWindow time.Duration  `envconfig:"DEDUPE_WINDOW" default:"10m" min:"100ms" desc:"How long a stream that is created recognises an event that is published again, from 100ms to MAX_AGE."`
 	Subject      string         `envconfig:"SUBJECT" default:"tensorlake.{route}" type:"template" first:"true" desc:"Template of the subject that an event is published on; placeholders such as {route}, {application}, {status} and {project} are listed in docs/events.md."`
 }
@@ -112,7 +113,7 @@ func (s *Settings) Check(sink *setting.Sink, earlier []*setting.Sink) {
 	}
 	s.checkDeadLetter(sink, s)
 	for _, other := range earlier {
-		if settings, ok := other.Settings.(*Settings); ok && sameServers(sink, other) {
+		if settings, ok := other.Settings.(*Settings); ok && sameAccount(sink, other) {
 			s.checkBeside(sink, other, settings)
 		}
 	}
@@ -128,6 +129,7 @@ func (s *Settings) checkLogins(sink *setting.Sink) {
 	if slices.ContainsFunc(s.URL, URL.hasCredentials) {
 		logins = append(logins, "URL")
 	}
+	s.checkClearText(sink, logins)
 	last := len(logins) - 1
 	if last < 1 {
 		return
@@ -137,6 +139,25 @@ func (s *Settings) checkLogins(sink *setting.Sink) {
 		others[i] = sink.As(name)
 	}
 	sink.Problem(logins[last], "logs in, and so does %s: keep one way to log in", strings.Join(others, ", "))
+}
+
+// checkClearText warns of a password or token that may go to another machine as it is.
+func (s *Settings) checkClearText(sink *setting.Sink, logins []string) {
+	if s.TLSFirst || s.TLSCAFile != "" || s.TLSCertFile != "" {
+		return // which makes TLS a must
+	}
+	for _, u := range s.URL {
+		if !u.clear() {
+			continue
+		}
+		for _, name := range logins {
+			if name == "USER" || name == "TOKEN" || name == "URL" && u.hasCredentials() {
+				sink.Warn(name, "goes to %s in clear text, unless that server demands TLS by itself: write %s://, "+
+					"or log in with an NKey or a credentials file, whose secret is never sent", u, u.secureScheme())
+				return
+			}
+		}
+	}
 }
 
 // checkEmbedded finds what the embedded server cannot do.
@@ -169,7 +190,7 @@ func (s *Settings) checkSubject() error {
 	return ValidateSubject(subject)
 }
 
-// checkDeadLetter demands that the dead letters of sink stay apart from events at the same servers, its own or those of
+// checkDeadLetter demands that the dead letters of sink stay apart from events of the same account, its own or those of
 // another. One problem says enough.
 func (*Settings) checkDeadLetter(sink *setting.Sink, events *Settings) {
 	if sink.DeadLetter == "" || sink.Bad("SUBJECT") || sink.Bad("DEAD_LETTER") || events.checkSubject() != nil {
@@ -180,7 +201,7 @@ func (*Settings) checkDeadLetter(sink *setting.Sink, events *Settings) {
 	}
 }
 
-// checkBeside finds where two sinks at the same servers get into each other's way: a stream is made for the subjects of
+// checkBeside finds where two sinks of the same account get into each other's way: a stream is made for the subjects of
 // one of them.
 func (s *Settings) checkBeside(sink, other *setting.Sink, theirs *Settings) {
 	s.checkDeadLetter(sink, theirs)
@@ -200,15 +221,18 @@ func (s *Settings) checkBeside(sink, other *setting.Sink, theirs *Settings) {
 	}
 }
 
-// sameServers tells whether two sinks are known to publish to the same servers.
-func sameServers(a, b *setting.Sink) bool {
+// sameAccount tells whether two sinks are known to publish to the same account of the same servers. Those whose logins
+// differ may have accounts of their own, in which names mean something else.
+func sameAccount(a, b *setting.Sink) bool {
 	if a.Embedded != b.Embedded || a.Bad("URL") || b.Bad("URL") {
 		return false
 	}
-	servers := func(s *setting.Sink) []string {
-		return slices.Sorted(slices.Values(s.Settings.(*Settings).URL.Reveal())) //nolint:forcetypeassert // Check has looked
+	account := func(s *setting.Sink) []string {
+		its := s.Settings.(*Settings) //nolint:forcetypeassert // Check has looked
+		return append(slices.Sorted(slices.Values(its.URL.Reveal())),
+			its.CredsFile, its.NKeyFile, its.User, its.Token.Reveal())
 	}
-	return slices.Equal(servers(a), servers(b))
+	return slices.Equal(account(a), account(b))
 }
 
 // subject returns the template of subjects, which Check has parsed.
@@ -223,6 +247,11 @@ func (s *Settings) filter() string { return streamSubject(s.subject()) }
 // New makes the sink that the settings describe.
 func (s *Settings) New(o bridge.SinkOptions) (bridge.Sink, error) { return New(s.options(o)) }
 
+// Address returns the subject of an event. Its key is nothing that NATS has.
+func (s *Settings) Address(e bridge.Event) (address, key string) {
+	return subjectOf(s.subject(), e), ""
+}
+
 // Tail reads the events of the sink that the settings describe.
 func (s *Settings) Tail(
 	ctx context.Context, o bridge.SinkOptions, start bridge.TailStart, f func(bridge.Received) error,
@@ -233,19 +262,27 @@ func (s *Settings) Tail(
 func (s *Settings) options(o bridge.SinkOptions) Options {
 	format, _ := cloudevents.ParseFormat(o.Format) // one of three words
 	url := strings.Join(s.URL.Reveal(), ",")
-	if url == "" {
-		url = o.EmbeddedURL
+	token := s.Token.Reveal()
+	embedded := url == ""
+	var sync bridge.Syncer
+	if embedded {
+		url, token, sync = o.EmbeddedURL, o.EmbeddedToken, o.EmbeddedSync
+	}
+	maxBytes := int64(s.MaxBytes)
+	sharesVolume := embedded && maxBytes == 0
+	if sharesVolume {
+		maxBytes = o.EmbeddedMaxBytes
 	}
 	prefix := string(s.JSAPIPrefix)
 	if s.JSDomain != "" {
 		prefix = "$JS." + string(s.JSDomain) + ".API"
 	}
 	return Options{
-		Name: o.Name, URL: url, APIPrefix: prefix,
-		CredsFile: s.CredsFile, Token: s.Token.Reveal(), User: s.User, Password: s.Password.Reveal(), NKeyFile: s.NKeyFile,
+		Name: o.Name, URL: url, Embedded: embedded && o.RunsEmbedded, Sync: sync, APIPrefix: prefix,
+		CredsFile: s.CredsFile, Token: token, User: s.User, Password: s.Password.Reveal(), NKeyFile: s.NKeyFile,
 		TLSCAFile: s.TLSCAFile, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile, TLSFirst: s.TLSFirst,
 		Stream: string(s.Stream), CreateStream: s.CreateStream,
-		Replicas: s.Replicas, MaxAge: s.MaxAge, DedupeWindow: s.DedupeWindow,
-		Subject: s.subject(), Format: format, DeadLetter: o.DeadLetter, Logger: o.Logger,
+		Replicas: s.Replicas, MaxAge: s.MaxAge, MaxBytes: maxBytes, SharesVolume: sharesVolume, DedupeWindow: s.DedupeWindow,
+		Subject: s.subject(), Format: format, DeadLetter: o.DeadLetter, Files: o.Files, Logger: o.Logger,
 	}
 }

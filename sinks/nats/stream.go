@@ -1,10 +1,12 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -16,14 +18,6 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
-const (
-	// inspectPause is the least time between two looks at a stream that is not right.
-	inspectPause = 500 * time.Millisecond
-	// patienceTimeouts, times Options.AckTimeout, is how long a stream may give no answer before that is called blocked:
-	// elections take seconds.
-	patienceTimeouts = 3
-)
-
 // stream is what the sink knows of its stream. It is looked at once, and again after it gave no answer.
 //
 // What JetStream's API says is a hint. It may be out of reach where publishing is not (the subject is imported from
@@ -33,19 +27,26 @@ const (
 type stream struct {
 	o      *Options
 	filter string
+	water  *bridge.HighWater
 	log    *slog.Logger
 
 	// looking has room for the one who asks the server.
 	looking chan struct{}
+	// lettersElsewhere tells whoever looks that another stream takes the dead letters.
+	lettersElsewhere bool
 
 	mu       sync.Mutex
 	ready    bool // the last look found nothing wrong, or something has been acknowledged since
 	lookedAt time.Time
-	err      error               // of the last look; nil once something has been acknowledged
-	info     *natsjs.StreamInfo  // nil until the first look that found it
-	silentAt time.Time           // since when there is no answer; zero while there is
-	silentOn string              // the subject of what was published without an answer; empty when only the API gave none
-	warned   map[string]struct{} // what the log has been told
+	err      error              // of the last look; nil once something has been acknowledged
+	info     *natsjs.StreamInfo // nil until the first look that found it
+	silentAt time.Time          // since when there is no answer; zero while there is
+	silentOn string             // the subject of what was published without an answer; empty when only the API gave none
+	warnings map[concern][]bridge.Warning
+	warned   map[string]struct{} // the keys of what the log has been told
+	growth   bridge.Growth       // of the stream
+	tier     natsjs.Tier         // what its account uses and may use, as far as that is known
+	storage  *bridge.Storage     // nil while no limit is known
 }
 
 // unusableError says that nothing is to be published, since the stream could not acknowledge or store it.
@@ -60,14 +61,18 @@ type hearsayError struct{ err error }
 func (e *hearsayError) Error() string { return e.err.Error() }
 func (e *hearsayError) Unwrap() error { return e.err }
 
-func newStream(o *Options, filter string, log *slog.Logger) *stream {
-	return &stream{o: o, filter: filter, log: log, looking: make(chan struct{}, 1), warned: make(map[string]struct{})}
+func newStream(o *Options, filter string, water *bridge.HighWater, log *slog.Logger) *stream {
+	return &stream{
+		o: o, filter: filter, water: water, log: log,
+		looking: make(chan struct{}, 1), warned: make(map[string]struct{}),
+		warnings: make(map[concern][]bridge.Warning),
+	}
 }
 
 // inspect returns nil when the stream can be published to, as far as can be seen, creating it if that is wanted. With
 // fresh it looks even if the last look found nothing wrong. Its error is classified.
 func (m *stream) inspect(ctx context.Context, s *session, fresh bool) error {
-	if !fresh && m.isReady() {
+	if !fresh && m.isReady(s) {
 		return nil
 	}
 	select {
@@ -76,8 +81,9 @@ func (m *stream) inspect(ctx context.Context, s *session, fresh bool) error {
 	case <-ctx.Done():
 		return bridge.Retry(fmt.Errorf("wait for stream %s to be looked up: %w", m.o.Stream, ctx.Err()))
 	}
+	ready := m.isReady(s)
 	m.mu.Lock()
-	ready, err, recent := m.ready, m.err, time.Since(m.lookedAt) < inspectPause
+	err, recent := m.err, time.Since(m.lookedAt) < inspectPause
 	m.mu.Unlock()
 	if !fresh && (ready || (err != nil && recent)) {
 		return err
@@ -98,17 +104,22 @@ func (m *stream) inspect(ctx context.Context, s *session, fresh bool) error {
 	return err
 }
 
-func (m *stream) isReady() bool {
+// isReady tells whether the stream can be published to in s without a look.
+func (m *stream) isReady(s *session) bool {
+	known := m.water.Since(logName(m.o.Stream)).Known()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ready
+	return m.ready && (s.compared.Load() || !known)
 }
 
 // look asks the server. Without a permission to ask, the stream is taken to be right, and info is nil.
 func (m *stream) look(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
+	before := m.water.Since(logName(m.o.Stream))
+	s.compared.Store(before.Known()) // as well as it can be
 	info, err := m.find(ctx, s)
 	if _, denied := errors.AsType[*deniedError](err); denied {
-		m.warnOnce("the account may not look at streams: whether this one fits is not known", "error", err)
+		m.warn(ofSettings, "the account may not look at streams: whether this one fits is not known",
+			bridge.Warning{Key: "stream_unseen", Text: err.Error() + "; let it ask for STREAM.INFO"})
 		return nil, nil
 	}
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
@@ -121,11 +132,43 @@ func (m *stream) look(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 	if err != nil {
 		return nil, &hearsayError{err}
 	}
+	if info, err = m.follow(ctx, s, info); err != nil {
+		m.noteEnd(before, info) // it is the bridge's own stream, whatever its settings
+		return info, err
+	}
 	if err := m.fits(info.Config); err != nil {
 		return info, err
 	}
-	m.warnOfDifferences(info.Config)
-	return info, quorum(info)
+	m.examine(info)
+	err = quorum(info)
+	if err == nil {
+		m.noteEnd(before, info)
+	}
+	return info, err
+}
+
+// logName is what people know a stream's numbers by.
+func logName(stream string) string { return "stream " + stream }
+
+// confirmEnd is for how long the servers of a cluster have to say the same of a stream's end. One that was cut off from
+// the others no longer answers by then.
+const confirmEnd = 15 * time.Second
+
+// noteEnd notes where the stream ends, as it was asked since before. What the API says may be about another stream than
+// the one that is published to, unless the server is of this process.
+func (m *stream) noteEnd(before bridge.Since, info *natsjs.StreamInfo) {
+	e := bridge.Evidence{Certain: m.o.Embedded}
+	if info.Cluster != nil && len(info.Cluster.Replicas) > 0 {
+		e.Confirm = confirmEnd
+	}
+	end := bridge.Mark{
+		Last:    int64(info.State.LastSeq), //nolint:gosec // no stream has that many
+		Created: info.Created.UnixNano(),
+	}
+	if !info.State.LastTime.IsZero() {
+		end.At = info.State.LastTime.UnixNano()
+	}
+	m.water.Ends(before, end, e)
 }
 
 // quorum tells whether enough of the stream's servers are there to agree on what is stored. One that has just lost
@@ -185,44 +228,106 @@ func (m *stream) find(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 		err = errors.New("JetStream does not answer; is it enabled, and does its cluster have a leader?")
 		return nil, m.silence(fmt.Errorf("look up stream %s: %w", m.o.Stream, err))
 	default:
-		return nil, classifyRequest(ctx, "look up stream "+m.o.Stream, err)
+		return nil, m.o.classifyRequest(ctx, "look up stream "+m.o.Stream, err)
 	}
 }
 
 func (m *stream) create(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
 	ctx, done := s.watch(ctx, m.o.APIPrefix+".STREAM.CREATE."+m.o.Stream)
 	defer done()
-	config := natsjs.StreamConfig{
+	created, err := m.withLetters(natsjs.StreamConfig{
 		Name:        m.o.Stream,
 		Description: "Events of Tensorlake webhooks, published by fnbridge",
-		Subjects:    []string{m.filter},
 		Storage:     natsjs.FileStorage,
 		Retention:   natsjs.LimitsPolicy,
-		// Should a limit be set later, the oldest events make room, as they do when they reach the maximum age.
+		// Within the limits the oldest events make room.
 		Discard:    natsjs.DiscardOld,
 		MaxAge:     m.o.MaxAge,
+		MaxBytes:   cmp.Or(m.o.MaxBytes, -1),
 		Duplicates: m.o.DedupeWindow,
 		Replicas:   m.o.Replicas,
-	}
-	if m.o.DeadLetter != "" {
-		config.Subjects = append(config.Subjects, m.o.DeadLetter)
-	}
-	created, err := s.js.CreateStream(ctx, config)
-	if api, ok := errors.AsType[*natsjs.APIError](err); ok &&
-		api.ErrorCode == codeSubjectsOverlap && m.o.DeadLetter != "" {
-		// The dead letters may have a stream of their own.
-		config.Subjects = []string{m.filter}
-		created, err = s.js.CreateStream(ctx, config)
-	}
+	}, func(config natsjs.StreamConfig) (natsjs.Stream, error) { return s.js.CreateStream(ctx, config) })
 	if errors.Is(err, natsjs.ErrStreamNameAlreadyInUse) {
 		return m.find(ctx, s) // another bridge was quicker
 	}
 	if err != nil {
-		return nil, classifyRequest(ctx, fmt.Sprintf("create stream %s for %s", m.o.Stream, m.filter), err)
+		return nil, m.o.classifyRequest(ctx, fmt.Sprintf("create stream %s for %s", m.o.Stream, m.filter), err)
 	}
-	m.log.Info("created the stream", "stream", m.o.Stream, "subjects", strings.Join(config.Subjects, " "),
+	info := created.CachedInfo()
+	m.log.Info("created the stream", "stream", m.o.Stream, "subjects", strings.Join(info.Config.Subjects, " "),
 		"replicas", m.o.Replicas, "max_age", m.o.MaxAge.String(), "dedupe_window", m.o.DedupeWindow.String())
-	return created.CachedInfo(), nil
+	return info, nil
+}
+
+// withLetters has apply take config with the subjects of the events and of the dead letters, or without the latter if
+// they have a stream of their own.
+func (m *stream) withLetters(
+	config natsjs.StreamConfig, apply func(natsjs.StreamConfig) (natsjs.Stream, error),
+) (natsjs.Stream, error) {
+	config.Subjects = m.subjects()
+	stream, err := apply(config)
+	if api, ok := errors.AsType[*natsjs.APIError](err); ok &&
+		api.ErrorCode == codeSubjectsOverlap && len(config.Subjects) > 1 {
+		m.lettersElsewhere = true
+		config.Subjects = m.subjects()
+		stream, err = apply(config)
+	}
+	return stream, err
+}
+
+// subjects are those that the stream is to take.
+func (m *stream) subjects() []string {
+	if m.o.DeadLetter == "" || m.lettersElsewhere {
+		return []string{m.filter}
+	}
+	return []string{m.filter, m.o.DeadLetter}
+}
+
+// follow has a stream on the server of this process, for which nobody has another tool, take the settings that would
+// have created it. One that is not to be created gets its bound alone: the bridge answers for the volume.
+func (m *stream) follow(ctx context.Context, s *session, info *natsjs.StreamInfo) (*natsjs.StreamInfo, error) {
+	if !m.o.Embedded {
+		return info, nil
+	}
+	config := info.Config
+	var changes []string
+	change := func(what string, before, after any) {
+		changes = append(changes, fmt.Sprintf("%s %v, before %v", what, after, before))
+	}
+	if m.o.MaxBytes != 0 && config.MaxBytes != m.o.MaxBytes {
+		change("max_bytes", config.MaxBytes, m.o.MaxBytes)
+		config.MaxBytes, config.Discard = m.o.MaxBytes, natsjs.DiscardOld
+	}
+	apply := func(config natsjs.StreamConfig) (natsjs.Stream, error) { return s.js.UpdateStream(ctx, config) }
+	if m.o.CreateStream {
+		if config.MaxAge != m.o.MaxAge {
+			change("max_age", config.MaxAge, m.o.MaxAge)
+			config.MaxAge = m.o.MaxAge
+		}
+		if m.o.DedupeWindow > 0 && config.Duplicates != m.o.DedupeWindow {
+			change("dedupe_window", config.Duplicates, m.o.DedupeWindow)
+			config.Duplicates = m.o.DedupeWindow
+		}
+		if !slices.Equal(config.Subjects, m.subjects()) {
+			change("subjects", config.Subjects, m.subjects())
+			update := apply
+			apply = func(config natsjs.StreamConfig) (natsjs.Stream, error) { return m.withLetters(config, update) }
+		}
+	}
+	if len(changes) == 0 {
+		return info, nil
+	}
+	ctx, done := s.watch(ctx, m.o.APIPrefix+".STREAM.UPDATE."+m.o.Stream)
+	defer done()
+	updated, err := apply(config)
+	if err != nil {
+		return info, &hearsayError{m.o.classifyRequest(ctx, "have stream "+m.o.Stream+" follow its settings", err)}
+	}
+	if now := updated.CachedInfo(); !reflect.DeepEqual(now.Config, info.Config) {
+		m.log.Info("the stream of the embedded server follows its settings; what is beyond its limits goes, the oldest first",
+			"stream", m.o.Stream, "changes", strings.Join(changes, "; "))
+	}
+	return updated.CachedInfo(), nil
 }
 
 // fits tells whether events can be stored in a stream of this configuration and be known to be stored.
@@ -251,76 +356,6 @@ func (m *stream) fits(c natsjs.StreamConfig) error {
 	}
 }
 
-func (m *stream) warnOfDifferences(c natsjs.StreamConfig) {
-	var differences []string
-	differ := func(format string, args ...any) { differences = append(differences, fmt.Sprintf(format, args...)) }
-	if !slices.ContainsFunc(c.Subjects, func(subject string) bool { return covers(subject, m.filter) }) {
-		differ("it takes the subjects [%s], which may not be all of %s", strings.Join(c.Subjects, " "), m.filter)
-	}
-	if m.o.CreateStream {
-		if c.MaxAge != m.o.MaxAge {
-			differ("its maximum age is %s, not %s", c.MaxAge, m.o.MaxAge)
-		}
-		if c.Replicas != m.o.Replicas {
-			differ("it has %d replicas, not %d", c.Replicas, m.o.Replicas)
-		}
-	}
-	if m.o.DedupeWindow > 0 && c.Duplicates < m.o.DedupeWindow {
-		differ("its window for duplicates is %s, not %s", c.Duplicates, m.o.DedupeWindow)
-	}
-	differences = append(differences, losses(c)...)
-	if len(differences) > 0 {
-		m.warnOnce("the stream exists and is used as it is, although it differs from the configuration",
-			"differences", strings.Join(differences, "; "))
-	}
-}
-
-// losses says which settings of a stream lose what it has acknowledged.
-func losses(c natsjs.StreamConfig) []string {
-	var losses []string
-	lose := func(format string, args ...any) { losses = append(losses, fmt.Sprintf(format, args...)) }
-	if c.Storage != natsjs.FileStorage {
-		lose("it is kept in memory, so a restart of the servers loses what it acknowledged")
-	}
-	if c.PersistMode == natsjs.AsyncPersistMode {
-		lose("it acknowledges before it has written (persist_mode async), " +
-			"so a crash of the server loses what it acknowledged")
-	}
-	switch c.Retention {
-	case natsjs.LimitsPolicy:
-	case natsjs.InterestPolicy:
-		lose("its retention is %s: it drops at once what no consumer is interested in, "+
-			"and the rest when all have taken it", c.Retention)
-	case natsjs.WorkQueuePolicy:
-		lose("its retention is %s, so events go once they are consumed", c.Retention)
-	}
-	if c.Discard == natsjs.DiscardOld {
-		until := "for good"
-		if c.MaxAge > 0 {
-			until = "for " + c.MaxAge.String()
-		}
-		for _, limit := range []struct {
-			n    int64
-			what string
-		}{{c.MaxMsgs, "messages"}, {c.MaxBytes, "bytes"}, {c.MaxMsgsPerSubject, "messages of a subject"}} {
-			if limit.n > 0 {
-				lose("it drops the oldest when it has more than %d %s, so they may not stay %s", limit.n, limit.what, until)
-			}
-		}
-	}
-	return losses
-}
-
-func (m *stream) warnOnce(message string, args ...any) {
-	m.mu.Lock()
-	_, warned := m.warned[message]
-	m.warned[message] = struct{}{}
-	m.mu.Unlock()
-	if !warned {
-		m.log.With("stream", m.o.Stream).Warn(message, args...) //nolint:sloglint // all messages are constants of this file
-	}
-}
-
 // answered notes an acknowledgement, or what is as good. It outweighs whatever the API said before.
 func (m *stream) answered() {
 	m.mu.Lock()
@@ -328,9 +363,10 @@ func (m *stream) answered() {
 	m.ready, m.err, m.silentAt, m.silentOn = true, nil, time.Time{}, ""
 	m.mu.Unlock()
 	if _, hearsay := errors.AsType[*hearsayError](said); hearsay {
-		m.warnOnce("the stream takes what is published, although JetStream's API says otherwise: "+
+		m.warn(ofSettings, "the stream takes what is published, although JetStream's API says otherwise: "+
 			"nothing is known of its settings",
-			"error", said)
+			bridge.Warning{Key: "stream_api", Text: said.Error() + "; say where its API is with " +
+				m.o.Files.Variable("JS_DOMAIN") + " or " + m.o.Files.Variable("JS_API_PREFIX")})
 	}
 }
 

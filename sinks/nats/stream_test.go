@@ -56,6 +56,72 @@ func TestStreamIsCreated(t *testing.T) {
 	require.NotContains(t, logs.String(), "WARN", "what the sink creates is as configured")
 }
 
+func TestTheSizeOfAStream(t *testing.T) {
+	srv := natsserver.Single(t)
+	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL()))
+	o := options(t, srv.URL())
+	o.MaxBytes = 1 << 20
+	logs := &logbook{}
+	o.Logger = logs.logger()
+	requirePublishes(t, open(t, o), "created")
+	config := streamConfig(t, js)
+	require.EqualValues(t, 1<<20, config.MaxBytes)
+	require.Equal(t, natsjs.DiscardOld, config.Discard)
+
+	o.MaxBytes = 2 << 20
+	requirePublishes(t, open(t, o), "somebody's")
+	require.Equal(t, config, streamConfig(t, js), "somebody may have made it so")
+	require.Contains(t, logs.String(), "its maximum size is 1048576 bytes, not 2097152")
+
+	logs = &logbook{}
+	o.Logger, o.Embedded = logs.logger(), true
+	requirePublishes(t, open(t, o), "the bridge's own")
+	config.MaxBytes = 2 << 20
+	require.Equal(t, config, streamConfig(t, js))
+	require.NotContains(t, logs.String(), "WARN", "it is as configured")
+}
+
+func TestTheEmbeddedServersStreamFollowsItsSettings(t *testing.T) {
+	srv := natsserver.Single(t)
+	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL()))
+	o := options(t, srv.URL())
+	o.Embedded = true
+	sink := newSink(t, o)
+	requirePublishes(t, sink, "before")
+	require.NoError(t, sink.Close(t.Context()))
+	stored, err := js.Stream(t.Context(), "TENSORLAKE")
+	require.NoError(t, err)
+	before := stored.CachedInfo().State.Msgs
+
+	logs := &logbook{}
+	o.Logger = logs.logger()
+	o.Subject, o.DeadLetter = template(t, "moved.{route}"), "moved-letters"
+	o.MaxAge, o.DedupeWindow, o.MaxBytes = time.Hour, time.Minute, 8<<20
+	sink = newSink(t, o)
+	requirePublishes(t, sink, "after")
+	require.NoError(t, sink.Close(t.Context()))
+	config := streamConfig(t, js)
+	require.Equal(t, []string{"moved.>", "moved-letters"}, config.Subjects)
+	require.Equal(t, time.Hour, config.MaxAge)
+	require.Equal(t, time.Minute, config.Duplicates)
+	require.EqualValues(t, 8<<20, config.MaxBytes)
+	info, err := stored.Info(t.Context())
+	require.NoError(t, err)
+	require.Greater(t, info.State.Msgs, before, "what is stored stays")
+	require.NotContains(t, logs.String(), "WARN")
+
+	// Another stream takes the dead letters, and this one no more.
+	createStream(t, js, natsjs.StreamConfig{Name: "LETTERS", Subjects: []string{"letters.>"}})
+	logs = &logbook{}
+	o.Logger, o.DeadLetter = logs.logger(), "letters.of-the-bridge"
+	sink = open(t, o)
+	requirePublishes(t, sink, "letters")
+	require.NoError(t, sink.Check(t.Context()))
+	require.Equal(t, []string{"moved.>"}, streamConfig(t, js).Subjects)
+	require.Equal(t, 1, strings.Count(logs.String(), "follows its settings"), "%s", logs)
+	require.NotContains(t, logs.String(), "WARN")
+}
+
 func TestDedupeWindowIsCutToTheAge(t *testing.T) {
 	srv := natsserver.Single(t)
 	o := options(t, srv.URL())

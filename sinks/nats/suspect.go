@@ -79,7 +79,7 @@ func breaks(err error) bool {
 // flight.
 func (c *call) try(ctx context.Context, i int) {
 	s := c.sink
-	msg, size, err := c.message(i, c.session)
+	msg, size, err := c.message(i, c.session, c.failures)
 	if err != nil {
 		c.settle(i, err)
 		return

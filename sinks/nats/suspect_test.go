@@ -107,8 +107,7 @@ func TestAnOutageRejectsNothing(t *testing.T) {
 			require.NotEqual(t, bridge.FailureReject, bridge.KindOf(err), "%v", err)
 			published = err
 		}
-		checked = sink.Check(t.Context())
-		require.Error(t, checked)
+		checked = sink.Check(t.Context()) // the server may need seconds to miss the others
 		return tries >= 12 && quorum(published) && quorum(checked)
 	}, 2*bound, 20*time.Millisecond, "%v; %v", &published, &checked)
 	cluster.Start(t)

@@ -17,10 +17,12 @@ import (
 const tailPause = 500 * time.Millisecond
 
 // Tail calls f with every event that is stored in o.Stream under the sink's subjects, or under what the stream makes of
-// them, in stored order, until ctx ends or f returns an error, which it returns. f is never called concurrently.
+// them, in stored order, until ctx ends or f returns an error, which it returns. f is never called concurrently. With
+// from.End it returns nil once f has had what is stored now.
 //
-// A server that is away is waited for, and so is a stream that does not exist yet. What a person has to mend ends
-// it with an error: credentials, certificates, permissions. It creates nothing on the server that outlives it.
+// A server that is away is waited for with from.Patience, and so is a stream that does not exist yet. What a person has
+// to mend ends it with an error: credentials, certificates, permissions. It creates nothing on the server that outlives
+// it.
 func Tail(ctx context.Context, o Options, from bridge.TailStart, f func(bridge.Received) error) error {
 	o, err := o.validated()
 	if err != nil {
@@ -38,16 +40,26 @@ func Tail(ctx context.Context, o Options, from bridge.TailStart, f func(bridge.R
 		cancel()
 		<-ended
 	}()
-	waiting := "" // the cause that the log was told last
+	waiting := ""      // the cause that the log was told last
+	read := time.Now() // when something was last
 	for {
+		next := t.next
 		err := t.round(ctx)
+		if t.next != next {
+			read = time.Now()
+		}
 		var final *finalError
 		switch {
+		case errors.Is(err, errEnd):
+			return nil
 		case errors.As(err, &final):
 			return final.err
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case bridge.KindOf(err) == bridge.FailureBlocked:
+			return err
+		}
+		if err := from.Waited(read, err); err != nil {
 			return err
 		}
 		if err != nil && err.Error() != waiting {
@@ -64,7 +76,10 @@ func Tail(ctx context.Context, o Options, from bridge.TailStart, f func(bridge.R
 	}
 }
 
-// finalError is what f returned.
+// errEnd is the end of what was stored.
+var errEnd = errors.New("that was all")
+
+// finalError is what f returned, or why there is nothing to read.
 type finalError struct{ err error }
 
 func (e *finalError) Error() string { return e.err.Error() }
@@ -81,6 +96,8 @@ type tail struct {
 	created time.Time
 	// next is the number of the next message to read; 0 while that is not known.
 	next uint64
+	// left is how many messages are left to read, with from.End.
+	left uint64
 	// missing says that there was no stream when the reading began, so that all of it is new.
 	missing bool
 }
@@ -96,10 +113,14 @@ func (t *tail) round(ctx context.Context) error {
 	stream, err := session.js.Stream(requests, t.o.Stream)
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
 		t.missing = true
-		return fmt.Errorf("stream %s does not exist yet", t.o.Stream)
+		err := fmt.Errorf("stream %s does not exist yet", t.o.Stream)
+		if t.from.End {
+			return &finalError{err}
+		}
+		return err
 	}
 	if err != nil {
-		return classifyRequest(requests, "look up stream "+t.o.Stream, err)
+		return t.o.classifyRequest(requests, "look up stream "+t.o.Stream, err)
 	}
 	info := stream.CachedInfo()
 	if !t.created.IsZero() && !info.Created.Equal(t.created) {
@@ -123,11 +144,17 @@ func (t *tail) round(ctx context.Context) error {
 	}
 	consumer, err := stream.OrderedConsumer(requests, config)
 	if err != nil {
-		return classifyRequest(requests, "read stream "+t.o.Stream, err)
+		return t.o.classifyRequest(requests, "read stream "+t.o.Stream, err)
+	}
+	if t.from.End {
+		// Of what comes from now on, as many as wait now are the ones that were asked for.
+		if t.left = consumer.CachedInfo().NumPending; t.left == 0 {
+			return errEnd
+		}
 	}
 	messages, err := consumer.Messages(natsjs.PullHeartbeat(t.heartbeat()))
 	if err != nil {
-		return classifyRequest(ctx, "read stream "+t.o.Stream, err)
+		return t.o.classifyRequest(ctx, "read stream "+t.o.Stream, err)
 	}
 	defer messages.Stop()
 	watch, unwatch := context.WithCancel(ctx)
@@ -200,5 +227,10 @@ func (t *tail) deliver(msg natsjs.Msg) error {
 		return &finalError{err}
 	}
 	t.next = meta.Sequence.Stream + 1
+	if t.from.End {
+		if t.left--; t.left == 0 {
+			return errEnd
+		}
+	}
 	return nil
 }

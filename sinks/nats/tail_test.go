@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,6 +102,22 @@ func TestTailAll(t *testing.T) {
 	r.requireIDs(t, more)
 }
 
+func TestTailEndsWithWhatIsStored(t *testing.T) {
+	srv := natsserver.Single(t)
+	o := options(t, srv.URL())
+	end := bridge.TailStart{All: true, End: true}
+	require.ErrorContains(t, <-startTail(t, o, end).done, "stream "+o.Stream+" does not exist")
+	sink := open(t, o)
+	require.Eventually(t, func() bool { return sink.Check(t.Context()) == nil }, bound, 20*time.Millisecond)
+	require.NoError(t, <-startTail(t, o, end).done, "nothing is stored")
+	events := sinktest.Events("all", 5, 2)
+	publish(t, sink, events)
+	r := startTail(t, o, end)
+	require.NoError(t, <-r.done)
+	require.Len(t, r.got, len(events))
+	r.requireIDs(t, events)
+}
+
 func TestTailSince(t *testing.T) {
 	srv := natsserver.Single(t)
 	o := options(t, srv.URL())
@@ -140,16 +157,13 @@ func TestTailWaitsForTheStream(t *testing.T) {
 	srv := natsserver.Single(t)
 	srv.Stop(t)
 	o := options(t, srv.URL())
+	var logs logbook
+	o.Logger = logs.logger()
 	r := startTail(t, o, bridge.TailStart{})
 	srv.Start(t)
-	// A look at the stream that finds nothing makes all of it new.
-	nc := natsserver.Connect(t, srv.URL())
-	looked, err := nc.SubscribeSync("$JS.API.STREAM.INFO." + o.Stream)
-	require.NoError(t, err)
-	require.NoError(t, nc.Flush())
-	_, err = looked.NextMsg(bound)
-	require.NoError(t, err)
-	require.NoError(t, looked.Unsubscribe())
+	// Once it has found that there is no stream, all of one is new.
+	require.Eventually(t, func() bool { return strings.Contains(logs.String(), "does not exist yet") }, bound,
+		20*time.Millisecond)
 	events := sinktest.Events("first", 3, 1)
 	publish(t, open(t, o), events)
 	r.requireIDs(t, events)

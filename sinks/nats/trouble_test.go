@@ -90,13 +90,13 @@ func TestConnectionThatTakesNothing(t *testing.T) {
 		require.Error(t, err)
 		require.Equal(t, bridge.FailureRetry, bridge.KindOf(err), "%v", err)
 	}
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.Less(t, time.Since(began), 5*time.Second)
 
 	began = time.Now()
 	closing, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	require.NoError(t, sink.Close(closing))
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.Less(t, time.Since(began), 5*time.Second)
 }
 
 // A server tells its limit when a client connects, and not when a reload changes it.

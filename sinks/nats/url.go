@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -40,6 +41,23 @@ func (u URL) LogValue() slog.Value { return slog.StringValue(u.shown) }
 
 // hasCredentials tells whether there is a user, password or token in the URL.
 func (u URL) hasCredentials() bool { return u.shown != u.whole.Reveal() }
+
+// clear tells whether a connection to another machine may be without TLS.
+func (u URL) clear() bool {
+	parsed, reason := parseURL(u.whole.Reveal())
+	if reason != "" || parsed.Scheme == "tls" || parsed.Scheme == "wss" {
+		return false
+	}
+	return parsed.Hostname() != "localhost" && !net.ParseIP(parsed.Hostname()).IsLoopback()
+}
+
+// secureScheme is the scheme with which it could not.
+func (u URL) secureScheme() string {
+	if strings.HasPrefix(u.shown, "ws") {
+		return "wss"
+	}
+	return "tls"
+}
 
 // URLs is a list of NATS server URLs.
 type URLs []URL

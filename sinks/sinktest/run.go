@@ -141,6 +141,9 @@ func closeInTheEnd(t *testing.T, w watched) {
 		}
 		require.NoError(t, closeSink(w))
 		w.requireNoGoroutines(t)
+		if p, ok := w.Sink.(bridge.Positioned); ok {
+			require.Empty(t, p.HighWater().Found(), "no fault of the suite has a broker lose what it acknowledged")
+		}
 	})
 }
 

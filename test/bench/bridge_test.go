@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ type bridgeLog struct {
 	at    time.Time     // when that was
 	url   string        // where webhooks go
 	ops   string        // the operations listener
+	nats  string        // the embedded server
 }
 
 func (l *bridgeLog) Write(p []byte) (int, error) {
@@ -69,9 +71,12 @@ func (l *bridgeLog) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		l.read += len(line) + 1
-		var entry struct{ Msg, Webhooks, Operations string }
+		var entry struct {
+			Msg, Webhooks, Operations string
+			NATS                      string `json:"embedded_nats"`
+		}
 		if l.at.IsZero() && json.Unmarshal(line, &entry) == nil && entry.Msg == "fnbridge is ready" {
-			l.at, l.url, l.ops = time.Now(), entry.Webhooks, entry.Operations
+			l.at, l.url, l.ops, l.nats = time.Now(), entry.Webhooks, entry.Operations, entry.NATS
 			close(l.ready)
 		}
 	}
@@ -91,17 +96,19 @@ type bridgeProcess struct {
 	pprof   string        // where profiles are, if they are taken
 }
 
-// start starts the bridge with the data directory and the variables, which come without FNBRIDGE_, and returns once it
-// takes webhooks.
-func (b *bench) start(t *testing.T, dir string, env map[string]string) *bridgeProcess {
+// start starts the bridge, behind another program if one is given, with the data directory and the variables, which
+// come without FNBRIDGE_, and returns once it takes webhooks.
+func (b *bench) start(t *testing.T, dir string, env map[string]string, behind ...string) *bridgeProcess {
 	t.Helper()
 	settings := map[string]string{
 		"DATA_DIR": dir, "LISTEN": "127.0.0.1:0", "OPS_LISTEN": "127.0.0.1:0", "EMBEDDED_NATS_LISTEN": "127.0.0.1:0",
+		"DRAIN":           "0s",
 		"WEBHOOK_SECRETS": secret, "LOG_FORMAT": "json", "JOURNAL_MAX_BYTES": "64GiB",
 	}
 	maps.Copy(settings, env)
 	p := &bridgeProcess{log: &bridgeLog{ready: make(chan struct{})}}
-	cmd := exec.Command(b.binary, "serve")
+	args := append(slices.Clone(behind), b.binary, "serve")
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	if b.profiles != "" {
 		p.pprof = reserveAddress(t)

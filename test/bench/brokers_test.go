@@ -13,6 +13,8 @@ import (
 // broker is a server of its own beside the bridge.
 type broker interface {
 	kind() string
+	// cpu is the processor time that the server has used.
+	cpu(t *testing.T) time.Duration
 	// open makes a new place to publish to.
 	open(t *testing.T) outlet
 }

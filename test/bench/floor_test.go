@@ -45,6 +45,13 @@ func startFloor(t *testing.T) *floor {
 	cmd.Env = []string{floorVariable + "=" + address}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	server := start(t, cmd)
+	awaitListener(t, address)
+	require.False(t, server.Ended())
+	return &floor{url: "http://" + address + "/webhooks/tensorlake"}
+}
+
+func awaitListener(t *testing.T, address string) {
+	t.Helper()
 	require.Eventually(t, func() bool {
 		conn, err := net.DialTimeout("tcp", address, time.Second)
 		if err != nil {
@@ -52,7 +59,5 @@ func startFloor(t *testing.T) *floor {
 		}
 		_ = conn.Close()
 		return true
-	}, 20*time.Second, 5*time.Millisecond, "the floor does not listen")
-	require.False(t, server.Ended())
-	return &floor{url: "http://" + address + "/webhooks/tensorlake"}
+	}, 20*time.Second, 5*time.Millisecond, "nothing listens at %s", address)
 }

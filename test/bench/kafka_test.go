@@ -47,6 +47,14 @@ func startKafka(t *testing.T) *kafkaBroker {
 
 func (k *kafkaBroker) kind() string { return "kafka" }
 
+func (k *kafkaBroker) cpu(t *testing.T) (all time.Duration) {
+	t.Helper()
+	for _, pid := range k.cluster.ProcessIDs() {
+		all += cpuOf(t, pid)
+	}
+	return all
+}
+
 func (k *kafkaBroker) open(t *testing.T) outlet {
 	t.Helper()
 	k.opened++

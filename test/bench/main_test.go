@@ -27,6 +27,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if options := os.Getenv(bareVariable); options != "" {
+		fmt.Fprintln(os.Stderr, serveBare(options))
+		os.Exit(1)
+	}
 	flag.Bool("bench.full", false,
 		"measures for minutes; otherwise everything is done for a moment, and nothing is worth reading")
 	flag.String("bench.parts", "", "the parts to run, separated by commas; empty: all")
@@ -58,6 +62,7 @@ type scale struct {
 	Functions   []int         // of a payload
 	Work        int           // functions that the payloads of one size have together
 	Sinks       []int
+	Ordinary    []int // webhooks a second that most bridges see
 	Starts      int
 	Idle        time.Duration
 	Bare        int // events that a bare client publishes
@@ -69,7 +74,8 @@ func fullScale() scale {
 		Rates: []int{100, 1000}, Backlog: 500_000, DrainRate: 500,
 		Waiting: []int{1_000_000, 5_000_000}, Turns: 2, Probe: 200_000,
 		Functions: []int{1, 10, 100, 1000}, Work: 100_000, Sinks: []int{1, 2, 4},
-		Starts: 5, Idle: 5 * time.Second, Bare: 300_000,
+		Ordinary: []int{10, 100, 300},
+		Starts:   5, Idle: 5 * time.Second, Bare: 300_000,
 	}
 }
 
@@ -79,7 +85,8 @@ func shortScale() scale {
 		Connections: 8, Warm: 50 * time.Millisecond,
 		Round: 200 * time.Millisecond, Rounds: 1, Latency: 300 * time.Millisecond,
 		Rates: []int{100}, Backlog: 500, DrainRate: 50, Waiting: []int{500}, Turns: 1, Probe: 200,
-		Functions: []int{1, 20}, Work: 400, Sinks: []int{1, 2}, Starts: 1, Idle: 50 * time.Millisecond, Bare: 500,
+		Functions: []int{1, 20}, Work: 400, Sinks: []int{1, 2},
+		Ordinary: []int{50}, Starts: 1, Idle: 50 * time.Millisecond, Bare: 500,
 	}
 }
 
@@ -92,12 +99,14 @@ type part struct {
 
 func parts() []part {
 	return []part{
-		{"accept", "webhooks accepted beside an HTTP server that does nothing, and how long an answer takes", measureAccept},
+		{"limit", "what goes on for ever beside what its halves do alone, and how long an answer takes", measureLimit},
 		{"end-to-end", "from the sender to a consumer", measureEndToEnd},
-		{"delivered", "what goes on for ever, beside the brokers' own clients", measureDelivered},
+		{"delivered", "a backlog, beside the brokers' own clients", measureDelivered},
 		{"drain", "a backlog after an outage", measureDrain},
 		{"payloads", "payloads of many functions", measurePayloads},
 		{"sinks", "several sinks", measureSinks},
+		{"ordinary", "what a webhook costs at ordinary rates, beside a bare program", measureOrdinary},
+		{"slow-disk", "the embedded server on a disk whose fsync takes long", measureSlowDisk},
 		{"cost", "memory, size and start", measureCost},
 		{"growth", "with much waiting", measureGrowth},
 	}

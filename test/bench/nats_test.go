@@ -60,6 +60,11 @@ func startNATS(t *testing.T) *natsBroker {
 
 func (n *natsBroker) kind() string { return "nats" }
 
+func (n *natsBroker) cpu(t *testing.T) time.Duration {
+	t.Helper()
+	return n.server.cpu(t)
+}
+
 func (n *natsBroker) open(t *testing.T) outlet {
 	t.Helper()
 	n.opened++

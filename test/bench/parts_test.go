@@ -30,56 +30,45 @@ func unreachable() map[string]string {
 	return map[string]string{"SINKS": "sinka=nats", "SINKA_URL": nowhere}
 }
 
-// measureAccept has the floor and bridges with either broker take turns, so that what else the machine does touches all
-// alike.
-func measureAccept(t *testing.T, b *bench, r *results) {
-	type candidate struct {
-		row    *acceptRow
-		bridge *bridgeProcess
-		outlet outlet
-		sender *sender
-	}
-	var candidates []*candidate
-	for _, k := range b.brokers() {
-		o := k.open(t)
-		p := b.start(t, t.TempDir(), environment(o))
-		c := &candidate{
-			row: &acceptRow{Sink: k.kind()}, bridge: p, outlet: o,
-			sender: newSender(t, p.log.url, b.Connections, eventsEach),
-		}
-		candidates = append(candidates, c)
-		r.Accept = append(r.Accept, c.row)
-	}
+// measureLimit looks at what goes on for ever, beside the limit that the two halves of the work have on processors that
+// they share: the floor takes webhooks and the broker's client publishes, each with nothing else to do. All take turns,
+// so that what else the machine does touches all alike. Then it has half of that rate answered.
+func measureLimit(t *testing.T, b *bench, r *results) {
 	bare := newSender(t, b.floor.url, b.Connections, eventsEach)
+	for _, k := range b.brokers() {
+		r.Limit = append(r.Limit, &limitRow{Sink: k.kind()})
+	}
 	for range b.Rounds {
 		floor := b.rate(t, bare)
 		r.Floor = append(r.Floor, floor)
-		for _, c := range candidates {
-			wait := b.profile(t, c.bridge, "accept-"+c.row.Sink, b.Round)
-			stored, began := c.outlet.stored(t), time.Now()
-			rate := b.rate(t, c.sender)
-			delivered := per(float64(c.outlet.stored(t)-stored)/eventsEach, time.Since(began).Seconds())
-			wait()
-			c.row.Rates, c.row.Ratios = append(c.row.Rates, rate), append(c.row.Ratios, per(rate, floor))
-			c.row.Delivered = append(c.row.Delivered, delivered)
-			awaitStored(t, []outlet{c.outlet}, eventsEach*int(c.sender.numbers.Load()))
+		for i, k := range b.brokers() {
+			o := k.open(t)
+			p := b.start(t, t.TempDir(), environment(o))
+			s := b.sustain(t, p, []outlet{o}, eventsEach, "limit-"+k.kind())
+			p.stop(t)
+			client := float64(b.Bare) / eventsEach / o.bare(t, b.Bare).Seconds()
+			o.drop(t)
+			r.Limit[i].add(floor, client, s)
 		}
 	}
-	for _, c := range candidates {
-		c.row.LatencyRate = max(1, int(median(c.row.Rates)/2))
+	for i, k := range b.brokers() {
+		row := r.Limit[i]
+		row.LatencyRate = max(1, int(median(row.sustained())/2))
+		o := k.open(t)
+		p := b.start(t, t.TempDir(), environment(o))
 		// The brokers have written as fast as they can, and not all of it is on the disk, which an fsync now would wait for.
 		syscall.Sync()
-		s := newSender(t, c.bridge.log.url, openWorkers, eventsEach)
-		b.warm(t, s, c.row.LatencyRate)
-		wait := b.profile(t, c.bridge, "latency-"+c.row.Sink, b.Latency)
-		l := runOpenLoop(s, c.row.LatencyRate, b.Latency, nil)
+		s := newSender(t, p.log.url, openWorkers, eventsEach)
+		b.warm(t, s, row.LatencyRate)
+		wait := b.profile(t, p, "latency-"+k.kind(), b.Latency)
+		l := runOpenLoop(s, row.LatencyRate, b.Latency, nil)
 		wait()
 		l.mustBeTaken(t)
-		c.row.Latency, c.row.SentLate = newLatency(l.answered), newLatency(l.late)
-		c.bridge.stop(t)
-		c.outlet.drop(t)
+		row.Latency, row.SentLate = newLatency(l.answered), newLatency(l.late)
+		p.stop(t)
+		o.drop(t)
 	}
-	s, rate := newSender(t, b.floor.url, openWorkers, eventsEach), candidates[0].row.LatencyRate
+	s, rate := newSender(t, b.floor.url, openWorkers, eventsEach), r.Limit[0].LatencyRate
 	b.warm(t, s, rate)
 	l := runOpenLoop(s, rate, b.Latency, nil)
 	l.mustBeTaken(t)
@@ -155,8 +144,21 @@ func measureEndToEnd(t *testing.T, b *bench, r *results) {
 type sustained struct {
 	accepted, delivered float64 // webhooks a second
 	used                usage   // by the bridge, for all that was delivered
+	besides             besides
 	webhooks            float64 // that were delivered
 	peak                int64   // bytes of memory
+}
+
+// besides is the processor time that the others have used.
+type besides struct{ brokers, senders time.Duration }
+
+func (b *bench) besides(t *testing.T) (all besides) {
+	t.Helper()
+	for _, k := range b.brokers() {
+		all.brokers += k.cpu(t)
+	}
+	all.senders = cpuOf(t, os.Getpid())
+	return all
 }
 
 // sustain runs the closed loop, held back so that the broker keeps up, and looks at the middle of it.
@@ -173,10 +175,11 @@ func (b *bench) sustain(t *testing.T, p *bridgeProcess, outlets []outlet, functi
 	during(b.Warm)
 	p.resetPeak(t)
 	wait := b.profile(t, p, profile, b.Round)
-	used, accepted, stored, began := p.usage(t), l.accepted.Load(), leastStored(t, outlets), time.Now()
+	used, others, accepted, stored := p.usage(t), b.besides(t), l.accepted.Load(), leastStored(t, outlets)
+	began := time.Now()
 	during(b.Round)
 	seconds := time.Since(began).Seconds()
-	now, acceptedNow, storedNow := p.usage(t), l.accepted.Load(), leastStored(t, outlets)
+	now, othersNow, acceptedNow, storedNow := p.usage(t), b.besides(t), l.accepted.Load(), leastStored(t, outlets)
 	wait()
 	_, peak := p.memory(t)
 	total := l.end(t)
@@ -185,35 +188,17 @@ func (b *bench) sustain(t *testing.T, p *bridgeProcess, outlets []outlet, functi
 	return sustained{
 		accepted: float64(acceptedNow-accepted) / seconds, delivered: webhooks / seconds, webhooks: webhooks,
 		used: usage{cpu: now.cpu - used.cpu, allocated: now.allocated - used.allocated}, peak: peak,
+		besides: besides{othersNow.brokers - others.brokers, othersNow.senders - others.senders},
 	}
 }
 
-// measureDelivered looks at what goes on for ever, and at what delivery does alone, beside what the broker's client
-// does alone.
+// measureDelivered looks at what delivery does alone, beside what the broker's client does alone.
 func measureDelivered(t *testing.T, b *bench, r *results) {
-	bare := newSender(t, b.floor.url, b.Connections, eventsEach)
 	rows := make([]*deliveredRow, len(b.brokers()))
 	for i, k := range b.brokers() {
 		rows[i] = &deliveredRow{Sink: k.kind()}
 	}
 	r.Delivered = rows
-	for range b.Rounds {
-		floor := b.rate(t, bare)
-		r.DeliveringFloor = append(r.DeliveringFloor, floor)
-		for i, k := range b.brokers() {
-			o := k.open(t)
-			p := b.start(t, t.TempDir(), environment(o))
-			s := b.sustain(t, p, []outlet{o}, eventsEach, "delivered-"+k.kind())
-			row := rows[i]
-			row.Accepted, row.Delivered = append(row.Accepted, s.accepted), append(row.Delivered, s.delivered)
-			row.OfFloor = append(row.OfFloor, per(min(s.accepted, s.delivered), floor))
-			row.CPU = append(row.CPU, per(s.used.cpu.Seconds()*1e6, s.webhooks))
-			row.Allocated = append(row.Allocated, per(s.used.allocated, s.webhooks))
-			row.Peak = max(row.Peak, s.peak)
-			p.stop(t)
-			o.drop(t)
-		}
-	}
 	for range b.Rounds {
 		for i, k := range b.brokers() {
 			o := k.open(t)

@@ -40,7 +40,7 @@ func (r *results) draw(dir string) error {
 		name string
 		draw func(p *plot.Plot) error
 	}{
-		{"accept", r.drawAccept},
+		{"limit", r.drawLimit},
 		{"accept-latency", r.drawAcceptLatency},
 		{"end-to-end", r.drawEndToEnd},
 		{"delivered", r.drawDelivered},
@@ -101,16 +101,18 @@ func drawLines(p *plot.Plot, all []series) error {
 	return nil
 }
 
-func (r *results) drawAccept(p *plot.Plot) error {
-	if len(r.Accept) == 0 {
+func (r *results) drawLimit(p *plot.Plot) error {
+	if len(r.Limit) == 0 {
 		return nil
 	}
-	p.Title.Text, p.Y.Label.Text = "Webhooks accepted a second", "webhooks/s"
-	names, values := []string{"floor"}, []float64{median(r.Floor)}
-	for _, a := range r.Accept {
-		names, values = append(names, "delivering to "+brokerName(a.Sink)), append(values, median(a.Rates))
+	p.Title.Text, p.Y.Label.Text = "Webhooks accepted and delivered a second", "webhooks/s"
+	var names []string
+	values := make([][]float64, 2)
+	for _, l := range r.Limit {
+		names = append(names, brokerName(l.Sink))
+		values[0], values[1] = append(values[0], median(l.Limits)), append(values[1], median(l.sustained()))
 	}
-	return drawBars(p, names, []string{""}, [][]float64{values})
+	return drawBars(p, names, []string{"the limit", "sustained"}, values)
 }
 
 // percentiles puts a distribution on an axis where every further nine has the same width.
@@ -143,13 +145,13 @@ func drawPercentiles(p *plot.Plot, all []series) error {
 }
 
 func (r *results) drawAcceptLatency(p *plot.Plot) error {
-	if len(r.Accept) == 0 {
+	if len(r.Limit) == 0 {
 		return nil
 	}
-	p.Title.Text = "How long an answer takes at half of the greatest rate"
+	p.Title.Text = "How long an answer takes at half of what is sustained"
 	var all []series
-	for _, a := range r.Accept {
-		all = append(all, percentiles("delivering to "+brokerName(a.Sink), a.Latency))
+	for _, l := range r.Limit {
+		all = append(all, percentiles("delivering to "+brokerName(l.Sink), l.Latency))
 	}
 	if r.FloorLatency != nil {
 		all = append(all, percentiles("floor", r.FloorLatency))
@@ -175,18 +177,12 @@ func (r *results) drawDelivered(p *plot.Plot) error {
 	}
 	p.Title.Text, p.Y.Label.Text = "Events delivered a second", "events/s"
 	var names []string
-	values := make([][]float64, 3)
+	values := make([][]float64, 2)
 	for _, d := range r.Delivered {
 		names = append(names, brokerName(d.Sink))
-		for i, figures := range [][]float64{d.Delivered, d.Alone, d.Client} {
-			f := median(figures)
-			if i == 0 {
-				f *= eventsEach
-			}
-			values[i] = append(values[i], f)
-		}
+		values[0], values[1] = append(values[0], median(d.Alone)), append(values[1], median(d.Client))
 	}
-	return drawBars(p, names, []string{"while as many are accepted", "from a backlog", "the client alone"}, values)
+	return drawBars(p, names, []string{"from a backlog", "the client alone"}, values)
 }
 
 func (r *results) drawDrain(p *plot.Plot) error {

@@ -52,7 +52,12 @@ const ticksPerSecond = 100
 // cpu is the processor time that the process has used, in user and kernel mode.
 func (p process) cpu(t *testing.T) time.Duration {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+	return cpuOf(t, p.PID)
+}
+
+func cpuOf(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	require.NoError(t, err)
 	// The name, in parentheses, may hold anything; proc(5) numbers utime 14 and stime 15, and the state behind the name is
 	// 3.

@@ -26,16 +26,16 @@ type results struct {
 
 	Floor        []float64       `json:"floor_webhooks_per_second,omitempty"`
 	FloorLatency *latency        `json:"floor_latency,omitempty"`
-	Accept       []*acceptRow    `json:"accept,omitempty"`
+	Limit        []*limitRow     `json:"limit,omitempty"`
 	EndToEnd     []*endToEndRow  `json:"end_to_end,omitempty"`
 	Delivered    []*deliveredRow `json:"delivered,omitempty"`
-	// DeliveringFloor is the floor in the rounds in which Delivered was measured.
-	DeliveringFloor []float64     `json:"floor_webhooks_per_second_beside_delivered,omitempty"`
-	Drain           []*drainRow   `json:"drain,omitempty"`
-	Payloads        []*payloadRow `json:"payloads,omitempty"`
-	Sinks           []*sinksRow   `json:"sinks,omitempty"`
-	Cost            *costResult   `json:"cost,omitempty"`
-	Growth          []*growthRow  `json:"growth,omitempty"`
+	Drain        []*drainRow     `json:"drain,omitempty"`
+	Payloads     []*payloadRow   `json:"payloads,omitempty"`
+	Sinks        []*sinksRow     `json:"sinks,omitempty"`
+	Ordinary     []*ordinaryRow  `json:"ordinary,omitempty"`
+	SlowDisk     []*slowDiskRow  `json:"slow_disk,omitempty"`
+	Cost         *costResult     `json:"cost,omitempty"`
+	Growth       []*growthRow    `json:"growth,omitempty"`
 }
 
 // machine is where it was measured, and what.
@@ -76,14 +76,46 @@ func newLatency(h *hdrhistogram.Histogram) *latency {
 	return l
 }
 
-type acceptRow struct {
-	Sink        string    `json:"sink"`
-	Rates       []float64 `json:"webhooks_per_second"`
-	Ratios      []float64 `json:"of_floor"`
-	Delivered   []float64 `json:"delivered_meanwhile_webhooks_per_second"`
+// limitRow is what goes on for ever: as much accepted as delivered.
+type limitRow struct {
+	Sink string `json:"sink"`
+	// Client is what the sink's client library alone publishes, Limits what it and the floor together allow.
+	Client      []float64 `json:"client_webhooks_per_second"`
+	Limits      []float64 `json:"limit_webhooks_per_second"`
+	Accepted    []float64 `json:"accepted_webhooks_per_second"`
+	Delivered   []float64 `json:"delivered_webhooks_per_second"`
+	OfLimit     []float64 `json:"of_limit"`
+	CPU         []float64 `json:"cpu_us_per_webhook"`
+	BrokerCPU   []float64 `json:"broker_cpu_us_per_webhook"`
+	SenderCPU   []float64 `json:"sender_cpu_us_per_webhook"`
+	Allocated   []float64 `json:"allocated_bytes_per_webhook"`
+	Peak        int64     `json:"peak_memory"`
 	LatencyRate int       `json:"latency_at_webhooks_per_second"`
 	Latency     *latency  `json:"latency"`
 	SentLate    *latency  `json:"sent_late"`
+}
+
+// add takes a round. Where a webhook takes so much time of the processors with the floor and so much with the client,
+// both together take the sum.
+func (r *limitRow) add(floor, client float64, s sustained) {
+	limit := per(1, per(1, floor)+per(1, client))
+	r.Client, r.Limits = append(r.Client, client), append(r.Limits, limit)
+	r.Accepted, r.Delivered = append(r.Accepted, s.accepted), append(r.Delivered, s.delivered)
+	r.OfLimit = append(r.OfLimit, per(min(s.accepted, s.delivered), limit))
+	r.CPU = append(r.CPU, per(s.used.cpu.Seconds()*1e6, s.webhooks))
+	r.BrokerCPU = append(r.BrokerCPU, per(s.besides.brokers.Seconds()*1e6, s.webhooks))
+	r.SenderCPU = append(r.SenderCPU, per(s.besides.senders.Seconds()*1e6, s.webhooks))
+	r.Allocated = append(r.Allocated, per(s.used.allocated, s.webhooks))
+	r.Peak = max(r.Peak, s.peak)
+}
+
+// sustained is what was accepted and delivered in each round, webhooks a second.
+func (r *limitRow) sustained() []float64 {
+	figures := make([]float64, len(r.Accepted))
+	for i := range figures {
+		figures[i] = min(r.Accepted[i], r.Delivered[i])
+	}
+	return figures
 }
 
 type endToEndRow struct {
@@ -95,17 +127,11 @@ type endToEndRow struct {
 }
 
 type deliveredRow struct {
-	Sink      string    `json:"sink"`
-	Accepted  []float64 `json:"accepted_webhooks_per_second"`
-	Delivered []float64 `json:"delivered_webhooks_per_second"`
-	OfFloor   []float64 `json:"of_floor"`
-	CPU       []float64 `json:"cpu_us_per_webhook"`
-	Allocated []float64 `json:"allocated_bytes_per_webhook"`
-	Peak      int64     `json:"peak_memory"`
-	Alone     []float64 `json:"backlog_events_per_second"`
-	Client    []float64 `json:"client_events_per_second"`
-	OfClient  []float64 `json:"of_client"`
-	PerfTest  float64   `json:"kafka_producer_perf_test_records_per_second,omitempty"`
+	Sink     string    `json:"sink"`
+	Alone    []float64 `json:"backlog_events_per_second"`
+	Client   []float64 `json:"client_events_per_second"`
+	OfClient []float64 `json:"of_client"`
+	PerfTest float64   `json:"kafka_producer_perf_test_records_per_second,omitempty"`
 }
 
 type drainRow struct {
@@ -170,7 +196,7 @@ func newResults(t *testing.T, b *bench) *results {
 		LoadBefore: loadAverage(), Sync: syncTime(t),
 	}}
 	if b.kafka != nil {
-		r.Machine.Kafka = apachekafka.Version
+		r.Machine.Kafka = apachekafka.Version()
 	}
 	return r
 }

@@ -5,7 +5,11 @@ package torture
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // readyLimit is how long the bridge may take from its start, whatever is in its journal, until it takes webhooks.
@@ -18,6 +22,8 @@ func bridgeFaults(long bool) []fault {
 		{"bridge: killed again and again while it starts", playKilledStarting},
 		{"bridge: stopped with SIGTERM under load", playTerminated},
 		{"bridge: upgraded under load", playUpgraded},
+		{"bridge: what reads its log stands still", playLogStandstill},
+		{"bridge: what reads its log ends", playLogEnds},
 		{
 			"bridge: stands still longer than the sender waits",
 			func(ctx context.Context, r *run) { playStopped(ctx, r, long) },
@@ -29,11 +35,16 @@ func bridgeFaults(long bool) []fault {
 // startBridge starts the bridge and waits until it takes webhooks. Its failure is the end of the run.
 func (r *run) startBridge(ctx context.Context) {
 	r.bridge.start()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyLimit)
-	defer cancel()
-	if err := r.bridge.awaitReady(ctx); err != nil {
+	if err := r.takesWebhooks(ctx); err != nil {
 		r.failf("a start: %v", err)
 	}
+}
+
+// takesWebhooks waits until a bridge that was started takes webhooks.
+func (r *run) takesWebhooks(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyLimit)
+	defer cancel()
+	return r.bridge.awaitReady(ctx)
 }
 
 func playKilled(ctx context.Context, r *run) {
@@ -55,6 +66,45 @@ func playKilledStarting(ctx context.Context, r *run) {
 }
 
 func playTerminated(ctx context.Context, r *run) {
+	r.bridge.terminate(context.WithoutCancel(ctx))
+	r.startBridge(ctx)
+}
+
+// loggedWebhooks is how many webhooks the bridge takes while nobody reads its log, which has a line for each.
+const loggedWebhooks = 200
+
+func playLogStandstill(ctx context.Context, r *run) {
+	r.playLogReader(ctx, func(*os.File) error { return nil })
+}
+
+func playLogEnds(ctx context.Context, r *run) { r.playLogReader(ctx, (*os.File).Close) }
+
+// playLogReader starts the bridge with its log in a small pipe from which nobody reads, and leaves the pipe's other end
+// to what becomes of its reader. The bridge has to go on, and to stop as ever.
+func (r *run) playLogReader(ctx context.Context, becomes func(*os.File) error) {
+	r.bridge.terminate(context.WithoutCancel(ctx))
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		r.failf("a pipe for the log: %v", err)
+		return
+	}
+	defer reader.Close() // it may be closed already
+	if _, err := unix.FcntlInt(writer.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize()); err != nil {
+		r.failf("a pipe for the log: %v", err)
+	}
+	r.bridge.startInto(writer, "LOG_LEVEL=debug")
+	if err := errors.Join(writer.Close(), r.takesWebhooks(ctx), becomes(reader)); err != nil {
+		r.failf("a start with a log that nobody reads: %v", err)
+	}
+	until := r.load.accepted() + loggedWebhooks
+	if err := r.await(ctx, recoveryLimit, func() error {
+		if n := until - r.load.accepted(); n > 0 {
+			return fmt.Errorf("%d webhooks of %d are yet to be accepted", n, loggedWebhooks)
+		}
+		return nil
+	}); err != nil {
+		r.failf("while nobody reads the log: %v", err)
+	}
 	r.bridge.terminate(context.WithoutCancel(ctx))
 	r.startBridge(ctx)
 }

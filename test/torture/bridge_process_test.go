@@ -75,7 +75,7 @@ func newBridge(t *testing.T, binary, logFile string, env []string, failf func(st
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second},
 		url:  "http://" + public + "/webhooks/tensorlake", ops: "http://" + ops,
 	}
-	for _, variable := range append([]string{"LISTEN=" + public, "OPS_LISTEN=" + ops}, env...) {
+	for _, variable := range append([]string{"LISTEN=" + public, "OPS_LISTEN=" + ops, "DRAIN=0s"}, env...) {
 		name, value, _ := strings.Cut(variable, "=")
 		b.env[name] = value
 	}
@@ -89,6 +89,11 @@ func newBridge(t *testing.T, binary, logFile string, env []string, failf func(st
 
 // start starts the process and returns at once. overrides (NAME=value) are for this start only.
 func (b *bridgeProcess) start(overrides ...string) {
+	b.startInto(nil, overrides...)
+}
+
+// startInto is start for a process that writes to out instead of the log, unless out is nil.
+func (b *bridgeProcess) startInto(out *os.File, overrides ...string) {
 	if b.running() {
 		b.failf("the bridge was to be started while it runs")
 		return
@@ -105,7 +110,10 @@ func (b *bridgeProcess) start(overrides ...string) {
 		return
 	}
 	cmd := exec.Command(b.binary, "serve")
-	cmd.Stdout, cmd.Stderr = log, log
+	if out == nil {
+		out = log
+	}
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	for name, value := range b.env {
 		cmd.Env = append(cmd.Env, "FNBRIDGE_"+name+"="+value)
@@ -284,8 +292,8 @@ func (b *bridgeProcess) output() string {
 type metrics []series
 
 type series struct {
-	name  string
-	value float64
+	name, labels string
+	value        float64
 }
 
 // sum adds up the series of a metric.
@@ -297,6 +305,16 @@ func (m metrics) sum(name string) float64 {
 		}
 	}
 	return sum
+}
+
+// of returns the value that a metric has for a sink.
+func (m metrics) of(sink, name string) float64 {
+	for _, s := range m {
+		if s.name == name && strings.Contains(s.labels, `sink="`+sink+`"`) {
+			return s.value
+		}
+	}
+	return 0
 }
 
 func (b *bridgeProcess) metrics(ctx context.Context) (metrics, error) {
@@ -315,8 +333,8 @@ func (b *bridgeProcess) metrics(ctx context.Context) (metrics, error) {
 		if err != nil {
 			return nil, fmt.Errorf("/metrics has the line %q: %w", line, err)
 		}
-		name, _, _ := strings.Cut(line[:at], "{")
-		all = append(all, series{name, value})
+		name, labels, _ := strings.Cut(line[:at], "{")
+		all = append(all, series{name, labels, value})
 	}
 	return all, nil
 }

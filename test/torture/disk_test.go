@@ -125,12 +125,15 @@ func (d *diskSide) faults() []fault {
 	faults := []fault{
 		{"disk: journal at its size limit", d.playLimit},
 		{"disk: journal damaged at rest", d.playDamaged},
+		{"disk: a sector of the journal's log lost", d.playSectorLost},
+		{"disk: the embedded server's stream lost", d.playStreamLost},
 	}
 	if d.image == "" {
 		return faults
 	}
 	return append(faults,
 		fault{"disk: full", d.playFull},
+		fault{"disk: full when the bridge starts", d.playFullStart},
 		fault{"disk: stands still", d.playStandstill},
 		fault{"disk: turns read-only", d.playReadOnly},
 		fault{"disk: loses power", d.playPowerLoss},
@@ -192,38 +195,104 @@ func (l *load) forgetFrom(t time.Time) {
 	l.memoryFrom = t
 }
 
+// ballast is a file that fills the disk.
+type ballast struct{ *os.File }
+
+func (d *diskSide) ballast() (ballast, error) {
+	file, err := os.Create(filepath.Join(d.point, "ballast"))
+	return ballast{file}, err
+}
+
+// fill takes what the disk has free, but for so many bytes.
+func (b ballast) fill(left int64) error {
+	var s unix.Statfs_t
+	info, err := b.Stat()
+	if err := errors.Join(err, unix.Fstatfs(int(b.Fd()), &s)); err != nil {
+		return err
+	}
+	if more := int64(s.Bavail)*s.Bsize - left; more > 0 {
+		_ = unix.Fallocate(int(b.Fd()), 0, info.Size(), more) // others may have taken some of it
+	}
+	return nil
+}
+
+func (b ballast) remove() error { return errors.Join(b.Close(), os.Remove(b.Name())) }
+
+// refusesFull waits until the bridge refuses webhooks on a disk that is kept full.
+func (d *diskSide) refusesFull(ctx context.Context, r *run, b ballast) {
+	// Once webhooks have been deleted, their room in the journal's file takes new ones, whatever the disk has.
+	deleted := d.deleted || time.Since(r.began) >= retention
+	fill := func() { _ = b.fill(0) } // others free room, too
+	if err := d.refuses(ctx, r, fill); err != nil && !deleted {
+		r.failf("the bridge should refuse webhooks on a full disk: %v", err)
+	}
+}
+
 // playFull fills the disk, and makes room again.
 func (d *diskSide) playFull(ctx context.Context, r *run) {
-	name := filepath.Join(d.point, "ballast")
-	ballast, err := os.Create(name)
+	b, err := d.ballast()
+	if err == nil {
+		err = b.fill(r.rand.Int64N(4 << 20))
+	}
 	if err != nil {
 		r.failf("disk: %v", err)
 		return
 	}
-	defer func() {
-		if err := errors.Join(ballast.Close(), os.Remove(name)); err != nil {
-			r.failf("disk: %v", err)
-		}
-	}()
-	size, left := int64(0), r.rand.Int64N(4<<20)
-	fill := func() {
-		var s unix.Statfs_t
-		if err := unix.Fstatfs(int(ballast.Fd()), &s); err != nil {
-			r.failf("disk: %v", err)
-			return
-		}
-		if more := int64(s.Bavail)*s.Bsize - left; more > 0 && unix.Fallocate(int(ballast.Fd()), 0, size, more) == nil {
-			size += more
-		}
-		left = 0 // others free room, too
-	}
-	fill()
-	// Once webhooks have been deleted, their room in the journal's file takes new ones, whatever the disk has.
-	deleted := d.deleted || time.Since(r.began) >= retention
-	if err := d.refuses(ctx, r, fill); err != nil && !deleted {
-		r.failf("the bridge should refuse webhooks on a full disk: %v", err)
-	}
+	d.refusesFull(ctx, r, b)
 	r.stay(ctx, 0, 3*time.Second)
+	if err := b.remove(); err != nil {
+		r.failf("disk: %v", err)
+	}
+}
+
+// playFullStart kills the bridge while its brokers are away, and starts it on a disk that is full. What was accepted
+// has to be delivered all the same.
+func (d *diskSide) playFullStart(ctx context.Context, r *run) {
+	r.nats.stall()
+	r.kafka.stall()
+	r.stay(ctx, time.Second, 2*time.Second)
+	r.bridge.kill()
+	b, err := d.ballast()
+	if err == nil {
+		err = b.fill(0)
+	}
+	if err != nil {
+		r.failf("disk: %v", err)
+	}
+	r.bridge.start()
+	r.nats.unstall()
+	r.kafka.unstall()
+	d.refusesFull(ctx, r, b)
+	if err := r.ledger.awaitDelivered(context.WithoutCancel(ctx), "nats", "kafka"); err != nil {
+		r.failf("a start on a full disk: %v", err)
+	}
+	if err := errors.Join(b.remove(), r.takesWebhooks(ctx)); err != nil {
+		r.failf("after a start on a full disk: %v", err)
+	}
+}
+
+// playStreamLost has a killed bridge's embedded server lose all that it stores. The bridge has to see it, and to
+// publish again by itself what the journal has.
+func (d *diskSide) playStreamLost(ctx context.Context, r *run) {
+	r.bridge.kill()
+	if err := os.RemoveAll(filepath.Join(d.dir(), "nats")); err != nil {
+		r.failf("disk: %v", err)
+	}
+	r.startBridge(ctx)
+	if err := r.await(ctx, recoveryLimit, func() error {
+		m, err := r.bridge.metrics(ctx)
+		if err != nil {
+			return err
+		}
+		// What another sink's broker has lost stays missing until somebody has it replayed.
+		back, missing := m.of("local", "fnbridge_sink_went_back_total"), m.of("local", "fnbridge_sink_missing_webhooks")
+		if back == 0 || missing > 0 {
+			return fmt.Errorf("it was seen %v times, and the events of %v webhooks are missing", back, missing)
+		}
+		return nil
+	}); err != nil {
+		r.failf("the embedded server has lost its stream: %v", err)
+	}
 }
 
 // playStandstill has every write wait, for longer than the sender does.
@@ -353,11 +422,56 @@ func (d *diskSide) damages() []damage {
 	}
 }
 
-// playDamaged damages the journal of a bridge that does not run. The start has to be refused, with everything left as
-// it is; then the journal is put back.
 func (d *diskSide) playDamaged(ctx context.Context, r *run) {
 	all := d.damages()
-	chosen := all[r.rand.IntN(len(all))]
+	d.playDamage(ctx, r, all[r.rand.IntN(len(all))])
+}
+
+// playSectorLost loses a sector in the middle of what a killed bridge has left in its log.
+func (d *diskSide) playSectorLost(ctx context.Context, r *run) {
+	until := r.load.accepted() + 50 // a log that has just begun anew has no middle
+	if err := r.await(ctx, recoveryLimit, func() error {
+		if r.load.accepted() < until {
+			return errors.New("the load does not bring enough webhooks")
+		}
+		return nil
+	}); err != nil {
+		r.failf("a log: %v", err)
+	}
+	d.playDamage(ctx, r, damage{"a sector of its log lost", true, loseSector})
+}
+
+// loseSector overwrites a sector of the journal's log with zeros: one that is not zero, before the last frame of the
+// log's present use.
+func loseSector(r *run, journal string) error {
+	const header, frame, sector = 32, 24 + 4096, 512 // SQLite's, and the disk's
+	log, err := os.OpenFile(journal+"-wal", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	content, err := io.ReadAll(log)
+	if err != nil {
+		return err
+	}
+	last := -frame // where the last frame with the salts of the header begins
+	for at := header; at+frame <= len(content) && bytes.Equal(content[at+8:at+16], content[16:24]); at += frame {
+		last = at
+	}
+	for range 1000 {
+		at := sector * (1 + r.rand.IntN(max(last/sector, 1)))
+		if at+sector <= last && !bytes.Equal(content[at:at+sector], make([]byte, sector)) {
+			_, err := log.WriteAt(make([]byte, sector), int64(at))
+			return err
+		}
+	}
+	return fmt.Errorf("the log has %d bytes, and no sector that could be lost before its last frame, at %d",
+		len(content), last)
+}
+
+// playDamage damages the journal of a bridge that does not run. The start has to be refused, with everything left as
+// it is; then the journal is put back.
+func (d *diskSide) playDamage(ctx context.Context, r *run, chosen damage) {
 	r.logf("     %s", chosen.kind)
 	if chosen.killed {
 		r.bridge.kill()

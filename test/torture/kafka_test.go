@@ -107,6 +107,14 @@ func (k *kafkaSide) faults() []fault {
 	}
 }
 
+// bridgeFaults are those in which the bridge itself is restarted: one with a journal.
+func (k *kafkaSide) bridgeFaults() []fault {
+	return []fault{
+		{"kafka: the only broker of BROKERS killed", k.playOnlyBrokerKilled},
+		{"kafka: bridge restarted while a broker stands still", k.playRestartBesideStandstill},
+	}
+}
+
 // leader returns the node that leads some partition.
 func (k *kafkaSide) leader(r *run) int {
 	return k.cluster.Leader(r.t, topic, r.rand.IntN(topicPartitions))
@@ -131,12 +139,62 @@ func (k *kafkaSide) playTwoKilled(ctx context.Context, r *run) {
 	k.cluster.StartNode(r.t, nodes[:2]...)
 }
 
+// playOnlyBrokerKilled starts the bridge with one broker in BROKERS alone, and kills that one. The bridge has to go on
+// with those that it has heard of.
+func (k *kafkaSide) playOnlyBrokerKilled(ctx context.Context, r *run) {
+	at := r.rand.IntN(kafkaNodes)
+	victim := k.cluster.Nodes()[at]
+	r.bridge.terminate(context.WithoutCancel(ctx))
+	r.bridge.start("KAFKA_BROKERS=" + k.cluster.ProxiedBrokers()[at])
+	if _, err := r.recovered(ctx); err != nil {
+		r.failf("kafka: with one broker of three in BROKERS: %v", err)
+	}
+	k.cluster.Kill(r.t, victim)
+	if _, err := r.recovered(ctx); err != nil {
+		r.failf("kafka: while the only broker in BROKERS is gone: %v", err)
+	}
+	k.cluster.StartNode(r.t, victim)
+	r.bridge.terminate(context.WithoutCancel(ctx))
+	r.startBridge(ctx)
+}
+
 // playStandstill stops a broker where it is, for longer than the sink waits for its answer.
 func (k *kafkaSide) playStandstill(ctx context.Context, r *run) {
 	victim := k.leader(r)
 	k.cluster.Pause(r.t, victim)
 	r.stay(ctx, sinkPatience+time.Second, sinkPatience+4*time.Second)
 	k.cluster.Resume(r.t, victim)
+}
+
+// repeatsOfAStop is how many events an orderly restart may repeat: those that were under way to a broker which gave no
+// answer. Without a memory of what was acknowledged behind them it would be some thousand.
+const repeatsOfAStop = 400
+
+// playRestartBesideStandstill stops and starts the bridge in order while the partitions of one broker stand still. What
+// the others have acknowledged meanwhile is not sent to them again.
+func (k *kafkaSide) playRestartBesideStandstill(ctx context.Context, r *run) {
+	part := k.proxies[r.rand.IntN(kafkaNodes)]
+	part.Stall()
+	until := r.load.accepted() + 600
+	if err := r.await(ctx, time.Minute, func() error {
+		if n := until - r.load.accepted(); n > 0 {
+			return fmt.Errorf("%d webhooks are yet to be accepted", n)
+		}
+		return nil
+	}); err != nil {
+		r.failf("kafka: while a broker stands still: %v", err)
+	}
+	before := r.ledger.repeats("kafka")
+	r.bridge.terminate(context.WithoutCancel(ctx))
+	r.startBridge(ctx)
+	r.stay(ctx, time.Second, 3*time.Second)
+	part.Resume()
+	if _, err := r.recovered(ctx); err != nil {
+		r.failf("kafka: after a restart while a broker stood still: %v", err)
+	}
+	if n := r.ledger.repeats("kafka") - before; n > repeatsOfAStop {
+		r.failf("kafka: a restart while a broker stood still has repeated %d events", n)
+	}
 }
 
 func (k *kafkaSide) playLeadersMoved(ctx context.Context, r *run) {

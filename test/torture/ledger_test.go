@@ -379,6 +379,12 @@ func (l *ledger) count() ledgerCounts {
 	return c
 }
 
+// repeats counts the messages of a sink that told of a fact which it had already.
+func (l *ledger) repeats(sink string) int64 {
+	c, at := l.count(), slices.Index(l.sinks, sink)
+	return int64(c.received[at] - c.distinct[at])
+}
+
 // The ledger's own tests: what it is there to find, it has to find.
 
 const (

@@ -142,7 +142,7 @@ func TestTorture(t *testing.T) {
 
 // torture plays faults until the time is up and each has been played once, or one is not recovered from.
 func (r *run) torture(ctx context.Context, seed uint64, duration time.Duration) {
-	faults := bridgeFaults(duration > 30*time.Minute)
+	faults := append(bridgeFaults(duration > 30*time.Minute), r.kafka.bridgeFaults()...)
 	for _, s := range []side{r.nats, r.kafka, r.disk} {
 		faults = append(faults, s.faults()...)
 	}
@@ -204,7 +204,7 @@ func (r *run) finish(t *testing.T, seed uint64, directory string) {
 
 // versions are those of what took part.
 func versions() map[string]string {
-	v := map[string]string{"go": runtime.Version(), "kafka": apachekafka.Version}
+	v := map[string]string{"go": runtime.Version(), "kafka": apachekafka.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, module := range info.Deps {
 			switch module.Path {

@@ -23,6 +23,8 @@ import (
 type ScriptedSink struct {
 	mu         sync.Mutex
 	Partitions int
+	OneBroker  bool                         // that stores all of them; else each has its own
+	Key        func(e *bridge.Event) string // by which it keeps events in order; nil: their partition key
 	Stored     []bridge.Event
 	Published  int // events handed to Publish
 	Batches    []int
@@ -50,6 +52,20 @@ func (s *ScriptedSink) Partition(e bridge.Event) int {
 	return n % s.Partitions
 }
 
+// PartitionCount is Partitions, or one.
+func (s *ScriptedSink) PartitionCount() int { return max(1, s.Partitions) }
+
+// Leader follows OneBroker.
+func (s *ScriptedSink) Leader(partition int) int {
+	if s.OneBroker {
+		return 0
+	}
+	return partition
+}
+
+// OrderingKey is Key.
+func (s *ScriptedSink) OrderingKey() func(*bridge.Event) string { return s.Key }
+
 // Publish stores what Fail lets through, and nothing behind what it does not of the same key.
 func (s *ScriptedSink) Publish(ctx context.Context, events []bridge.Event) []error {
 	s.mu.Lock()
@@ -73,7 +89,11 @@ func (s *ScriptedSink) Publish(ctx context.Context, events []bridge.Event) []err
 	defer s.mu.Unlock()
 	behind := map[string]bool{}
 	for i, e := range events {
-		if behind[e.PartitionKey] {
+		key := e.PartitionKey
+		if s.Key != nil {
+			key = s.Key(&e)
+		}
+		if behind[key] {
 			errs[i] = bridge.Retry(errors.New("not sent: an earlier event of the key failed"))
 			continue
 		}
@@ -84,7 +104,7 @@ func (s *ScriptedSink) Publish(ctx context.Context, events []bridge.Event) []err
 		case errs[i] == nil:
 			s.Stored = append(s.Stored, e)
 		case bridge.KindOf(errs[i]) != bridge.FailureReject:
-			behind[e.PartitionKey] = true
+			behind[key] = true
 		}
 	}
 	close(s.changed)

@@ -11,22 +11,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/delivery/insist"
 	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
 const (
-	// page is how many dead letters are read at a time, and published in one call. Each may be as large as a webhook.
+	// page is how many dead letters are read at a time, and published in one call.
 	page = 32
-	// batchBytes bounds the data of one call, and probe its letters while the address takes nothing.
+	// batchBytes bounds the data of both, and probe the letters of a call while the address takes nothing.
 	batchBytes = 4 << 20
 	probe      = 16
 	// rememberedRefusals bounds what is remembered of dead letters that their address refused.
 	rememberedRefusals = 1 << 16
 	// refusalPause is the least time between two rounds while there are any of those: each reads them again.
 	refusalPause = time.Second
-	// journalRetry is the wait after the journal failed to read or to write.
-	journalRetry = time.Second
 	// blockedBackoff is the least wait before another try when somebody has to mend something first.
 	blockedBackoff = 5 * time.Second
 )
@@ -105,14 +104,14 @@ func (f *Forwarder) Run(ctx, publish context.Context) {
 	for ctx.Err() == nil {
 		added := f.o.Journal.DeadLettersAdded()
 		if !f.round(ctx, publish) {
-			pause(ctx, f.backoff.Backoff(max(1, f.attempt), bridge.KindOf(f.cause)))
+			insist.Wait(ctx, f.backoff.Backoff(max(1, f.attempt), bridge.KindOf(f.cause)))
 			continue
 		}
 		select {
 		case <-ctx.Done():
 		case <-added:
 			if len(f.refused) > 0 {
-				pause(ctx, refusalPause)
+				insist.Wait(ctx, refusalPause)
 			}
 		}
 	}
@@ -134,7 +133,10 @@ func (f *Forwarder) round(ctx, publish context.Context) bool {
 		}
 		end := letters[len(letters)-1].ID
 		for batch := f.due(letters); len(batch) > 0; {
-			n := f.portion(batch)
+			n := len(batch)
+			if f.attempt > 0 {
+				n = min(n, probe)
+			}
 			f.after = batch[n-1].ID
 			if stored, failed := f.send(ctx, publish, batch[:n]); failed {
 				f.missed = true
@@ -152,18 +154,13 @@ func (f *Forwarder) round(ctx, publish context.Context) bool {
 }
 
 // read returns the next letters to publish. It tries until the journal can be read, or ctx ends.
-func (f *Forwarder) read(ctx context.Context) []journal.DeadLetter {
-	for failed := false; ; failed = true {
-		letters, err := f.o.Journal.DeadLetters(ctx,
-			journal.DeadLetterFilter{Sink: f.name, Unpublished: true, AfterID: f.after, Limit: page})
-		if err == nil || ctx.Err() != nil {
-			return letters
-		}
-		if !failed {
-			f.o.Logger.Error("the dead letters cannot be read; trying again every second", "sink", f.name, "error", err)
-		}
-		pause(ctx, journalRetry)
-	}
+func (f *Forwarder) read(ctx context.Context) (letters []journal.DeadLetter) {
+	insist.Read(ctx, f.o.Logger, f.name, func() (err error) {
+		letters, err = f.o.Journal.DeadLetters(ctx,
+			journal.DeadLetterFilter{Sink: f.name, Unpublished: true, AfterID: f.after, Limit: page, MaxBytes: batchBytes})
+		return err
+	})
+	return letters
 }
 
 // due leaves out what was refused.
@@ -172,22 +169,6 @@ func (f *Forwarder) due(letters []journal.DeadLetter) []journal.DeadLetter {
 		at, refused := f.refused[l.ID]
 		return refused && at.Equal(l.LastAt)
 	})
-}
-
-// portion returns how many of the letters go in one call.
-func (f *Forwarder) portion(letters []journal.DeadLetter) int {
-	most := len(letters)
-	if f.attempt > 0 {
-		most = min(most, probe)
-	}
-	bytes := 0
-	for n := range most {
-		bytes += len(letters[n].Event.Data)
-		if n > 0 && bytes > batchBytes {
-			return n
-		}
-	}
-	return most
 }
 
 // send publishes letters and notes in the journal which of them were stored. It tells how many that are, and whether
@@ -238,7 +219,8 @@ func (f *Forwarder) refuse(d *journal.DeadLetter, err error) {
 	if len(f.refused) == 0 {
 		f.o.Logger.Warn("a dead letter was rejected at the sink's dead-letter address, too; "+
 			"it stays in the dead letters, unpublished",
-			"sink", f.name, "address", f.sink.DeadLetterAddress(), "dead_letter", d.ID, "event_id", d.Event.ID, "error", err)
+			"sink", f.name, "address", f.sink.DeadLetterAddress(), "dead_letter", d.ID, "webhook_id", d.Event.WebhookID,
+			"event_id", d.Event.ID, "error", err)
 	}
 	if len(f.refused) >= rememberedRefusals {
 		clear(f.refused)
@@ -260,7 +242,7 @@ func (f *Forwarder) note(ctx, publish context.Context, letters []journal.DeadLet
 			f.o.Logger.Error("the journal cannot note which dead letters were published; trying again every second",
 				"sink", f.name, "dead_letters", len(letters), "error", err)
 		}
-		if pause(ctx, journalRetry); ctx.Err() != nil {
+		if insist.Wait(ctx, insist.Pause); ctx.Err() != nil {
 			return
 		}
 	}
@@ -285,14 +267,4 @@ func NewMetrics(sink string, registerer prometheus.Registerer) (Metrics, error) 
 		Published: letters.WithLabelValues("published"), Retried: letters.WithLabelValues("retried"),
 		Rejected: letters.WithLabelValues("rejected"),
 	}, nil
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -61,12 +62,12 @@ func (f *fixture) run(sink bridge.Sink, j Journal) {
 	f.t.Cleanup(f.stop)
 }
 
-// letter is the dead letter of the function of a key, which was tried so often.
-func (f *fixture) letter(seq int64, key, function string, attempts int) journal.DeadLetter {
+// letter is the dead letter of the function of a key, which was tried once.
+func (f *fixture) letter(seq int64, key, function string) journal.DeadLetter {
 	now := time.Now()
 	return journal.DeadLetter{
 		Sink: "scripted", WebhookSeq: seq, FirstAt: now, LastAt: now,
-		DeadLetter: bridge.DeadLetter{Reason: "too large for the broker", Attempts: attempts, Event: bridge.Event{
+		DeadLetter: bridge.DeadLetter{Reason: "too large for the broker", Attempts: 1, Event: bridge.Event{
 			ID: key + function, Type: "t", Source: "s", Subject: key + "/" + function, PartitionKey: key,
 			About: bridge.About{Function: function}, Time: now,
 			Data: []byte("{}"),
@@ -78,7 +79,7 @@ func (f *fixture) letter(seq int64, key, function string, attempts int) journal.
 func (f *fixture) add(key, function string) int64 {
 	f.t.Helper()
 	f.n++
-	require.NoError(f.t, f.journal.AddDeadLetters(f.t.Context(), []journal.DeadLetter{f.letter(f.n, key, function, 1)}))
+	require.NoError(f.t, f.journal.AddDeadLetters(f.t.Context(), []journal.DeadLetter{f.letter(f.n, key, function)}))
 	return f.n
 }
 
@@ -227,7 +228,7 @@ func TestADeadLetterThatItsAddressRejectsIsLeftAloneUntilItComesBack(t *testing.
 	sink.set(func() { require.Equal(t, 1, tries) })
 	require.Equal(t, 1, f.log.Count("was rejected at the sink's dead-letter address"))
 
-	require.NoError(t, f.journal.AddDeadLetters(t.Context(), []journal.DeadLetter{f.letter(rejected, "k1", "a", 1)}))
+	require.NoError(t, f.journal.AddDeadLetters(t.Context(), []journal.DeadLetter{f.letter(rejected, "k1", "a")}))
 	require.Eventually(t, func() bool { return f.counter("rejected") == 2 }, 10*time.Second, time.Millisecond,
 		"it came back from another try at the sink")
 	require.Len(t, f.letters(), 3)
@@ -264,7 +265,7 @@ func TestADeadLetterThatComesBackWhileItIsPublishedIsPublishedAsItIsThen(t *test
 	f.run(sink, f.journal)
 	seq := f.add("k1", "a")
 	<-publishing
-	require.NoError(t, f.journal.AddDeadLetters(t.Context(), []journal.DeadLetter{f.letter(seq, "k1", "a", 1)}))
+	require.NoError(t, f.journal.AddDeadLetters(t.Context(), []journal.DeadLetter{f.letter(seq, "k1", "a")}))
 	close(cameBack)
 	f.awaitPublished(1)
 	f.stop()
@@ -295,4 +296,59 @@ func TestADeadLetterIsPublishedAgainAfterACrashButNotBefore(t *testing.T) {
 	f.awaitPublished(1)
 	f.stop()
 	require.Len(t, sink.letters, 2)
+}
+
+// pages is a journal that notes the most data that a read of dead letters returned.
+type pages struct {
+	*journal.Journal
+	most int
+}
+
+func (p *pages) DeadLetters(ctx context.Context, f journal.DeadLetterFilter) ([]journal.DeadLetter, error) {
+	letters, err := p.Journal.DeadLetters(ctx, f)
+	read := 0
+	for i := range letters {
+		read += len(letters[i].Event.Data)
+	}
+	p.most = max(p.most, read)
+	return letters, err
+}
+
+// Dead letters are often there because they are large: few of those are read at once, and the last one is, too.
+func TestLargeDeadLettersAreReadFewAtATime(t *testing.T) {
+	f := newFixture(t)
+	for i := range 5 {
+		l := f.letter(1, "k1", fmt.Sprint("large", i))
+		l.Event.Origin.Index, l.Event.Data = i, bytes.Repeat([]byte("x"), batchBytes/2+i*batchBytes/4)
+		require.NoError(t, f.journal.AddDeadLetters(t.Context(), []journal.DeadLetter{l}))
+	}
+	j := &pages{Journal: f.journal}
+	f.run(newAddressSink(), j)
+	f.awaitPublished(5)
+	f.stop()
+	require.Equal(t, batchBytes*3/2, j.most, "the largest one alone")
+}
+
+// unread is a journal that cannot be read at first.
+type unread struct {
+	*journal.Journal
+	failed bool
+}
+
+func (j *unread) DeadLetters(ctx context.Context, f journal.DeadLetterFilter) ([]journal.DeadLetter, error) {
+	if !j.failed {
+		j.failed = true
+		return nil, errors.New("disk away")
+	}
+	return j.Journal.DeadLetters(ctx, f)
+}
+
+func TestTheLogSaysThatDeadLettersCanBeReadAgain(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.add("k1", "a")
+	f.run(newAddressSink(), &unread{Journal: f.journal})
+	f.awaitPublished(1)
+	require.Equal(t, 1, f.log.Count("the journal cannot be read"))
+	require.Equal(t, 1, f.log.Count("the journal can be read again"))
 }

@@ -10,7 +10,9 @@ import (
 // failed are held, and with them all later events of their keys, so that each key keeps its order; the other keys go
 // on.
 type Lane struct {
-	limits *Limits
+	// Partition is that of the sink.
+	Partition int
+	limits    *Limits
 
 	queue    []*Item // not yet tried, in the order in which they came
 	held     []*Item // failed, or behind a failed event of their key; in order within each key
@@ -32,6 +34,7 @@ type Lane struct {
 	failedAt     time.Time // the last failure
 	passedAt     time.Time // when the sink was last done with an event
 
+	returns      int       // how often it went on after failures
 	oldestWait   time.Time // no event held has waited for longer than since then
 	nextGivingUp time.Time // after a failure to store what was given up
 }
@@ -42,6 +45,9 @@ func (l *Lane) Failing() bool { return l.attempt > 0 && l.live }
 
 // Down tells whether nothing live gets through.
 func (l *Lane) Down() bool { return l.down && l.live }
+
+// Well tells whether nothing of the lane is known to fail.
+func (l *Lane) Well() bool { return l.attempt == 0 && !l.down }
 
 // Attempts is in how many consecutive rounds no held event got through.
 func (l *Lane) Attempts() int { return l.attempt }
@@ -127,7 +133,7 @@ func (l *Lane) Take(now time.Time) (batch []*Item, next time.Time) {
 
 // holdBehind moves events at the front of the queue to those held, as far as an event of their key is held.
 func (l *Lane) holdBehind(now time.Time) {
-	for len(l.queue) > 0 && l.heldKeys[l.queue[0].Event.PartitionKey] > 0 {
+	for len(l.queue) > 0 && l.heldKeys[l.queue[0].Key] > 0 {
 		it := l.popQueue()
 		l.live = l.live || (l.attempt > 0 && it.Webhook.Live)
 		l.hold(it, now)
@@ -145,7 +151,7 @@ func (l *Lane) popHeld() *Item {
 	it := l.held[0]
 	l.held[0] = nil
 	l.held = l.held[1:]
-	key := it.Event.PartitionKey
+	key := it.Key
 	if l.heldKeys[key]--; l.heldKeys[key] == 0 {
 		delete(l.heldKeys, key)
 	}
@@ -161,7 +167,7 @@ func (l *Lane) hold(it *Item, now time.Time) {
 	if l.heldKeys == nil {
 		l.heldKeys = make(map[string]int)
 	}
-	l.heldKeys[it.Event.PartitionKey]++
+	l.heldKeys[it.Key]++
 	l.held = append(l.held, it)
 }
 
@@ -184,6 +190,14 @@ func (l *Lane) Settle(now time.Time, r Result) {
 	l.busy = false
 	if r.Done > 0 {
 		l.passedAt = now
+	}
+	if l.down && r.Done > 0 { // what waited because of the lane does not any more
+		for _, it := range l.queue {
+			it.waiting, it.BehindLane = time.Time{}, false
+		}
+	}
+	if r.Done > 0 && (l.down || (l.attempt > 0 && l.retrying && len(r.Failed)+r.Lost == 0)) {
+		l.returns++
 	}
 	// That events fail again which failed before says nothing about the others.
 	l.down = r.Done == 0 && len(r.Failed)+r.Lost > 0 && (l.down || l.fresh)
@@ -215,9 +229,12 @@ func (l *Lane) Settle(now time.Time, r Result) {
 	l.retryAt = now.Add(l.limits.Backoff(l.attempt, l.kind))
 }
 
-// reset forgets the failures.
+// reset forgets the failures. Of a lane that is down and only has nothing left, it is kept since when that is so.
 func (l *Lane) reset() {
-	l.attempt, l.retryAt, l.failingSince, l.cause, l.live = 0, time.Time{}, time.Time{}, nil, false
+	l.attempt, l.retryAt, l.cause, l.live = 0, time.Time{}, nil, false
+	if !l.down {
+		l.failingSince = time.Time{}
+	}
 }
 
 // SettleEmpty forgets the failures of a lane in which nothing is left that failed: whether they go on shows with the
@@ -231,14 +248,14 @@ func (l *Lane) SettleEmpty() {
 func (l *Lane) holdAgain(failed []*Item, now time.Time) {
 	again := make(map[string]bool, len(failed))
 	for _, it := range failed {
-		again[it.Event.PartitionKey] = true
+		again[it.Key] = true
 	}
 	waiting := l.held
 	l.held = make([]*Item, 0, len(failed)+len(waiting))
 	l.heldKeys = make(map[string]int, len(l.heldKeys)+len(again))
 	holdThose := func(ofFailedKey bool) {
 		for _, it := range waiting {
-			if again[it.Event.PartitionKey] == ofFailedKey {
+			if again[it.Key] == ofFailedKey {
 				l.hold(it, now)
 			}
 		}
@@ -251,17 +268,26 @@ func (l *Lane) holdAgain(failed []*Item, now time.Time) {
 }
 
 // Overdue takes out a batch of events that are to be given up, or returns when to look again, if that is known: events
-// that have been held for too long, while the lane still fails. One that has recovered sends them at once. Nothing else
-// of the lane goes until GaveUp: should they not become dead letters, nothing has overtaken them.
-func (l *Lane) Overdue(now time.Time) (over []*Item, next time.Time) {
-	if l.busy {
+// that have been held for too long, while the lane still fails. One that has recovered sends them at once. While
+// nothing of the lane gets through and other lanes go on, all that is in it waits, and is given up together. Nothing
+// else of the lane goes until GaveUp: should they not become dead letters, nothing has overtaken them.
+func (l *Lane) Overdue(now time.Time, othersGoOn bool) (over []*Item, next time.Time) {
+	if l.busy || l.limits.GiveUpAfter <= 0 || l.attempt == 0 {
 		return nil, time.Time{}
 	}
-	if due := l.nextOverdue(); due.IsZero() || now.Before(due) {
+	behindLane := l.down && othersGoOn
+	if behindLane {
+		for _, it := range l.queue {
+			if it.waiting.IsZero() {
+				it.waiting = now
+			}
+		}
+	}
+	if due := l.nextOverdue(behindLane); due.IsZero() || now.Before(due) {
 		return nil, due
 	}
 	bytes, full := 0, false
-	rest := filter(l.held, func(it *Item) bool {
+	keep := func(it *Item) bool {
 		if full || now.Sub(it.waiting) < l.limits.GiveUpAfter {
 			return true
 		}
@@ -276,20 +302,36 @@ func (l *Lane) Overdue(now time.Time) (over []*Item, next time.Time) {
 			it.Failure = l.cause.Error()
 		}
 		return false
-	})
-	l.keepHeld(rest)
+	}
+	l.keepHeld(filter(l.held, keep))
+	if behindLane {
+		held := len(over)
+		l.queue = filter(l.queue, keep)
+		for _, it := range over[held:] {
+			it.BehindLane = true
+		}
+	}
 	if l.busy = len(over) > 0; l.busy {
 		return over, time.Time{}
 	}
-	return nil, l.nextOverdue()
+	return nil, l.nextOverdue(behindLane)
 }
 
-// nextOverdue returns when an event held may have to be given up, and zero if none will.
-func (l *Lane) nextOverdue() time.Time {
-	if l.limits.GiveUpAfter <= 0 || len(l.held) == 0 || l.attempt == 0 {
+// nextOverdue returns when an event may have to be given up, and zero if none will.
+func (l *Lane) nextOverdue(behindLane bool) time.Time {
+	var oldest time.Time
+	if len(l.held) > 0 {
+		oldest = l.oldestWait
+	}
+	if behindLane {
+		for _, it := range l.queue {
+			oldest = Earlier(oldest, it.waiting)
+		}
+	}
+	if oldest.IsZero() {
 		return time.Time{}
 	}
-	due := l.oldestWait.Add(l.limits.GiveUpAfter)
+	due := oldest.Add(l.limits.GiveUpAfter)
 	if due.Before(l.nextGivingUp) {
 		return l.nextGivingUp
 	}

@@ -19,18 +19,18 @@ func limits() Limits {
 
 // lanes are those of a sink with one partition, at a time that stands still unless a test says otherwise.
 func lanes(limits Limits) (*Lanes, time.Time) {
-	return New(limits, func(*bridge.Event) int { return 0 }), time.Unix(1_000_000, 0)
+	return New(limits, func(*bridge.Event) int { return 0 }, func() int { return 1 }), time.Unix(1_000_000, 0)
 }
 
 func live(key string) *Item {
-	return &Item{Webhook: &Webhook{Live: true}, Event: &bridge.Event{PartitionKey: key}}
+	return &Item{Webhook: &Webhook{Live: true}, Event: &bridge.Event{PartitionKey: key}, Key: key}
 }
 
 func add(l *Lanes, items ...*Item) *Lane {
 	for _, it := range items {
 		l.Add(it)
 	}
-	return l.Of(items[0].Event)
+	return l.Of(items[0])
 }
 
 func failed(items ...*Item) Result {
@@ -180,10 +180,10 @@ func TestOnlyWhatFailsForTooLongIsGivenUp(t *testing.T) {
 	a1, a2, b1, passes, c1 := live("a"), live("a"), live("b"), live("d"), live("c")
 	l := add(all, a1, passes)
 	l.Take(now)
-	_, next := l.Overdue(now)
+	_, next := l.Overdue(now, false)
 	require.Zero(t, next, "what is being tried is not given up")
 	l.Settle(now, Result{Done: 1, Failed: []*Item{a1}, Cause: errors.New("down")})
-	_, next = l.Overdue(now)
+	_, next = l.Overdue(now, false)
 	require.Equal(t, now.Add(time.Minute), next)
 
 	later := now.Add(30 * time.Second)
@@ -193,20 +193,20 @@ func TestOnlyWhatFailsForTooLongIsGivenUp(t *testing.T) {
 	l.Settle(later, failed(b1))
 	add(all, c1)
 
-	over, _ := l.Overdue(now.Add(59 * time.Second))
+	over, _ := l.Overdue(now.Add(59*time.Second), false)
 	require.Empty(t, over)
-	over, _ = l.Overdue(now.Add(time.Minute))
+	over, _ = l.Overdue(now.Add(time.Minute), false)
 	require.Equal(t, []*Item{a1}, over)
 	batch, _ = l.Take(now.Add(2 * time.Hour))
 	require.Empty(t, batch, "nothing overtakes it until it is a dead letter")
 	l.GaveUp(now.Add(time.Minute), nil, time.Second)
-	over, _ = l.Overdue(later.Add(time.Minute))
+	over, _ = l.Overdue(later.Add(time.Minute), false)
 	require.ElementsMatch(t, []*Item{a2, b1}, over)
 	l.GaveUp(later.Add(time.Minute), over, time.Second)
-	over, next = l.Overdue(later.Add(time.Minute))
+	over, next = l.Overdue(later.Add(time.Minute), false)
 	require.Empty(t, over, "without dead letters they stay")
 	require.Equal(t, later.Add(time.Minute+time.Second), next)
-	over, _ = l.Overdue(next)
+	over, _ = l.Overdue(next, false)
 	require.Len(t, over, 2, "c1 has not been tried, and is not given up")
 }
 
@@ -221,7 +221,7 @@ func TestWhatIsGivenUpEndsBeforeWhatDoesNotFit(t *testing.T) {
 	l.Take(now)
 	l.Settle(now, failed(first))
 	l.Take(now) // the others are held behind it
-	over, _ := l.Overdue(now.Add(time.Minute))
+	over, _ := l.Overdue(now.Add(time.Minute), false)
 	require.Len(t, over, 1)
 	require.Same(t, first, over[0])
 	l.GaveUp(now, over, 0)

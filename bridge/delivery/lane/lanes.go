@@ -26,10 +26,11 @@ type Limits struct {
 
 // Lanes are the lanes of one sink.
 type Lanes struct {
-	limits    Limits
-	partition func(*bridge.Event) int
-	lanes     map[int]*Lane
-	keys      map[string]*key
+	limits     Limits
+	partition  func(*bridge.Event) int
+	partitions func() int
+	lanes      map[int]*Lane
+	keys       map[string]*key
 }
 
 // key remembers the partition of a key with unfinished events. A key never changes partitions in between: its events
@@ -39,36 +40,37 @@ type key struct {
 	open      int // unfinished events
 }
 
-// New returns the lanes of a sink whose events go to the partitions that the function gives.
-func New(limits Limits, partition func(*bridge.Event) int) *Lanes {
-	return &Lanes{limits: limits, partition: partition, lanes: make(map[int]*Lane), keys: make(map[string]*key)}
+// New returns the lanes of a sink whose events go to the partitions that the first function gives. The second one says
+// how many there are, and 0 while that is not known.
+func New(limits Limits, partition func(*bridge.Event) int, partitions func() int) *Lanes {
+	return &Lanes{
+		limits: limits, partition: partition, partitions: partitions, lanes: make(map[int]*Lane), keys: make(map[string]*key),
+	}
 }
 
 // All returns the lanes.
 func (l *Lanes) All() iter.Seq[*Lane] { return maps.Values(l.lanes) }
 
-// Of returns the lane that an event goes to, and nil if it has had no event yet.
-func (l *Lanes) Of(e *bridge.Event) *Lane { return l.lanes[l.place(e)] }
-
-func (l *Lanes) place(e *bridge.Event) int {
-	if k := l.keys[e.PartitionKey]; k != nil {
-		return k.partition
+// Of returns the lane that an item goes to, and nil if it has had none yet.
+func (l *Lanes) Of(it *Item) *Lane {
+	if k := l.keys[it.Key]; k != nil {
+		return l.lanes[k.partition]
 	}
-	return l.partition(e)
+	return l.lanes[l.partition(it.Event)]
 }
 
 // Add puts an item behind what its key has in its lane.
 func (l *Lanes) Add(it *Item) {
-	k := l.keys[it.Event.PartitionKey]
+	k := l.keys[it.Key]
 	if k == nil {
 		k = &key{partition: l.partition(it.Event)}
-		l.keys[it.Event.PartitionKey] = k
+		l.keys[it.Key] = k
 	}
 	k.open++
 	it.key = k
 	lane := l.lanes[k.partition]
 	if lane == nil {
-		lane = &Lane{limits: &l.limits}
+		lane = &Lane{Partition: k.partition, limits: &l.limits}
 		l.lanes[k.partition] = lane
 	}
 	lane.queue = append(lane.queue, it)
@@ -77,7 +79,7 @@ func (l *Lanes) Add(it *Item) {
 // Finish forgets an item that is in no lane any more.
 func (l *Lanes) Finish(it *Item) {
 	if it.key.open--; it.key.open == 0 {
-		delete(l.keys, it.Event.PartitionKey)
+		delete(l.keys, it.Key)
 	}
 }
 

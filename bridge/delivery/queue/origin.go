@@ -73,7 +73,12 @@ type outage struct {
 	cause error
 }
 
-func (f *sinkOrigin) Begin(context.Context) (int64, error) { return 0, nil }
+func (f *sinkOrigin) Begin(context.Context) (cursor int64, finished []byte, err error) {
+	return 0, nil, nil
+}
+
+// Keeps is false: a webhook is read once.
+func (f *sinkOrigin) Keeps() bool { return false }
 
 // Streams has none: what was published is not kept.
 func (f *sinkOrigin) Streams(context.Context) ([]journal.Stream, <-chan struct{}) { return nil, nil }
@@ -151,7 +156,9 @@ func (f *sinkOrigin) DeadLetter(ctx context.Context, items []*lane.Item, letters
 			errs[i] = delivery.ErrSenderTold
 		default:
 			f.letters.Retried.Inc()
-			f.miss(1)
+			f.queue.mu.Lock()
+			f.miss(f.part(items[i].Webhook).entry, 1)
+			f.queue.mu.Unlock()
 			f.refuse(f.part(items[i].Webhook), fmt.Errorf(
 				"an event was rejected (%s), and its dead letter could not be published to %s: %w",
 				letters[i].Reason, f.address.DeadLetterAddress(), err))
@@ -163,15 +170,15 @@ func (f *sinkOrigin) DeadLetter(ctx context.Context, items []*lane.Item, letters
 
 // reject notes that an event can never be stored. The webhook's other events go on.
 func (f *sinkOrigin) reject(it *lane.Item, reason string) {
-	if !f.required {
-		f.miss(1)
-		return
-	}
 	f.queue.mu.Lock()
 	defer f.queue.mu.Unlock()
 	e := f.part(it.Webhook).entry
+	if !f.required {
+		f.miss(e, 1)
+		return
+	}
 	if e.rejection == nil {
-		e.rejection = &RejectedError{Sink: f.name, EventID: it.Event.ID, Reason: reason}
+		e.rejection = &RejectedError{Sink: f.name, EventID: it.Event.ID, Reason: reason, Addressed: f.address != nil}
 	}
 	e.rejection.Events++
 }
@@ -186,17 +193,23 @@ func (f *sinkOrigin) refuse(p *part, cause error) {
 	p.withdraw()
 }
 
-func (f *sinkOrigin) miss(events int) {
-	if f.missed != nil {
+// miss notes events that the sink will not get of a webhook. They count once it is accepted: of another one, its sender
+// brings them again. The caller holds mu.
+func (f *sinkOrigin) miss(e *entry, events int) {
+	switch {
+	case f.missed == nil || (e.answered && e.err != nil):
+	case e.answered:
 		f.missed.Add(float64(events))
+	default:
+		if e.missed == nil {
+			e.missed = make(map[*sinkOrigin]int)
+		}
+		e.missed[f] += events
 	}
 }
 
 func (f *sinkOrigin) Done(w *lane.Webhook) {
 	f.waiting.Add(-1)
-	if w.Lost > 0 {
-		f.miss(w.Lost)
-	}
 	f.partsMu.Lock()
 	p, q := f.parts[w.Number], f.queue
 	delete(f.parts, w.Number)
@@ -204,6 +217,9 @@ func (f *sinkOrigin) Done(w *lane.Webhook) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := p.entry
+	if w.Lost > 0 {
+		f.miss(e, w.Lost)
+	}
 	// What lost nothing is finished, even if nobody waits for it any more.
 	p.finished = w.Lost == 0
 	if f.required && p.finished {
@@ -227,7 +243,9 @@ func (f *sinkOrigin) Withdrawn(w *lane.Webhook) bool {
 }
 
 // Save has nothing to keep: what waits is in memory.
-func (f *sinkOrigin) Save(context.Context, []journal.Move, *journal.SinkState) error { return nil }
+func (f *sinkOrigin) Save(context.Context, []journal.Move, *journal.SinkState, <-chan struct{}) error {
+	return nil
+}
 
 func (f *sinkOrigin) Words() delivery.Words {
 	if f.required {

@@ -30,14 +30,16 @@ var (
 	ErrClosed = errors.New("the bridge is shutting down")
 )
 
-// RejectedError is the error of a webhook of which a required sink can never store an event, and has no address for
-// dead letters. The other events of the webhook have been stored.
+// RejectedError is the error of a webhook of which a required sink can never store an event, nor its dead letter. The
+// other events of the webhook have been stored.
 type RejectedError struct {
 	Sink    string
 	EventID string
 	Reason  string
 	// Events is how many events of the webhook were rejected.
 	Events int
+	// Addressed tells that the sink has an address for dead letters, which rejected the event, too.
+	Addressed bool
 }
 
 func (e *RejectedError) Error() string {
@@ -79,7 +81,10 @@ type Options struct {
 	MaxWebhooks int
 	MaxBytes    int64
 	// Remembered is how many webhooks that were published are known by their ids and bodies when they come again (65,536).
+	// Older ones are as long as a signature of theirs that was seen can be valid, which Tolerance says: how far from now
+	// the time of one may be, either way. All of them together take at most 64 MiB, as some 230,000 do.
 	Remembered int
+	Tolerance  time.Duration
 	// Grace is how long an answer waits for optional sinks when the required ones have everything (500 ms).
 	Grace time.Duration
 
@@ -100,7 +105,9 @@ type Queue struct {
 	seq    int64
 	held   int   // entries that a sink works on
 	bytes  int64 // of their bodies
-	closed bool
+	// accepted is when the newest of those that were published was received.
+	accepted time.Time
+	closed   bool
 }
 
 // New makes a Queue and registers its metrics.
@@ -111,7 +118,7 @@ func New(o Options) (*Queue, error) {
 	o.Grace = cmp.Or(o.Grace, 500*time.Millisecond)
 	q := &Queue{
 		o: o, open: make(map[identity]*entry), bodies: make(map[string]int),
-		recent: recentWebhooks{most: o.Remembered, known: make(map[identity]struct{})},
+		recent: recentWebhooks{least: o.Remembered, bytes: maxRemembered, until: make(map[identity]time.Time)},
 	}
 	if o.Registerer != nil {
 		for _, c := range []prometheus.Collector{
@@ -137,6 +144,13 @@ func (q *Queue) Size() (webhooks int, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.held, q.bytes
+}
+
+// LastAccepted is when the newest of the webhooks that were published was received; zero when none was.
+func (q *Queue) LastAccepted() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.accepted
 }
 
 // SinkOptions of a sink of a Queue. Every zero value means the default given.
@@ -183,7 +197,8 @@ func (q *Queue) addSink(o SinkOptions, d *delivery.Options) (*sinkOrigin, error)
 	if o.Optional {
 		f.missed = prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fnbridge_sink_missed_events_total", ConstLabels: prometheus.Labels{"sink": f.name},
-			Help: "Events that a sink which is not required did not store in time, or not at all (FNBRIDGE_ACK=sinks).",
+			Help: "Events of accepted webhooks that a sink which is not required did not store in time, or not at all " +
+				"(FNBRIDGE_ACK=sinks).",
 		})
 		if d.Registerer != nil {
 			if err := d.Registerer.Register(f.missed); err != nil {
@@ -213,6 +228,7 @@ type entry struct {
 	seq      int64
 	webhook  bridge.Webhook
 	identity identity
+	until    time.Time // when no signature that came with it is valid any more
 	// reusedID tells that the id was known with another body when it came.
 	reusedID bool
 	payload  tensorlake.Payload
@@ -224,6 +240,8 @@ type entry struct {
 	held     int // sinks that have not let go of it
 	waiters  int // calls of Submit
 	probes   []*sinkOrigin
+	missed   map[*sinkOrigin]int // events, until it is answered
+	wanted   map[*sinkOrigin]int // events, by sinks that took none when it came
 
 	rejection *RejectedError
 	grace     *time.Timer
@@ -240,10 +258,11 @@ type entry struct {
 // means that the webhook can never be stored wholly. With any error, some events may be stored, and some still become
 // so.
 func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (bridge.Acceptance, error) {
-	// Callers parse at the same time. Under mu, and in the loop of a sink, one webhook would wait for another.
+	// Callers parse, and count, at the same time. Under mu, and in the loop of a sink, one webhook would wait for another.
 	payload, problem := tensorlake.Parse(w.Body)
 	e, joined, err := q.enter(&entry{
-		webhook: w, identity: identify(&w), payload: payload, problem: problem, waiters: 1, done: make(chan struct{}),
+		webhook: w, identity: identify(&w), until: w.Timestamp.Add(q.o.Tolerance),
+		payload: payload, problem: problem, waiters: 1, done: make(chan struct{}),
 	})
 	switch {
 	case err != nil:
@@ -278,13 +297,19 @@ func (q *Queue) Submit(ctx context.Context, w bridge.Webhook) (bridge.Acceptance
 func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for f := q.uncounted(e); f != nil; f = q.uncounted(e) {
+		q.count(e, f)
+	}
 	switch {
 	case q.closed:
 		return nil, false, ErrClosed
-	case q.recent.has(e.identity):
+	case q.recent.knows(e.identity, e.until):
 		return nil, false, nil
 	}
 	if there := q.open[e.identity]; there != nil {
+		if e.until.After(there.until) {
+			there.until = e.until
+		}
 		there.waiters++
 		return there, true, nil
 	}
@@ -294,7 +319,7 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 	}
 	e.reusedID = q.bodies[e.webhook.ID] > 0
 	for _, f := range q.sinks {
-		if f.required && !f.breaker.admits() && (f.routes.IsZero() || e.wanted(f, q.o.Events) > 0) {
+		if f.required && !f.breaker.admits() && e.wanted[f] > 0 {
 			return nil, false, &DownError{Sink: f.name, Err: f.breaker.cause}
 		}
 	}
@@ -302,7 +327,7 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 	e.seq = q.seq
 	for _, f := range q.sinks {
 		if !f.breaker.admits() {
-			f.miss(e.wanted(f, q.o.Events))
+			f.miss(e, e.wanted[f])
 			continue
 		}
 		if f.breaker.open {
@@ -331,18 +356,37 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 	return e, false, nil
 }
 
-// wanted is how many events of the webhook a sink wants.
-func (e *entry) wanted(f *sinkOrigin, o tensorlake.Options) (n int) {
-	events := tensorlake.Unrecognized(e.webhook)
-	if e.problem == nil {
-		events = e.payload.Events(e.webhook, o)
-	}
-	for event := range events {
-		if f.routes.Match(&event) {
-			n++
+// uncounted returns a sink that takes nothing now, if the events that it wants of e have not been counted. The caller
+// holds mu.
+func (q *Queue) uncounted(e *entry) *sinkOrigin {
+	for _, f := range q.sinks {
+		if _, counted := e.wanted[f]; !counted && !f.breaker.admits() {
+			return f
 		}
 	}
-	return n
+	return nil
+}
+
+// count counts the events that f wants of e. The caller holds mu, and lets go of it meanwhile: there may be very many.
+func (q *Queue) count(e *entry, f *sinkOrigin) {
+	q.mu.Unlock()
+	defer q.mu.Lock()
+	n, events := 1, tensorlake.Unrecognized(e.webhook)
+	if e.problem == nil {
+		n, events = e.payload.Len(q.o.Events), e.payload.Events(e.webhook, q.o.Events)
+	}
+	if !f.routes.IsZero() {
+		n = 0
+		for event := range events {
+			if f.routes.Match(&event) {
+				n++
+			}
+		}
+	}
+	if e.wanted == nil {
+		e.wanted = make(map[*sinkOrigin]int)
+	}
+	e.wanted[f] = n
 }
 
 // overdue is the answer when nobody waits any longer. The caller holds mu.
@@ -394,8 +438,16 @@ func (q *Queue) answer(e *entry, err error) {
 	delete(q.open, e.identity)
 	if err != nil {
 		q.forget(e.identity)
-	} else if oldest, full := q.recent.add(e.identity); full {
-		q.forget(oldest)
+	} else {
+		if at := e.webhook.ReceivedAt; at.After(q.accepted) {
+			q.accepted = at
+		}
+		for f, events := range e.missed {
+			f.missed.Add(float64(events))
+		}
+		for _, forgotten := range q.recent.add(e.identity, e.until, e.webhook.ReceivedAt) {
+			q.forget(forgotten)
+		}
 	}
 	for _, f := range e.probes {
 		f.breaker.probing = false
@@ -438,33 +490,6 @@ func (q *Queue) Close() {
 	for _, e := range q.open {
 		q.answer(e, ErrClosed)
 	}
-}
-
-// recentWebhooks remembers the last webhooks that were added, up to a number of them.
-type recentWebhooks struct {
-	most  int
-	known map[identity]struct{}
-	ring  []identity // in the order in which they came, from next on once it is full
-	next  int
-}
-
-func (r *recentWebhooks) has(w identity) bool {
-	_, ok := r.known[w]
-	return ok
-}
-
-// add takes a webhook that it does not have. When it is full it forgets the oldest, and returns it.
-func (r *recentWebhooks) add(w identity) (oldest identity, full bool) {
-	r.known[w] = struct{}{}
-	if len(r.ring) < r.most {
-		r.ring = append(r.ring, w)
-		return identity{}, false
-	}
-	oldest = r.ring[r.next]
-	delete(r.known, oldest)
-	r.ring[r.next] = w
-	r.next = (r.next + 1) % r.most
-	return oldest, true
 }
 
 // signal wakes whoever waits on a channel of one place.

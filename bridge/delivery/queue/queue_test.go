@@ -522,6 +522,13 @@ func TestAnOptionalSinkIsNotWaitedForAndItsMissesAreCounted(t *testing.T) {
 		require.Zero(t, time.Since(start))
 		require.NoError(t, <-probe)
 		require.NoError(t, f.queue.Ready(), "an optional sink takes no readiness away")
+		// What is answered 503 comes again, and is no miss.
+		failAll(required.ScriptedSink, errDown())
+		before := missed()
+		_, err = f.submit("msg_60", "k4", "a")
+		require.Error(t, err)
+		require.Equal(t, before, missed())
+		failAll(required.ScriptedSink, nil)
 		f.empty()
 	})
 }
@@ -563,8 +570,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 			require.Equal(t, bridge.Duplicate, submit(i), "%d", i)
 		}
 		require.Equal(t, bridge.StoredReusedID, submit(6), "that one is forgotten, its id is not")
-		require.Len(t, f.queue.recent.known, 3)
-		require.Len(t, f.queue.recent.ring, 3)
+		require.Len(t, f.queue.recent.until, 3)
 		require.Equal(t, map[string]int{"msg_3": 1, "msg_4": 2}, f.queue.bodies)
 	})
 }

@@ -68,10 +68,10 @@ Every variable that config and sinks give, as JSON {"variables": […]}, each wi
       "secret" (has $key $declared.config.secrets)) -}}
 {{- end -}}
 {{- range $name, $sink := include "fnbridge.sinks" . | fromJson -}}
-{{- $secrets := (get $declared.sinks (include "fnbridge.kind" (dict "name" $name "sink" $sink))).secrets -}}
+{{- $of := get $declared.sinks (include "fnbridge.kind" (dict "name" $name "sink" $sink)) -}}
 {{- range $key, $value := omit $sink "kind" -}}
 {{- $given = append $given (dict "path" (printf "sinks.%s.%s" $name $key) "prefix" (printf "%s_" (upper $name)) "place" $name "name" (snakecase $key | upper) "value" $value
-      "secret" (has $key $secrets)) -}}
+      "secret" (has $key $of.secrets)) -}}
 {{- end -}}
 {{- end -}}
 {{- $variables := list -}}
@@ -79,7 +79,7 @@ Every variable that config and sinks give, as JSON {"variables": […]}, each wi
 {{- if and (not (kindIs "invalid" .value)) (ne (toString .value) "") (ne (toString .value) "[]") -}}
 {{- $file := hasSuffix "_FILE" .name -}}
 {{- $env := printf "FNBRIDGE_%s%s" .prefix .name -}}
-{{- $variable := dict "path" .path "env" $env -}}
+{{- $variable := dict "path" .path "env" $env "reload" .reload -}}
 {{- if or (kindIs "map" .value) .secret -}}
 {{- $_ := set $variable "env" (ternary $env (printf "%s_FILE" $env) $file) -}}
 {{- $_ := set $variable "file" (printf "%s/%s" .place .name) -}}
@@ -98,6 +98,14 @@ Every variable that config and sinks give, as JSON {"variables": […]}, each wi
 {{- $variables = append $variables (dict "path" "config.webhookSecrets" "env" "FNBRIDGE_WEBHOOK_SECRETS_FILE" "file" "bridge/WEBHOOK_SECRETS"
       "secret" (include "fnbridge.webhookSecretName" .) "key" "secrets") -}}
 {{- end -}}
+{{- if not .Values.config.pageToken -}}
+{{- $variables = append $variables (dict "path" "config.pageToken" "env" "FNBRIDGE_PAGE_TOKEN_FILE" "file" "bridge/PAGE_TOKEN"
+      "secret" (include "fnbridge.pageSecretName" .) "key" "token") -}}
+{{- end -}}
+{{- if include "fnbridge.makesNATSToken" . -}}
+{{- $variables = append $variables (dict "path" "config.embeddedNatsToken" "env" "FNBRIDGE_EMBEDDED_NATS_TOKEN_FILE" "file" "bridge/EMBEDDED_NATS_TOKEN"
+      "secret" (include "fnbridge.natsTokenName" .) "key" "token") -}}
+{{- end -}}
 {{- toJson (dict "variables" $variables) -}}
 {{- end -}}
 
@@ -110,6 +118,21 @@ true
 
 {{- define "fnbridge.webhookSecretName" -}}
 {{- printf "%s-webhook" (include "fnbridge.fullname" .) -}}
+{{- end -}}
+
+{{- define "fnbridge.pageSecretName" -}}
+{{- printf "%s-page" (include "fnbridge.fullname" .) -}}
+{{- end -}}
+
+{{/* "true" if others reach the NATS server inside the bridge and no token was given for it, so that one is made, else nothing. */}}
+{{- define "fnbridge.makesNATSToken" -}}
+{{- if and (include "fnbridge.embedded" .) .Values.embeddedNATS.service (not .Values.config.embeddedNatsToken) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- define "fnbridge.natsTokenName" -}}
+{{- printf "%s-nats" (include "fnbridge.fullname" .) -}}
 {{- end -}}
 
 {{/* The key of the chart's own Secret that holds a file. */}}
@@ -179,12 +202,18 @@ machine's, and so is reached through its Service.
 {{- end -}}
 {{- $env = append $env (dict "name" "FNBRIDGE_LISTEN" "value" (printf ":%s" (include "fnbridge.text" $v.ports.http))) -}}
 {{- $env = append $env (dict "name" "FNBRIDGE_OPS_LISTEN" "value" (printf ":%s" (include "fnbridge.text" $v.ports.ops))) -}}
+{{- if $v.preStopSeconds -}}
+{{- $env = append $env (dict "name" "FNBRIDGE_DRAIN" "value" "0s") -}}
+{{- end -}}
 {{- if eq $v.ack "journal" -}}
 {{- $env = append $env (dict "name" "FNBRIDGE_DATA_DIR" "value" $v.persistence.mountPath) -}}
 {{- end -}}
 {{- if and (include "fnbridge.embedded" $root) (not .test) -}}
 {{- $host := ternary "" "127.0.0.1" $v.embeddedNATS.service -}}
 {{- $env = append $env (dict "name" "FNBRIDGE_EMBEDDED_NATS_LISTEN" "value" (printf "%s:%s" $host (include "fnbridge.text" $v.ports.nats))) -}}
+{{- end -}}
+{{- if and (include "fnbridge.embedded" $root) $v.embeddedNATS.monitor (not .test) -}}
+{{- $env = append $env (dict "name" "FNBRIDGE_EMBEDDED_NATS_MONITOR_LISTEN" "value" (printf ":%s" (include "fnbridge.text" $v.ports.natsMonitor))) -}}
 {{- end -}}
 {{- if .test -}}
 {{- range $name, $sink := $sinks -}}
@@ -193,8 +222,16 @@ machine's, and so is reached through its Service.
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- $test := .test -}}
 {{- range (include "fnbridge.variables" $root | fromJson).variables -}}
-{{- if hasKey . "file" -}}
+{{- $token := .file -}}
+{{- if and $test (hasPrefix "FNBRIDGE_EMBEDDED_NATS_TOKEN" .env) -}}
+{{- range $name, $sink := $sinks -}}
+{{- if and (eq (include "fnbridge.kind" (dict "name" $name "sink" $sink)) "nats") (not $sink.url) -}}
+{{- $env = append $env (dict "name" (printf "FNBRIDGE_%s_TOKEN_FILE" (upper $name)) "value" (printf "%s/%s" (include "fnbridge.files" $root) $token)) -}}
+{{- end -}}
+{{- end -}}
+{{- else if hasKey . "file" -}}
 {{- $env = append $env (dict "name" .env "value" (printf "%s/%s" (include "fnbridge.files" $root) .file)) -}}
 {{- else -}}
 {{- $env = append $env (dict "name" .env "value" (tpl .value $root)) -}}
@@ -237,14 +274,16 @@ machine's, and so is reached through its Service.
 {{- mulf (float64 $number) (get $units $unit) 0.9 | floor | int64 -}}
 {{- end -}}
 
-{{/* A duration as Go writes it, in whole seconds, rounded up: (dict "text" "1m30s" "path" "config.shutdownTimeout"). */}}
+{{/* A duration as Go writes it, perhaps with whole days before it, in whole seconds, rounded up. */}}
 {{- define "fnbridge.seconds" -}}
+{{- $days := regexFind "^[0-9]+d" . -}}
+{{- $rest := default "0s" (trimPrefix $days .) -}}
 {{- $start := toDate "2006-01-02" "2000-01-01" -}}
-{{- $whole := sub (dateModify (printf "+%s" .text) $start | unixEpoch | int64) ($start | unixEpoch | int64) -}}
-{{- if regexMatch "(\\.|[0-9](ns|us|µs|ms))" .text -}}
+{{- $whole := sub (dateModify (printf "+%s" $rest) $start | unixEpoch | int64) ($start | unixEpoch | int64) -}}
+{{- if regexMatch "(\\.|[0-9](ns|us|µs|ms))" $rest -}}
 {{- $whole = add $whole 1 -}}
 {{- end -}}
-{{- $whole -}}
+{{- add $whole (mul 86400 (trimSuffix "d" $days | int64)) -}}
 {{- end -}}
 
 {{/* Seconds that a pod has from the announcement of its end until it is killed. */}}
@@ -253,7 +292,7 @@ machine's, and so is reached through its Service.
 {{- if kindIs "map" $drain -}}
 {{- fail "config.shutdownTimeout: give it as it is, not as a reference; the pod's grace period is reckoned from it" -}}
 {{- end -}}
-{{- $least := add (include "fnbridge.seconds" (dict "text" $drain) | int) (int .Values.preStopSeconds) 5 -}}
+{{- $least := add (include "fnbridge.seconds" $drain | int) (int .Values.preStopSeconds) 5 -}}
 {{- $given := .Values.terminationGracePeriodSeconds -}}
 {{- if kindIs "invalid" $given -}}
 {{- add $least 5 -}}
@@ -308,6 +347,9 @@ machine's, and so is reached through its Service.
 {{- $ports := list (int $v.ports.http) (int $v.ports.ops) -}}
 {{- if include "fnbridge.embedded" . -}}
 {{- $ports = append $ports (int $v.ports.nats) -}}
+{{- if $v.embeddedNATS.monitor -}}
+{{- $ports = append $ports (int $v.ports.natsMonitor) -}}
+{{- end -}}
 {{- end -}}
 {{- if ne (len $ports) (len (uniq $ports)) -}}
 {{- fail "ports: two of them are the same; give each its own" -}}

@@ -65,7 +65,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* The one path that Tensorlake posts to. */}}
+{{/* The one path that Tensorlake posts to, which the bridge takes with a slash behind it, too. */}}
 {{- define "fnbridge.path" -}}
 {{- default "/webhooks/tensorlake" .Values.config.path -}}
 {{- end -}}

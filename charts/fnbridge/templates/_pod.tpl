@@ -4,18 +4,15 @@
 {{- $v := .Values -}}
 {{- $fullname := include "fnbridge.fullname" . -}}
 {{- $sources := include "fnbridge.fileSources" . -}}
-{{- $made := include "fnbridge.madeSecrets" . -}}
 {{- $journal := eq $v.ack "journal" -}}
 {{- $annotations := dict "kubectl.kubernetes.io/default-container" "fnbridge" -}}
-{{- if $made -}}
-{{- /* The pods are replaced when the Secret changes. */ -}}
-{{- $_ := set $annotations "checksum/secret" (sha256sum $made) -}}
-{{- end -}}
 metadata:
   labels:
     {{- /* Not the chart's version: a new chart with the same pod restarts nothing. */}}
     {{- toYaml (merge (include "fnbridge.selectorLabels" . | fromYaml) $v.podLabels $v.commonLabels) | nindent 4 }}
   annotations:
+    {{- /* No checksum of a secret: a bridge that runs takes over what its files hold, and more people may read these
+    than may read Secrets. */}}
     {{- toYaml (merge $annotations $v.podAnnotations $v.commonAnnotations) | nindent 4 }}
 spec:
   serviceAccountName: {{ include "fnbridge.serviceAccountName" . }}
@@ -80,6 +77,11 @@ spec:
           containerPort: {{ $v.ports.nats }}
           protocol: TCP
         {{- end }}
+        {{- if and (include "fnbridge.embedded" .) $v.embeddedNATS.monitor }}
+        - name: nats-monitor
+          containerPort: {{ $v.ports.natsMonitor }}
+          protocol: TCP
+        {{- end }}
       startupProbe:
         httpGet: {path: /livez, port: ops}
         periodSeconds: 2
@@ -140,7 +142,10 @@ spec:
   {{- end }}
 {{- end -}}
 
-{{/* The one volume with the files of all variables. Its content follows that of the Secrets, as certificates need. */}}
+{{/*
+The one volume with the files of all variables. Its content follows that of the Secrets, and the bridge follows it. Without a subPath: such a
+mount never changes.
+*/}}
 {{- define "fnbridge.filesVolume" -}}
 - name: files
   projected:
@@ -162,4 +167,17 @@ spec:
 {{- $all = append $all (merge (dict) . (dict "labelSelector" $selector)) -}}
 {{- end -}}
 {{- toYaml $all -}}
+{{- end -}}
+
+{{/* Fails if fewer journals would be in use than there are: what waits in the others would stay behind, unseen. */}}
+{{- define "fnbridge.keepJournals" -}}
+{{- $name := include "fnbridge.fullname" .root -}}
+{{- $there := lookup "apps/v1" "StatefulSet" .root.Release.Namespace $name -}}
+{{- if and $there (not .root.Values.journalsDrained) -}}
+{{- $replicas := dig "spec" "replicas" 1 $there | int -}}
+{{- if lt (int .replicas) $replicas -}}
+{{- $last := printf "%s-%d" $name (sub $replicas 1) -}}
+{{- fail (printf "%s would leave the journals of pods behind, with what they have not delivered yet. Have nothing sent to them, wait until \"kubectl --namespace %s exec %s -- /fnbridge status\" shows no backlog in any of the pods from %s-%d to %s, and set journalsDrained: true for this upgrade" .change .root.Release.Namespace $last $name (int .replicas) $last) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -3,17 +3,21 @@
 {
   "config": {
     "secrets": [
-      "webhookSecrets"
+      "pageToken",
+      "webhookSecrets",
+      "embeddedNatsToken"
     ],
     "addresses": []
   },
   "sinks": {
     "kafka": {
       "secrets": [
-        "saslPassword"
+        "saslPassword",
+        "oauthClientSecret"
       ],
       "addresses": [
-        "brokers"
+        "brokers",
+        "oauthTokenUrl"
       ]
     },
     "nats": {

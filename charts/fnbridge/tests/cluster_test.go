@@ -2,11 +2,14 @@ package charttest
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,6 +32,7 @@ import (
 	"k8s.io/kubernetes/pkg/registry/policy/poddisruptionbudget"
 	podsecurity "k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/yaml"
 )
 
 // internal is an object as Kubernetes' API server holds it: converted, and with its defaults. It is nil for types that
@@ -139,15 +143,36 @@ func TestAPIServerTakesEverything(t *testing.T) {
 // TestRestrictedProfile puts every pod through the admission of the Pod Security Standard "restricted".
 func TestRestrictedProfile(t *testing.T) {
 	t.Parallel()
+	each(t, func(t *testing.T, v values) {
+		for name, pod := range pods(t, install(t, v)) {
+			requireRestricted(t, name, &pod.ObjectMeta, &pod.Spec)
+		}
+	})
+}
+
+func requireRestricted(t *testing.T, name string, about *metav1.ObjectMeta, spec *corev1.PodSpec) {
+	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	require.NoError(t, err)
 	restricted := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
-	each(t, func(t *testing.T, v values) {
-		for name, pod := range pods(t, install(t, v)) {
-			result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec))
-			require.True(t, result.Allowed, "%s: %s", name, result.ForbiddenDetail())
-		}
-	})
+	result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, about, spec))
+	require.True(t, result.Allowed, "%s: %s", name, result.ForbiddenDetail())
+}
+
+// The pod of the documents that stays beside the journal of one that does not start is taken, and has its claim.
+func TestThePodBesideAJournal(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../../docs/examples/kubernetes/journal.yaml")
+	require.NoError(t, err)
+	var pod corev1.Pod
+	require.NoError(t, yaml.UnmarshalStrict(text, &pod))
+	pod.Namespace = namespace
+	require.NoError(t, create(t, &pod))
+	requireRestricted(t, pod.Name, &pod.ObjectMeta, &pod.Spec)
+	bridge := one[*appsv1.StatefulSet](t, install(t, values{"fullnameOverride": "fnbridge"}))
+	require.Equal(t, bridge.Spec.VolumeClaimTemplates[0].Name+"-"+bridge.Name+"-0",
+		pod.Spec.Volumes[0].PersistentVolumeClaim.ClaimName)
+	require.Equal(t, bridge.Spec.Template.Spec.SecurityContext.RunAsUser, pod.Spec.SecurityContext.RunAsUser)
 }
 
 // TestBeyondRestricted holds what the restricted profile leaves open.

@@ -17,8 +17,9 @@ func TestNotes(t *testing.T) {
 			"statefulset/events-fnbridge", "helm -n messaging test events --logs", "service/events-fnbridge 8080",
 			"Nothing outside of the cluster reaches it yet",
 			"Secret events-fnbridge-webhook", "create secret generic fnbridge-tensorlake",
-			"nats://events-fnbridge-nats.messaging:4222", "asks for no credentials",
-			"exec events-fnbridge-0 -- /fnbridge status",
+			"nats://events-fnbridge-nats.messaging:4222", "get secret events-fnbridge-nats", "{.data.token}",
+			"exec events-fnbridge-0 -- /fnbridge status", "port-forward pod/events-fnbridge-0 8081",
+			"get secret events-fnbridge-page -o jsonpath='{.data.token}' | base64 -d",
 		}, []string{"WARNING"}},
 		"ingress": {
 			`{ingress: {enabled: true, host: a.example.com, tlsSecret: t}}`,
@@ -50,6 +51,21 @@ func TestNotes(t *testing.T) {
 			[]string{"rollout restart statefulset/events-fnbridge"},
 			[]string{"create secret"},
 		},
+		"a page token of one's own": {
+			`{config: {pageToken: {secret: a, key: b.c}}}`,
+			[]string{`get secret a -o jsonpath='{.data.b\.c}' | base64 -d`},
+			[]string{"events-fnbridge-page"},
+		},
+		"token of one's own": {
+			`{config: {embeddedNatsToken: {secret: a, key: b}}}`,
+			[]string{"get secret a -o", "{.data.b}"},
+			[]string{"events-fnbridge-nats -o"},
+		},
+		"a token as it is": {
+			`{config: {embeddedNatsToken: 0123456789abcdef}}`,
+			[]string{"get secret events-fnbridge -o", `{.data.bridge\.EMBEDDED_NATS_TOKEN}`},
+			[]string{"0123456789abcdef"},
+		},
 		"unsigned": {
 			`{config: {insecureUnsigned: true}}`,
 			[]string{"WARNING: config.insecureUnsigned"},
@@ -62,7 +78,7 @@ func TestNotes(t *testing.T) {
 				"exec deployment/events-fnbridge -- /fnbridge status", "the Kafka topic T",
 				"the NATS stream S, subjects tensorlake.{route}",
 			},
-			[]string{"no credentials"},
+			[]string{"with a token"},
 		},
 		"no test": {`{tests: {enabled: false}}`, nil, []string{"helm -n messaging test"}},
 	} {

@@ -48,6 +48,7 @@ func TestWhatIsGivenArrives(t *testing.T) {
 			`networkPolicy: {enabled: true, webhooksFrom: [{podSelector: {matchLabels: {a: WORD}}}]}`,
 			`networkPolicy: {enabled: true, opsFrom: [{podSelector: {matchLabels: {a: WORD}}}]}`,
 			`networkPolicy: {enabled: true, natsFrom: [{podSelector: {matchLabels: {a: WORD}}}]}`,
+			`{sinks: {nats: {url: "nats://a:1"}}, networkPolicy: {enabled: true, sinksAt: [{podSelector: {matchLabels: {a: WORD}}}]}}`,
 			`networkPolicy: {enabled: true, extraEgress: [{ports: [{port: 1}], to: [{podSelector: {matchLabels: {a: WORD}}}]}]}`,
 		},
 		"servicemonitor.yaml": {
@@ -64,6 +65,10 @@ func TestWhatIsGivenArrives(t *testing.T) {
 			`prometheusRule: {enabled: true, labels: {a: WORD}}`,
 			`prometheusRule: {enabled: true, alertLabels: {a: WORD}}`,
 			`prometheusRule: {enabled: true, extraGroups: [{name: WORD, rules: [{record: a, expr: "1"}]}]}`,
+		},
+		"dashboard.yaml": {
+			`dashboard: {enabled: true, labels: {a: WORD}}`,
+			`dashboard: {enabled: true, annotations: {a: WORD}}`,
 		},
 		"extraobjects.yaml": {`extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: WORD}}]`},
 		"tests/webhook.yaml": {

@@ -227,7 +227,7 @@ func variableSchema(v variable) map[string]any {
 		value["type"] = []any{"integer", "string", "null"}
 		value["pattern"] = `^([0-9]+ *([KMGTkmgt]([iI]?[bB]|i))?|[0-9]+ *[bB])?$`
 	case "duration":
-		value["pattern"] = `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)?$`
+		value["pattern"] = `^(0|[0-9]+d|([0-9]+d)?([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)?$`
 	case "URLs", "addresses", "routes", "secrets":
 		value["type"] = []any{"string", "array", "null"}
 		value["items"] = map[string]any{"type": "string", "minLength": 1}
@@ -513,7 +513,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 			`'/sinks/kafka/compression': value must be one of`,
 		},
 		"wrong type":     {`replicas: "2"`, `'/replicas': got string, want integer`},
-		"wrong duration": {`config: {retention: 3d}`, `'/config/retention': '3d' does not match pattern`},
+		"wrong duration": {`config: {retention: 3 d}`, `'/config/retention': '3 d' does not match pattern`},
 		"wrong size":     {`config: {maxBody: 1 megabyte}`, `'/config/maxBody'`},
 		"wrong number": {
 			`sinks: {kafka: {brokers: "a:1", partitions: many}}`,

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -111,16 +112,48 @@ func TestOnePodAtATime(t *testing.T) {
 	})
 }
 
-func TestPodsAreReplacedWhenTheirSecretChanges(t *testing.T) {
+// TestThePodLivesUntilTheBridgeHasStopped reckons in every form that the bridge takes.
+func TestThePodLivesUntilTheBridgeHasStopped(t *testing.T) {
 	t.Parallel()
-	with := func(password string) string {
-		all := install(t, parse(t, `{sinks: {nats: {url: "nats://a", user: u, password: `+password+`}}}`))
-		return podTemplate(t, all).Annotations["checksum/secret"]
+	for timeout, seconds := range map[string]int64{
+		"25s": 25, "1m30s": 90, "1500ms": 2, "1.5s": 2, "1d": 86400, "1d1m": 86460, "0d2s": 2,
+	} {
+		all := install(t, values{"config": map[string]any{"shutdownTimeout": timeout}, "preStopSeconds": 7})
+		pod := podTemplate(t, all)
+		requireConfiguration(t, all, pod)
+		require.Equal(t, seconds+7+10, *pod.Spec.TerminationGracePeriodSeconds, timeout)
 	}
-	first := with("one")
-	require.NotEmpty(t, first)
-	require.Equal(t, first, with("one"), "replaced by every upgrade")
-	require.NotEqual(t, with("one"), with("two"))
+}
+
+// TestASecretThatChangesReplacesNoPod holds that nothing but the chart's own Secret differs, and that a bridge that
+// runs takes over what that holds.
+func TestASecretThatChangesReplacesNoPod(t *testing.T) {
+	t.Parallel()
+	with := func(secret, replicas string) (others []object) {
+		text := strings.ReplaceAll(`{config: {webhookSecrets: SECRET, pageToken: SECRET, embeddedNatsToken: SECRET},
+			sinks: {nats: {replicas: `+replicas+`},
+				kafka: {brokers: "a:1", saslMechanism: PLAIN, saslUsername: u, saslPassword: SECRET}}}`, "SECRET", secret)
+		for _, o := range install(t, parse(t, text)) {
+			if _, ok := o.(*corev1.Secret); !ok {
+				others = append(others, o)
+			}
+		}
+		return others
+	}
+	first := with("one", "1")
+	require.Equal(t, first, with("two", "1"), "replaced for a secret, or shows something of it")
+	require.NotEqual(t, first, with("one", "3"))
+	bridge, kinds := declared(t)
+	for _, k := range kinds {
+		bridge = append(bridge, k.variables()...)
+	}
+	for _, v := range bridge {
+		require.True(t, !v.Secret || v.Reload, "a pod would keep the %s of its start", v.Name)
+	}
+	mounted := install(t, parse(t, `{config: {webhookSecrets: {secret: a, key: b}}}`))
+	for _, mount := range bridgeContainer(t, mounted).VolumeMounts {
+		require.Empty(t, mount.SubPath, "%s never changes", mount.Name)
+	}
 }
 
 func TestAnotherVersionOfTheChartAloneRestartsNothing(t *testing.T) {
@@ -139,28 +172,59 @@ type cluster struct{ client dynamic.Interface }
 
 // GetClientFor implements engine.ClientProvider.
 func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {
-	return c.client.Resource(schema.GroupVersionResource{
-		Version:  apiVersion,
-		Resource: map[string]string{"Secret": "secrets"}[kind],
-	}), true, nil
+	version, err := schema.ParseGroupVersion(apiVersion)
+	if err != nil {
+		return nil, false, err
+	}
+	return c.client.Resource(version.WithResource(map[string]string{
+		"Secret": "secrets", "StatefulSet": "statefulsets",
+	}[kind])), true, nil
 }
 
-func TestTheSecretThatWasMadeIsKept(t *testing.T) {
+func TestSecretsThatWereMadeAreKept(t *testing.T) {
 	t.Parallel()
-	secret := func(c cluster) []byte {
+	secret := func(c cluster, name, key string) []byte {
 		files, err := renderChart(t, loadChart(t), nil, c)
 		require.NoError(t, err)
-		return called[*corev1.Secret](t, objects(t, files), fullname+"-webhook").Data["secrets"]
+		return called[*corev1.Secret](t, objects(t, files), fullname+name).Data[key]
 	}
 	empty := cluster{fake.NewSimpleDynamicClient(scheme.Scheme)}
-	first, second := secret(empty), secret(empty)
-	require.NotEqual(t, first, second, "everybody's secret would be the same")
-	require.Regexp(t, "^whsec_", string(first))
-	random, err := base64.StdEncoding.DecodeString(string(first[len("whsec_"):]))
+	for name, key := range map[string]string{"-webhook": "secrets", "-page": "token", "-nats": "token"} {
+		first, second := secret(empty, name, key), secret(empty, name, key)
+		require.NotEqual(t, first, second, "everybody's secret would be the same")
+		installed := &corev1.Secret{Data: map[string][]byte{key: first}}
+		installed.Name, installed.Namespace = fullname+name, namespace
+		require.Equal(t, first, secret(cluster{fake.NewSimpleDynamicClient(scheme.Scheme, installed)}, name, key))
+	}
+	made := secret(empty, "-webhook", "secrets")
+	require.Regexp(t, "^whsec_", string(made))
+	random, err := base64.StdEncoding.DecodeString(string(made[len("whsec_"):]))
 	require.NoError(t, err)
 	require.Len(t, random, 32)
+	require.Regexp(t, "^[a-zA-Z0-9]{32}$", string(secret(empty, "-page", "token")))
+	require.Regexp(t, "^[a-zA-Z0-9]{32}$", string(secret(empty, "-nats", "token")))
+}
 
-	installed := &corev1.Secret{Data: map[string][]byte{"secrets": first}}
-	installed.Name, installed.Namespace = fullname+"-webhook", namespace
-	require.Equal(t, first, secret(cluster{fake.NewSimpleDynamicClient(scheme.Scheme, installed)}))
+func TestNoJournalIsLeftBehind(t *testing.T) {
+	t.Parallel()
+	three := int32(3)
+	installed := &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: &three}}
+	installed.Name, installed.Namespace = fullname, namespace
+	for text, want := range map[string]string{
+		`{replicas: 1, sinks: {nats: {url: "nats://a"}}}`:                         "replicas: 1 would leave the journals",
+		`{replicas: 3, ack: sinks, sinks: {nats: {url: "nats://a"}}}`:             "ack: sinks would leave the journals",
+		`{replicas: 3, sinks: {nats: {url: "nats://a"}}}`:                         "",
+		`{replicas: 0, sinks: {nats: {url: "nats://a"}}}`:                         "",
+		`{replicas: 1, journalsDrained: true, sinks: {nats: {url: "nats://a"}}}`:  "",
+		`{ack: sinks, journalsDrained: true, sinks: {nats: {url: "nats://a"}}}`:   "",
+		`{replicas: 4, sinks: {nats: {url: "nats://a"}}, journalsDrained: false}`: "",
+	} {
+		_, err := renderChart(t, loadChart(t), parse(t, text), cluster{fake.NewSimpleDynamicClient(scheme.Scheme, installed)})
+		if want == "" {
+			require.NoError(t, err, text)
+			continue
+		}
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, "journalsDrained: true")
+	}
 }

@@ -4,6 +4,7 @@ import { connect, nanos } from "@nats-io/transport-node";
 
 const nc = await connect({
   servers: process.env.NATS_URL ?? "127.0.0.1:4222",
+  token: process.env.NATS_TOKEN,
   waitOnFirstConnect: true,
   maxReconnectAttempts: -1,
 });

@@ -11,7 +11,11 @@ handled = {}  # the last 10,000 events that were handled, so that one that comes
 
 
 async def main():
-    nc = await nats.connect(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"), max_reconnect_attempts=-1)
+    nc = await nats.connect(
+        os.environ.get("NATS_URL", "nats://127.0.0.1:4222"),
+        token=os.environ.get("NATS_TOKEN"),
+        max_reconnect_attempts=-1,
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     while not stop.is_set():

@@ -112,6 +112,10 @@ func TestMistakesAreNoticed(t *testing.T) {
 	require.Contains(t, problems, "FNBRIDGE_KAFKA_BROKERS")
 
 	problems, err = check(t, map[string]string{"FNBRIDGE_NATS_URLS": "nats://nats:4222"})
-	require.NoError(t, err)
+	require.Error(t, err, "the embedded server would start in its place")
 	require.Contains(t, problems, "FNBRIDGE_NATS_URLS")
+
+	problems, err = check(t, map[string]string{"FNBRIDGE_NATS_URL": "nats://nats:4222", "FNBRIDGE_NATS_STRAEM": "A"})
+	require.NoError(t, err)
+	require.Contains(t, problems, "FNBRIDGE_NATS_STRAEM")
 }

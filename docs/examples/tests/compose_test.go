@@ -203,7 +203,7 @@ func TestComposeHasTheBrokersOfTheTests(t *testing.T) {
 	}
 	services := loadCompose(t).Services
 	require.Equal(t, "nats:"+version("go.mod", `nats-server/v2 v(\d+\.\d+)\.`)+"-alpine", services["nats"].Image)
-	require.Equal(t, "apache/kafka:"+version("sinks/sinktest/apachekafka/install.go", `const Version = "(\S+)"`),
+	require.Equal(t, "apache/kafka:"+version("sinks/sinktest/apachekafka/install.go", `const newest = "(\S+)"`),
 		services["kafka"].Image)
 }
 

@@ -1,6 +1,7 @@
 package apachekafka
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	_ "embed"
@@ -19,9 +20,11 @@ import (
 	"time"
 )
 
-// Version is the release of Apache Kafka that the tests run: the newest whose broker and tools are both in Maven
-// Central.
-const Version = "4.3.1"
+// newest is the newest release of Apache Kafka whose broker and tools are both in Maven Central.
+const newest = "4.3.1"
+
+// Version is the release that the tests run: the newest, or that in FNBRIDGE_TEST_KAFKA_VERSION, from 3.9 on.
+func Version() string { return cmp.Or(os.Getenv("FNBRIDGE_TEST_KAFKA_VERSION"), newest) }
 
 // oldestJava is the oldest feature release of Java that this Kafka's brokers run on.
 const oldestJava = 17
@@ -112,7 +115,7 @@ func installJars(
 	ctx context.Context, cache string, fetch func(ctx context.Context, pomFile, dir string) error,
 ) (string, error) {
 	digest := sha256.Sum256(append(slices.Clone(pom), javaPartitions...))
-	name := "kafka-" + Version + "-" + hex.EncodeToString(digest[:4])
+	name := "kafka-" + Version() + "-" + hex.EncodeToString(digest[:4])
 	dir := filepath.Join(cache, name)
 	if isDir(dir) {
 		return dir, nil
@@ -152,16 +155,16 @@ func installJars(
 func copyDependencies(ctx context.Context, pomFile, dir string) error {
 	maven, err := exec.LookPath("mvn")
 	if err != nil {
-		return fmt.Errorf("it needs Maven to fetch Kafka %s: %w", Version, err)
+		return fmt.Errorf("it needs Maven to fetch Kafka %s: %w", Version(), err)
 	}
 
 	cmd := exec.CommandContext(ctx, maven, "--batch-mode", "--quiet", "--file", pomFile, "dependency:copy-dependencies",
-		"-Dkafka.version="+Version, "-DoutputDirectory="+dir)
+		"-Dkafka.version="+Version(), "-DoutputDirectory="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("maven could not fetch Kafka %s: %w\n%s",
-			Version, errors.Join(ctx.Err(), err), lastLines(string(out), 20))
+			Version(), errors.Join(ctx.Err(), err), lastLines(string(out), 20))
 	}
 	return nil
 }

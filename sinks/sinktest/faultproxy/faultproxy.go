@@ -1,8 +1,9 @@
 // Package faultproxy is a TCP proxy on loopback that tests make fail: it stalls, cuts and delays connections on
-// their way to a server.
+// their way to a server, or has the server far away.
 package faultproxy
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -31,11 +32,18 @@ type Proxy struct {
 	allowance int
 	// cutThen says that a connection that uses up the allowance is cut, and the fault is over.
 	cutThen bool
+	// severed throws away what is sent in either direction.
+	severed bool
 	delay   time.Duration
-	used    chan struct{}
+	// distance is how long a byte takes from one end to the other of connections that are made.
+	distance time.Duration
+	used     chan struct{}
 }
 
-type link struct{ client, server net.Conn }
+type link struct {
+	client, server net.Conn
+	dead           bool // something of it was thrown away, so nothing of it passes any more
+}
 
 func (l *link) close() {
 	_ = l.client.Close()
@@ -45,7 +53,13 @@ func (l *link) close() {
 // New starts a proxy to the server at target (host:port), which need not be up. It ends with the test.
 func New(tb testing.TB, target string) *Proxy {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return At(tb, "127.0.0.1:0", target)
+}
+
+// At is New with the address (host:port) where clients connect to.
+func At(tb testing.TB, address, target string) *Proxy {
+	tb.Helper()
+	listener, err := net.Listen("tcp", address)
 	require.NoError(tb, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Proxy{
@@ -53,7 +67,7 @@ func New(tb testing.TB, target string) *Proxy {
 		conns: make(map[*link]struct{}), changed: make(chan struct{}), allowance: -1,
 	}
 	p.wg.Go(p.accept)
-	tb.Cleanup(p.close)
+	tb.Cleanup(p.Close)
 	return p
 }
 
@@ -79,9 +93,25 @@ func (p *Proxy) CutAnswersAfter(n int) <-chan struct{} {
 // DelayAnswers holds back each piece of what servers answer for d. Nothing is lost.
 func (p *Proxy) DelayAnswers(d time.Duration) { p.set(func() { p.delay = d }) }
 
+// Distance has each byte take d each way on connections that are made from now on, and those take a round trip to be
+// made, as everywhere: the client, which connects at once, hears nothing for so much longer. As much is under way at
+// once as is sent. It stays until it is called again.
+func (p *Proxy) Distance(d time.Duration) { p.set(func() { p.distance = d }) }
+
 // Resume passes everything again, with what was held back first.
 func (p *Proxy) Resume() {
-	p.set(func() { p.stalled, p.allowance, p.cutThen, p.delay = false, -1, false, 0 })
+	p.set(func() { p.stalled, p.allowance, p.cutThen, p.severed, p.delay = false, -1, false, false, 0 })
+}
+
+// Sever is a cable that is cut: what is sent in either direction is thrown away, and nobody hears of it. A connection
+// that exists, or is made meanwhile, stays silent for ever, also after Resume. Those made after that are well.
+func (p *Proxy) Sever() {
+	p.set(func() {
+		p.severed = true
+		for l := range p.conns {
+			l.dead = true
+		}
+	})
 }
 
 // Cut closes every connection. New ones are accepted.
@@ -101,7 +131,8 @@ func (p *Proxy) set(change func()) {
 	p.changed = make(chan struct{})
 }
 
-func (p *Proxy) close() {
+// Close closes every connection, and nobody listens any more.
+func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true
 	for l := range p.conns {
@@ -124,6 +155,14 @@ func (p *Proxy) accept() {
 }
 
 func (p *Proxy) serve(client net.Conn) {
+	p.mu.Lock()
+	distance := p.distance
+	p.mu.Unlock()
+	connected := time.Now().Add(2 * distance) // when the client would hear that it is
+	if until(p.ctx, connected.Add(distance)) != nil {
+		_ = client.Close()
+		return
+	}
 	server, err := (&net.Dialer{}).DialContext(p.ctx, "tcp", p.target)
 	if err != nil {
 		_ = client.Close()
@@ -137,6 +176,7 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	p.conns[l] = struct{}{}
+	l.dead = p.severed
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
@@ -147,27 +187,119 @@ func (p *Proxy) serve(client net.Conn) {
 	gone, end := context.WithCancel(p.ctx)
 	defer end()
 	var directions sync.WaitGroup
+	requests, answers := io.Reader(client), io.Reader(server)
+	if distance > 0 {
+		requests = farAway(gone, &directions, client, distance, connected)
+		answers = farAway(gone, &directions, server, distance, connected)
+	}
 	directions.Go(func() {
 		defer end()
 		defer l.close()
-		p.pass(gone, server, client, p.admitRequest)
+		p.pass(gone, l, server, requests, p.admitRequest)
 	})
 	directions.Go(func() {
 		defer end()
 		defer l.close()
-		p.pass(gone, client, server, p.admitAnswer)
+		p.pass(gone, l, client, answers, p.admitAnswer)
 	})
 	directions.Wait()
+}
+
+// until waits for a moment, or returns why ctx ended before.
+func until(ctx context.Context, moment time.Time) error {
+	timer := time.NewTimer(time.Until(moment))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// onTheWay is how many pieces are under way to one end at most, before whoever sends them is held up.
+const onTheWay = 1 << 14
+
+// distant reads what was sent at a distance.
+type distant struct {
+	ctx    context.Context //nolint:containedctx // io.Reader has no place for it
+	pieces <-chan piece
+	rest   []byte
+	err    error
+}
+
+// piece is what was read at once, and when it arrives.
+type piece struct {
+	at    time.Time
+	bytes []byte
+	err   error
+}
+
+// farAway returns a reader of src that gets each byte so much later than it was sent, which was not before connected.
+// Its goroutine, which is one of group, ends with src or with ctx.
+func farAway(
+	ctx context.Context, group *sync.WaitGroup, src io.Reader, distance time.Duration, connected time.Time,
+) io.Reader {
+	pieces := make(chan piece, onTheWay)
+	group.Go(func() {
+		buffer := make([]byte, 32<<10)
+		for {
+			n, err := src.Read(buffer)
+			sent := time.Now()
+			if sent.Before(connected) {
+				sent = connected
+			}
+			select {
+			case pieces <- piece{sent.Add(distance), bytes.Clone(buffer[:n]), err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	return &distant{ctx: ctx, pieces: pieces}
+}
+
+func (d *distant) Read(p []byte) (int, error) {
+	for len(d.rest) == 0 {
+		if d.err != nil {
+			return 0, d.err
+		}
+		select {
+		case next := <-d.pieces:
+			if err := until(d.ctx, next.at); err != nil {
+				return 0, err
+			}
+			d.rest, d.err = next.bytes, next.err
+		case <-d.ctx.Done():
+			return 0, d.ctx.Err()
+		}
+	}
+	n := copy(p, d.rest)
+	d.rest = d.rest[n:]
+	return n, nil
 }
 
 // pass copies from src to dst. admit waits until at least one of the bytes may pass, and says how many may, and
 // whether the connection is to be cut after them.
 func (p *Proxy) pass(
-	ctx context.Context, dst io.Writer, src io.Reader, admit func(context.Context, int) (int, bool, error),
+	ctx context.Context, l *link, dst io.Writer, src io.Reader, admit func(context.Context, int) (int, bool, error),
 ) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buffer)
+		p.mu.Lock()
+		if l.dead && err == nil {
+			n = 0
+		}
+		dead := l.dead
+		p.mu.Unlock()
+		if dead && err != nil {
+			<-ctx.Done() // who has gone away cannot say so
+			return
+		}
 		for rest := buffer[:n]; len(rest) > 0; {
 			admitted, cut, waitErr := admit(ctx, len(rest))
 			if waitErr != nil {

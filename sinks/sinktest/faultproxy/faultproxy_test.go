@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,9 +167,56 @@ func TestDelayAnswers(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(began), 30*time.Millisecond)
 }
 
+func TestDistance(t *testing.T) {
+	const distance, pieces = 50 * time.Millisecond, 200
+	addr, _ := echo(t)
+	p := faultproxy.New(t, addr)
+	p.Distance(distance)
+	began := time.Now()
+	conn := dial(t, p)
+	send(t, conn, "a")
+	receive(t, conn, "a")
+	require.GreaterOrEqual(t, time.Since(began), 4*distance, "a round trip to connect, and one for the byte")
+
+	began = time.Now()
+	for range pieces {
+		send(t, conn, "b")
+	}
+	receive(t, conn, strings.Repeat("b", pieces))
+	require.GreaterOrEqual(t, time.Since(began), 2*distance)
+	require.Less(t, time.Since(began), pieces*distance, "one piece after the other")
+	p.Cut()
+	requireCut(t, conn)
+}
+
 func TestServerAway(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
 	requireCut(t, dial(t, faultproxy.New(t, listener.Addr().String())))
+}
+
+func TestSever(t *testing.T) {
+	addr, got := echo(t)
+	p := faultproxy.New(t, addr)
+	before := dial(t, p)
+	send(t, before, "a")
+	receive(t, before, "a")
+	require.Equal(t, byte('a'), <-got)
+
+	p.Sever()
+	meanwhile := dial(t, p)
+	for _, conn := range []net.Conn{before, meanwhile} {
+		send(t, conn, "b")
+		requireSilent(t, conn)
+	}
+	p.Resume()
+	for _, conn := range []net.Conn{before, meanwhile} {
+		send(t, conn, "c")
+		requireSilent(t, conn)
+	}
+	require.Empty(t, got)
+	after := dial(t, p)
+	send(t, after, "d")
+	receive(t, after, "d")
 }

@@ -41,6 +41,9 @@ func (s *Settings) New(o bridge.SinkOptions) (bridge.Sink, error) {
 	return &sink{name: o.Name, format: format, limit: int(s.MaxEvent), place: placeOf(s.Place)}, nil
 }
 
+// Address implements sinks.Settings.
+func (s *Settings) Address(bridge.Event) (address, key string) { return s.Place, "" }
+
 // Tail implements sinks.Settings.
 func (s *Settings) Tail(
 	ctx context.Context, _ bridge.SinkOptions, start bridge.TailStart, f func(bridge.Received) error,

@@ -30,7 +30,8 @@ func main() {
 
 func run(ctx context.Context) error {
 	url := cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL)
-	nc, err := nats.Connect(url, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1))
+	nc, err := nats.Connect(url, nats.Token(os.Getenv("NATS_TOKEN")),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/machine"
+)
+
+// While a full disk keeps webhooks out, everything that tells how a bridge is says so; it stops and starts, and takes
+// webhooks again once there is room.
+func TestAFullDiskIsSaidEverywhere(t *testing.T) {
+	disk := machine.SmallDisk(t, 40)
+	s := newShell(t, "FNBRIDGE_DATA_DIR="+filepath.Join(disk, "data"))
+	p := s.start("serve")
+	require.Contains(t, p.line("FNBRIDGE_JOURNAL_MAX_BYTES"), "the journal takes less",
+		"its default is more than the disk has")
+	p.line("fnbridge is ready")
+	require.Equal(t, 0, p.signal(syscall.SIGTERM))
+	p = s.serve()
+
+	ballast := filepath.Join(disk, "ballast")
+	fillDisk(t, ballast)
+	for range 2 {
+		ops := "http://" + s.ops
+		status, text := ask(t, ops+"/readyz")
+		require.Equal(t, http.StatusServiceUnavailable, status)
+		require.Contains(t, text, "the disk is full")
+		_, text = ask(t, ops+"/metrics")
+		require.Contains(t, text, `fnbridge_refusing{reason="disk_full"} 1`)
+		require.Contains(t, text, `fnbridge_refusing{reason="journal_full"} 0`)
+		require.Contains(t, text, "fnbridge_volume_size_bytes 4.194304e+07")
+		out, _, exit := s.run("status")
+		require.Zero(t, exit)
+		require.Contains(t, out,
+			"not ready: webhooks are refused, while those accepted are delivered: make room on the volume")
+		out, _, exit = s.run("check")
+		require.Equal(t, 1, exit)
+		require.Contains(t, out, "the disk is full")
+		text, _, exit = s.run("send")
+		require.Equal(t, 1, exit)
+		require.Contains(t, text, "The disk of the journal is full")
+
+		require.Equal(t, 0, p.signal(syscall.SIGTERM), "a stop needs no space")
+		fillDisk(t, ballast)
+		p = s.serve() // nor does a start
+	}
+	require.NoError(t, os.Remove(ballast))
+	require.Eventually(t, func() bool {
+		status, _ := ask(t, "http://"+s.ops+"/readyz")
+		return status == http.StatusOK
+	}, 30*time.Second, 20*time.Millisecond)
+	_, _, exit := s.run("send", "--wait=30s")
+	require.Zero(t, exit)
+	out, _, exit := s.run("check")
+	require.Zero(t, exit, out)
+	require.Equal(t, 0, p.signal(syscall.SIGTERM))
+}
+
+// fillDisk writes to a file until nothing more fits.
+func fillDisk(t *testing.T, name string) {
+	t.Helper()
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	require.NoError(t, err)
+	for size := 1 << 20; size > 0; {
+		if _, err := file.Write(make([]byte, size)); err != nil {
+			size /= 2
+		}
+	}
+	require.NoError(t, file.Close())
+}
+
+func ask(t *testing.T, url string) (status int, text string) {
+	t.Helper()
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get(url)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(body)
+}
