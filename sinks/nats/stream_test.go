@@ -9,6 +9,7 @@ import (
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -25,10 +26,13 @@ func streamConfig(t *testing.T, js natsjs.JetStream) natsjs.StreamConfig {
 	return stream.CachedInfo().Config
 }
 
+// createStream waits while the server still removes the files of an older stream of that name.
 func createStream(t *testing.T, js natsjs.JetStream, config natsjs.StreamConfig) {
 	t.Helper()
-	_, err := js.CreateStream(t.Context(), config)
-	require.NoError(t, err)
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		_, err := js.CreateStream(t.Context(), config)
+		require.NoError(c, err)
+	}, bound, 20*time.Millisecond)
 }
 
 func TestStreamIsCreated(t *testing.T) {

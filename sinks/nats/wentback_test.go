@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -24,7 +25,9 @@ func TestAStreamThatIsMadeAnewIsFoundByALook(t *testing.T) {
 	kept := sink.HighWater().Position()
 	require.EqualValues(t, 1, kept["stream TENSORLAKE"].Last)
 	require.NoError(t, js.DeleteStream(t.Context(), "TENSORLAKE"))
-	require.NoError(t, sink.Check(t.Context()), "it is created again")
+	// While the server removes the old stream's files, it makes no other of that name.
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, sink.Check(t.Context())) }, bound,
+		20*time.Millisecond, "it is created again")
 	want := []bridge.WentBack{{Log: "stream TENSORLAKE", Acknowledged: 1, Another: true}}
 	require.Equal(t, want, sink.HighWater().Found())
 
