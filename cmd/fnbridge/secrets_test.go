@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -211,7 +212,7 @@ func noSecretShows(t *testing.T, ack string) {
 			}
 		}
 		return false
-	}, 60*time.Second, 10*time.Millisecond)
+	}, within, 10*time.Millisecond)
 	s.listen(portOf(t, ready.Webhooks), portOf(t, ready.Operations), 0)
 
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool}}
@@ -244,16 +245,20 @@ func noSecretShows(t *testing.T, ack string) {
 
 	one := "1" // dead letter
 	if ack == "journal" {
-		refused := map[string]string{} // why, by sink
+		refusal := regexp.MustCompile("refuses the credentials|wrong credentials|refuses our side of TLS")
+		var letters []letter
+		// A sink that is given up before it had an answer has a letter without one, and more letters to come.
 		require.Eventually(t, func() bool {
-			for _, l := range s.letters() {
-				refused[l.Sink], one = l.Reason, fmt.Sprint(l.ID)
+			letters = s.letters()
+			refused := map[string]bool{}
+			for _, l := range letters {
+				if refusal.MatchString(l.Reason) {
+					refused[l.Sink] = true
+				}
 			}
 			return len(refused) == len(sinks)
 		}, 90*time.Second, 100*time.Millisecond)
-		for sink, reason := range refused {
-			require.Regexp(t, "refuses the credentials|wrong credentials|refuses our side of TLS", reason, sink)
-		}
+		one = fmt.Sprint(letters[0].ID)
 	}
 	for _, args := range [][]string{
 		{"env"},

@@ -32,8 +32,8 @@ const within = time.Minute
 // slack is what a starved machine may add to what a sink bounds.
 const slack = 10 * time.Second
 
-// quick are durations for tests: what a sink does again it does soon, and what it waits for has more time than a starved
-// machine takes.
+// quick are durations for tests: what a sink does again it does soon, and what it waits for has more time than a
+// starved machine takes.
 func quick() timing {
 	return timing{
 		attempt:  within / 3,
