@@ -143,6 +143,7 @@ func (f *faulty) broker() sinktest.Broker {
 		Stored:       func(t *testing.T) []sinktest.Record { return recordsIn(t, stored(t, f.cluster)) },
 		TooLarge:     100_001,
 		PublishBound: o.timing.publish + slack,
+		RecoverBound: within,
 		Faults: sinktest.Faults{
 			Unreachable: true,
 			Stop:        func(*testing.T) { f.cluster.Close() },

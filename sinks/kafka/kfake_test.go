@@ -56,13 +56,12 @@ func quick() timing {
 
 // hasty has a sink give up soon, for tests in which nobody answers.
 func hasty(o *Options) {
-	o.timing.attempt = 3 * time.Second
-	o.timing.publish = 7 * time.Second
-	o.timing.silence = 4 * time.Second
-	o.timing.dial = 2 * time.Second
-	o.timing.dialTCP = time.Second
-	o.timing.connect = 3 * time.Second
-	o.timing.metadata = time.Second
+	o.timing.attempt = 6 * time.Second
+	o.timing.publish = 13 * time.Second
+	o.timing.silence = 7 * time.Second
+	o.timing.dial = 3 * time.Second
+	o.timing.dialTCP = 2 * time.Second
+	o.timing.connect = 5 * time.Second
 }
 
 func newCluster(tb testing.TB, opts ...kfake.Opt) *kfake.Cluster {
