@@ -27,6 +27,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
@@ -87,8 +88,8 @@ func refusedEverywhere(t *testing.T, ack string) (
 		o.Users = []*server.User{{Username: "known", Password: "known"}}
 		o.Nkeys = []*server.NkeyUser{{Nkey: otherKey}}
 	}).URL(), "nats://")
-	kafka, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "known", "known"),
-		kfake.Superuser("SCRAM-SHA-512", "known2", "known"))
+	kafka, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ListenFn(sinktest.ListenPlain), kfake.EnableSASL(),
+		kfake.Superuser("PLAIN", "known", "known"), kfake.Superuser("SCRAM-SHA-512", "known2", "known"))
 	require.NoError(t, err)
 	t.Cleanup(kafka.Close)
 	broker := kafka.ListenAddrs()[0]

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
@@ -27,6 +28,9 @@ const password = "hunter2-correct-horse"
 func withSASL(mechanism string) func(*Options) {
 	return func(o *Options) { o.SASLMechanism, o.SASLUsername, o.SASLPassword = mechanism, "bridge", password }
 }
+
+// withoutTLS is for brokers that are spoken to by TLS and do not speak it.
+var withoutTLS = kfake.ListenFn(sinktest.ListenPlain) //nolint:gochecknoglobals // an option has no state
 
 func TestSASL(t *testing.T) {
 	for _, mechanism := range []string{saslPlain, saslScramSHA256, saslScramSHA512} {
@@ -42,7 +46,7 @@ func TestSASL(t *testing.T) {
 func TestWrongSASLPassword(t *testing.T) {
 	for _, mechanism := range []string{saslPlain, saslScramSHA256} {
 		t.Run(mechanism, func(t *testing.T) {
-			c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(mechanism, "bridge", "another"))
+			c := seeded(t, 1, withoutTLS, kfake.EnableSASL(), kfake.Superuser(mechanism, "bridge", "another"))
 			var l logs
 			s := open(t, c.ListenAddrs(), withSASL(mechanism), withLogs(&l))
 			results := publish(t, s, events(2, 1))
@@ -74,7 +78,7 @@ func TestRefusedSASLPasswordIsBlocked(t *testing.T) {
 }
 
 func TestNoSASLWhereItIsNeeded(t *testing.T) {
-	c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(saslPlain, "bridge", password))
+	c := seeded(t, 1, withoutTLS, kfake.EnableSASL(), kfake.Superuser(saslPlain, "bridge", password))
 	s := open(t, c.ListenAddrs())
 	require.ErrorContains(t, publish(t, s, events(1, 1))[0], "credentials")
 }
@@ -84,7 +88,7 @@ func TestABrokerThatStallsDuringTheSASLHandshake(t *testing.T) {
 	t.Parallel()
 	for _, key := range []kmsg.Key{kmsg.SASLHandshake, kmsg.SASLAuthenticate} {
 		t.Run(key.Name(), func(t *testing.T) {
-			c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(saslScramSHA256, "bridge", password))
+			c := seeded(t, 1, withoutTLS, kfake.EnableSASL(), kfake.Superuser(saslScramSHA256, "bridge", password))
 			stalled := make(chan struct{})
 			c.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
 				close(stalled)
@@ -214,11 +218,11 @@ func TestTLSErrorsSayWhatToDo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var opts []kfake.Opt
+			speaks := withoutTLS
 			if tt.server != nil {
-				opts = append(opts, kfake.TLS(tt.server))
+				speaks = kfake.TLS(tt.server)
 			}
-			c := seeded(t, 1, opts...)
+			c := seeded(t, 1, speaks)
 			s := open(t, c.ListenAddrs(), tt.change, func(o *Options) {
 				o.timing.dial = 2 * time.Second // for a server that waits for more
 			})
