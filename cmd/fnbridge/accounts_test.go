@@ -26,7 +26,7 @@ func TestTwoAccountsBehindAWebSocket(t *testing.T) {
 			"FNBRIDGE_"+sink+"_CREDS_FILE="+operator.Account(t).Creds(t, time.Hour))
 	}
 	s.serve()
-	s.mustRun("send", "--wait")
+	s.mustRun("send", "--wait=60s")
 	out := s.mustRun("check")
 	require.Equal(t, 2, strings.Count(out, "✓ authentication         accepted"), out)
 	require.Equal(t, 2, strings.Count(s.mustRun("tail", "--sink", "all", "--all", "--end"), "\n"))

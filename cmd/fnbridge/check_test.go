@@ -69,7 +69,7 @@ func TestCheckFindsNothingWrongWithADefaultBridge(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
 	s.serve()
-	s.mustRun("send", "--wait")
+	s.mustRun("send", "--wait=60s")
 	require.NotContains(t, s.mustRun("check"), "warning:")
 }
 
@@ -105,6 +105,7 @@ func TestCheckLeavesTheEmbeddedStreamAsItIs(t *testing.T) {
 
 // Each broker lacks one thing, and the check names it.
 func TestCheckSaysWhichStepFails(t *testing.T) {
+	t.Parallel()
 	ca := testcert.New(t)
 	small := natsserver.Single(t, func(o *server.Options) { o.MaxPayload = 10_000 })
 	locked := natsserver.Single(t, func(o *server.Options) {
@@ -194,7 +195,7 @@ func TestCheckSaysWhichStepFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newShell(t, c.env...)
-			out, errs, exit := s.run("check", "--timeout", "5s")
+			out, errs, exit := s.run("check", "--timeout", "30s")
 			require.Equal(t, c.exit, exit, out+errs)
 			for _, text := range c.says {
 				require.Contains(t, out, text)

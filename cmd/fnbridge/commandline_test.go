@@ -60,7 +60,7 @@ func TestTailEndsWithWhatIsStored(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
 	s.serve()
-	s.mustRun("send", "--wait")
+	s.mustRun("send", "--wait=60s")
 	all := s.mustRun("tail", "--all", "--end")
 	require.NotEmpty(t, all)
 	require.Equal(t, all, s.mustRun("tail", "--since", "3d", "--end"))

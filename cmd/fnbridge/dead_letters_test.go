@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 )
@@ -18,19 +17,17 @@ import (
 // maxMessage sets the size of a message that the embedded server's stream takes, -1 for any.
 func (s *shell) maxMessage(size int32) {
 	s.t.Helper()
-	nc, err := nats.Connect("nats://" + s.nats)
-	require.NoError(s.t, err)
+	nc, js := s.jetStream()
 	defer nc.Close()
-	js, err := natsjs.New(nc)
-	require.NoError(s.t, err)
 	var stream natsjs.Stream
-	require.Eventually(s.t, func() bool {
+	require.Eventually(s.t, func() (there bool) {
+		var err error
 		stream, err = js.Stream(s.t.Context(), "TENSORLAKE")
 		return err == nil
-	}, 30*time.Second, 10*time.Millisecond)
+	}, within, 10*time.Millisecond)
 	config := stream.CachedInfo().Config
 	config.MaxMsgSize = size
-	_, err = js.UpdateStream(s.t.Context(), config)
+	_, err := js.UpdateStream(s.t.Context(), config)
 	require.NoError(s.t, err)
 }
 
@@ -71,7 +68,7 @@ func (s *shell) awaitLetters(as func([]letter) bool) (letters []letter) {
 	require.Eventually(s.t, func() bool {
 		letters = s.letters()
 		return as(letters)
-	}, 60*time.Second, 50*time.Millisecond)
+	}, within, 50*time.Millisecond)
 	return letters
 }
 

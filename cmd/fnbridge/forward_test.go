@@ -9,9 +9,10 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 )
 
 func TestTailForwardsEachEventInOrderUntilTheServiceTakesIt(t *testing.T) {
@@ -62,11 +63,8 @@ func TestTailForwardsEachEventInOrderUntilTheServiceTakesIt(t *testing.T) {
 	require.Equal(t, 404, line.Status)
 	require.Equal(t, "404 page not found", line.Problem)
 
-	nc, err := nats.Connect("nats://" + s.nats)
-	require.NoError(t, err)
+	nc, js := s.jetStream()
 	defer nc.Close()
-	js, err := natsjs.New(nc)
-	require.NoError(t, err)
 	stream, err := js.Stream(t.Context(), "TENSORLAKE")
 	require.NoError(t, err)
 	require.EqualValues(t, 2, stream.CachedInfo().State.Msgs, "what others get is what it was")
@@ -81,16 +79,18 @@ func TestForwardWaitsForAServiceThatIsDown(t *testing.T) {
 	s := newShell(t)
 	s.serve()
 	s.mustRun("send")
-	down := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer down.Close()
-	address := down.Listener.Addr().String()
-	require.NoError(t, down.Listener.Close())
-	p := s.start("tail", "--all", "--count", "2", "--forward", "http://"+address)
-	p.line("no answer: .*refused")
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+	port, err := child.ReservePort() // which nobody else gets while nobody listens there
 	require.NoError(t, err)
-	down.Listener = l
-	down.Start()
+	defer port.Release()
+	p := s.start("tail", "--all", "--count", "2", "--forward", "http://"+port.Address())
+	p.line("no answer: .*refused")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", port.Address())
+	require.NoError(t, err)
+	service := &httptest.Server{
+		Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})},
+	}
+	service.Start()
+	defer service.Close()
 	p.line("200 in")
 	p.line("200 in")
 	require.Equal(t, 0, p.wait(t))

@@ -56,8 +56,8 @@ func TestAFullDiskIsSaidEverywhere(t *testing.T) {
 	require.Eventually(t, func() bool {
 		status, _ := ask(t, "http://"+s.ops+"/readyz")
 		return status == http.StatusOK
-	}, 30*time.Second, 20*time.Millisecond)
-	_, _, exit := s.run("send", "--wait=30s")
+	}, within, 20*time.Millisecond)
+	_, _, exit := s.run("send", "--wait=60s")
 	require.Zero(t, exit)
 	out, _, exit := s.run("check")
 	require.Zero(t, exit, out)

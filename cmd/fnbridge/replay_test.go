@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 )
 
@@ -34,7 +32,7 @@ func (s *shell) delivered() {
 			}
 		}
 		return len(status.Sinks) > 0
-	}, 60*time.Second, 50*time.Millisecond)
+	}, within, 50*time.Millisecond)
 }
 
 func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
@@ -45,8 +43,7 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 		"send", "-")
 	require.Equal(t, 0, exit, out+errs)
 	s.delivered()
-	nc, err := nats.Connect("nats://" + s.nats)
-	require.NoError(t, err)
+	nc, js := s.jetStream()
 	defer nc.Close()
 	seen, err := nc.SubscribeSync("tensorlake.>")
 	require.NoError(t, err)
@@ -59,7 +56,7 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 
 	out = s.mustRun("replay", "--since", "1h", "--workflow", "other", "--wait")
 	require.Regexp(t, `^1 event published, to sink nats, in \S+\.\n$`, out)
-	m, err := seen.NextMsg(20 * time.Second)
+	m, err := seen.NextMsg(within)
 	require.NoError(t, err)
 	require.Equal(t, "tensorlake.workflow.other.fn_A.success", m.Subject)
 
@@ -78,13 +75,11 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 	require.Zero(t, *last.DeadLetters)
 	ids := map[string]int{}
 	for range 61 {
-		m, err := seen.NextMsg(20 * time.Second)
+		m, err := seen.NextMsg(within)
 		require.NoError(t, err)
 		ids[m.Header.Get("ce-id")]++
 	}
 	require.Len(t, ids, 61, "each once, with an id of its own")
-	js, err := natsjs.New(nc)
-	require.NoError(t, err)
 	stream, err := js.Stream(t.Context(), "TENSORLAKE")
 	require.NoError(t, err)
 	require.EqualValues(t, 61+1+61, stream.CachedInfo().State.Msgs, "the stream has stored what was replayed")
@@ -111,7 +106,7 @@ func (s *shell) replayed(line string) (list string) {
 	require.Eventually(s.t, func() bool {
 		list = s.mustRun("replay", "list")
 		return want.MatchString(list)
-	}, 60*time.Second, 50*time.Millisecond, "%s", line)
+	}, within, 50*time.Millisecond, "%s", line)
 	return list
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
@@ -86,8 +88,8 @@ func refusedEverywhere(t *testing.T, ack string) (
 		o.Users = []*server.User{{Username: "known", Password: "known"}}
 		o.Nkeys = []*server.NkeyUser{{Nkey: otherKey}}
 	}).URL(), "nats://")
-	kafka, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "known", "known"),
-		kfake.Superuser("SCRAM-SHA-512", "known2", "known"))
+	kafka, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ListenFn(sinktest.ListenPlain), kfake.EnableSASL(),
+		kfake.Superuser("PLAIN", "known", "known"), kfake.Superuser("SCRAM-SHA-512", "known2", "known"))
 	require.NoError(t, err)
 	t.Cleanup(kafka.Close)
 	broker := kafka.ListenAddrs()[0]
@@ -211,7 +213,7 @@ func noSecretShows(t *testing.T, ack string) {
 			}
 		}
 		return false
-	}, 60*time.Second, 10*time.Millisecond)
+	}, within, 10*time.Millisecond)
 	s.listen(portOf(t, ready.Webhooks), portOf(t, ready.Operations), 0)
 
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool}}
@@ -244,16 +246,20 @@ func noSecretShows(t *testing.T, ack string) {
 
 	one := "1" // dead letter
 	if ack == "journal" {
-		refused := map[string]string{} // why, by sink
+		refusal := regexp.MustCompile("refuses the credentials|wrong credentials|refuses our side of TLS")
+		var letters []letter
+		// A sink that is given up before it had an answer has a letter without one, and more letters to come.
 		require.Eventually(t, func() bool {
-			for _, l := range s.letters() {
-				refused[l.Sink], one = l.Reason, fmt.Sprint(l.ID)
+			letters = s.letters()
+			refused := map[string]bool{}
+			for _, l := range letters {
+				if refusal.MatchString(l.Reason) {
+					refused[l.Sink] = true
+				}
 			}
 			return len(refused) == len(sinks)
 		}, 90*time.Second, 100*time.Millisecond)
-		for sink, reason := range refused {
-			require.Regexp(t, "refuses the credentials|wrong credentials|refuses our side of TLS", reason, sink)
-		}
+		one = fmt.Sprint(letters[0].ID)
 	}
 	for _, args := range [][]string{
 		{"env"},

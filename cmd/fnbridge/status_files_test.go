@@ -42,7 +42,7 @@ func TestStatusOfACopyIsThatOfNoBridge(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
 	s.serve()
-	s.mustRun("send", "--wait")
+	s.mustRun("send", "--wait=60s")
 	copied := t.TempDir()
 	for _, name := range []string{"journal.db", "journal.db-wal"} {
 		content, err := os.ReadFile(filepath.Join(s.dir, "data", name))

@@ -29,12 +29,9 @@ func TestCheckAndStatusWarnOfWhatMayCostEvents(t *testing.T) {
 			s := newShell(t, "FNBRIDGE_NATS_URL="+srv.URL(), "FNBRIDGE_ACK="+ack,
 				"FNBRIDGE_WEBHOOK_SECRETS=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 			s.serve()
-			s.awaitStatus(func(out string) bool { return strings.Contains(out, "max_msgs_per_subject") })
-			const holds = "stream TENSORLAKE holds"
-			for _, command := range []string{"check", "status"} {
-				out, errs, exit := s.run(command)
-				require.Equal(t, 0, exit, errs)
-				require.Contains(t, out, holds)
+			status := s.awaitStatus(func(out string) bool { return strings.Contains(out, "max_msgs_per_subject") })
+			for _, out := range []string{status, s.mustRun("check")} {
+				require.Contains(t, out, "stream TENSORLAKE holds")
 				require.Contains(t, out, "1.0 MiB")
 				require.Contains(t, out, "raise or remove max_msgs_per_subject")
 			}
@@ -57,7 +54,7 @@ func TestCheckAndStatusWarnOfWhatMayCostEvents(t *testing.T) {
 func TestStreamsOfTheEmbeddedServerThatAreLeftAreWarnedOf(t *testing.T) {
 	s := newShell(t)
 	bridge := s.serve()
-	out, errs, exit := s.run("send", "--wait", "30s")
+	out, errs, exit := s.run("send", "--wait=60s")
 	require.Equal(t, 0, exit, out+errs)
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 
@@ -94,7 +91,7 @@ func TestSendAndTailFindWhatAStreamMovesElsewhere(t *testing.T) {
 	require.NoError(t, err)
 	s := newShell(t, "FNBRIDGE_NATS_URL="+srv.URL())
 	s.serve()
-	out, errs, exit := s.run("send", "--wait", "30s")
+	out, errs, exit := s.run("send", "--wait=60s")
 	require.Equal(t, 0, exit, out+errs)
 	out, errs, exit = s.run("tail", "--all", "--count", "1")
 	require.Equal(t, 0, exit, errs)

@@ -89,7 +89,7 @@ func TestTheAnswersToTheQuestionsOfAnOperator(t *testing.T) {
 		before, after := natsserver.Single(t), natsserver.Single(t)
 		s := newShell(t, "FNBRIDGE_NATS_URL="+before.URL())
 		bridge := s.serve()
-		s.mustRun("send", "--wait")
+		s.mustRun("send", "--wait=60s")
 		want := s.storedCount()
 		before.Stop(t)
 		s.mustRun("send")
@@ -108,7 +108,7 @@ func TestTheAnswersToTheQuestionsOfAnOperator(t *testing.T) {
 		s.env = append(s.env, "FNBRIDGE_SINKS=nats,audit=nats", "FNBRIDGE_AUDIT_URL="+after.URL(),
 			"FNBRIDGE_AUDIT_STREAM=AUDIT", "FNBRIDGE_AUDIT_SUBJECT=audit.{route}")
 		s.serve()
-		s.mustRun("send", "--wait")
+		s.mustRun("send", "--wait=60s")
 		s.types(a.next(added))
 		require.Greater(t, strings.Count(s.mustRun("tail", "--sink", "audit", "--all", "--end"), "\n"), want+waited)
 		a.done(added)
@@ -137,7 +137,7 @@ func TestTheAnswersToTheQuestionsOfAnOperator(t *testing.T) {
 		s.env = append(s.env, "FNBRIDGE_SINKS=events=nats", "FNBRIDGE_EVENTS_URL="+broker.URL())
 		s.serve()
 		broker.Start(t)
-		require.Eventually(t, func() bool { return s.backlog() == 0 }, 60*time.Second, 100*time.Millisecond)
+		require.Eventually(t, func() bool { return s.backlog() == 0 }, within, 100*time.Millisecond)
 		require.GreaterOrEqual(t, s.storedCount(), 5, "the new name has what waited for the old one")
 	})
 
@@ -195,7 +195,7 @@ func TestTheAnswersToTheQuestionsOfAnOperator(t *testing.T) {
 		const heading = "A consumer says that it never got something"
 		s := newShell(t)
 		s.serve()
-		out := s.mustRun("send", "--sample", "request-failed", "--wait", "--json")
+		out := s.mustRun("send", "--sample", "request-failed", "--wait=60s", "--json")
 		require.NotEmpty(t, out)
 		line := s.mustRun("tail", "--all", "--end", "--json")
 		var r struct {

@@ -28,21 +28,10 @@ const (
 
 // unhurried are durations for a real broker, which needs a moment to start, to elect and to compile itself.
 func unhurried() timing {
-	return timing{
-		attempt:  2 * time.Second,
-		publish:  5 * time.Second,
-		silence:  2500 * time.Millisecond,
-		dial:     2 * time.Second,
-		dialTCP:  time.Second,
-		connect:  3 * time.Second,
-		metadata: time.Second,
-		refresh:  200 * time.Millisecond,
-		pace:     10 * time.Millisecond,
-		reset:    200 * time.Millisecond,
-		create:   500 * time.Millisecond,
-		describe: 200 * time.Millisecond,
-		missing:  2 * time.Second,
-	}
+	t := quick()
+	t.refresh, t.pace, t.reset, t.blocked = 200*time.Millisecond, 10*time.Millisecond, 200*time.Millisecond, 0
+	t.create, t.missing = 500*time.Millisecond, 2*time.Second
+	return t
 }
 
 // toTopic has a sink publish to the topic with durations for a real broker.
@@ -89,7 +78,7 @@ func TestApacheKafka(t *testing.T) {
 						require.FailNow(t, "no answer came to be cut")
 					}
 				},
-				AnswerLate:   func(*testing.T) { proxy.DelayAnswers(2 * unhurried().attempt) },
+				AnswerLate:   func(*testing.T) { proxy.DelayAnswers(2 * b.attempt) },
 				AnswerInTime: func(*testing.T) { proxy.Resume() },
 			}
 			return b.Broker
@@ -248,7 +237,8 @@ var apacheTopics atomic.Int32 //nolint:gochecknoglobals // names must differ bet
 
 type apachePlace struct {
 	sinktest.Broker
-	topic string
+	topic   string
+	attempt time.Duration // that its sinks give a request
 }
 
 // apacheBroker is a new topic for the conformance suite, without faults.
@@ -260,17 +250,19 @@ func apacheBroker(t *testing.T, c *apachekafka.Cluster, brokers []string, partit
 	for _, topic := range []string{topic, letters} {
 		c.CreateTopic(t, topic, partitions, len(c.Nodes()), map[string]string{maxMessageBytes: fmt.Sprint(maxBytes)})
 	}
-	return apachePlace{topic: topic, Broker: sinktest.Broker{
+	o := Options{timing: unhurried()}
+	hasty(&o)
+	return apachePlace{topic: topic, attempt: o.timing.attempt, Broker: sinktest.Broker{
 		NewSink: func(t *testing.T) bridge.Sink {
 			t.Helper()
-			s, err := New(testOptions(t, brokers, toTopic(topic)))
+			s, err := New(testOptions(t, brokers, toTopic(topic), hasty))
 			require.NoError(t, err)
 			return s
 		},
 		DeadLetters: &sinktest.DeadLetterTest{
 			NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
 				t.Helper()
-				s, err := New(testOptions(t, brokers, toTopic(topic), func(o *Options) { o.DeadLetter = letters }))
+				s, err := New(testOptions(t, brokers, toTopic(topic), hasty, func(o *Options) { o.DeadLetter = letters }))
 				require.NoError(t, err)
 				return s
 			},
@@ -279,7 +271,8 @@ func apacheBroker(t *testing.T, c *apachekafka.Cluster, brokers []string, partit
 		},
 		Stored:       func(t *testing.T) []sinktest.Record { return recordsIn(t, apacheRecords(t, c, topic)) },
 		TooLarge:     maxBytes + 1,
-		PublishBound: unhurried().publish + time.Second,
+		PublishBound: o.timing.publish + slack,
+		RecoverBound: within,
 	}}
 }
 
@@ -558,8 +551,8 @@ func testApacheLimits(t *testing.T, c *apachekafka.Cluster) {
 		c.CreateTopic(t, "described", 1, 1, map[string]string{maxMessageBytes: "20000", minInSyncReplicas: "1"})
 		s := open(t, c.Brokers(), toTopic("described"))
 		publishUntilStored(t, s, events(1, 1))
-		require.Eventually(t, func() bool { return s.limits.maxBytes.Load() == 20000 }, within, 5*time.Millisecond)
-		require.Equal(t, int64(1), s.limits.minSync.Load())
+		require.Eventually(t, func() bool { return s.limits.maxBytes.Load() == 20000 && s.limits.minSync.Load() == 1 },
+			within, 5*time.Millisecond)
 		c.ConfigureTopic(t, "described", map[string]string{maxMessageBytes: "30000"})
 		require.Eventually(t, func() bool { return s.limits.maxBytes.Load() == 30000 }, within, 5*time.Millisecond)
 
@@ -651,7 +644,7 @@ func testApacheTail(t *testing.T, c *apachekafka.Cluster) {
 func testApacheFrozenNode(t *testing.T, c *apachekafka.Cluster) {
 	const topic = "frozen"
 	c.CreateTopic(t, topic, 3, 3, nil)
-	s := open(t, c.Brokers(), toTopic(topic))
+	s := open(t, c.Brokers(), toTopic(topic), hasty)
 	publishUntilStored(t, s, events(30, 30))
 	frozen := c.Leader(t, topic, 0)
 	behind := one(t, s, 0, 100, 5)
@@ -667,7 +660,7 @@ func testApacheFrozenNode(t *testing.T, c *apachekafka.Cluster) {
 func testApacheLastKnown(t *testing.T, c *apachekafka.Cluster) {
 	const topic = "lastknown"
 	c.CreateTopic(t, topic, 6, 3, nil)
-	s := open(t, c.Brokers()[:1], toTopic(topic))
+	s := open(t, c.Brokers()[:1], toTopic(topic), hasty)
 	publishUntilStored(t, s, events(30, 30))
 	c.Kill(t, 1)
 	defer c.StartNode(t, 1)
@@ -680,7 +673,7 @@ func testApacheLastKnown(t *testing.T, c *apachekafka.Cluster) {
 func testApacheRestart(t *testing.T, c *apachekafka.Cluster) {
 	const topic = "restart"
 	c.CreateTopic(t, topic, 3, 3, nil)
-	s := open(t, c.Brokers(), toTopic(topic))
+	s := open(t, c.Brokers(), toTopic(topic), hasty)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	sent := make(chan []bridge.Event, 1)
@@ -729,7 +722,7 @@ func testApacheRestart(t *testing.T, c *apachekafka.Cluster) {
 func testApacheTooFewInSync(t *testing.T, c *apachekafka.Cluster) {
 	const topic = "allinsync"
 	c.CreateTopic(t, topic, 1, 3, map[string]string{minInSyncReplicas: "3"})
-	s := open(t, c.Brokers(), toTopic(topic))
+	s := open(t, c.Brokers(), toTopic(topic), hasty)
 	publishUntilStored(t, s, events(3, 3))
 	follower := c.Leader(t, topic, 0)%3 + 1
 	c.Kill(t, follower)

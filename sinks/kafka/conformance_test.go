@@ -29,16 +29,16 @@ type faulty struct {
 	t       *testing.T
 	cluster *kfake.Cluster
 	dir     string
+	at      kfake.Opt // where its brokers listen, also when they come back
 
 	mu      sync.Mutex
-	ports   []int // of the brokers themselves
-	proxies map[int]*faultproxy.Proxy
+	proxies map[int]*faultproxy.Proxy // by the port of the broker itself
 }
 
 func newFaulty(t *testing.T, brokers int) *faulty {
 	t.Helper()
-	f := &faulty{t: t, dir: t.TempDir(), proxies: make(map[int]*faultproxy.Proxy)}
-	f.start(t, kfake.NumBrokers(brokers))
+	f := &faulty{t: t, dir: t.TempDir(), at: reserved(t, brokers), proxies: make(map[int]*faultproxy.Proxy)}
+	f.start(t, f.at)
 	t.Cleanup(func() { f.cluster.Close() })
 	for _, topic := range []string{testTopic, testDeadLetters} {
 		require.NoError(t, f.cluster.CreateTopic(topic, 4, map[string]string{maxMessageBytes: "100000"}))
@@ -66,7 +66,6 @@ func (f *faulty) listen(network, address string) (net.Listener, error) {
 	if proxy == nil {
 		proxy = faultproxy.New(f.t, listener.Addr().String())
 		f.proxies[port] = proxy
-		f.ports = append(f.ports, port)
 	}
 	at, err := net.ResolveTCPAddr("tcp", proxy.Addr())
 	return advertised{listener, at}, err
@@ -121,18 +120,20 @@ func headersOf(r *kgo.Record) []cloudevents.Header {
 
 func (f *faulty) broker() sinktest.Broker {
 	addresses := f.cluster.ListenAddrs()
+	var o Options
+	hasty(&o)
 	var late *kfake.FaultHandle
 	return sinktest.Broker{
 		NewSink: func(t *testing.T) bridge.Sink {
 			t.Helper()
-			s, err := New(testOptions(t, addresses))
+			s, err := New(testOptions(t, addresses, hasty))
 			require.NoError(t, err)
 			return s
 		},
 		DeadLetters: &sinktest.DeadLetterTest{
 			NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
 				t.Helper()
-				s, err := New(testOptions(t, addresses, func(o *Options) { o.DeadLetter = testDeadLetters }))
+				s, err := New(testOptions(t, addresses, hasty, withDeadLetters))
 				require.NoError(t, err)
 				return s
 			},
@@ -141,13 +142,14 @@ func (f *faulty) broker() sinktest.Broker {
 		},
 		Stored:       func(t *testing.T) []sinktest.Record { return recordsIn(t, stored(t, f.cluster)) },
 		TooLarge:     100_001,
-		PublishBound: quick().publish + time.Second,
+		PublishBound: o.timing.publish + slack,
+		RecoverBound: within,
 		Faults: sinktest.Faults{
 			Unreachable: true,
 			Stop:        func(*testing.T) { f.cluster.Close() },
 			Start: func(t *testing.T) {
 				t.Helper()
-				f.start(t, kfake.NumBrokers(len(f.ports)), kfake.Ports(f.ports...))
+				f.start(t, f.at)
 			},
 			Stall:            func(*testing.T) { f.each((*faultproxy.Proxy).Stall) },
 			StallMidResponse: func(*testing.T) { f.each(func(p *faultproxy.Proxy) { p.StallAnswersAfter(7) }) },
@@ -155,7 +157,7 @@ func (f *faulty) broker() sinktest.Broker {
 			DropConnections:  func(*testing.T) { f.each((*faultproxy.Proxy).Cut) },
 			CutMidResponse: func(t *testing.T) {
 				t.Helper()
-				cut := make(chan struct{}, len(f.ports))
+				cut := make(chan struct{}, len(f.proxies))
 				f.each(func(p *faultproxy.Proxy) {
 					done := p.CutAnswersAfter(7)
 					go func() {
@@ -175,7 +177,7 @@ func (f *faulty) broker() sinktest.Broker {
 			ChangeLeader: func(t *testing.T) {
 				t.Helper()
 				for partition := range int32(len(f.cluster.PartitionInfos(testTopic))) {
-					next := (f.cluster.LeaderFor(testTopic, partition) + 1) % int32(len(f.ports))
+					next := (f.cluster.LeaderFor(testTopic, partition) + 1) % int32(len(f.proxies))
 					require.NoError(t, f.cluster.MoveTopicPartition(testTopic, partition, next))
 				}
 			},

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/sinktest"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/faultproxy"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
@@ -27,6 +28,9 @@ const password = "hunter2-correct-horse"
 func withSASL(mechanism string) func(*Options) {
 	return func(o *Options) { o.SASLMechanism, o.SASLUsername, o.SASLPassword = mechanism, "bridge", password }
 }
+
+// withoutTLS is for brokers that are spoken to by TLS and do not speak it.
+var withoutTLS = kfake.ListenFn(sinktest.ListenPlain) //nolint:gochecknoglobals // an option has no state
 
 func TestSASL(t *testing.T) {
 	for _, mechanism := range []string{saslPlain, saslScramSHA256, saslScramSHA512} {
@@ -42,7 +46,7 @@ func TestSASL(t *testing.T) {
 func TestWrongSASLPassword(t *testing.T) {
 	for _, mechanism := range []string{saslPlain, saslScramSHA256} {
 		t.Run(mechanism, func(t *testing.T) {
-			c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(mechanism, "bridge", "another"))
+			c := seeded(t, 1, withoutTLS, kfake.EnableSASL(), kfake.Superuser(mechanism, "bridge", "another"))
 			var l logs
 			s := open(t, c.ListenAddrs(), withSASL(mechanism), withLogs(&l))
 			results := publish(t, s, events(2, 1))
@@ -74,7 +78,7 @@ func TestRefusedSASLPasswordIsBlocked(t *testing.T) {
 }
 
 func TestNoSASLWhereItIsNeeded(t *testing.T) {
-	c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(saslPlain, "bridge", password))
+	c := seeded(t, 1, withoutTLS, kfake.EnableSASL(), kfake.Superuser(saslPlain, "bridge", password))
 	s := open(t, c.ListenAddrs())
 	require.ErrorContains(t, publish(t, s, events(1, 1))[0], "credentials")
 }
@@ -84,7 +88,7 @@ func TestABrokerThatStallsDuringTheSASLHandshake(t *testing.T) {
 	t.Parallel()
 	for _, key := range []kmsg.Key{kmsg.SASLHandshake, kmsg.SASLAuthenticate} {
 		t.Run(key.Name(), func(t *testing.T) {
-			c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(saslScramSHA256, "bridge", password))
+			c := seeded(t, 1, withoutTLS, kfake.EnableSASL(), kfake.Superuser(saslScramSHA256, "bridge", password))
 			stalled := make(chan struct{})
 			c.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
 				close(stalled)
@@ -214,13 +218,13 @@ func TestTLSErrorsSayWhatToDo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var opts []kfake.Opt
+			speaks := withoutTLS
 			if tt.server != nil {
-				opts = append(opts, kfake.TLS(tt.server))
+				speaks = kfake.TLS(tt.server)
 			}
-			c := seeded(t, 1, opts...)
+			c := seeded(t, 1, speaks)
 			s := open(t, c.ListenAddrs(), tt.change, func(o *Options) {
-				o.timing.attempt = within // for a connection, and to ask what a silent server speaks
+				o.timing.dial = 2 * time.Second // for a server that waits for more
 			})
 			results := publish(t, s, events(1, 1))
 			requireKind(t, tt.kind, results)
@@ -290,8 +294,11 @@ func TestAServerThatSaysNothingIsAskedWhatItSpeaks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			address := tt.server.Listener.Addr().String()
 			s := open(t, []string{address}, tt.change, func(o *Options) { o.timing.dial = 200 * time.Millisecond })
-			results := publish(t, s, events(1, 1))
-			requireKind(t, bridge.FailureBlocked, results)
+			var results []error
+			require.Eventually(t, func() bool { // what it speaks may take longer to tell than the sink waits for
+				results = publish(t, s, events(1, 1))
+				return bridge.KindOf(results[0]) == bridge.FailureBlocked
+			}, within, 10*time.Millisecond)
 			require.ErrorContains(t, results[0],
 				address+" answers "+tt.speaks+", not Kafka: check the host and port in BROKERS")
 		})
@@ -321,15 +328,9 @@ func TestOneBrokerOfTheListIsEnough(t *testing.T) {
 
 func TestBrokersThatRestart(t *testing.T) {
 	dir := t.TempDir()
-	opts := []kfake.Opt{kfake.NumBrokers(3), kfake.SeedTopics(4, testTopic), kfake.DataDir(dir), kfake.SyncWrites()}
+	opts := []kfake.Opt{reserved(t, 3), kfake.SeedTopics(4, testTopic), kfake.DataDir(dir), kfake.SyncWrites()}
 	c, err := kfake.NewCluster(opts...)
 	require.NoError(t, err)
-	ports := make([]int, 0, 3)
-	for _, address := range c.ListenAddrs() {
-		a, err := net.ResolveTCPAddr("tcp", address)
-		require.NoError(t, err)
-		ports = append(ports, a.Port)
-	}
 	s := open(t, c.ListenAddrs())
 	sent := events(60, 11)
 	requireStored(t, publish(t, s, sent[:30]))
@@ -337,7 +338,7 @@ func TestBrokersThatRestart(t *testing.T) {
 	requireKind(t, bridge.FailureRetry, publish(t, s, sent[30:]))
 	require.Error(t, s.Check(context.Background()))
 
-	c = newCluster(t, append(opts, kfake.Ports(ports...))...)
+	c = newCluster(t, opts...)
 	publishUntilStored(t, s, sent[30:])
 	require.Eventually(t, func() bool { return s.Check(context.Background()) == nil }, within, 10*time.Millisecond)
 	got := make(map[string]bool)

@@ -72,7 +72,10 @@ func (s *Sink) keep(ctx context.Context) {
 			return
 		case <-s.wake:
 		case <-timer.C:
-			s.lookAfter(ctx)
+			// What was asked for since the timer was set may not be due yet.
+			if !time.Now().Before(s.due()) {
+				s.lookAfter(ctx)
+			}
 		}
 		timer.Reset(time.Until(s.due()))
 	}

@@ -220,7 +220,7 @@ func TestATopicIsCreatedOnceItsLeadersKnowIt(t *testing.T) {
 func TestTheBrokersLastKnownAreAskedWhenThoseOfTheListAreGone(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(3), kfake.SeedTopics(6, testTopic))
 	listed := faultproxy.New(t, c.ListenAddrs()[0]) // which the cluster itself knows nothing of
-	s := open(t, []string{listed.Addr()})
+	s := open(t, []string{listed.Addr()}, hasty)
 	sent := events(60, 30)
 	requireStored(t, publish(t, s, sent[:30]))
 	listed.Stall()
@@ -297,7 +297,7 @@ func TestCheckSeesBrokersThatDied(t *testing.T) {
 func TestCheckEndsInTimeAndWithItsContext(t *testing.T) {
 	t.Parallel()
 	c := seeded(t, 3)
-	s := open(t, c.ListenAddrs())
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt = 3 * time.Second })
 	require.NoError(t, s.Check(context.Background()))
 	c.ControlKey(int16(kmsg.ListOffsets), func(kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
@@ -305,7 +305,7 @@ func TestCheckEndsInTimeAndWithItsContext(t *testing.T) {
 	})
 	start := time.Now()
 	requireKind(t, bridge.FailureRetry, []error{s.Check(context.Background())})
-	require.Less(t, time.Since(start), 2*s.timing.attempt)
+	require.Less(t, time.Since(start), s.timing.silence/2)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	requireKind(t, bridge.FailureRetry, []error{s.Check(ctx)})

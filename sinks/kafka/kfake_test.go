@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 )
 
 const (
@@ -26,18 +27,22 @@ const (
 )
 
 // within bounds everything that a test waits for.
-const within = 20 * time.Second
+const within = time.Minute
 
-// quick are durations short enough for tests that wait for failures, and long enough for a loaded machine.
+// slack is what a starved machine may add to what a sink bounds.
+const slack = 10 * time.Second
+
+// quick are durations for tests: what a sink does again it does soon, and what it waits for has more time than a
+// starved machine takes.
 func quick() timing {
 	return timing{
-		attempt:  1500 * time.Millisecond,
-		publish:  4 * time.Second,
-		silence:  2 * time.Second,
-		dial:     time.Second,
-		dialTCP:  500 * time.Millisecond,
-		connect:  1500 * time.Millisecond,
-		metadata: 500 * time.Millisecond,
+		attempt:  within / 3,
+		publish:  2 * within / 3,
+		silence:  within / 2,
+		dial:     within / 3,
+		dialTCP:  within / 3,
+		connect:  within / 3,
+		metadata: 2 * time.Second,
 		refresh:  100 * time.Millisecond,
 		pace:     5 * time.Millisecond,
 		reset:    50 * time.Millisecond,
@@ -45,7 +50,18 @@ func quick() timing {
 		create:   200 * time.Millisecond,
 		describe: 200 * time.Millisecond,
 		missing:  400 * time.Millisecond,
+		doubt:    within / 2,
 	}
+}
+
+// hasty has a sink give up soon, for tests in which nobody answers.
+func hasty(o *Options) {
+	o.timing.attempt = 6 * time.Second
+	o.timing.publish = 13 * time.Second
+	o.timing.silence = 7 * time.Second
+	o.timing.dial = 3 * time.Second
+	o.timing.dialTCP = 2 * time.Second
+	o.timing.connect = 5 * time.Second
 }
 
 func newCluster(tb testing.TB, opts ...kfake.Opt) *kfake.Cluster {
@@ -54,6 +70,21 @@ func newCluster(tb testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	require.NoError(tb, err)
 	tb.Cleanup(c.Close)
 	return c
+}
+
+// reserved has brokers listen at ports that nobody else gets while they are down.
+func reserved(tb testing.TB, brokers int) kfake.Opt {
+	tb.Helper()
+	ports := make([]int, brokers)
+	for i := range ports {
+		port, err := child.ReservePort()
+		require.NoError(tb, err)
+		tb.Cleanup(port.Release)
+		address, err := net.ResolveTCPAddr("tcp", port.Address())
+		require.NoError(tb, err)
+		ports[i] = address.Port
+	}
+	return kfake.Ports(ports...)
 }
 
 // seeded is a cluster of one broker with the test's topic.

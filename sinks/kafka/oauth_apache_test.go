@@ -155,7 +155,7 @@ func TestApacheKafkaTakesTokens(t *testing.T) {
 			load.goesOn(t)
 			return p.tokens() >= before+2
 		}, 4*within, 10*time.Millisecond, "the token is not renewed")
-		require.Equal(t, "events more", p.scopes)
+		p.set(func(p *provider) { require.Equal(t, "events more", p.scopes) })
 
 		// The provider has another secret for the client: the last token serves until the file has it too.
 		p.set(func(p *provider) { p.secret = "another" })

@@ -456,16 +456,16 @@ func TestAnEventThatEndsConnectionsAgainAndAgainIsRejected(t *testing.T) {
 	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.cutting = 300 * time.Millisecond })
 	sent := one(t, s, 0, 0, 9)
 	tooLarge(sent, 20_000, 4)
+	began := time.Now()
 	results := publish(t, s, sent)
 	requireStored(t, results[:4])
 	requireKind(t, bridge.FailureRetry, results[4:])
 	require.ErrorContains(t, results[4], "socket.request.max.bytes")
-	began := time.Now()
 	require.Eventually(t, func() bool {
 		results = publish(t, s, sent[4:])
 		return bridge.KindOf(results[0]) == bridge.FailureReject
 	}, within, 10*time.Millisecond)
-	require.GreaterOrEqual(t, time.Since(began), 250*time.Millisecond)
+	require.GreaterOrEqual(t, time.Since(began), s.timing.cutting)
 	require.ErrorContains(t, results[0], "ends the connection at this event alone: 20")
 	requireStored(t, results[1:])
 
@@ -486,7 +486,8 @@ func TestAPassingFaultIsNoEventsFault(t *testing.T) {
 	for range 10 {
 		requireKind(t, bridge.FailureRetry, publish(t, s, sent))
 	}
-	require.LessOrEqual(t, asked.Hits(), 20, "it is not halved")
+	// A connection that was idle may be ended first. Halves would make it 40 at least.
+	require.Less(t, asked.Hits(), 40, "it is not halved")
 	down.Remove()
 	stop()
 	publishUntilStored(t, s, sent)
@@ -506,6 +507,9 @@ func TestABrokersThrottleTimeIsWaitedFor(t *testing.T) {
 		sent = append(sent, time.Now())
 		res := r.ResponseKind().(*kmsg.ProduceResponse)
 		res.ThrottleMillis = int32(throttle / time.Millisecond)
+		if len(sent) == 3 {
+			res.ThrottleMillis = int32(time.Hour / time.Millisecond)
+		}
 		topic := kmsg.NewProduceResponseTopic()
 		topic.Topic = testTopic
 		for _, asked := range r.(*kmsg.ProduceRequest).Topics[0].Partitions {
@@ -532,7 +536,7 @@ func TestABrokersThrottleTimeIsWaitedFor(t *testing.T) {
 		require.GreaterOrEqual(t, sent[i+1].Sub(sent[i]), throttle, "one by one, each after the wait of the one before")
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), throttle/4)
+	ctx, cancel := context.WithTimeout(context.Background(), throttle)
 	defer cancel()
 	results := s.Publish(ctx, one(t, s, 3, 3, 1))
 	requireKind(t, bridge.FailureRetry, results)
@@ -590,13 +594,13 @@ func TestWhatWasNotSentIsNotStored(t *testing.T) {
 func TestABrokerThatNeverAnswers(t *testing.T) {
 	t.Parallel()
 	c := seeded(t, 1)
-	s := open(t, c.ListenAddrs())
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt = 3 * time.Second })
 	sent := one(t, s, 0, 0, 2)
 	silence(c, -1, 1)
 	start := time.Now()
 	results := s.Publish(context.Background(), sent)
 	requireKind(t, bridge.FailureRetry, results)
-	require.Less(t, time.Since(start), s.timing.publish)
+	require.Less(t, time.Since(start), s.timing.silence/2)
 	publishUntilStored(t, s, sent)
 }
 
@@ -629,26 +633,22 @@ func TestPublishEndsSoonAfterItsContext(t *testing.T) {
 func TestAStalledPartitionDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, kfake.NumBrokers(3), kfake.SeedTopics(3, testTopic))
-	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt, o.timing.publish = 3*time.Second, 10*time.Second })
+	s := open(t, c.ListenAddrs(), func(o *Options) {
+		o.timing.attempt, o.timing.publish, o.timing.silence = time.Hour, time.Hour, time.Hour
+	})
 	stop := silence(c, 0, -1)
 	slow, quick := one(t, s, 0, 0, 5), one(t, s, 1, 100, 50)
 
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	stalled := make(chan struct{})
-	wg.Go(func() {
-		defer close(stalled)
-		requireKind(t, bridge.FailureRetry, s.Publish(context.Background(), slow))
-	})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stalled := make(chan []error, 1)
+	go func() { stalled <- s.Publish(ctx, slow) }()
 	for i := range quick {
 		requireStored(t, publish(t, s, quick[i:i+1]))
 	}
-	select {
-	case <-stalled:
-		require.FailNow(t, "the stalled partition ended first")
-	default:
-	}
-	<-stalled
+	require.Empty(t, stalled, "it waits")
+	cancel()
+	requireKind(t, bridge.FailureRetry, <-stalled)
 	stop()
 	publishUntilStored(t, s, slow)
 	all := stored(t, c)
@@ -743,6 +743,7 @@ func TestABatchIsSentAloneWhereTheRequestOfManyIsCut(t *testing.T) {
 
 // A broker that gave no answer is asked before it is sent anything again.
 func TestWhatABrokerInDoubtSaysOfAPartitionIsThatPartitionsAlone(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, kfake.NumBrokers(3))
 	require.NoError(t, c.CreateTopic(testTopic, 3, map[string]string{minInSyncReplicas: "2"}))
 	replicas := []int32{0, 1, 2}
@@ -753,7 +754,7 @@ func TestWhatABrokerInDoubtSaysOfAPartitionIsThatPartitionsAlone(t *testing.T) {
 	}
 	at[0].inSync = replicas[:1]
 	answerMetadata(c, at...)
-	s := open(t, c.ListenAddrs())
+	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt = 5 * time.Second })
 	require.Eventually(t, func() bool { return s.limits.minSync.Load() == 2 }, within, 5*time.Millisecond)
 	var sent []bridge.Event
 	for partition := range at {
@@ -773,7 +774,7 @@ func TestWhatABrokerInDoubtSaysOfAPartitionIsThatPartitionsAlone(t *testing.T) {
 
 func TestAPartitionWithoutALeaderFailsAloneAndAtOnce(t *testing.T) {
 	c := newCluster(t, kfake.NumBrokers(2), kfake.SeedTopics(2, testTopic))
-	s := open(t, c.ListenAddrs(), func(o *Options) { o.timing.attempt = 10 * time.Second })
+	s := open(t, c.ListenAddrs())
 	require.NoError(t, c.MoveTopicPartition(testTopic, 0, 0))
 	require.NoError(t, c.MoveTopicPartition(testTopic, 1, 1))
 	lost, kept := one(t, s, 0, 0, 2), one(t, s, 1, 10, 2)
@@ -789,7 +790,7 @@ func TestAPartitionWithoutALeaderFailsAloneAndAtOnce(t *testing.T) {
 		results := publish(t, s, append(lost[1:2:2], kept[1]))
 		requireKind(t, bridge.FailureRetry, results[:1])
 		require.NoError(t, results[1])
-		return strings.Contains(results[0].Error(), "no broker leads it now") && time.Since(start) < time.Second
+		return strings.Contains(results[0].Error(), "no broker leads it now") && time.Since(start) < s.timing.attempt/2
 	}, within, 10*time.Millisecond)
 	// The sink hears of the leader after the client does, and until then asks a broker that still answers here.
 	var err error

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -151,7 +150,7 @@ func TestTailKeepsTheOrderOfAPartition(t *testing.T) {
 }
 
 func TestTailOnlyWhatIsNew(t *testing.T) {
-	c := seeded(t, 2)
+	c := seeded(t, 1) // partitions find their places one by one
 	s := open(t, c.ListenAddrs())
 	requireStored(t, publish(t, s, events(10, 10)))
 	var l logs
@@ -228,10 +227,8 @@ func TestTailWaitsForTheTopic(t *testing.T) {
 
 func TestTailSurvivesARestart(t *testing.T) {
 	dir := t.TempDir()
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(2, testTopic), kfake.DataDir(dir), kfake.SyncWrites()}
+	opts := []kfake.Opt{reserved(t, 1), kfake.SeedTopics(2, testTopic), kfake.DataDir(dir), kfake.SyncWrites()}
 	c, err := kfake.NewCluster(opts...)
-	require.NoError(t, err)
-	address, err := net.ResolveTCPAddr("tcp", c.ListenAddrs()[0])
 	require.NoError(t, err)
 	s := open(t, c.ListenAddrs())
 	tl := startTail(t, testOptions(t, c.ListenAddrs()), bridge.TailStart{All: true})
@@ -239,7 +236,7 @@ func TestTailSurvivesARestart(t *testing.T) {
 	publishUntilStored(t, s, sent[:10])
 	tl.next(t, 10)
 	c.Close()
-	newCluster(t, append(opts, kfake.Ports(address.Port))...)
+	newCluster(t, opts...)
 	publishUntilStored(t, s, sent[10:])
 	require.Subset(t, receivedIDs(tl.next(t, 10)), idsOf(sent[10:]))
 }

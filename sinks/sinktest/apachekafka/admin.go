@@ -19,7 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
-const adminTimeout = 60 * time.Second // for a change that may have to wait for a new controller
+const adminTimeout = 2 * time.Minute // for a change that may have to wait for a new controller
 
 // CreateTopic creates a topic and returns once every running node knows it and its leaders, and the leaders know
 // that they lead. config are the topic's own settings and may be nil.

@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	startTimeout = 90 * time.Second // until a node is up, on a machine that does much else
+	startTimeout = 3 * time.Minute  // until a node is up, on a machine that does much else
 	stopTimeout  = 10 * time.Second // until a node has stopped in good order, or is killed
 	tickInterval = 50 * time.Millisecond
 )

@@ -36,7 +36,7 @@ func client(t *testing.T, brokers []string, opts ...kgo.Opt) *kgo.Client {
 // produce stores a record, or says why not within a bound.
 func produce(t *testing.T, cl *kgo.Client, r *kgo.Record) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return cl.ProduceSync(ctx, r).FirstErr()
 }

@@ -35,12 +35,12 @@ const (
 )
 
 // ConsoleConsume reads the first count records of a topic with Kafka's console consumer, in Java. It fails the test if
-// they do not come within half a minute.
+// none comes within a minute.
 func (c *Cluster) ConsoleConsume(tb testing.TB, topic string, count int) []JavaRecord {
 	tb.Helper()
 	args := []string{
 		"--bootstrap-server", strings.Join(c.Brokers(), ","), "--topic", topic,
-		"--from-beginning", "--max-messages", strconv.Itoa(count), "--timeout-ms", "30000",
+		"--from-beginning", "--max-messages", strconv.Itoa(count), "--timeout-ms", "60000",
 	}
 	for _, property := range []string{
 		"print.partition=true", "print.offset=true", "print.timestamp=true", "print.key=true", "print.headers=true",

@@ -194,7 +194,7 @@ func await(ctx context.Context, f func(ctx context.Context) error) error {
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	for {
-		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		try, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := f(try)
 		cancel()
 		if err == nil {
