@@ -203,6 +203,19 @@ func (r *running) awaitLog(text string) {
 		bound, time.Millisecond)
 }
 
+// awaitCount waits until as many are counted as are wanted, for as long as there are more and more.
+func awaitCount(t *testing.T, want int, count func() int, what string) {
+	t.Helper()
+	for have := 0; have < want; {
+		before := have
+		require.Eventually(t, func() bool {
+			have = count()
+			return have > before
+		}, bound, 10*time.Millisecond, what)
+	}
+	require.Equal(t, want, count(), what)
+}
+
 // inStream reads the first n messages of the embedded server's stream.
 func (r *running) inStream(n int) []natsjs.Msg {
 	r.t.Helper()

@@ -401,9 +401,9 @@ func aHundredThousandFunctions(t *testing.T, program string) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusAccepted, status, answer)
 	require.Contains(t, answer, fmt.Sprintf(`"events":%d`, functions))
-	require.Eventually(t, func() bool {
-		return p.metric(`fnbridge_events_total{result="acknowledged",sink="nats"}`) == functions+2
-	}, bound, 50*time.Millisecond)
+	awaitCount(t, functions+2, func() int {
+		return int(p.metric(`fnbridge_events_total{result="acknowledged",sink="nats"}`))
+	}, "all of them arrive")
 	nc := natsserver.Connect(t, broker.URL())
 	stream, err := natsserver.JetStream(t, nc).Stream(t.Context(), "TENSORLAKE")
 	require.NoError(t, err)
