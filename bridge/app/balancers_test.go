@@ -69,7 +69,8 @@ frontend webhooks
   default_backend bridges
 backend bridges
   option httpchk GET /readyz
-  default-server check inter 100ms fall 2 rise 1
+  timeout check 30s # a bridge that is slow to say so is no bridge that is gone
+  default-server check inter 200ms fall 2 rise 1
   server a %[2]s port %[5]s
   server b %[3]s port %[6]s
 `
@@ -92,7 +93,7 @@ func TestAStopBehindALoadBalancerCostsNoRequest(t *testing.T) {
 			var bridges [2]*running
 			open := func(i int) {
 				bridges[i] = start(t, noDir(t), overSinks(broker, map[string]string{
-					"LISTEN": places[i], "OPS_LISTEN": "127.0.0.1:" + ops[i], "DRAIN": "1s",
+					"LISTEN": places[i], "OPS_LISTEN": "127.0.0.1:" + ops[i], "DRAIN": "2s",
 				}))
 				bridges[i].awaitReady(http.StatusOK)
 			}
@@ -150,7 +151,7 @@ func TestAStopBehindALoadBalancerCostsNoRequest(t *testing.T) {
 			stop()
 			senders.Wait()
 			require.Empty(t, failures, "of %d webhooks", answered)
-			require.Greater(t, answered, 300)
+			require.Greater(t, answered, 100)
 
 			client := newClient()
 			defer client.CloseIdleConnections()
@@ -208,5 +209,5 @@ func runProgram(t *testing.T, address, path string, arguments ...string) {
 			return false
 		}
 		return c.Close() == nil
-	}, 20*time.Second, 10*time.Millisecond)
+	}, bound, 10*time.Millisecond)
 }

@@ -35,7 +35,7 @@ func (r *running) sample(series string) float64 {
 
 func (r *running) awaitSample(series string, value float64) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return r.sample(series) == value }, 60*time.Second, 10*time.Millisecond, series)
+	require.Eventually(r.t, func() bool { return r.sample(series) == value }, bound, 10*time.Millisecond, series)
 }
 
 const journalDeadLetters = `fnbridge_dead_letters{sink="nats"}`
@@ -135,7 +135,7 @@ func TestDeadLettersStayWithinTheJournal(t *testing.T) {
 		require.NoError(t, err)
 		dropped += change.Letters
 		return dropped == webhooks*functions
-	}, 120*time.Second, 50*time.Millisecond, "every event becomes a dead letter once there is room")
+	}, bound, 50*time.Millisecond, "every event becomes a dead letter once there is room")
 	require.Less(t, largest, int64(9<<18),
 		"the limit, at most half of it and a batch beyond, in the log as well, and the marks of what was dropped")
 	r.mustPost("msg_last", workflow, http.StatusAccepted)

@@ -86,7 +86,7 @@ func testSyncs(t *testing.T, ack string, answer int) {
 		_, err = text.ReadFrom(resp.Body)
 		return err == nil && strings.Contains(text.String(),
 			fmt.Sprintf(`fnbridge_events_total{result="acknowledged",sink="nats"} %d`, 2*accepted))
-	}, time.Minute, 20*time.Millisecond)
+	}, bound, 20*time.Millisecond)
 	p.terminate(t)
 
 	// strace is done a moment after what it traces has ended.
@@ -97,7 +97,7 @@ func testSyncs(t *testing.T, ack string, answer int) {
 		require.NoError(t, err)
 		return bytes.HasSuffix(bytes.TrimSpace(text), []byte("+++ exited with 0 +++")) &&
 			bytes.Contains(text[max(0, len(text)-200):], fmt.Appendf(nil, "%d ", p.cmd.Process.Pid))
-	}, time.Minute, 50*time.Millisecond)
+	}, bound, 50*time.Millisecond)
 	calls, err := parseTrace(bytes.NewReader(text))
 	require.NoError(t, err)
 	judgeAll := func(p promises) (told int) {

@@ -14,12 +14,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
 )
 
 //go:generate go test -run ^TestExamplesPage$ . -update
@@ -96,7 +98,8 @@ type example struct {
 	file    string
 	durable string // its consumer in JetStream; empty for those that read Kafka
 	group   string // its consumer group in Kafka; empty for those that read NATS
-	// What to replace in it for a handler that takes 100 ms, and what by; with an acknowledgement awaited for 3 s.
+	// What to replace in it for a handler that takes its time, and what by. Each fetch of ten then takes much less, on any
+	// machine, than the time for which its acknowledgements are awaited, and all events more.
 	slow    []string
 	command func(t *testing.T, text string) []string // makes what runs the program with that text
 }
@@ -116,8 +119,8 @@ func examplePrograms(t *testing.T) []example {
 	programs := []example{{
 		name: "go-nats", file: examples + "/go/nats/main.go", durable: "example-go", command: build,
 		slow: []string{
-			"AckWait:        30 * time.Second", "AckWait: 3 * time.Second",
-			"_, err := fmt.Println(", "time.Sleep(100 * time.Millisecond); _, err := fmt.Println(",
+			"AckWait:        30 * time.Second", "AckWait: 10 * time.Second",
+			"_, err := fmt.Println(", "time.Sleep(400 * time.Millisecond); _, err := fmt.Println(",
 		},
 	}, {
 		name: "go-kafka", file: examples + "/go/kafka/main.go", group: "example-go", command: build,
@@ -132,7 +135,7 @@ func examplePrograms(t *testing.T) []example {
 	return append(programs, example{
 		name: "python-nats", file: examples + "/python/nats_consumer.py", durable: "example-python",
 		command: run(python, "", "nats_consumer.py"),
-		slow:    []string{"ack_wait=30", "ack_wait=3", "    print(", "    await asyncio.sleep(0.1)\n    print("},
+		slow:    []string{"ack_wait=30", "ack_wait=10", "    print(", "    await asyncio.sleep(0.4)\n    print("},
 	}, example{
 		name: "python-kafka", file: examples + "/python/kafka_consumer.py", group: "example-python",
 		command: run(python, "", "kafka_consumer.py"),
@@ -140,7 +143,7 @@ func examplePrograms(t *testing.T) []example {
 	}, example{
 		name: "node-nats", file: examples + "/node/nats_consumer.mjs", durable: "example-node",
 		command: run(node, filepath.Join(installed, "node"), "nats_consumer.mjs"),
-		slow:    []string{"nanos(30_000)", "nanos(3_000)", "  console.log(", "  await sleep(100);\n  console.log("},
+		slow:    []string{"nanos(30_000)", "nanos(10_000)", "  console.log(", "  await sleep(400);\n  console.log("},
 	}, example{
 		name: "node-kafka", file: examples + "/node/kafka_consumer.mjs", group: "example-node",
 		command: run(node, filepath.Join(installed, "node"), "kafka_consumer.mjs"),
@@ -242,7 +245,7 @@ func (c *consumer) await(want ...string) {
 
 func (c *consumer) awaitThat(done func() bool, otherwise string) {
 	c.t.Helper()
-	tick, timeout := time.NewTicker(10*time.Millisecond), time.After(time.Minute)
+	tick, timeout := time.NewTicker(10*time.Millisecond), time.After(bound)
 	defer tick.Stop()
 	for !done() {
 		select {
@@ -262,7 +265,7 @@ func (c *consumer) stop() {
 	select {
 	case err := <-c.ended:
 		require.NoError(c.t, err, "%s: %s%s", c.name, c.out, c.errs)
-	case <-time.After(time.Minute):
+	case <-time.After(bound):
 		require.Fail(c.t, c.name+" does not stop", "%s%s", c.out, c.errs)
 	}
 }
@@ -291,9 +294,12 @@ func TestExamples(t *testing.T) {
 		r.mustPost(webhook, workflowOf(invocation), 202)
 	}
 
+	// One after the other: events of different keys may overtake one another.
 	invocation("msg_1", "first")
 	invocation("msg_2", "first") // the same facts again, with the same ids
+	awaitDelivered(r)
 	r.mustPost("msg_3", request("req_1"), 202)
+	awaitDelivered(r)
 	invocation("msg_4", "second")
 	awaitDelivered(r)
 	memory := t.TempDir()
@@ -472,12 +478,7 @@ func committed(t *testing.T, brokers []string, group string) int64 {
 
 func jetStream(t *testing.T, url string) natsjs.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(url)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	require.NoError(t, err)
-	return js
+	return natsserver.JetStream(t, natsserver.Connect(t, url))
 }
 
 // requireAllAcknowledged waits until a consumer has nothing left, and returns what the server says of it.
@@ -489,7 +490,7 @@ func requireAllAcknowledged(t *testing.T, js natsjs.JetStream, durable string) *
 	require.Eventually(t, func() bool {
 		info, err = consumer.Info(t.Context())
 		return err == nil && info.NumAckPending == 0 && info.NumPending == 0
-	}, 10*time.Second, 10*time.Millisecond, "events are not acknowledged")
+	}, bound, 10*time.Millisecond, "events are not acknowledged")
 	return info
 }
 
@@ -500,14 +501,14 @@ func awaitDelivered(r *running) {
 		_, metrics := r.get("/metrics")
 		return strings.Contains(metrics, `fnbridge_sink_backlog_webhooks{sink="nats"} 0`) &&
 			strings.Contains(metrics, `fnbridge_sink_backlog_webhooks{sink="kafka"} 0`)
-	}, 30*time.Second, 20*time.Millisecond)
+	}, bound, 20*time.Millisecond)
 }
 
-// freeAddress is one that nobody listens on.
+// freeAddress is one that nobody else listens on until the test ends.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := child.ReservePort()
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(port.Release)
+	return port.Address()
 }

@@ -24,7 +24,7 @@ func TestAFileThatIsNeverReadToItsEndHoldsNothingUp(t *testing.T) {
 		var err error
 		writer, err = unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		return err == nil
-	}, time.Minute, 5*time.Millisecond)
+	}, bound, 5*time.Millisecond)
 	defer unix.Close(writer)
 
 	status, metrics := r.get("/metrics")

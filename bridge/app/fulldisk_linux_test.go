@@ -17,14 +17,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/fnbridge/fnbridge/bridge/volume"
 	"github.com/fnbridge/fnbridge/sinks/embeddednats"
 	"github.com/fnbridge/fnbridge/sinks/sinktest/machine"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/natsserver"
 )
 
 // setFree has something else take what the disk has, but for so many bytes.
@@ -129,10 +128,10 @@ func (d *filledDisk) comesBack() {
 		status, err := s.post(fmt.Sprintf("msg_after_%d_%d", d.rand.Int(), n), []byte(workflow))
 		ready, _ := d.status()
 		return err == nil && status == http.StatusAccepted && ready
-	}, 60*time.Second, 50*time.Millisecond, "it takes webhooks again")
+	}, bound, 50*time.Millisecond, "it takes webhooks again")
 	require.Eventually(d.t, func() bool {
 		return strings.Contains(getText(d.bridge.metrics), `fnbridge_sink_backlog_webhooks{sink="nats"} 0`)
-	}, 60*time.Second, 50*time.Millisecond, "and delivers them")
+	}, bound, 50*time.Millisecond, "and delivers them")
 }
 
 func getText(url string) string {
@@ -191,7 +190,8 @@ func TestASmallDiskThatFillsAndEmpties(t *testing.T) {
 			d := &filledDisk{
 				t: t, rand: random, disk: machine.SmallDisk(t, size), binary: binary,
 				acked: map[string]bool{}, ended: make(chan struct{}),
-				env: map[string]string{"SHUTDOWN_TIMEOUT": "5s"},
+				// Its own path: who has got the port of a bridge that was killed takes nothing for it.
+				env: map[string]string{"SHUTDOWN_TIMEOUT": "5s", "PATH": fmt.Sprintf("/%d", seed)},
 			}
 			if random.IntN(2) == 0 {
 				d.env["JOURNAL_MAX_BYTES"] = "4MiB"
@@ -203,7 +203,8 @@ func TestASmallDiskThatFillsAndEmpties(t *testing.T) {
 			broker := func(bool) {}
 			var server *ownServer
 			if !embedded {
-				server = &ownServer{t: t, dir: t.TempDir()}
+				server = &ownServer{t: t, dir: t.TempDir(), address: freeAddress(t)}
+				t.Cleanup(func() { server.set(true) })
 				server.set(false)
 				d.env["NATS_URL"] = "nats://" + server.address
 				broker = server.set
@@ -247,41 +248,19 @@ func (s *ownServer) set(away bool) {
 		require.NoError(s.t, s.server.Shutdown(context.Background()))
 		s.server = nil
 	case !away && s.server == nil:
-		listen := s.address
-		if listen == "" {
-			listen = "127.0.0.1:0"
-			s.t.Cleanup(func() { s.set(true) })
-		}
 		var err error
-		s.server, err = embeddednats.Start(context.Background(), embeddednats.Options{Listen: listen, Dir: s.dir})
+		s.server, err = embeddednats.Start(context.Background(), embeddednats.Options{Listen: s.address, Dir: s.dir})
 		require.NoError(s.t, err)
-		s.address = s.server.Addr().String()
 	}
 }
 
 // requireAll requires that the stream has every webhook that was acknowledged.
 func (s *ownServer) requireAll(acked map[string]bool) {
 	s.t.Helper()
-	nc, err := nats.Connect("nats://" + s.address)
-	require.NoError(s.t, err)
-	defer nc.Close()
-	js, err := natsjs.New(nc)
-	require.NoError(s.t, err)
-	stream, err := js.Stream(s.t.Context(), "TENSORLAKE")
-	require.NoError(s.t, err)
-	consumer, err := stream.OrderedConsumer(s.t.Context(), natsjs.OrderedConsumerConfig{})
-	require.NoError(s.t, err)
-	left := stream.CachedInfo().State.Msgs
-	for left > 0 {
-		batch, err := consumer.Fetch(500, natsjs.FetchMaxWait(5*time.Second))
-		require.NoError(s.t, err)
-		for m := range batch.Messages() {
-			left--
-			var data struct{ Of string }
-			require.NoError(s.t, json.Unmarshal(m.Data(), &data))
-			delete(acked, data.Of)
-		}
-		require.NoError(s.t, batch.Error())
+	for _, m := range natsserver.Messages(s.t, natsserver.Connect(s.t, "nats://"+s.address), "TENSORLAKE") {
+		var data struct{ Of string }
+		require.NoError(s.t, json.Unmarshal(m.Data(), &data))
+		delete(acked, data.Of)
 	}
 	require.Empty(s.t, acked, "acknowledged and lost")
 }

@@ -91,7 +91,7 @@ func (p *hostileProcess) end(s syscall.Signal) int {
 	select {
 	case err := <-p.done:
 		p.done <- err
-	case <-time.After(60 * time.Second):
+	case <-time.After(bound):
 		require.FailNow(p.t, "the bridge does not end")
 	}
 	return p.cmd.ProcessState.ExitCode()

@@ -118,7 +118,9 @@ func TestSlowSendersAreCut(t *testing.T) {
 	for name, test := range tests { // all at once: each is a wait
 		one := &slowSender{conn: dialBridge(t, address)}
 		answers[name] = one
-		sending.Go(func() { one.run(test.begin, test.piece) })
+		_, err := io.WriteString(one.conn, test.begin)
+		require.NoError(t, err)
+		sending.Go(func() { one.run(test.piece) })
 	}
 	deaf := dialBridge(t, address)
 	require.NoError(t, deaf.SetReadBuffer(1<<10))
@@ -133,7 +135,7 @@ func TestSlowSendersAreCut(t *testing.T) {
 		select {
 		case address := <-ended:
 			closed = address.String()
-		case <-time.After(60 * time.Second):
+		case <-time.After(bound):
 			require.FailNow(t, "the bridge goes on waiting for a reader that does not read")
 		}
 	}
@@ -159,22 +161,20 @@ type slowSender struct {
 	err    error // of reading it, nil when the bridge has closed the connection in order
 }
 
-// run sends begin, and then piece again and again, until the connection is closed.
-func (s *slowSender) run(begin, piece string) {
+// run sends piece again and again, until the connection is closed.
+func (s *slowSender) run(piece string) {
 	stop := make(chan struct{})
 	var sending sync.WaitGroup
 	sending.Go(func() {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
-		text := begin
 		for {
-			if _, err := io.WriteString(s.conn, text); err != nil {
-				return
-			}
 			select {
 			case <-tick.C:
-				text = piece
 			case <-stop:
+				return
+			}
+			if _, err := io.WriteString(s.conn, piece); err != nil {
 				return
 			}
 		}

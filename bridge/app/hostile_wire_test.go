@@ -73,7 +73,7 @@ func dialBridge(t *testing.T, address string) *net.TCPConn {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
 	require.NoError(t, err)
-	require.NoError(t, conn.SetDeadline(time.Now().Add(60*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(bound)))
 	return conn.(*net.TCPConn)
 }
 

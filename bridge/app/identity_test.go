@@ -41,7 +41,7 @@ func kafkaTopic(t *testing.T) (brokers string) {
 // records returns everything that the topic holds, once that is so many records.
 func records(t *testing.T, brokers string, n int) (read []*kgo.Record) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.ConsumeTopics("tensorlake-events"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -231,11 +231,11 @@ func TestASinkThatIsDownHoldsUpNoWebhookThatItDoesNotWant(t *testing.T) {
 	}))
 	require.Eventually(t, func() bool {
 		return strings.Contains(r.awaitReady(http.StatusServiceUnavailable), "other cannot be reached")
-	}, 20*time.Second, 10*time.Millisecond)
+	}, bound, 10*time.Millisecond)
 	require.Eventually(t, func() bool { // NATS may not have been reached yet
 		status, _, err := r.post("msg_1", workflow)
 		return err == nil && status == http.StatusOK
-	}, 20*time.Second, 10*time.Millisecond)
+	}, bound, 10*time.Millisecond)
 	require.Equal(t, map[string]int{"invocation_XXXX/fn_B": 1}, subjectsIn(t, broker.URL()))
 	r.mustPost("msg_2", `{"nobody":"wants this"}`, http.StatusOK)
 }

@@ -85,7 +85,7 @@ func startProcess(t *testing.T, binary, dir string, changes map[string]string, b
 			t.Log(p.output.String())
 		}
 	})
-	require.Eventually(t, p.ready, time.Minute, 5*time.Millisecond, "the bridge does not become ready")
+	require.Eventually(t, p.ready, bound, 5*time.Millisecond, "the bridge does not become ready")
 	return p
 }
 
@@ -107,7 +107,7 @@ func (p *bridgeProcess) terminate(t *testing.T) {
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	select {
 	case <-p.ended:
-	case <-time.After(time.Minute):
+	case <-time.After(bound):
 		require.FailNow(t, "the bridge does not stop")
 	}
 	require.NoError(t, p.err)
@@ -126,7 +126,7 @@ func newSender(t *testing.T, url string, connections int) *sender {
 	require.NoError(t, err)
 	transport := &http.Transport{MaxIdleConnsPerHost: connections}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &sender{url: url, signer: signer, client: &http.Client{Transport: transport, Timeout: 15 * time.Second}}
+	return &sender{url: url, signer: signer, client: &http.Client{Transport: transport, Timeout: bound}}
 }
 
 // post sends one webhook and returns the status of the answer.

@@ -73,7 +73,7 @@ func TestWhenThePowerFailsTheEmbeddedServerHasAllThatCounts(t *testing.T) {
 					s, err := admin.ReadStatus(t.Context(), dir)
 					require.NoError(t, err)
 					return s.Sinks[0].BacklogWebhooks == 0
-				}, time.Minute, 20*time.Millisecond)
+				}, bound, 20*time.Millisecond)
 			}
 			url := embeddedURL.FindStringSubmatch(p.output.String())[1]
 			have := map[string]bool{}

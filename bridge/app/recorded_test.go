@@ -49,7 +49,7 @@ func TestARecordedRequestIsTakenOnce(t *testing.T) {
 			require.Eventually(t, func() bool {
 				status, _, err := r.post(fmt.Sprintf("msg_other_%d", i), body)
 				return err == nil && status == http.StatusAccepted
-			}, 60*time.Second, 10*time.Millisecond)
+			}, bound, 10*time.Millisecond)
 		}
 		require.Less(t, r.sample("fnbridge_journal_webhooks"), float64(sent))
 		r.sendRecorded(recorded, http.StatusOK)

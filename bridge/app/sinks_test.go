@@ -179,5 +179,5 @@ func TestWebhooksAreTakenAtThePath(t *testing.T) {
 		require.Equal(t, status, got, answer)
 		require.True(t, status == 202 || strings.Contains(answer, "send webhooks to /hooks/of-us"), answer)
 	}
-	require.Contains(t, r.log.String(), r.Addr().String()+"/hooks/of-us")
+	r.awaitLog(r.Addr().String() + "/hooks/of-us")
 }

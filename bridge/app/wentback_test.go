@@ -38,7 +38,7 @@ func (r *running) awaitStatus(dir string, wanted func(admin.SinkStatus) bool) (s
 		require.NoError(r.t, err)
 		sink = s.Sinks[0]
 		return wanted(sink)
-	}, 30*time.Second, 5*time.Millisecond)
+	}, bound, 5*time.Millisecond)
 	return sink
 }
 
@@ -53,12 +53,6 @@ func requireInvocations(t *testing.T, msgs []natsjs.Msg, n int) {
 		require.Contains(t, have, fmt.Sprintf("invocation_%d/fn_A", i))
 		require.Contains(t, have, fmt.Sprintf("invocation_%d/fn_B", i))
 	}
-}
-
-func requireMetric(r *running, line string) {
-	r.t.Helper()
-	_, text := r.get("/metrics")
-	require.Contains(r.t, text, "\n"+line+"\n")
 }
 
 // copyOf is what a crash of the machine would leave of a directory that nothing writes to at the moment.
@@ -117,8 +111,8 @@ func TestWhatTheEmbeddedServerLostIsThereAgain(t *testing.T) {
 			again.awaitLog("the sink's broker went back, and events that it had acknowledged may be missing; they are replayed")
 			again.awaitLog("a replay is through")
 			again.awaitStatus(image, func(s admin.SinkStatus) bool { return s.Missing == nil })
-			requireMetric(again, `fnbridge_sink_went_back_total{sink="nats"} 1`)
-			requireMetric(again, `fnbridge_sink_missing_webhooks{sink="nats"} 0`)
+			again.awaitSample(`fnbridge_sink_went_back_total{sink="nats"}`, 1)
+			again.awaitSample(`fnbridge_sink_missing_webhooks{sink="nats"}`, 0)
 			info := streamInfo(t, again.NATSURL())
 			requireInvocations(t, again.inStream(int(info.State.Msgs)), webhooks)
 
@@ -176,13 +170,13 @@ func TestAServerThatWentBackIsSaidAndHealedByAReplay(t *testing.T) {
 			require.Regexp(t, "^fnbridge replay --sink nats (--all|--since 20.*Z)$", sink.Missing.Command)
 			r.awaitLog(sink.Missing.Command)
 			require.Equal(t, 1, strings.Count(r.log.String(), "went back, and events"))
-			requireMetric(r, `fnbridge_sink_went_back_total{sink="nats"} 1`)
-			requireMetric(r, fmt.Sprintf(`fnbridge_sink_missing_webhooks{sink="nats"} %d`, sink.Missing.Webhooks))
+			r.awaitSample(`fnbridge_sink_went_back_total{sink="nats"}`, 1)
+			r.awaitSample(`fnbridge_sink_missing_webhooks{sink="nats"}`, float64(sink.Missing.Webhooks))
 
 			_, err := admin.AskReplay(t.Context(), dir, admin.ReplayRequest{})
 			require.NoError(t, err)
 			r.awaitStatus(dir, func(s admin.SinkStatus) bool { return s.Missing == nil })
-			requireMetric(r, `fnbridge_sink_missing_webhooks{sink="nats"} 0`)
+			r.awaitSample(`fnbridge_sink_missing_webhooks{sink="nats"}`, 0)
 			info := streamInfo(t, s.URL())
 			requireInvocations(t, inStream(t, s.URL(), "TENSORLAKE", int(info.State.Msgs)), 2*webhooks+1)
 		})
@@ -237,7 +231,7 @@ func TestATopicThatIsMadeAnewIsSaid(t *testing.T) {
 
 	// It is still there when the bridge starts anew.
 	again := start(t, dir, kafka)
-	requireMetric(again, fmt.Sprintf(`fnbridge_sink_missing_webhooks{sink="kafka"} %d`, sink.Missing.Webhooks))
+	again.awaitSample(`fnbridge_sink_missing_webhooks{sink="kafka"}`, float64(sink.Missing.Webhooks))
 	_, err = admin.AskReplay(t.Context(), dir, admin.ReplayRequest{})
 	require.NoError(t, err)
 	again.awaitStatus(dir, func(s admin.SinkStatus) bool { return s.Missing == nil })

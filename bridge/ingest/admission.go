@@ -20,7 +20,8 @@ type admission struct {
 	maxPlaces, maxBytes int64
 
 	mu      sync.Mutex
-	open    int64 // slots
+	waits   time.Duration // at most, for a place or for memory
+	open    int64         // slots
 	bytes   int64
 	coming  int64         // of bytes: what those in reading have
 	reading list.List     // of *slot: those whose body is still coming, the one that has not grown for longest first
@@ -69,7 +70,7 @@ func (s *slot) grow(n int64) bool {
 			continue
 		}
 		if timeout == nil {
-			timer := time.NewTimer(patience)
+			timer := time.NewTimer(a.waits)
 			defer timer.Stop()
 			timeout = timer.C
 		}
@@ -157,8 +158,8 @@ func (s *slot) place() bool {
 	}
 	turn := make(chan struct{})
 	waits := a.queue.PushBack(turn)
+	timer := time.NewTimer(a.waits)
 	a.mu.Unlock()
-	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-turn:

@@ -51,6 +51,7 @@ func (c *connection) requireGone(t *testing.T) {
 
 func TestConnectionsThatWaitMakeRoom(t *testing.T) {
 	t.Parallel()
+	const answered = "a body that nobody waits for"
 	for name, waits := range map[string]func(t *testing.T, c *connection, idle <-chan struct{}){
 		"silent": func(*testing.T, *connection, <-chan struct{}) {},
 		"in the midst of head": func(t *testing.T, c *connection, _ <-chan struct{}) {
@@ -63,7 +64,7 @@ func TestConnectionsThatWaitMakeRoom(t *testing.T) {
 			require.Equal(t, http.StatusContinue, c.receive(t, "").status, "the body is being read")
 			c.send(t, r.body[:5])
 		},
-		"a body that nobody waits for": func(t *testing.T, c *connection, _ <-chan struct{}) {
+		answered: func(t *testing.T, c *connection, _ <-chan struct{}) {
 			c.send(t, request{}.to("GET", "/x").with("Content-Length", "200000").head())
 			require.True(t, c.receive(t, "").close)
 		},
@@ -84,6 +85,9 @@ func TestConnectionsThatWaitMakeRoom(t *testing.T) {
 			r := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
 			c.send(t, r.head()+r.body)
 			require.Equal(t, http.StatusAccepted, c.receive(t, "").status, "those that came later stay")
+			if name == answered { // the old ones may have ended by themselves
+				return
+			}
 			require.Len(t, e.log.at(slog.LevelWarn), 1, "one line a minute")
 			require.Contains(t, e.log.at(slog.LevelWarn)[0], "connections=2")
 		})
@@ -107,7 +111,7 @@ func TestConnectionsWithARequestStay(t *testing.T) {
 	require.True(t, timeout.Timeout(), "it waits")
 	close(g.open)
 	require.Equal(t, http.StatusAccepted, busy.receive(t, "").status)
-	require.NoError(t, next.SetReadDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, next.SetReadDeadline(time.Now().Add(bound)))
 	require.Equal(t, http.StatusOK, next.receive(t, "").status, "the first one is idle now, and goes")
 	busy.requireGone(t)
 }
@@ -173,7 +177,7 @@ func TestBodiesHaveSoMuchMemory(t *testing.T) {
 				one.send(t, r.head()+text)
 				slow = append(slow, one)
 				require.Eventually(t, func() bool { return e.handler.BodyBytes() == int64(i+2)<<20 },
-					20*time.Second, time.Millisecond)
+					bound, time.Millisecond)
 			}
 			next := signed(t, "Svix", "next", pad(1<<20), time.Now())
 			n := e.dial(t)
@@ -194,10 +198,11 @@ func TestBodiesHaveSoMuchMemory(t *testing.T) {
 			}
 			requireProblem(t, e.do(t, signed(t, "Svix", "fifth", pad(1<<20), time.Now())),
 				http.StatusServiceUnavailable, "fill the memory")
+			e.handler.SetPatience(bound) // the next one is there when there is room
 			last := signed(t, "Svix", "last", pad(1<<20), time.Now())
 			l := e.dial(t)
 			l.send(t, last.head()+last.body)
-			require.Eventually(t, func() bool { return e.handler.WaitsForMemory() }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return e.handler.WaitsForMemory() }, bound, time.Millisecond)
 			close(g.open)
 			require.Equal(t, http.StatusAccepted, l.receive(t, "").status)
 			require.Equal(t, http.StatusAccepted, c.receive(t, "").status)

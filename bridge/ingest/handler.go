@@ -135,6 +135,7 @@ func New(o Options) (*Handler, error) {
 		observe:      o.Observe,
 	}
 	h.admission.maxPlaces = int64(orDefault(o.MaxInFlight, defaultMaxInFlight))
+	h.admission.waits = patience
 	h.admission.maxBytes = orDefault(o.BodyMemory, BodyMemory(h.maxBody))
 	if h.logger == nil {
 		h.logger = slog.New(slog.DiscardHandler)

@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -35,6 +36,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	secret      = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTwjU"
 	otherSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDC2FVsBQIhrscChlQ"
+
+	// bound is for whatever the machine may be slow to do.
+	bound = time.Minute
 
 	workflowPayload = `{"workflow_name":"w","invocation_id":"i","fn_status":{"a":"success","b":"failure"}}`
 )
@@ -127,6 +131,7 @@ func start(t *testing.T, s setup) *endpoint {
 	logger := slog.New(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	o := s.options
 	o.Store, o.Logger, o.Registerer = e.store, logger, e.registry
+	o.StoreTimeout = cmp.Or(o.StoreTimeout, 2*bound)
 	if !s.unsigned && o.Verifier == nil {
 		verifier, err := tensorlake.NewVerifier([]string{secret}, 5*time.Minute)
 		require.NoError(t, err)
@@ -137,6 +142,9 @@ func start(t *testing.T, s setup) *endpoint {
 	require.NoError(t, err)
 	e.server = httptest.NewUnstartedServer(nil)
 	e.server.Config = ingest.NewServer(e.handler, logger)
+	// What a test sends comes in time, however busy the machine is; TestServerLimits has the real times.
+	e.server.Config.ReadHeaderTimeout, e.server.Config.ReadTimeout = 2*bound, 2*bound
+	e.server.Config.WriteTimeout = 2 * bound
 	if s.server != nil {
 		s.server(e.server.Config)
 	}
@@ -199,7 +207,7 @@ func dial(t *testing.T, address net.Addr) *connection {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address.String())
 	require.NoError(t, err)
-	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(bound)))
 	t.Cleanup(func() { _ = conn.Close() })
 	return &connection{TCPConn: conn.(*net.TCPConn), reader: bufio.NewReader(conn)}
 }

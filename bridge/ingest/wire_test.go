@@ -19,7 +19,7 @@ import (
 
 // A server that waits less than the real one, so that a test need not. What the test itself has to do in time
 // gets longer waits, since the machine may be busy.
-func shortHeaders(s *http.Server) { s.ReadHeaderTimeout = 100 * time.Millisecond }
+func shortHeaders(s *http.Server) { s.ReadHeaderTimeout = 2 * time.Second }
 func shortIdle(s *http.Server)    { s.IdleTimeout = 100 * time.Millisecond }
 func shortBody(s *http.Server)    { s.ReadTimeout = 2 * time.Second }
 
@@ -155,12 +155,10 @@ func TestAnAnswerBeforeTheBodyEndsTheConnection(t *testing.T) {
 			t.Parallel()
 			r := r.with("Content-Length", "200000")
 			c := e.dial(t)
-			begun := time.Now()
 			c.send(t, r.head())
 			a := c.receive(t, "")
 			require.True(t, a.close)
-			c.ended(t)
-			require.Less(t, time.Since(begun), 10*time.Second, "the server would wait for the body for 20 s")
+			c.ended(t) // the server would wait for the body for longer than the connection does
 		})
 	}
 }
@@ -258,10 +256,10 @@ func TestSenderLeavesWhileSending(t *testing.T) {
 	r := signed(t, "Svix", "msg_1", workflowPayload, time.Now())
 	c.send(t, r.head()+r.body[:5])
 	require.Eventually(t, func() bool { return e.gathered(t, "fnbridge_webhooks_in_flight", "") == 1 },
-		10*time.Second, time.Millisecond)
+		bound, time.Millisecond)
 	require.NoError(t, c.SetLinger(0)) // a reset, not an orderly end
 	require.NoError(t, c.Close())
-	require.Eventually(t, func() bool { return e.result(t, "incomplete") == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return e.result(t, "incomplete") == 1 }, bound, time.Millisecond)
 	require.Empty(t, e.log.at(slog.LevelInfo))
 }
 
@@ -298,7 +296,7 @@ func TestServerMessagesGoToTheLog(t *testing.T) {
 	c := e.dial(t)
 	c.send(t, "this is no TLS, level=ERROR msg=forged\n\n")
 	_, _ = io.Copy(io.Discard, c.reader)
-	require.Eventually(t, func() bool { return len(e.log.at(slog.LevelWarn)) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(e.log.at(slog.LevelWarn)) == 1 }, bound, time.Millisecond)
 	require.Contains(t, e.log.at(slog.LevelWarn)[0], "TLS handshake error")
 }
 
