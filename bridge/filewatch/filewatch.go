@@ -61,7 +61,7 @@ func (w *watch) run(ctx context.Context, files Files) {
 	w.follow(files.Paths())
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	var due <-chan time.Time // nil: nothing was heard
+	due := time.After(0) // nil: nothing was heard. What changed since the files were read first was not.
 	for {
 		select {
 		case <-ctx.Done():

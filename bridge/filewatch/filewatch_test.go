@@ -37,8 +37,14 @@ func (f *files) Refresh() {
 	f.read <- string(text)
 }
 
+// watchFile returns once the file has been read, without anything having been heard: it may have changed before it was
+// watched.
 func watchFile(t *testing.T, path string) *files {
 	t.Helper()
+	now := "none"
+	if text, err := os.ReadFile(path); err == nil {
+		now = string(text)
+	}
 	f := &files{path: path, read: make(chan string, 100)}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -47,23 +53,26 @@ func watchFile(t *testing.T, path string) *files {
 		cancel()
 		running.Wait()
 	})
+	f.await(t, now)
 	return f
 }
 
-// until changes the file again and again, since the watching may not have begun, until it was read so.
+// until changes the file, and returns when it was read so.
 func (f *files) until(t *testing.T, want string, change func()) {
 	t.Helper()
+	change()
+	f.await(t, want)
+}
+
+func (f *files) await(t *testing.T, want string) {
+	t.Helper()
 	deadline := time.After(bound)
-	again := time.NewTicker(500 * time.Millisecond)
-	defer again.Stop()
-	for change(); ; {
+	for {
 		select {
 		case got := <-f.read:
 			if got == want {
 				return
 			}
-		case <-again.C:
-			change()
 		case <-deadline:
 			require.FailNow(t, "the change was not noticed", want)
 		}

@@ -20,7 +20,7 @@ type oneSink struct {
 
 func newOneSink(t *testing.T) *oneSink {
 	t.Helper()
-	// A timestamp has whole seconds: with a tolerance of one, a webhook that is sent at the end of a second comes too late.
+	// A timestamp has whole seconds: with a tolerance of one, what is sent at the end of a second comes too late.
 	return &oneSink{newShell(t, "FNBRIDGE_RETENTION=5s", "FNBRIDGE_WEBHOOK_TOLERANCE=5s"), natsserver.Single(t)}
 }
 
