@@ -114,9 +114,12 @@ func playStopped(ctx context.Context, r *run, long bool) {
 	r.bridge.resume()
 }
 
+// backlogRate is how many webhooks a second come where they are to gather.
+const backlogRate = 300
+
 // playBacklog kills the bridge while its sinks are away and webhooks have gathered for them.
 func playBacklog(ctx context.Context, r *run, long bool) {
-	webhooks, rate := int64(1500), 300.0
+	webhooks := int64(1500)
 	if long {
 		webhooks = 3000 + r.rand.Int64N(7000)
 	}
@@ -124,7 +127,7 @@ func playBacklog(ctx context.Context, r *run, long bool) {
 	defer r.nats.unstall()
 	r.kafka.stall()
 	defer r.kafka.unstall()
-	r.load.setRate(rate)
+	r.load.setRate(backlogRate)
 	defer r.load.setRate(r.rate)
 	if err := r.accept(ctx, webhooks); err != nil {
 		r.failf("a backlog: %v", err)

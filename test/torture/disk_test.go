@@ -169,7 +169,9 @@ func (d *diskSide) playLimit(ctx context.Context, r *run) {
 	r.kafka.stall()
 	r.bridge.start(fmt.Sprintf("JOURNAL_MAX_BYTES=%dKiB", 1024+r.rand.IntN(1024)))
 	d.deleted = true
+	r.load.setRate(backlogRate) // a journal takes thousands of small ones
 	d.awaitRefusals(ctx, r)
+	r.load.setRate(r.rate)
 	r.stay(ctx, 0, 3*time.Second)
 	r.kafka.unstall()
 	r.nats.unstall()
