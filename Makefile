@@ -11,8 +11,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 # What a run of the tests covers, and how long one package may take. Unless it says otherwise, the module in test/ is covered too.
 PKG ?= ./...
-TEST_TIMEOUT ?= 10m
-RACE_TIMEOUT ?= 20m
+TEST_TIMEOUT ?= 30m
+RACE_TIMEOUT ?= 60m
 # Most tests wait most of the time, for brokers, elections and timeouts: more run at once than there are processors.
 SIDE_BY_SIDE := -p 3 -parallel 4
 FUZZTIME ?= 30s
@@ -157,7 +157,7 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 
 .PHONY: torture
 torture: ## break everything at least once under load, and account for every event (SEED=n repeats a run)
-	@$(call torture,3m,30m)
+	@$(call torture,3m,60m)
 
 .PHONY: torture-long
 torture-long: ## the same for an hour each: one bridge with a journal, and replicas without one

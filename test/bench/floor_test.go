@@ -59,5 +59,5 @@ func awaitListener(t *testing.T, address string) {
 		}
 		_ = conn.Close()
 		return true
-	}, 20*time.Second, 5*time.Millisecond, "nothing listens at %s", address)
+	}, patience, 5*time.Millisecond, "nothing listens at %s", address)
 }

@@ -180,7 +180,7 @@ func (o *kafkaOutlet) bare(t *testing.T, count int) time.Duration {
 	took := time.Since(began)
 	require.NoError(t, errors.Join(errs...))
 	require.NoError(t, writer.Close())
-	require.Equal(t, count, to.stored(t))
+	require.GreaterOrEqual(t, to.stored(t), count) // the writer repeats what had no answer in time
 	return took
 }
 

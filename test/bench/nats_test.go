@@ -49,12 +49,12 @@ func startNATS(t *testing.T) *natsBroker {
 		natsgo.ReconnectWait(20*time.Millisecond))
 	require.NoError(t, err)
 	t.Cleanup(n.nc.Close)
-	n.js, err = natsjs.New(n.nc)
+	n.js, err = natsjs.New(n.nc, natsjs.WithDefaultTimeout(patience))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		_, err := n.js.AccountInfo(t.Context())
 		return err == nil
-	}, 20*time.Second, 20*time.Millisecond, "nats-server does not come up")
+	}, patience, 20*time.Millisecond, "nats-server does not come up")
 	return n
 }
 
@@ -129,7 +129,7 @@ func (o *natsOutlet) bare(t *testing.T, count int) time.Duration {
 		header.Set(natsjs.ExpectedStreamHeader, to.name)
 		messages = append(messages, &natsgo.Msg{Subject: subject, Header: header, Data: m.Data})
 	}
-	nc, err := natsgo.Connect(o.broker.url)
+	nc, err := natsgo.Connect(o.broker.url, natsgo.Timeout(patience))
 	require.NoError(t, err)
 	defer nc.Close()
 	var failed atomic.Int64

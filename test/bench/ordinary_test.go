@@ -27,7 +27,7 @@ const bareVariable = "FNBRIDGE_TEST_BARE"
 func serveBare(options string) error {
 	address, rest, _ := strings.Cut(options, " ")
 	url, stream, _ := strings.Cut(rest, " ")
-	nc, err := natsgo.Connect(url)
+	nc, err := natsgo.Connect(url, natsgo.Timeout(patience))
 	if err != nil {
 		return err
 	}

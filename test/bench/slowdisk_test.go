@@ -57,15 +57,15 @@ func measureSlowDisk(t *testing.T, b *bench, r *results) {
 	behind := slowDisk(t)
 	for _, ack := range []string{"journal", "sinks"} {
 		p := b.start(t, t.TempDir(), map[string]string{"ACK": ack}, behind...)
-		nc, err := natsgo.Connect(p.log.nats)
+		nc, err := natsgo.Connect(p.log.nats, natsgo.Timeout(patience))
 		require.NoError(t, err)
-		js, err := natsjs.New(nc)
+		js, err := natsjs.New(nc, natsjs.WithDefaultTimeout(patience))
 		require.NoError(t, err)
 		var stream natsjs.Stream
 		require.Eventually(t, func() bool {
 			stream, err = js.Stream(t.Context(), "TENSORLAKE")
 			return err == nil
-		}, 20*time.Second, pollInterval, "the bridge does not make its stream")
+		}, patience, pollInterval, "the bridge does not make its stream")
 		o := &natsOutlet{stream: stream}
 		g := newGate(slowLag)
 		l := startClosedLoop(newSender(t, p.log.url, slowSenders, eventsEach), slowSenders, g)

@@ -23,7 +23,7 @@ import (
 )
 
 // within bounds everything that a test waits for.
-const within = 20 * time.Second
+const within = time.Minute
 
 // What the sinks store, events and dead letters, the SDK reads as fnbridge does. That this is what was sent, the
 // conformance suite of sinks/sinktest holds.

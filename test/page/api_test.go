@@ -106,8 +106,10 @@ func TestTheAnswersAreAsTheDocumentSays(t *testing.T) {
 			}
 			of := map[string]string{"second": "Second", "status": "Status"}
 			seen := make(map[string]bool)
-			go b.post("msg_live", envelope("invoices", "req_live", "failed", ""))
 			b.follow(header, func(m message) bool {
+				if len(seen) == 0 { // of what came before the stream was open it tells nothing
+					require.Equal(t, accepted, b.post("msg_live", envelope("invoices", "req_live", "failed", "")))
+				}
 				seen[m.name] = true
 				switch m.name {
 				case "webhooks":

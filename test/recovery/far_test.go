@@ -103,16 +103,16 @@ func wholeWorkflow(t *testing.T, b broker, bridge *runningBridge, ack string) ti
 	accepted, err := bridge.post(t.Context(), n, workflow(bridge.name, n, functions))
 	require.NoError(t, err)
 	bridge.awaitDelivered(t)
-	last, count := accepted, 0
+	last, seen := accepted, make(map[string]bool)
 	for _, s := range b.read(t, began.Add(-quiet)) {
-		if s.webhook != bridge.webhookID(n) {
+		if s.webhook != bridge.webhookID(n) || seen[s.id] { // on a busy machine one may be stored twice
 			continue
 		}
-		if count++; s.at.After(last) {
+		if seen[s.id] = true; s.at.After(last) {
 			last = s.at
 		}
 	}
-	require.Equal(t, functions, count)
+	require.Len(t, seen, functions)
 	if ack == "sinks" {
 		return accepted.Sub(began)
 	}

@@ -16,7 +16,7 @@ import (
 
 const (
 	// awayLimit is how long everybody may take to be back.
-	awayLimit = time.Minute
+	awayLimit = 3 * time.Minute
 	// quiet is how long all have to store without a pause before a try, and after it.
 	quiet = time.Second
 	// pauseCounts is the least pause that counts: events come each loadInterval, and the machine does other things too.
@@ -192,7 +192,7 @@ func (r *rig) awaitAll(t *testing.T, since time.Time) {
 	t.Helper()
 	var behind []string
 	ok := func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		latest := r.broker.latest(ctx)
 		behind = nil

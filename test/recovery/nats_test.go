@@ -119,7 +119,7 @@ func (n *natsBroker) awaitCurrent(t *testing.T) {
 	defer nc.Close()
 	js := natsserver.JetStream(t, nc)
 	require.Eventually(t, func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		handle, err := js.Stream(ctx, stream)
 		if err != nil {
@@ -262,7 +262,7 @@ func natsOwner(subject string) string {
 }
 
 func (n *natsBroker) latest(ctx context.Context) map[string]time.Time {
-	nc, err := natsgo.Connect(n.servers.URL(), natsgo.NoReconnect(), natsgo.Timeout(time.Second))
+	nc, err := natsgo.Connect(n.servers.URL(), natsgo.NoReconnect(), natsgo.Timeout(10*time.Second))
 	if err != nil {
 		return nil
 	}

@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	// stopLimit is how long the bridge may take to end after SIGTERM: its own budget of 25 s and some.
-	stopLimit = 40 * time.Second
+	// stopLimit is how long the bridge may take to end after SIGTERM: its own budget of 25 s, 5 s to close everything, and
+	// what a busy machine adds.
+	stopLimit = time.Minute
 	probeTick = 20 * time.Millisecond
 )
 

@@ -33,8 +33,6 @@ const (
 	refusals = 10
 	// retention is how long the bridge keeps what it has delivered: what was delivered long ago shall not fill the disk.
 	retention = 10 * time.Minute
-	// refusalLimit is how long the bridge may go on without refusing.
-	refusalLimit = 60 * time.Second
 )
 
 // diskSide is the disk of the bridge's data directory: a file system of its own in a file, which can fill, fail, stand
@@ -90,7 +88,7 @@ func (d *diskSide) mount(options ...string) error {
 // unmount takes the file system away, once the kernel has noticed that nobody uses it any more.
 func (d *diskSide) unmount() error {
 	var err error
-	for range 100 {
+	for range 1000 {
 		if err = command("umount", d.point); err == nil {
 			return nil
 		}
@@ -142,16 +140,16 @@ func (d *diskSide) faults() []fault {
 
 // awaitRefusals waits until the bridge refuses webhooks.
 func (d *diskSide) awaitRefusals(ctx context.Context, r *run) {
-	if err := d.refuses(ctx, r, func() {}); err != nil {
+	if err := d.refuses(ctx, r, recoveryLimit, func() {}); err != nil {
 		r.failf("the bridge should refuse webhooks: %v", err)
 	}
 }
 
 // refuses waits until the bridge refuses webhooks, and calls meanwhile between the looks. The error says that it does
-// not.
-func (d *diskSide) refuses(ctx context.Context, r *run, meanwhile func()) error {
+// not: the load, which has to fill what room is left, is as slow as the machine.
+func (d *diskSide) refuses(ctx context.Context, r *run, limit time.Duration, meanwhile func()) error {
 	before := r.load.refused()
-	return r.await(ctx, refusalLimit, func() error {
+	return r.await(ctx, limit, func() error {
 		meanwhile()
 		if n := r.load.refused() - before; n < refusals {
 			return fmt.Errorf("%d webhooks were refused", n)
@@ -171,17 +169,13 @@ func (d *diskSide) playLimit(ctx context.Context, r *run) {
 	r.kafka.stall()
 	r.bridge.start(fmt.Sprintf("JOURNAL_MAX_BYTES=%dKiB", 1024+r.rand.IntN(1024)))
 	d.deleted = true
+	r.load.setRate(backlogRate) // a journal takes thousands of small ones
 	d.awaitRefusals(ctx, r)
+	r.load.setRate(r.rate)
 	r.stay(ctx, 0, 3*time.Second)
-	accepted := r.load.accepted()
 	r.kafka.unstall()
 	r.nats.unstall()
-	if err := r.await(ctx, recoveryLimit, func() error {
-		if n := r.load.accepted() - accepted; n < 100 {
-			return fmt.Errorf("%d webhooks were accepted since the sinks are back", n)
-		}
-		return nil
-	}); err != nil {
+	if err := r.accept(ctx, 100); err != nil {
 		r.failf("the journal has room again: %v", err)
 	}
 	r.bridge.terminate(context.WithoutCancel(ctx))
@@ -221,9 +215,12 @@ func (b ballast) remove() error { return errors.Join(b.Close(), os.Remove(b.Name
 // refusesFull waits until the bridge refuses webhooks on a disk that is kept full.
 func (d *diskSide) refusesFull(ctx context.Context, r *run, b ballast) {
 	// Once webhooks have been deleted, their room in the journal's file takes new ones, whatever the disk has.
-	deleted := d.deleted || time.Since(r.began) >= retention
+	deleted, limit := d.deleted || time.Since(r.began) >= retention, recoveryLimit
+	if deleted {
+		limit = time.Minute // it need not refuse at all
+	}
 	fill := func() { _ = b.fill(0) } // others free room, too
-	if err := d.refuses(ctx, r, fill); err != nil && !deleted {
+	if err := d.refuses(ctx, r, limit, fill); err != nil && !deleted {
 		r.failf("the bridge should refuse webhooks on a full disk: %v", err)
 	}
 }
@@ -429,44 +426,56 @@ func (d *diskSide) playDamaged(ctx context.Context, r *run) {
 
 // playSectorLost loses a sector in the middle of what a killed bridge has left in its log.
 func (d *diskSide) playSectorLost(ctx context.Context, r *run) {
-	until := r.load.accepted() + 50 // a log that has just begun anew has no middle
+	// A log that has just begun anew has no middle. Once it has one, it stands still until the bridge is killed.
 	if err := r.await(ctx, recoveryLimit, func() error {
-		if r.load.accepted() < until {
-			return errors.New("the load does not bring enough webhooks")
+		r.bridge.pause()
+		_, err := middleSectors(d.journal())
+		if err != nil {
+			r.bridge.resume()
 		}
-		return nil
+		return err
 	}); err != nil {
 		r.failf("a log: %v", err)
 	}
-	d.playDamage(ctx, r, damage{"a sector of its log lost", true, loseSector})
+	d.playDamage(ctx, r, damage{"a sector of its log lost", true, func(r *run, journal string) error {
+		at, err := middleSectors(journal)
+		if err != nil {
+			return err
+		}
+		log, err := os.OpenFile(journal+"-wal", os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = log.WriteAt(make([]byte, sector), at[r.rand.IntN(len(at))])
+		return errors.Join(err, log.Close())
+	}})
 }
 
-// loseSector overwrites a sector of the journal's log with zeros: one that is not zero, before the last frame of the
-// log's present use.
-func loseSector(r *run, journal string) error {
-	const header, frame, sector = 32, 24 + 4096, 512 // SQLite's, and the disk's
-	log, err := os.OpenFile(journal+"-wal", os.O_RDWR, 0)
+// sector is the least that a disk writes.
+const sector = 512
+
+// middleSectors are where the sectors of a journal's log begin that are not zero, before the last frame of the log's
+// present use.
+func middleSectors(journal string) (all []int64, err error) {
+	const header, frame = 32, 24 + 4096 // SQLite's
+	content, err := os.ReadFile(journal + "-wal")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer log.Close()
-	content, err := io.ReadAll(log)
-	if err != nil {
-		return err
-	}
-	last := -frame // where the last frame with the salts of the header begins
+	last := 0 // where the last frame with the salts of the header begins
 	for at := header; at+frame <= len(content) && bytes.Equal(content[at+8:at+16], content[16:24]); at += frame {
 		last = at
 	}
-	for range 1000 {
-		at := sector * (1 + r.rand.IntN(max(last/sector, 1)))
-		if at+sector <= last && !bytes.Equal(content[at:at+sector], make([]byte, sector)) {
-			_, err := log.WriteAt(make([]byte, sector), int64(at))
-			return err
+	for at := sector; at+sector <= last; at += sector {
+		if !bytes.Equal(content[at:at+sector], make([]byte, sector)) {
+			all = append(all, int64(at))
 		}
 	}
-	return fmt.Errorf("the log has %d bytes, and no sector that could be lost before its last frame, at %d",
-		len(content), last)
+	if len(all) == 0 {
+		return nil, fmt.Errorf("the log has %d bytes, and no sector that could be lost before its last frame, at %d",
+			len(content), last)
+	}
+	return all, nil
 }
 
 // playDamage damages the journal of a bridge that does not run. The start has to be refused, with everything left as

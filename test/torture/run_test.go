@@ -17,13 +17,13 @@ const (
 	// shortTimeout is how long a sender waits for an answer, so that little time is lost; senderTimeout is the real one.
 	shortTimeout  = 2500 * time.Millisecond
 	senderTimeout = 15 * time.Second
-	// recoveryLimit is when a recovery counts as a hang. Retries back off up to 30 s, and after a cluster's outage its
-	// servers need some time themselves, on a machine that is busy.
-	recoveryLimit = 90 * time.Second
-	// hangLimit is how long nothing of a backlog may arrive until that counts as a hang, for the same reason.
+	// recoveryLimit is when a recovery counts as a hang, and how long the bridge may take to be at rest when there is no
+	// load. Retries back off up to 30 s, and after a cluster's outage its servers need some time themselves, on a machine
+	// that is busy.
+	recoveryLimit = 3 * time.Minute
+	// hangLimit is how long nothing of a backlog may arrive, and nothing of a load be accepted, until that counts as a
+	// hang, for the same reason.
 	hangLimit = 90 * time.Second
-	// calmLimit is how long the bridge may take, with no load, until it is at rest.
-	calmLimit = 30 * time.Second
 )
 
 // fault is one kind of trouble.
@@ -126,6 +126,26 @@ func (r *run) await(ctx context.Context, limit time.Duration, ask func() error) 
 	}
 }
 
+// accept waits until so many more webhooks are accepted. How long that takes is the machine's affair, as long as some
+// are.
+func (r *run) accept(ctx context.Context, webhooks int64) error {
+	until := r.load.accepted() + webhooks
+	for {
+		before := r.load.accepted()
+		if before >= until {
+			return nil
+		}
+		if err := r.await(ctx, hangLimit, func() error {
+			if r.load.accepted() == before {
+				return fmt.Errorf("no webhook is accepted, and %d of %d are yet to be", until-before, webhooks)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+}
+
 // play plays one fault, and then waits until all is well. It returns an error when that does not happen.
 func (r *run) play(ctx context.Context, f fault, seed, number uint64) error {
 	r.rand = rand.New(rand.NewPCG(seed, number))
@@ -172,7 +192,7 @@ func (r *run) rest(ctx context.Context) error {
 		return fmt.Errorf("with the load at rest: %w", err)
 	}
 	var s sample
-	err := r.await(ctx, calmLimit, func() error {
+	err := r.await(ctx, recoveryLimit, func() error {
 		m, err := r.bridge.metrics(ctx)
 		if err != nil {
 			return err

@@ -25,23 +25,27 @@ func buildOtherVersion(t *testing.T, raceDetector bool) string {
 // on.
 func (b *bridgeProcess) changeVersion() { b.binary, b.other = b.other, b.binary }
 
-// version is the one that the running process gives for its own.
-func (b *bridgeProcess) version(ctx context.Context) (string, error) {
-	text, err := b.get(ctx, "/metrics")
-	if err != nil {
-		return "", err
-	}
-	m := shownVersion.FindStringSubmatch(text)
-	if m == nil {
-		return "", fmt.Errorf("/metrics has no fnbridge_build_info:\n%s", text)
-	}
-	return m[1], nil
+// version is the one that the bridge gives for its own. It takes webhooks.
+func (r *run) version(ctx context.Context, b *bridgeProcess) (version string, err error) {
+	err = r.await(ctx, recoveryLimit, func() error {
+		text, err := b.get(ctx, "/metrics")
+		if err != nil {
+			return err
+		}
+		m := shownVersion.FindStringSubmatch(text)
+		if m == nil {
+			return fmt.Errorf("/metrics has no fnbridge_build_info:\n%s", text)
+		}
+		version = m[1]
+		return nil
+	})
+	return version, err
 }
 
 // playUpgraded replaces the bridge by another version as a rollout does, or as a machine that dies in the middle of
 // one.
 func playUpgraded(ctx context.Context, r *run) {
-	before, err := r.bridge.version(ctx)
+	before, err := r.version(ctx, r.bridge)
 	if err != nil {
 		r.failf("before an upgrade: %v", err)
 		return
@@ -58,7 +62,7 @@ func playUpgraded(ctx context.Context, r *run) {
 }
 
 func (r *run) requireChanged(ctx context.Context, b *bridgeProcess, before string) {
-	after, err := b.version(context.WithoutCancel(ctx))
+	after, err := r.version(context.WithoutCancel(ctx), b)
 	switch {
 	case err != nil:
 		r.failf("after an upgrade: %v", err)
@@ -71,7 +75,7 @@ func (r *run) requireChanged(ctx context.Context, b *bridgeProcess, before strin
 // takes webhooks.
 func (r *replicaRun) upgradeOneByOne(ctx context.Context, _ *run) {
 	for _, b := range r.replicas.bridges {
-		before, err := b.version(ctx)
+		before, err := r.version(ctx, b)
 		if err != nil {
 			r.failf("before an upgrade: %v", err)
 			return

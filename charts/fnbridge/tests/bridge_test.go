@@ -21,6 +21,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// patience is more than what a bridge does once in two minutes takes on a machine that is busy.
+const patience = 5 * time.Minute
+
 const signingSecret = "whsec_c29tZSBzZWNyZXQgb2YgYW4gZW5kcG9pbnQ="
 
 // served is a bridge that runs as a process of its own, as in a pod.
@@ -79,7 +82,7 @@ func serve(t *testing.T, changes map[string]string) *served {
 		s.nats, _ = line["embedded_nats"].(string)
 	case <-s.ended:
 		require.Fail(t, "the bridge does not start", text.String())
-	case <-time.After(2 * time.Minute):
+	case <-time.After(patience):
 		require.Fail(t, "the bridge is not ready")
 	}
 	return s
@@ -153,7 +156,7 @@ func (s *served) await(wanted func(all map[string]float64) bool) (all map[string
 	require.Eventually(s.t, func() bool {
 		all = s.scrape()
 		return wanted(all)
-	}, 2*time.Minute, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 	return all
 }
 
