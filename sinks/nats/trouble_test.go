@@ -78,11 +78,12 @@ func TestConnectionThatTakesNothing(t *testing.T) {
 	proxy := faultproxy.New(t, srv.Addr())
 	sink := newSink(t, options(t, "nats://"+proxy.Addr()))
 	requirePublishes(t, sink, "warm")
-	proxy.Stall()
-	events := sinktest.Events("large", 200, 200)
+	large := bytes.Repeat([]byte("1"), 500_000)
+	events := sinktest.Events("large", 60, 60)
 	for i := range events {
-		events[i].Data = bytes.Repeat([]byte("1"), 500_000)
+		events[i].Data = large
 	}
+	proxy.Stall()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	for _, err := range sink.Publish(ctx, events) {
