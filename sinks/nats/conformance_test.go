@@ -91,7 +91,7 @@ func brokerOf(t *testing.T, srv single) sinktest.Broker {
 		Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, srv.URL(), "TENSORLAKE") },
 		TooLarge:     2 << 20,
 		PublishBound: publishBound,
-		RecoverBound: bound,
+		RecoverBound: 3 * bound,
 		Faults: sinktest.Faults{
 			Stop:             func(t *testing.T) { srv.Stop(t) },
 			Start:            func(t *testing.T) { srv.Start(t) },
@@ -130,7 +130,7 @@ func TestCluster(t *testing.T) {
 			Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, cluster.URL(), stream) },
 			TooLarge:     2 << 20,
 			PublishBound: publishBound,
-			RecoverBound: 2 * bound,
+			RecoverBound: 3 * bound,
 			Faults: sinktest.Faults{
 				Stop:        func(t *testing.T) { cluster.Stop(t) },
 				Start:       func(t *testing.T) { cluster.Start(t) },
