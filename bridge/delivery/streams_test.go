@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -340,6 +341,45 @@ func TestWhatFailsByItselfBesideLiveEventsIsADeadLetter(t *testing.T) {
 		f.sink.Set(func() { f.sink.Fail, f.sink.Unwell = nil, nil })
 		require.EqualValues(t, 4, f.ended(s).Acknowledged)
 	})
+}
+
+// slowCheck passes its first check when it is told to, and none that begins later.
+type slowCheck struct {
+	*deliverytest.ScriptedSink
+	checks      int
+	began, pass chan struct{}
+}
+
+func (s *slowCheck) Check(ctx context.Context) error {
+	if s.checks++; s.checks > 1 {
+		return errors.New("connection refused")
+	}
+	close(s.began)
+	select {
+	case <-s.pass:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A check shows how the sink was when it began: what has failed since then may have met a sink that is down.
+func TestACheckThatBeganBeforeAnEventFailedSaysNothingOfIt(t *testing.T) {
+	f := delivered(t, 1, nil)
+	f.stop()
+	f.sink.Set(func() {
+		f.sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
+	})
+	sink := &slowCheck{ScriptedSink: f.sink, began: make(chan struct{}), pass: make(chan struct{})}
+	f.run(func(o *Options) { o.Sink, o.CheckInterval = sink, time.Millisecond })
+	<-sink.began
+	s := f.replay(journal.Stream{})
+	f.awaitTries(2)
+	close(sink.pass)
+	f.awaitTries(20)
+	require.Empty(t, f.deadLetters(journal.DeadLetterFilter{}))
+	f.sink.Set(func() { f.sink.Fail = nil })
+	require.EqualValues(t, 2, f.ended(s).Acknowledged)
 }
 
 func TestARetriedDeadLetterReachesTheSinkAsTheEventThatItWas(t *testing.T) {
