@@ -288,7 +288,7 @@ func TestWhatIsOverdueOfAPartitionGoesTogether(t *testing.T) {
 	f.awaitCursor(webhooks)
 	letters := f.deadLetters(journal.DeadLetterFilter{})
 	require.Len(t, letters, webhooks/3)
-	require.Less(t, letters[len(letters)-1].FirstAt.Sub(letters[0].FirstAt), 20*time.Second, "one window after the other")
+	require.Less(t, letters[len(letters)-1].FirstAt.Sub(letters[0].FirstAt), 20*time.Second, "by turns")
 	require.True(t, slices.ContainsFunc(letters, func(l journal.DeadLetter) bool {
 		return strings.Contains(l.Reason, "without a try, while nothing got through to its partition: no leader")
 	}))

@@ -202,7 +202,8 @@ func FuzzServer(f *testing.F) {
 		closed := make(chan struct{})
 		nc, err := natsgo.Connect("nats://fuzz:4222",
 			natsgo.SetCustomDialer(dialFunc(func() net.Conn { return nats.Guard(client) })),
-			natsgo.NoReconnect(), natsgo.SkipHostLookup(), natsgo.Timeout(bound), natsgo.ClosedHandler(func(*natsgo.Conn) { close(closed) }))
+			natsgo.NoReconnect(), natsgo.SkipHostLookup(), natsgo.Timeout(bound),
+			natsgo.ClosedHandler(func(*natsgo.Conn) { close(closed) }))
 		require.NoError(t, err)
 		sub, err := nc.SubscribeSync("_INBOX.>")
 		require.NoError(t, err)
