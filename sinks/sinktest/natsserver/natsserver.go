@@ -293,8 +293,8 @@ func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
 	return all
 }
 
-// ask asks again and again until ctx ends: while a cluster elects a leader, nobody answers what it is asked, or somebody
-// refuses to.
+// ask asks again and again until ctx ends: while a cluster elects a leader, nobody answers what it is asked, or
+// somebody refuses to.
 func ask[T any](ctx context.Context, once func(context.Context) (T, error)) (T, error) {
 	again := time.NewTicker(tick)
 	defer again.Stop()
