@@ -95,7 +95,7 @@ func (f *fixture) awaitMissing(wanted func(*journal.Missing) bool) {
 	require.Eventually(f.t, func() bool {
 		s, err := f.journal.Status(f.t.Context())
 		return err == nil && wanted(s.Sinks[0].Missing)
-	}, 20*time.Second, time.Millisecond)
+	}, bound, time.Millisecond)
 }
 
 // A crash between the two leaves it to be found again.
@@ -115,7 +115,7 @@ func TestABrokerThatWentBackIsFoundAgainUntilItIsNoted(t *testing.T) {
 	f.accept("second", "a")
 	again.Await(t, count(1))
 	require.Eventually(t, func() bool { return f.log.Count("that cannot be noted") == 1 },
-		20*time.Second, time.Millisecond)
+		bound, time.Millisecond)
 	f.accept("third", "a") // nothing is published until it is noted
 	f.stop()
 	require.Len(t, again.Await(t, count(0)), 1)

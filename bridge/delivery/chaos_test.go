@@ -169,7 +169,7 @@ func TestWhateverFailsEveryEventArrivesInTheOrderOfItsKey(t *testing.T) {
 			require.Eventually(t, func() bool { // what fails once more, while others do not, has to be asked for again
 				f.retry(journal.DeadLetterFilter{})
 				return len(f.deadLetters(journal.DeadLetterFilter{})) == 0
-			}, 20*time.Second, 5*time.Millisecond)
+			}, bound, 5*time.Millisecond)
 			f.stop()
 			first = deliverytest.Firsts(sink.Stored)
 			slices.Sort(first)

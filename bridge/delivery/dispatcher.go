@@ -74,7 +74,7 @@ type loop struct {
 
 	checking  bool
 	nextCheck time.Time
-	wellAt    time.Time // when a check passed last
+	wellAt    time.Time // when the check began that passed last
 	away      bool      // no check has passed since one failed
 
 	notices notices
@@ -608,9 +608,9 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 			if ctx.Err() != nil { // a stop is no trouble of the sink's, and no sign that it is well
 				return
 			}
-			now := time.Now()
+			began, now := now, time.Now()
 			if err == nil {
-				l.wellAt = now
+				l.wellAt = began
 				if l.away {
 					l.lanes.TryNow(now)
 				}

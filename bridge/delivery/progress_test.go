@@ -55,7 +55,7 @@ func TestEventsThatNeverGetThroughHoldUpNoOtherKey(t *testing.T) {
 		require.Eventually(t, func() (ok bool) {
 			f.sink.Set(func() { ok = len(f.sink.Batches) > 3 })
 			return ok
-		}, 10*time.Second, time.Millisecond)
+		}, bound, time.Millisecond)
 		f.sink.Set(func() { sink.Fail = refuse })
 		last := map[string]string{}
 		for _, e := range f.sink.Await(t, count(2*accepted)) {

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -70,7 +71,7 @@ func (f *fixture) stream(id int64) journal.Stream {
 // ended waits for the end of a stream, and returns it.
 func (f *fixture) ended(s journal.Stream) journal.Stream {
 	f.t.Helper()
-	require.Eventually(f.t, func() bool { return f.stream(s.ID).End != "" }, 20*time.Second, time.Millisecond)
+	require.Eventually(f.t, func() bool { return f.stream(s.ID).End != "" }, bound, time.Millisecond)
 	return f.stream(s.ID)
 }
 
@@ -229,7 +230,7 @@ func TestLiveEventsAndAReplayShareTheSink(t *testing.T) {
 	require.Zero(t, value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds"), "a replay is no backlog")
 	f.accept("live", "a", "b")
 	require.Eventually(t, func() bool { return value(t, f.metrics, "fnbridge_sink_oldest_webhook_age_seconds") > 0 },
-		10*time.Second, time.Millisecond, "it has been read")
+		bound, time.Millisecond, "it has been read")
 	f.sink.Set(func() { f.sink.Hang = nil })
 	close(f.sink.Release)
 	require.EqualValues(t, 2*webhooks, f.ended(s).Acknowledged)
@@ -315,7 +316,7 @@ func TestWhatFailsByItselfBesideLiveEventsIsADeadLetter(t *testing.T) {
 		require.Eventually(t, func() bool { // live events show that the sink is well
 			f.accept(fmt.Sprintf("live%d", f.n), "a")
 			return f.stream(s.ID).End != ""
-		}, 20*time.Second, 5*time.Millisecond)
+		}, bound, 5*time.Millisecond)
 		require.EqualValues(t, 2, f.stream(s.ID).DeadLettered)
 		letters := f.deadLetters(journal.DeadLetterFilter{})
 		require.Len(t, letters, 2)
@@ -325,7 +326,7 @@ func TestWhatFailsByItselfBesideLiveEventsIsADeadLetter(t *testing.T) {
 		f := delivered(t, 10, func(o *Options) { o.CheckInterval = 5 * time.Millisecond })
 		f.sink.Set(func() { f.sink.Fail = forbidden })
 		require.EqualValues(t, 2, f.ended(f.replay(journal.Stream{Events: bridge.Filter{Type: "*"}})).DeadLettered)
-		require.Equal(t, "up", f.state().State)
+		require.Eventually(t, func() bool { return f.state().State == "up" }, bound, time.Millisecond)
 		require.Zero(t, f.log.Count("sink is down"))
 	})
 	t.Run("the sink is down", func(t *testing.T) {
@@ -340,6 +341,45 @@ func TestWhatFailsByItselfBesideLiveEventsIsADeadLetter(t *testing.T) {
 		f.sink.Set(func() { f.sink.Fail, f.sink.Unwell = nil, nil })
 		require.EqualValues(t, 4, f.ended(s).Acknowledged)
 	})
+}
+
+// slowCheck passes its first check when it is told to, and none that begins later.
+type slowCheck struct {
+	*deliverytest.ScriptedSink
+	checks      int
+	began, pass chan struct{}
+}
+
+func (s *slowCheck) Check(ctx context.Context) error {
+	if s.checks++; s.checks > 1 {
+		return errors.New("connection refused")
+	}
+	close(s.began)
+	select {
+	case <-s.pass:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A check shows how the sink was when it began: what has failed since then may have met a sink that is down.
+func TestACheckThatBeganBeforeAnEventFailedSaysNothingOfIt(t *testing.T) {
+	f := delivered(t, 1, nil)
+	f.stop()
+	f.sink.Set(func() {
+		f.sink.Fail = func(bridge.Event) error { return bridge.Retry(errors.New("connection refused")) }
+	})
+	sink := &slowCheck{ScriptedSink: f.sink, began: make(chan struct{}), pass: make(chan struct{})}
+	f.run(func(o *Options) { o.Sink, o.CheckInterval = sink, time.Millisecond })
+	<-sink.began
+	s := f.replay(journal.Stream{})
+	f.awaitTries(2)
+	close(sink.pass)
+	f.awaitTries(20)
+	require.Empty(t, f.deadLetters(journal.DeadLetterFilter{}))
+	f.sink.Set(func() { f.sink.Fail = nil })
+	require.EqualValues(t, 2, f.ended(s).Acknowledged)
 }
 
 func TestARetriedDeadLetterReachesTheSinkAsTheEventThatItWas(t *testing.T) {
@@ -374,11 +414,11 @@ func TestARetriedDeadLetterThatIsRejectedAgainIsOneAgain(t *testing.T) {
 	f.awaitDeadLetters(1)
 	for attempts := 2; attempts < 4; attempts++ {
 		require.Eventually(t, func() bool { return f.retry(journal.DeadLetterFilter{}) == 1 },
-			10*time.Second, time.Millisecond)
+			bound, time.Millisecond)
 		require.Eventually(t, func() bool {
 			l := f.deadLetters(journal.DeadLetterFilter{})
 			return len(l) == 1 && l[0].Attempts == attempts && l[0].RetryAt.IsZero()
-		}, 10*time.Second, time.Millisecond)
+		}, bound, time.Millisecond)
 	}
 	f.stop()
 	require.Equal(t, 3, f.sink.Published)
@@ -437,7 +477,7 @@ func TestADroppedDeadLetterIsNotTriedOn(t *testing.T) {
 	require.Eventually(t, func() bool {
 		open, err := f.journal.Streams(t.Context())
 		return err == nil && len(open) == 0
-	}, 10*time.Second, time.Millisecond, "the retry has nothing left to do")
+	}, bound, time.Millisecond, "the retry has nothing left to do")
 	mend()
 	f.accept("k3", "a")
 	require.Equal(t, []string{"k3/a"}, deliverytest.Subjects(f.sink.Await(t, count(1))))
@@ -482,11 +522,11 @@ func TestDeadLettersThatNeverGetThroughHoldUpNothing(t *testing.T) {
 	require.Eventually(t, func() bool {
 		open, err := f.journal.Streams(t.Context())
 		return err == nil && len(open) == 0
-	}, 20*time.Second, time.Millisecond)
+	}, bound, time.Millisecond)
 	letters := f.deadLetters(journal.DeadLetterFilter{})
 	require.Greater(t, letters[0].Attempts, 1)
 	require.Eventually(t, func() bool { return value(t, f.metrics, "fnbridge_sink_up") == 1 },
-		10*time.Second, time.Millisecond)
+		bound, time.Millisecond)
 }
 
 func TestADeadLetterThatCannotBeRemovedIsNotSentAgainForThat(t *testing.T) {
@@ -505,7 +545,7 @@ func TestADeadLetterThatCannotBeRemovedIsNotSentAgainForThat(t *testing.T) {
 	f.sink.Await(t, count(1))
 	f.retry(journal.DeadLetterFilter{IDs: []int64{letters[1].ID}})
 	require.Eventually(t, func() bool { return f.log.Count("the journal cannot be written") == 1 },
-		10*time.Second, time.Millisecond)
+		bound, time.Millisecond)
 	broken.failing.Store(false)
 	f.awaitDeadLetters(0)
 	f.stop()
@@ -529,7 +569,7 @@ func TestWhatFailsAgainBesideLiveEventsThatFailIsADeadLetter(t *testing.T) {
 	require.Eventually(t, func() bool {
 		l := f.deadLetters(journal.DeadLetterFilter{})
 		return l[0].Attempts > 1 && l[0].RetryAt.IsZero()
-	}, 20*time.Second, time.Millisecond)
+	}, bound, time.Millisecond)
 	require.Equal(t, "no quorum", f.deadLetters(journal.DeadLetterFilter{})[0].Reason)
 	f.sink.Set(func() { sink.Fail = nil })
 	f.awaitCursor(21)

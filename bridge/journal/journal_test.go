@@ -554,7 +554,7 @@ func TestWhatIsGivenUpLeavesTheQueue(t *testing.T) {
 	defer wg.Wait()
 	defer stop()
 	wg.Go(func() { _, _ = j.Append(patient, webhook("stays")) })
-	require.Eventually(t, func() bool { return waiting() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return waiting() == 1 }, time.Minute, time.Millisecond)
 	for i := range 10 {
 		ctx, cancel := context.WithCancel(t.Context())
 		gaveUp := make(chan error, 1)
@@ -562,7 +562,7 @@ func TestWhatIsGivenUpLeavesTheQueue(t *testing.T) {
 			_, err := j.Append(ctx, webhook(fmt.Sprint(i)))
 			gaveUp <- err
 		}()
-		require.Eventually(t, func() bool { return waiting() == 2 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return waiting() == 2 }, time.Minute, time.Millisecond)
 		cancel()
 		require.ErrorIs(t, <-gaveUp, context.Canceled)
 		require.Equal(t, 1, waiting(), "what was given up is still held")

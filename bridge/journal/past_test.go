@@ -113,7 +113,7 @@ func TestASmallJournalKnowsWhatItHadNoRoomFor(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := j.Append(t.Context(), w)
 			return err == nil
-		}, 10*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 		require.NoError(t, advance(t.Context(), j, "nats", j.Head()))
 	}
 	s, err := j.Status(t.Context())

@@ -21,6 +21,8 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 )
 
 // childDir names the directory in which this binary runs a server and nothing else, until it is killed.
@@ -32,6 +34,14 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// bound is more than anything takes that comes to an end, on a busy machine.
+const bound = time.Minute
+
+// connect is natsgo.Connect with as much time.
+func connect(url string, options ...natsgo.Option) (*natsgo.Conn, error) {
+	return natsgo.Connect(url, append(options, natsgo.Timeout(bound))...)
 }
 
 func runChild(dir string) {
@@ -46,7 +56,7 @@ func runChild(dir string) {
 
 func start(t *testing.T, o Options) *Server {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	server, err := Start(ctx, o)
 	require.NoError(t, err)
@@ -56,17 +66,17 @@ func start(t *testing.T, o Options) *Server {
 
 func stop(t *testing.T, server *Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	require.NoError(t, server.Shutdown(ctx))
 }
 
 func jetStream(t *testing.T, url string) natsjs.JetStream {
 	t.Helper()
-	nc, err := natsgo.Connect(url)
+	nc, err := connect(url)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
+	js, err := natsjs.New(nc, natsjs.WithDefaultTimeout(bound))
 	require.NoError(t, err)
 	return js
 }
@@ -74,9 +84,9 @@ func jetStream(t *testing.T, url string) natsjs.JetStream {
 func TestOnlyWhoHasTheTokenIsAClient(t *testing.T) {
 	const token = "a-token-of-enough-length"
 	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Token: token})
-	_, err := natsgo.Connect(server.ClientURL())
+	_, err := connect(server.ClientURL())
 	require.ErrorIs(t, err, natsgo.ErrAuthorization)
-	nc, err := natsgo.Connect(server.ClientURL(), natsgo.Token(token))
+	nc, err := connect(server.ClientURL(), natsgo.Token(token))
 	require.NoError(t, err)
 	nc.Close()
 }
@@ -86,10 +96,10 @@ func TestAnotherTokenEndsTheClientsOfTheOldOne(t *testing.T) {
 	server := start(t, Options{Listen: "127.0.0.1:0", Monitor: "127.0.0.1:0", Dir: t.TempDir(), Token: tokens[0]})
 	url := server.ClientURL()
 	lost := make(chan error, 1)
-	own, err := natsgo.Connect(url, natsgo.Token(server.OwnToken()), natsgo.NoReconnect(),
+	own, err := connect(url, natsgo.Token(server.OwnToken()), natsgo.NoReconnect(),
 		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) { lost <- err }))
 	require.NoError(t, err)
-	js, err := natsjs.New(own)
+	js, err := natsjs.New(own, natsjs.WithDefaultTimeout(bound))
 	require.NoError(t, err)
 	_, err = js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
 	require.NoError(t, err)
@@ -111,16 +121,16 @@ func TestAnotherTokenEndsTheClientsOfTheOldOne(t *testing.T) {
 	})
 	for i, token := range tokens[1:] {
 		ended := make(chan struct{})
-		_, err := natsgo.Connect(url, natsgo.Token(tokens[i]), natsgo.NoReconnect(),
+		_, err := connect(url, natsgo.Token(tokens[i]), natsgo.NoReconnect(),
 			natsgo.ClosedHandler(func(*natsgo.Conn) { close(ended) }))
 		require.NoError(t, err)
 		require.NoError(t, server.SetToken(token))
 		<-ended
-		_, err = natsgo.Connect(url, natsgo.Token(tokens[i]))
+		_, err = connect(url, natsgo.Token(tokens[i]))
 		require.ErrorIs(t, err, natsgo.ErrAuthorization)
-		_, err = natsgo.Connect(url)
+		_, err = connect(url)
 		require.ErrorIs(t, err, natsgo.ErrAuthorization)
-		other, err := natsgo.Connect(url, natsgo.Token(token))
+		other, err := connect(url, natsgo.Token(token))
 		require.NoError(t, err)
 		other.Close()
 	}
@@ -138,7 +148,7 @@ func TestAnotherTokenWaitsForAServerThatStores(t *testing.T) {
 		err = server.SetToken("the-second-token-of-all")
 	}
 	require.Eventually(t, func() bool { return server.SetToken("the-third-token-of-all") == nil },
-		20*time.Second, 10*time.Millisecond)
+		bound, 10*time.Millisecond)
 	publish(t, jetStream(t, strings.Replace(server.ClientURL(), "://", "://the-third-token-of-all@", 1)), 0, 1)
 }
 
@@ -156,7 +166,7 @@ func TestMonitoring(t *testing.T) {
 	defer answer.Body.Close()
 	require.Equal(t, http.StatusOK, answer.StatusCode)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	_, err = Start(ctx, Options{Listen: "127.0.0.1:0", Monitor: server.MonitorAddr().String(), Dir: t.TempDir()})
 	taken, ok := errors.AsType[*ListenError](err)
@@ -189,7 +199,10 @@ func requireStored(t *testing.T, js natsjs.JetStream, count int) {
 
 func TestStartsAndKeepsWhatItStored(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "missing", "nats")
-	server := start(t, Options{Listen: "127.0.0.1:0", Dir: dir})
+	port, err := child.ReservePort() // for the next start as well
+	require.NoError(t, err)
+	t.Cleanup(port.Release)
+	server := start(t, Options{Listen: port.Address(), Dir: dir})
 	require.True(t, strings.HasPrefix(server.ClientURL(), "nats://127.0.0.1:"), server.ClientURL())
 	require.Contains(t, server.ClientURL(), server.Addr().String())
 	config := server.server.JetStreamConfig()
@@ -228,17 +241,17 @@ func TestAllInterfaces(t *testing.T) {
 // startChild starts a server in a process of its own.
 func startChild(t *testing.T, dir string) (js natsjs.JetStream, kill func()) {
 	t.Helper()
-	child := exec.CommandContext(t.Context(), os.Args[0])
-	child.Env = append(os.Environ(), childDir+"="+dir)
-	out, err := child.StdoutPipe()
+	process := exec.CommandContext(t.Context(), os.Args[0])
+	process.Env = append(os.Environ(), childDir+"="+dir)
+	out, err := process.StdoutPipe()
 	require.NoError(t, err)
-	require.NoError(t, child.Start())
-	t.Cleanup(func() { _ = child.Process.Kill() })
+	require.NoError(t, process.Start())
+	t.Cleanup(func() { _ = process.Process.Kill() })
 	url, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	return jetStream(t, strings.TrimSpace(url)), func() {
-		require.NoError(t, child.Process.Signal(syscall.SIGKILL))
-		require.Error(t, child.Wait())
+		require.NoError(t, process.Process.Signal(syscall.SIGKILL))
+		require.Error(t, process.Wait())
 	}
 }
 
@@ -305,7 +318,7 @@ func TestDirectoryThatTurnsOutBad(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "jetstream"), []byte("a file where a directory belongs"), 0o600))
 	logged := &lines{}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	_, err := Start(ctx, Options{Listen: "127.0.0.1:0", Dir: dir, Logger: slog.New(slog.NewTextHandler(logged, nil))})
 	require.Error(t, err)

@@ -10,12 +10,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 )
 
 // A sync is for those who asked before it began, and for nobody else.
-func TestASyncIsForThoseWhoAskedBefore(t *testing.T) {
+func TestASyncIsForThoseWhoAskedBefore(t *testing.T) { synctest.Test(t, syncForThoseWhoAskedBefore) }
+
+func syncForThoseWhoAskedBefore(t *testing.T) {
 	began, end := make(chan struct{}), make(chan error)
 	s := &syncer{log: slog.New(slog.DiscardHandler), wake: make(chan struct{}, 1), sync: func(*os.File) error {
 		began <- struct{}{}
@@ -50,6 +53,10 @@ func TestASyncIsForThoseWhoAskedBefore(t *testing.T) {
 
 // The system tells of a failure once. Whoever sent something before is concerned, whoever hears of it.
 func TestAFailedSyncIsForAllWhoSentBefore(t *testing.T) {
+	synctest.Test(t, failedSyncForAllWhoSentBefore)
+}
+
+func failedSyncForAllWhoSentBefore(t *testing.T) {
 	failed := make(chan struct{})
 	log := &bytes.Buffer{}
 	var syncs atomic.Int64

@@ -15,6 +15,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -25,7 +26,7 @@ import (
 	"github.com/fnbridge/fnbridge/sinks/sinktest/testcert"
 )
 
-const bound = 15 * time.Second
+const bound = time.Minute
 
 func open(t *testing.T, o nats.Options) *nats.Sink {
 	t.Helper()
@@ -47,7 +48,8 @@ func requirePublishes(t *testing.T, sink *nats.Sink, name string) {
 		return last == nil
 	}, bound, 20*time.Millisecond)
 	require.NoError(t, last)
-	require.NoError(t, sink.Check(t.Context()))
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, sink.Check(t.Context())) }, bound,
+		20*time.Millisecond)
 }
 
 // requireBlocked checks what Publish and Check say, once they have noticed.
@@ -239,7 +241,7 @@ func TestPermissions(t *testing.T) {
 			require.Eventually(t, func() bool {
 				began := time.Now()
 				failure = sink.Publish(t.Context(), sinktest.Events("blocked", 1, 1))[0]
-				return bridge.KindOf(failure) == bridge.FailureBlocked && time.Since(began) < ackTimeout
+				return bridge.KindOf(failure) == bridge.FailureBlocked && time.Since(began) < patience
 			}, bound, 20*time.Millisecond)
 			require.ErrorContains(t, failure, tt.want)
 			require.ErrorContains(t, failure, "permission")
@@ -269,7 +271,6 @@ func TestTLS(t *testing.T) {
 	withTLS := func(requireClient bool) func(*server.Options) {
 		return func(o *server.Options) {
 			o.TLSConfig = ca.ServerTLS(t, requireClient)
-			o.TLSTimeout = 5
 			o.TLSVerify = requireClient
 		}
 	}
@@ -337,7 +338,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			defer mu.Unlock()
 			return &current, nil
 		}
-		o.TLSConfig, o.TLSTimeout = config, 5
+		o.TLSConfig = config
 	})
 	o := options(t, srv.URL())
 	o.TLSCAFile = ca.CAFile

@@ -18,8 +18,13 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natsserver.Leftovers()...) }
 
 const (
-	ackTimeout  = time.Second
-	deadLetters = natsserver.DeadLetters + "tensorlake"
+	// patience is for the answers of a server that is well, on a machine that is busy.
+	patience = 20 * time.Second
+	// ackTimeout is for those of one that is not, which tests wait for in vain.
+	ackTimeout = time.Second
+	// publishBound is what Publish promises then.
+	publishBound = 8 * ackTimeout
+	deadLetters  = natsserver.DeadLetters + "tensorlake"
 )
 
 func template(tb testing.TB, text string) bridge.Template {
@@ -29,13 +34,13 @@ func template(tb testing.TB, text string) bridge.Template {
 	return subject
 }
 
-// options are those of a sink with the contract's defaults, and a short timeout.
+// options are those of a sink with the contract's defaults.
 func options(tb testing.TB, url string) nats.Options {
 	tb.Helper()
 	return nats.Options{
 		Name: "nats", URL: url, Stream: "TENSORLAKE", CreateStream: true, Replicas: 1,
 		MaxAge: 168 * time.Hour, DedupeWindow: 10 * time.Minute,
-		Subject: template(tb, "tensorlake.{route}"), AckTimeout: ackTimeout,
+		Subject: template(tb, "tensorlake.{route}"), AckTimeout: patience,
 	}
 }
 
@@ -72,21 +77,21 @@ type single interface {
 func brokerOf(t *testing.T, srv single) sinktest.Broker {
 	t.Helper()
 	proxy := faultproxy.New(t, srv.Addr())
+	o := options(t, "nats://"+proxy.Addr())
+	o.AckTimeout = ackTimeout
+	withLetters := o
+	withLetters.DeadLetter = deadLetters
 	return sinktest.Broker{
-		NewSink: func(t *testing.T) bridge.Sink { return newSink(t, options(t, "nats://"+proxy.Addr())) },
+		NewSink: func(t *testing.T) bridge.Sink { return newSink(t, o) },
 		DeadLetters: &sinktest.DeadLetterTest{
-			NewSink: func(t *testing.T) bridge.DeadLetterPublisher {
-				o := options(t, "nats://"+proxy.Addr())
-				o.DeadLetter = deadLetters
-				return newSink(t, o)
-			},
+			NewSink:   func(t *testing.T) bridge.DeadLetterPublisher { return newSink(t, withLetters) },
 			Stored:    func(t *testing.T) []sinktest.Letter { return natsserver.Letters(t, srv.URL(), "TENSORLAKE") },
 			AddressOf: natsserver.Subject("tensorlake"),
 		},
 		Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, srv.URL(), "TENSORLAKE") },
 		TooLarge:     2 << 20,
-		PublishBound: 4 * ackTimeout,
-		RecoverBound: 20 * time.Second,
+		PublishBound: publishBound,
+		RecoverBound: 3 * bound,
 		Faults: sinktest.Faults{
 			Stop:             func(t *testing.T) { srv.Stop(t) },
 			Start:            func(t *testing.T) { srv.Start(t) },
@@ -110,7 +115,7 @@ func TestCluster(t *testing.T) {
 		streams++
 		stream, first := fmt.Sprintf("TENSORLAKE_%d", streams), fmt.Sprintf("tensorlake_%d", streams)
 		o := options(t, cluster.URL())
-		o.Replicas = 3
+		o.Replicas, o.AckTimeout = 3, ackTimeout
 		o.Stream = stream
 		o.Subject = template(t, first+".{route}")
 		withLetters := o
@@ -124,8 +129,8 @@ func TestCluster(t *testing.T) {
 			},
 			Stored:       func(t *testing.T) []sinktest.Record { return natsserver.Records(t, cluster.URL(), stream) },
 			TooLarge:     2 << 20,
-			PublishBound: 4 * ackTimeout,
-			RecoverBound: 40 * time.Second,
+			PublishBound: publishBound,
+			RecoverBound: 3 * bound,
 			Faults: sinktest.Faults{
 				Stop:        func(t *testing.T) { cluster.Stop(t) },
 				Start:       func(t *testing.T) { cluster.Start(t) },

@@ -30,7 +30,7 @@ func TestAServerFarAway(t *testing.T) {
 	proxy := faultproxy.New(t, srv.Addr())
 	proxy.Distance(distance)
 	o := options(t, "nats://"+proxy.Addr())
-	o.TLSCAFile, o.User, o.Password, o.AckTimeout = ca.CAFile, "bridge", "s3cret", 0
+	o.TLSCAFile, o.User, o.Password = ca.CAFile, "bridge", "s3cret"
 	sink := open(t, o)
 	require.Eventually(t, func() bool { return sink.Check(t.Context()) == nil }, bound, 20*time.Millisecond)
 

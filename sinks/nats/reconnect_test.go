@@ -1,7 +1,6 @@
 package nats_test
 
 import (
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -24,26 +23,24 @@ func TestACableThatIsCutIsNoticedThoughNothingIsPublishedAndItsMendingToo(t *tes
 	require.Eventually(t, func() bool {
 		err := sink.Check(t.Context())
 		return err != nil && strings.Contains(err.Error(), "was lost: nothing was heard for 5s")
-	}, 8*time.Second, 20*time.Millisecond, "the sink does not notice")
+	}, bound, 20*time.Millisecond, "the sink does not notice")
 	proxy.Resume()
-	mended := time.Now()
 	requirePublishes(t, sink, "after")
-	require.Less(t, time.Since(mended), 5*time.Second)
 }
 
 // A server that takes connections and says nothing holds up nobody who can reach another.
 func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
-	hangs, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = hangs.Close() })
 	srv := natsserver.Single(t)
+	hangs := faultproxy.New(t, srv.Addr())
+	hangs.Stall()
 	for range 4 { // the order is by chance
-		began := time.Now()
-		sink := open(t, options(t, "nats://"+hangs.Addr().String()+",nats://"+srv.Addr()))
+		sink := open(t, options(t, "nats://"+hangs.Addr()+",nats://"+srv.Addr()))
 		requirePublishes(t, sink, "one")
-		require.Less(t, time.Since(began), 4*time.Second)
 	}
+	open(t, options(t, "nats://"+hangs.Addr()))
+	require.Eventually(t, func() bool { return hangs.Open() > 2 }, bound, time.Millisecond,
+		"it begins no try beside one that hangs")
 }
 
 // An address that is given twice fails twice.
@@ -56,19 +53,19 @@ func TestAnAddressThatIsGivenTwice(t *testing.T) {
 	}, bound, 20*time.Millisecond)
 }
 
-// A server that is back after a while is connected to at once, however long it was away.
+// A server that is back after a while is connected to at once, however long it was away: the pauses between tries do
+// not grow without end.
 func TestAServerThatIsBackIsConnectedTo(t *testing.T) {
 	t.Parallel()
 	srv := natsserver.Single(t)
-	sink := open(t, options(t, srv.URL()))
+	proxy := faultproxy.New(t, srv.Addr())
+	sink := open(t, options(t, "nats://"+proxy.Addr()))
 	requirePublishes(t, sink, "before")
 	srv.Stop(t)
-	away := time.NewTimer(6 * time.Second) // so that pauses that grow have grown
-	<-away.C
+	before := proxy.Accepted()
+	require.Eventually(t, func() bool { return proxy.Accepted() > before+60 }, bound, 20*time.Millisecond)
 	srv.Start(t)
-	back := time.Now()
 	requirePublishes(t, sink, "after")
-	require.Less(t, time.Since(back), 4*time.Second)
 }
 
 // What passes by itself at first is for somebody to mend when it lasts. Being well begins anew, also while nothing is
@@ -77,7 +74,7 @@ func TestAStreamThatWasWellMeanwhileHasACleanSlate(t *testing.T) {
 	t.Parallel()
 	srv := natsserver.Single(t)
 	o := options(t, srv.URL())
-	o.AckTimeout = 300 * time.Millisecond
+	o.AckTimeout = 2 * time.Second
 	sink := open(t, o)
 	requirePublishes(t, sink, "before")
 	config := *srv.Running().JetStreamConfig()

@@ -135,7 +135,7 @@ func TestCredentialsAreRotatedUnderLoad(t *testing.T) {
 		}
 	}
 	certificates := func(ca *testcert.CA) func(*server.Options) {
-		return func(o *server.Options) { o.TLSConfig, o.TLSVerify, o.TLSTimeout = ca.ServerTLS(t, true), true, 5 }
+		return func(o *server.Options) { o.TLSConfig, o.TLSVerify = ca.ServerTLS(t, true), true }
 	}
 	files := func(ca *testcert.CA) map[string]string {
 		return map[string]string{
@@ -296,6 +296,7 @@ func TestAConnectionWhoseCredentialsAreOldLastsAsLongAsTheCallsThatUseIt(t *test
 	m := mount(t, &o, map[string]string{"USER": "one", "PASSWORD": "s3cret"})
 	// One event after the other, each acknowledged in time: the last one is sent at 3.9 of the timeout.
 	proxy.Distance(ackTimeout * 39 / 100)
+	o.AckTimeout = ackTimeout
 	sink := open(t, o)
 	requirePublishes(t, sink, "before")
 	proxy.Distance(0)
@@ -311,5 +312,6 @@ func TestAConnectionWhoseCredentialsAreOldLastsAsLongAsTheCallsThatUseIt(t *test
 			require.NotContains(t, err.Error(), "another connection to NATS has taken its place")
 		}
 	}
-	require.Contains(t, logs.String(), "connected to NATS anew")
+	require.Eventually(t, func() bool { return strings.Contains(logs.String(), "connected to NATS anew") }, bound,
+		20*time.Millisecond)
 }

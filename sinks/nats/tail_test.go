@@ -173,8 +173,6 @@ func TestTailSurvives(t *testing.T) {
 	t.Parallel()
 	srv := natsserver.Single(t)
 	proxy := faultproxy.New(t, srv.Addr())
-	js := natsserver.JetStream(t,
-		natsserver.Connect(t, srv.URL(), natsgo.MaxReconnects(-1), natsgo.ReconnectWait(20*time.Millisecond)))
 	o := options(t, srv.URL())
 	sink := open(t, o)
 	tailed := o
@@ -193,6 +191,7 @@ func TestTailSurvives(t *testing.T) {
 	publish(t, sink, events[6:9])
 	r.requireIDs(t, events[6:9])
 
+	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL()))
 	require.NoError(t, js.DeleteStream(t.Context(), o.Stream))
 	publish(t, sink, events[9:])
 	r.requireIDs(t, events[9:])

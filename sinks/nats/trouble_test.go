@@ -20,21 +20,22 @@ import (
 )
 
 func TestSlowServerBoundsACall(t *testing.T) {
+	t.Parallel()
 	srv := natsserver.Single(t)
 	proxy := faultproxy.New(t, srv.Addr())
 	o := options(t, "nats://"+proxy.Addr())
-	o.AckTimeout = 200 * time.Millisecond
+	o.AckTimeout = 3 * time.Second
 	sink := open(t, o)
 	requirePublishes(t, sink, "warm")
-	proxy.DelayAnswers(50 * time.Millisecond) // one acknowledgement a time, since there is one key
-	events := sinktest.Events("slow", 500, 1)
+	proxy.DelayAnswers(100 * time.Millisecond) // one acknowledgement a time, since there is one key
+	events := sinktest.Events("slow", 1000, 1)
 	began := time.Now()
 	results := sink.Publish(t.Context(), events)
-	require.Less(t, time.Since(began), 8*o.AckTimeout+time.Second)
+	require.Less(t, time.Since(began), bound, "it has sent all of them")
 	require.NoError(t, results[0])
 	last := results[len(results)-1]
 	require.Equal(t, bridge.FailureRetry, bridge.KindOf(last), "%v", last)
-	require.ErrorContains(t, last, "has not taken all of 500 events")
+	require.ErrorContains(t, last, "has not taken all of 1000 events")
 	failed := false
 	for _, err := range results {
 		require.False(t, failed && err == nil, "an event was acknowledged behind one that was not")
@@ -46,16 +47,17 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 	t.Parallel()
 	srv := natsserver.Single(t)
 	proxy := faultproxy.New(t, srv.Addr())
-	sink := open(t, options(t, "nats://"+proxy.Addr()))
+	o := options(t, "nats://"+proxy.Addr())
+	o.AckTimeout = ackTimeout
+	sink := open(t, o)
 	requirePublishes(t, sink, "warm")
 	before := connectionIDs(t, srv)
-	require.Len(t, before, 1)
 	proxy.StallAnswersAfter(0)
 	err := sink.Publish(t.Context(), sinktest.Events("silent", 1, 1))[0]
 	require.ErrorContains(t, err, "has not acknowledged")
 	require.Eventually(t, func() bool {
 		now := connectionIDs(t, srv)
-		return len(now) > 0 && now[0] != before[0]
+		return len(now) > 0 && now[len(now)-1] > before[len(before)-1]
 	}, bound, 20*time.Millisecond, "the sink keeps a connection that answers nothing")
 }
 
@@ -74,29 +76,23 @@ func connectionIDs(t *testing.T, srv *natsserver.Server) []uint64 {
 func TestConnectionThatTakesNothing(t *testing.T) {
 	srv := natsserver.Single(t)
 	proxy := faultproxy.New(t, srv.Addr())
-	o := options(t, "nats://"+proxy.Addr())
-	o.AckTimeout = 5 * time.Second
-	sink := newSink(t, o)
+	sink := newSink(t, options(t, "nats://"+proxy.Addr()))
 	requirePublishes(t, sink, "warm")
-	proxy.Stall()
-	events := sinktest.Events("large", 200, 200)
+	large := bytes.Repeat([]byte("1"), 500_000)
+	events := sinktest.Events("large", 60, 60)
 	for i := range events {
-		events[i].Data = bytes.Repeat([]byte("1"), 500_000)
+		events[i].Data = large
 	}
+	proxy.Stall()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	began := time.Now()
 	for _, err := range sink.Publish(ctx, events) {
-		require.Error(t, err)
+		require.ErrorIs(t, err, context.DeadlineExceeded, "it waits for the connection")
 		require.Equal(t, bridge.FailureRetry, bridge.KindOf(err), "%v", err)
 	}
-	require.Less(t, time.Since(began), 5*time.Second)
-
-	began = time.Now()
 	closing, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	require.NoError(t, sink.Close(closing))
-	require.Less(t, time.Since(began), 5*time.Second)
 }
 
 // A server tells its limit when a client connects, and not when a reload changes it.
@@ -104,7 +100,7 @@ func TestALimitThatTheServerRaisedCounts(t *testing.T) {
 	t.Parallel()
 	srv := natsserver.Single(t)
 	o := options(t, srv.URL())
-	o.AckTimeout = 200 * time.Millisecond
+	o.AckTimeout = 500 * time.Millisecond
 	sink := open(t, o)
 	requirePublishes(t, sink, "warm")
 	large := sinktest.Events("large", 3, 1)
@@ -114,9 +110,9 @@ func TestALimitThatTheServerRaisedCounts(t *testing.T) {
 		results = sink.Publish(t.Context(), large)
 		return bridge.KindOf(results[1]) == bridge.FailureReject
 	}
-	require.Eventually(t, rejected, bound, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return rejected() && results[2] == nil }, bound, 100*time.Millisecond,
+		"a reject holds back nothing")
 	require.ErrorContains(t, results[1], "max_payload")
-	require.NoError(t, results[2], "a reject holds back nothing")
 
 	srv.Reload(t, func(o *server.Options) { o.MaxPayload = 4 << 20 })
 	require.Eventually(t, func() bool {
@@ -151,7 +147,6 @@ func TestOtherServersOfTheClusterAreFoundWithTLS(t *testing.T) {
 	require.NoError(t, err)
 	cluster := natsserver.Cluster(t, 3, func(o *server.Options) {
 		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
-		o.TLSTimeout = 5
 	})
 	o := options(t, strings.Replace(cluster[0].URL(), "nats://127.0.0.1", "tls://localhost", 1))
 	o.Replicas, o.TLSCAFile = 3, ca.CAFile

@@ -1,8 +1,6 @@
 package nats_test
 
 import (
-	"net/url"
-	"strconv"
 	"testing"
 	"time"
 
@@ -32,12 +30,10 @@ func TestAccountsBehindAWebSocket(t *testing.T) {
 				tls = "certificate until "
 			}
 			operator := natsserver.NewOperator(t)
-			var config *server.Options
 			srv := natsserver.Single(t, operator.Configure, func(o *server.Options) {
-				o.Websocket, config = websocket, o
-				o.Websocket.Host, o.Websocket.Port = "127.0.0.1", server.RANDOM_PORT
+				o.Websocket = websocket
+				o.Websocket.Host, o.Websocket.Port, o.Websocket.HandshakeTimeout = "127.0.0.1", natsserver.Port(t), bound
 			})
-			config.Websocket.Port = portOf(t, srv.Running().WebsocketURL())
 
 			type account struct {
 				name    string
@@ -79,13 +75,4 @@ func TestAccountsBehindAWebSocket(t *testing.T) {
 			}
 		})
 	}
-}
-
-func portOf(t *testing.T, address string) int {
-	t.Helper()
-	u, err := url.Parse(address)
-	require.NoError(t, err)
-	port, err := strconv.Atoi(u.Port())
-	require.NoError(t, err)
-	return port
 }

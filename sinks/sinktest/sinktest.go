@@ -28,7 +28,7 @@ type Broker struct {
 	// PublishBound is how long a Publish without a deadline may take while the server does not answer.
 	// Sinks whose timeouts can be set should be given short ones, for quick tests. Zero means 15 s.
 	PublishBound time.Duration
-	// RecoverBound is how long it may take from the end of a fault until everything is published. Zero means 30 s.
+	// RecoverBound is how long it may take from the end of a fault until everything is published. Zero means 3 minutes.
 	RecoverBound time.Duration
 	// Faults is what this server can be made to do.
 	Faults Faults
@@ -78,6 +78,6 @@ func (b *Broker) setDefaults() {
 		b.PublishBound = 15 * time.Second
 	}
 	if b.RecoverBound == 0 {
-		b.RecoverBound = 30 * time.Second
+		b.RecoverBound = 3 * time.Minute
 	}
 }

@@ -18,6 +18,9 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 )
 
+// Bound is how long a test waits for what comes to an end, on a busy machine.
+const Bound = time.Minute
+
 // ScriptedSink stores events in memory and fails as a test tells it to. Its fields may be used within Set, and freely
 // while nothing is published.
 type ScriptedSink struct {
@@ -132,7 +135,7 @@ func (s *ScriptedSink) Set(f func()) {
 // Await waits until what is stored satisfies ok, and returns it.
 func (s *ScriptedSink) Await(t *testing.T, ok func(stored []bridge.Event) bool) []bridge.Event {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(Bound)
 	defer deadline.Stop()
 	for {
 		s.mu.Lock()

@@ -22,6 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+const bound = deliverytest.Bound
+
 // fixture is a real journal with dead letters, and a running Forwarder.
 type fixture struct {
 	t       *testing.T
@@ -151,7 +153,7 @@ func (f *fixture) awaitPublished(n int) []journal.DeadLetter {
 			}
 		}
 		return published == n
-	}, 20*time.Second, time.Millisecond)
+	}, bound, time.Millisecond)
 	return letters
 }
 
@@ -197,12 +199,12 @@ func TestADeadLetterAddressInTroubleIsTriedOn(t *testing.T) {
 	for i := range 50 {
 		f.add(fmt.Sprintf("k%d", i), "a")
 	}
-	require.Eventually(t, func() bool { return f.counter("retried") > 50 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.counter("retried") > 50 }, bound, time.Millisecond)
 	require.Equal(t, 1, f.log.Count("cannot be published to the sink's dead-letter address"))
 	sink.set(func() { sink.failLetter = nil })
 	f.awaitPublished(50)
 	require.Eventually(t, func() bool { return f.log.Count("dead-letter address again") == 1 },
-		10*time.Second, time.Millisecond)
+		bound, time.Millisecond)
 	f.stop()
 	require.Len(t, sink.letters, 50)
 	require.Equal(t, 1, f.log.Count("cannot be published to the sink's dead-letter address"))
@@ -229,7 +231,7 @@ func TestADeadLetterThatItsAddressRejectsIsLeftAloneUntilItComesBack(t *testing.
 	require.Equal(t, 1, f.log.Count("was rejected at the sink's dead-letter address"))
 
 	require.NoError(t, f.journal.AddDeadLetters(t.Context(), []journal.DeadLetter{f.letter(rejected, "k1", "a")}))
-	require.Eventually(t, func() bool { return f.counter("rejected") == 2 }, 10*time.Second, time.Millisecond,
+	require.Eventually(t, func() bool { return f.counter("rejected") == 2 }, bound, time.Millisecond,
 		"it came back from another try at the sink")
 	require.Len(t, f.letters(), 3)
 }
@@ -289,7 +291,7 @@ func TestADeadLetterIsPublishedAgainAfterACrashButNotBefore(t *testing.T) {
 	j := &forgetful{Journal: f.journal}
 	f.run(sink, j)
 	f.add("k1", "a")
-	require.Eventually(t, func() bool { return j.tries.Load() > 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return j.tries.Load() > 1 }, bound, time.Millisecond)
 	f.stop()
 	require.Len(t, sink.letters, 1)
 	f.run(sink, f.journal)

@@ -25,6 +25,8 @@ type Proxy struct {
 	mu     sync.Mutex
 	conns  map[*link]struct{}
 	closed bool
+	// accepted counts the connections of clients.
+	accepted int
 	// changed is closed, and replaced, whenever a fault changes, so that whoever waits looks again.
 	changed chan struct{}
 	// stalled stops both directions; allowance, unless negative, is how many bytes of answers still pass.
@@ -123,6 +125,20 @@ func (p *Proxy) Cut() {
 	}
 }
 
+// Accepted is how many connections clients have made, whether the server was there or not.
+func (p *Proxy) Accepted() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.accepted
+}
+
+// Open is how many connections there are to the server.
+func (p *Proxy) Open() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
+}
+
 func (p *Proxy) set(change func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -156,6 +172,7 @@ func (p *Proxy) accept() {
 
 func (p *Proxy) serve(client net.Conn) {
 	p.mu.Lock()
+	p.accepted++
 	distance := p.distance
 	p.mu.Unlock()
 	connected := time.Now().Add(2 * distance) // when the client would hear that it is

@@ -23,11 +23,12 @@ import (
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/cloudevents"
 	"github.com/fnbridge/fnbridge/sinks/sinktest"
+	"github.com/fnbridge/fnbridge/sinks/sinktest/child"
 )
 
 const (
-	// startBound is long enough for a cluster under the race detector on a busy machine.
-	startBound = time.Minute
+	// startBound is long enough for a cluster under the race detector on a busy machine, and for any answer there.
+	startBound = 2 * time.Minute
 	askBound   = 5 * time.Second
 	tick       = 10 * time.Millisecond
 	// leafReconnect is how long a leaf node waits after its link was dropped.
@@ -45,8 +46,9 @@ type Server struct {
 func Single(tb testing.TB, configure ...func(*server.Options)) *Server {
 	tb.Helper()
 	options := &server.Options{
-		ServerName: "single", Host: "127.0.0.1", Port: server.RANDOM_PORT,
+		ServerName: "single", Host: "127.0.0.1", Port: Port(tb),
 		JetStream: true, StoreDir: tb.TempDir(), NoLog: true, NoSigs: true,
+		AuthTimeout: startBound.Seconds(), TLSTimeout: startBound.Seconds(),
 	}
 	for _, c := range configure {
 		c(options)
@@ -74,7 +76,7 @@ func Leaf(tb testing.TB, hub *Server, configure ...func(*server.Options)) *Serve
 // ForLeaves has a server listen for leaf nodes.
 func ForLeaves(tb testing.TB) func(*server.Options) {
 	tb.Helper()
-	port := freePorts(tb, 1)[0]
+	port := Port(tb)
 	return func(o *server.Options) { o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", port }
 }
 
@@ -102,12 +104,6 @@ func (s *Server) launch(tb testing.TB) {
 	require.NoError(tb, err)
 	s.running = running
 	go running.Start()
-	if s.options.Port == server.RANDOM_PORT {
-		require.True(tb, running.ReadyForConnections(startBound), "nats-server did not start")
-		address, ok := running.Addr().(*net.TCPAddr)
-		require.True(tb, ok)
-		s.options.Port = address.Port
-	}
 }
 
 // Stop ends the server. Clients lose their connections.
@@ -146,16 +142,17 @@ type Servers []*Server
 // Cluster starts n servers that form one cluster, and returns when its JetStream has a leader.
 func Cluster(tb testing.TB, n int, configure ...func(*server.Options)) Servers {
 	tb.Helper()
-	ports := freePorts(tb, 2*n)
-	routes := make([]string, n)
+	ports, routes := make([]int, n), make([]string, n)
 	for i := range routes {
+		ports[i] = Port(tb)
 		routes[i] = fmt.Sprintf("nats-route://127.0.0.1:%d", ports[i])
 	}
 	servers := make(Servers, n)
 	for i := range servers {
 		options := &server.Options{
-			ServerName: fmt.Sprintf("node%d", i), Host: "127.0.0.1", Port: ports[n+i],
+			ServerName: fmt.Sprintf("node%d", i), Host: "127.0.0.1", Port: Port(tb),
 			JetStream: true, StoreDir: tb.TempDir(), NoLog: true, NoSigs: true,
+			AuthTimeout: startBound.Seconds(), TLSTimeout: startBound.Seconds(),
 			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]},
 			Routes:  server.RoutesFromStr(strings.Join(routes, ",")),
 		}
@@ -169,19 +166,16 @@ func Cluster(tb testing.TB, n int, configure ...func(*server.Options)) Servers {
 	return servers
 }
 
-// freePorts returns ports that nobody listened on a moment ago.
-func freePorts(tb testing.TB, n int) []int {
+// Port returns a port of 127.0.0.1 that is kept until the test ends, also while the server is stopped.
+func Port(tb testing.TB) int {
 	tb.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(tb, err)
-		defer listener.Close()
-		address, ok := listener.Addr().(*net.TCPAddr)
-		require.True(tb, ok)
-		ports[i] = address.Port
-	}
-	return ports
+	port, err := child.ReservePort()
+	require.NoError(tb, err)
+	tb.Cleanup(port.Release)
+	_, text, _ := net.SplitHostPort(port.Address())
+	number, err := strconv.Atoi(text)
+	require.NoError(tb, err)
+	return number
 }
 
 // Start starts all servers that are stopped, and returns when the cluster is of one mind.
@@ -247,16 +241,21 @@ func (c Servers) Leader(tb testing.TB, stream string) *Server {
 // Connect returns a client of url. It ends with the test.
 func Connect(tb testing.TB, url string, options ...natsgo.Option) *natsgo.Conn {
 	tb.Helper()
-	nc, err := natsgo.Connect(url, options...)
+	nc, err := natsgo.Connect(url, patient(options)...)
 	require.NoError(tb, err)
 	tb.Cleanup(nc.Close)
 	return nc
 }
 
+// patient are options of a client for which a busy machine is no reason to give up.
+func patient(options []natsgo.Option) []natsgo.Option {
+	return append([]natsgo.Option{natsgo.Timeout(startBound)}, options...)
+}
+
 // JetStream returns a client's JetStream.
 func JetStream(tb testing.TB, nc *natsgo.Conn) natsjs.JetStream {
 	tb.Helper()
-	js, err := natsjs.New(nc)
+	js, err := natsjs.New(nc, natsjs.WithDefaultTimeout(startBound))
 	require.NoError(tb, err)
 	return js
 }
@@ -294,14 +293,22 @@ func Messages(tb testing.TB, nc *natsgo.Conn, stream string) []natsjs.Msg {
 	return all
 }
 
-// ask asks again and again until ctx ends: what a cluster is asked while it elects a leader, nobody answers.
+// ask asks again and again until ctx ends: while a cluster elects a leader, nobody answers what it is asked, or
+// somebody refuses to.
 func ask[T any](ctx context.Context, once func(context.Context) (T, error)) (T, error) {
+	again := time.NewTicker(tick)
+	defer again.Stop()
 	for {
 		try, cancel := context.WithTimeout(ctx, askBound)
 		answer, err := once(try)
 		cancel()
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if err == nil || errors.Is(err, natsjs.ErrStreamNotFound) {
 			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return answer, err
+		case <-again.C:
 		}
 	}
 }
@@ -312,7 +319,7 @@ const DeadLetters = "dead-letters."
 // Records reads a stream of messages in binary mode, for the conformance suite, and leaves out dead letters.
 func Records(tb testing.TB, url, stream string, options ...natsgo.Option) []sinktest.Record {
 	tb.Helper()
-	nc, err := natsgo.Connect(url, options...)
+	nc, err := natsgo.Connect(url, patient(options)...)
 	require.NoError(tb, err)
 	defer nc.Close()
 	var records []sinktest.Record
@@ -335,7 +342,7 @@ func Subject(first string) func(bridge.Event) string {
 // Letters reads the dead letters of a stream, for the conformance suite.
 func Letters(t *testing.T, url, stream string, options ...natsgo.Option) []sinktest.Letter {
 	t.Helper()
-	nc, err := natsgo.Connect(url, options...)
+	nc, err := natsgo.Connect(url, patient(options)...)
 	require.NoError(t, err)
 	defer nc.Close()
 	var letters []sinktest.Letter
