@@ -208,8 +208,8 @@ func TestSecretsAreRotatedUnderLoad(t *testing.T) {
 	s.goesOn(t)
 	// What was sent over the old connection has its answer once all that was taken until now has.
 	old := float64(2 * s.taken.Load())
-	require.Eventually(t, func() bool { return r.sample(`fnbridge_events_total{result="acknowledged",sink="nats"}`) >= old },
-		bound, 20*time.Millisecond)
+	acknowledged := `fnbridge_events_total{result="acknowledged",sink="nats"}`
+	require.Eventually(t, func() bool { return r.sample(acknowledged) >= old }, bound, 20*time.Millisecond)
 	srv.Reload(t, func(o *server.Options) {
 		o.Users = []*server.User{two, {Username: "test", Password: "test"}}
 	})

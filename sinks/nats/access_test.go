@@ -15,7 +15,6 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -48,8 +47,13 @@ func requirePublishes(t *testing.T, sink *nats.Sink, name string) {
 		return last == nil
 	}, bound, 20*time.Millisecond)
 	require.NoError(t, last)
-	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, sink.Check(t.Context())) }, bound,
-		20*time.Millisecond)
+	requireCheckPasses(t, sink)
+}
+
+// requireCheckPasses waits until the sink is well.
+func requireCheckPasses(t *testing.T, sink *nats.Sink) {
+	t.Helper()
+	require.Eventually(t, func() bool { return sink.Check(t.Context()) == nil }, bound, 20*time.Millisecond)
 }
 
 // requireBlocked checks what Publish and Check say, once they have noticed.

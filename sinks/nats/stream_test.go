@@ -9,7 +9,6 @@ import (
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fnbridge/fnbridge/bridge"
@@ -29,9 +28,9 @@ func streamConfig(t *testing.T, js natsjs.JetStream) natsjs.StreamConfig {
 // createStream waits while the server still removes the files of an older stream of that name.
 func createStream(t *testing.T, js natsjs.JetStream, config natsjs.StreamConfig) {
 	t.Helper()
-	require.EventuallyWithT(t, func(c *assert.CollectT) {
+	require.Eventually(t, func() bool {
 		_, err := js.CreateStream(t.Context(), config)
-		require.NoError(c, err)
+		return err == nil
 	}, bound, 20*time.Millisecond)
 }
 

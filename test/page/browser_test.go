@@ -156,7 +156,7 @@ func (b *browser) click(selector string) {
 	b.is(fmt.Sprintf(`(() => {
 		const e = document.querySelector(%q);
 		if (!e) return false;
-		e.scrollIntoView({block: "center"});
+		e.scrollIntoView({block: "nearest"});
 		const r = e.getBoundingClientRect();
 		if (!e.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2))) return false;
 		e.click();
