@@ -101,6 +101,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		if monitorHost, monitorPort, err = resolve(ctx, o.Monitor); err != nil {
 			return nil, &ListenError{Address: o.Monitor, Monitor: true, Err: err}
 		}
+		monitorHost = cmp.Or(monitorHost, server.DEFAULT_HOST) // the server would take an empty one for that of its clients
 	}
 	if err := cmp.Or(os.MkdirAll(o.Dir, 0o700), ownfile.Check(o.Dir)); err != nil {
 		return nil, fmt.Errorf("the embedded NATS server cannot use its directory: %w", err)

@@ -172,6 +172,11 @@ func TestMonitoring(t *testing.T) {
 	taken, ok := errors.AsType[*ListenError](err)
 	require.True(t, ok, "%v", err)
 	require.True(t, taken.Monitor)
+
+	server = start(t, Options{Listen: "127.0.0.1:0", Monitor: ":0", Dir: t.TempDir()})
+	address, ok := server.MonitorAddr().(*net.TCPAddr)
+	require.True(t, ok)
+	require.True(t, address.IP.IsUnspecified(), "on all interfaces, and not only on those of the clients: %s", address)
 }
 
 func publish(t *testing.T, js natsjs.JetStream, from, to int) {
