@@ -57,8 +57,8 @@ type session struct {
 	login  int64     // the version of the credentials and certificates that it was made with
 	began  time.Time // before the server told what it takes
 	closed chan struct{}
-	// compared tells that the stream has been compared, in this session, with what it had acknowledged before: it may have
-	// been restored, or be another one.
+	// compared tells that the stream has been compared, in this session and as well as it can be, with what it had
+	// acknowledged before: it may have been restored, or be another one.
 	compared atomic.Bool
 
 	mu sync.Mutex

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"context"
 	"net"
 	"time"
 
@@ -16,4 +17,13 @@ func Guard(conn net.Conn) net.Conn { return newGuard(conn) }
 func StorageOf(now time.Time, info natsjs.StreamInfo, tier natsjs.Tier) (bridge.Storage, []bridge.Warning) {
 	storage := storageOf(new(bridge.Growth), now, &info, tier)
 	return *storage, filling(storage, nil, now)
+}
+
+// Reconnect has another session take the place of the one that there is.
+func (s *Sink) Reconnect(ctx context.Context) error {
+	session, err := s.conn.session(ctx)
+	if err == nil {
+		_, err = s.conn.renew(ctx, session)
+	}
+	return err
 }

@@ -115,7 +115,13 @@ func (m *stream) isReady(s *session) bool {
 // look asks the server. Without a permission to ask, the stream is taken to be right, and info is nil.
 func (m *stream) look(ctx context.Context, s *session) (*natsjs.StreamInfo, error) {
 	before := m.water.Since(logName(m.o.Stream))
-	s.compared.Store(before.Known()) // as well as it can be
+	defer func() {
+		// A caller that goes away ends the look, and not the need of it. An API that gives no answer in time is not waited
+		// for again.
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			s.compared.Store(before.Known())
+		}
+	}()
 	info, err := m.find(ctx, s)
 	if _, denied := errors.AsType[*deniedError](err); denied {
 		m.warn(ofSettings, "the account may not look at streams: whether this one fits is not known",

@@ -1,12 +1,16 @@
 package nats_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
@@ -68,6 +72,51 @@ func TestAStreamOfAnOlderCopyIsFoundBeforeTheFirstEvent(t *testing.T) {
 	next.HighWater().Restore(kept)
 	requirePublishes(t, next, "fourth")
 	require.Equal(t, want, next.HighWater().Found(), "by one that starts")
+}
+
+// Nothing overtakes the look, and one that was cut off is none.
+func TestNothingIsPublishedBeforeTheStreamHasBeenCompared(t *testing.T) {
+	srv := natsserver.Single(t)
+	nc := natsserver.Connect(t, srv.URL())
+	var deaf atomic.Bool
+	asked := make(chan struct{}, 1)
+	_, err := nc.Subscribe("api.>", func(msg *natsgo.Msg) {
+		if deaf.Load() {
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			return
+		}
+		msg.Subject = "$JS.API" + strings.TrimPrefix(msg.Subject, "api")
+		_ = nc.PublishMsg(msg)
+	})
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	o := options(t, srv.URL())
+	o.APIPrefix, o.AckTimeout = "api", bound
+	sink := open(t, o)
+	requirePublishes(t, sink, "first")
+	acknowledged := sink.HighWater().Position()["stream TENSORLAKE"]
+	acknowledged.Last++ // which the stream has lost
+	sink.HighWater().Restore(bridge.Position{"stream TENSORLAKE": acknowledged})
+	require.NoError(t, sink.Reconnect(t.Context()))
+
+	deaf.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	checked := make(chan error, 1)
+	go func() { checked <- sink.Check(ctx) }()
+	<-asked
+	short, end := context.WithCancel(t.Context())
+	defer time.AfterFunc(time.Second, end).Stop()
+	require.Error(t, sink.Publish(short, sinktest.Events("early", 1, 1))[0])
+	cancel()
+	require.Error(t, <-checked)
+	deaf.Store(false)
+	requirePublishes(t, sink, "late")
+	want := []bridge.WentBack{{Log: "stream TENSORLAKE", Acknowledged: 2, Ends: 1, Whole: true}}
+	require.Equal(t, want, sink.HighWater().Found())
 }
 
 // What is published within the window for duplicates has the number of the first time.
