@@ -159,6 +159,13 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}, bridge)
 }
 
+// A zero in front makes no octal number of one.
+func TestNumbersAreDecimal(t *testing.T) {
+	c, _, errs := load(t, "MAX_IN_FLIGHT=0100")
+	require.Empty(t, errs)
+	require.Equal(t, 100, c.MaxInFlight)
+}
+
 func TestLogins(t *testing.T) {
 	file := write(t, "content")
 	c, _, errs := load(t, "SINKS=a=nats,b=nats,c=nats",

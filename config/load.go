@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,6 +154,14 @@ func parse(text string, into reflect.Value) error {
 	if d, ok := reflect.TypeAssert[*time.Duration](into.Addr()); ok {
 		duration, err := setting.ParseDuration(text)
 		*d = duration
+		return err
+	}
+	// To envconfig 010 is octal.
+	if n, ok := reflect.TypeAssert[*int](into.Addr()); ok {
+		number, err := strconv.Atoi(text)
+		if err == nil {
+			*n = number
+		}
 		return err
 	}
 	// No variable can have this name, so envconfig takes the default.

@@ -35,6 +35,9 @@ func TestProblems(t *testing.T) {
 		"number beyond 64 bits": {
 			"MAX_IN_FLIGHT=99999999999999999999", []string{`MAX_IN_FLIGHT: "99999999999999999999" is not a whole number`},
 		},
+		"number of another base": {
+			"MAX_IN_FLIGHT=0x100", []string{`MAX_IN_FLIGHT: "0x100" is not a whole number from 1 to`},
+		},
 		"duration": {
 			"RETENTION=7 days",
 			[]string{
