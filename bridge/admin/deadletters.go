@@ -82,17 +82,21 @@ func ReadDeadLetters(
 
 func shownLetter(l *journal.DeadLetter) DeadLetter {
 	e := &l.Event
-	data := json.RawMessage(e.Data)
-	if !json.Valid(data) {
-		data, _ = json.Marshal(string(e.Data)) // a string can always be
-	}
 	return DeadLetter{
 		ID: l.ID, Sink: l.Sink, Reason: l.Reason, Attempts: l.Attempts, FirstAt: l.FirstAt, LastAt: l.LastAt,
 		RetryAt: optional(l.RetryAt), PublishedAt: optional(l.PublishedAt),
 		WebhookID: e.WebhookID, EventIndex: e.Origin.Index, EventID: e.ID, Type: e.Type, Source: e.Source,
 		Subject: e.Subject, Time: e.Time, PartitionKey: e.PartitionKey, Application: e.Application, Route: e.Route,
-		Data: data,
+		Data: jsonData(e.Data),
 	}
+}
+
+// jsonData is an event's data, as a JSON string if it is no JSON itself.
+func jsonData(data []byte) json.RawMessage {
+	if !json.Valid(data) {
+		data, _ = json.Marshal(string(data)) // a string can always be
+	}
+	return data
 }
 
 // DeadLetterCount is how much a filter selects.
