@@ -109,6 +109,7 @@ func TestDeadLettersAreSentAgainOnceTheCauseIsMended(t *testing.T) {
 	require.Equal(t, before[0].ID, after[0].ID, "it stays what it was")
 	require.True(t, after[0].LastAt.After(before[0].LastAt))
 	require.Equal(t, before[1:], after[1:], "nobody asked for these")
+	require.Regexp(t, `: number \d+, \d+ tries, last `, s.mustRun("find", "job_0"))
 
 	s.maxMessage(-1)
 	require.JSONEq(t, `{"dead_letters":2,"running":true}`,
