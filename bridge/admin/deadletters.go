@@ -181,8 +181,9 @@ func RetryDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Chan
 
 // Retries is how far retries of dead letters are.
 type Retries struct {
-	// Newest is the number of the newest one.
+	// Newest is the number of the newest one, Ended the one up to which all have ended.
 	Newest int64 `json:"-"`
+	Ended  int64 `json:"-"`
 	// Running tells whether one has not ended.
 	Running bool `json:"-"`
 	// Published letters reached their sinks, and those that are DeadLetters failed again.
@@ -199,14 +200,16 @@ func ReadRetries(ctx context.Context, dir string, after int64) (r Retries, err e
 	}
 	defer reader.Close()
 	streams, err := reader.Streams(ctx)
-	r.Newest = after
+	r.Newest, r.Ended = after, after
 	for i := range streams {
 		s := &streams[i]
 		if s.Kind != journal.Retry || s.ID <= after {
 			continue
 		}
 		r.Newest = max(r.Newest, s.ID)
-		r.Running = r.Running || s.End == ""
+		if r.Running = r.Running || s.End == ""; !r.Running { // they come in the order of their numbers
+			r.Ended = s.ID
+		}
 		r.Published, r.DeadLetters = r.Published+s.Acknowledged, r.DeadLetters+s.DeadLettered
 	}
 	return r, err

@@ -142,6 +142,7 @@ func TestARetryOfDeadLettersIsWaitedFor(t *testing.T) {
 	s.maxMessage(-1)
 	require.JSONEq(t, `{"published":1,"failed_again":0}`, s.mustRun("dead-letters", "retry", "2", "--wait", "--json"))
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+	s.mustRun("dead-letters", "retry", "1") // is waited for below, too
 	p := s.start("dead-letters", "retry", "--all", "--wait")
 	p.line("are sent again when \"fnbridge serve\" starts")
 	bridge = s.serve()
