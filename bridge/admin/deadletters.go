@@ -82,17 +82,21 @@ func ReadDeadLetters(
 
 func shownLetter(l *journal.DeadLetter) DeadLetter {
 	e := &l.Event
-	data := json.RawMessage(e.Data)
-	if !json.Valid(data) {
-		data, _ = json.Marshal(string(e.Data)) // a string can always be
-	}
 	return DeadLetter{
 		ID: l.ID, Sink: l.Sink, Reason: l.Reason, Attempts: l.Attempts, FirstAt: l.FirstAt, LastAt: l.LastAt,
 		RetryAt: optional(l.RetryAt), PublishedAt: optional(l.PublishedAt),
 		WebhookID: e.WebhookID, EventIndex: e.Origin.Index, EventID: e.ID, Type: e.Type, Source: e.Source,
 		Subject: e.Subject, Time: e.Time, PartitionKey: e.PartitionKey, Application: e.Application, Route: e.Route,
-		Data: data,
+		Data: jsonData(e.Data),
 	}
+}
+
+// jsonData is an event's data, as a JSON string if it is no JSON itself.
+func jsonData(data []byte) json.RawMessage {
+	if !json.Valid(data) {
+		data, _ = json.Marshal(string(data)) // a string can always be
+	}
+	return data
 }
 
 // DeadLetterCount is how much a filter selects.
@@ -177,8 +181,9 @@ func RetryDeadLetters(ctx context.Context, dir string, f DeadLetterFilter) (Chan
 
 // Retries is how far retries of dead letters are.
 type Retries struct {
-	// Newest is the number of the newest one.
+	// Newest is the number of the newest one, Ended the one up to which all have ended.
 	Newest int64 `json:"-"`
+	Ended  int64 `json:"-"`
 	// Running tells whether one has not ended.
 	Running bool `json:"-"`
 	// Published letters reached their sinks, and those that are DeadLetters failed again.
@@ -195,14 +200,16 @@ func ReadRetries(ctx context.Context, dir string, after int64) (r Retries, err e
 	}
 	defer reader.Close()
 	streams, err := reader.Streams(ctx)
-	r.Newest = after
+	r.Newest, r.Ended = after, after
 	for i := range streams {
 		s := &streams[i]
 		if s.Kind != journal.Retry || s.ID <= after {
 			continue
 		}
 		r.Newest = max(r.Newest, s.ID)
-		r.Running = r.Running || s.End == ""
+		if r.Running = r.Running || s.End == ""; !r.Running { // they come in the order of their numbers
+			r.Ended = s.ID
+		}
 		r.Published, r.DeadLetters = r.Published+s.Acknowledged, r.DeadLetters+s.DeadLettered
 	}
 	return r, err

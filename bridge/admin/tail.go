@@ -33,6 +33,9 @@ func (r Received) MarshalJSON() ([]byte, error) {
 		line.Data = r.Event.Data
 		return json.Marshal(line)
 	}
+	if len(r.Event.Data) > 0 {
+		r.Event.Data = jsonData(r.Event.Data) // others publish there too
+	}
 	_, body, err := cloudevents.Structured.Encode(r.Event, "")
 	if err != nil {
 		return nil, err

@@ -348,8 +348,12 @@ func retryDeadLetters(ctx context.Context, c console, f admin.DeadLetterFilter, 
 			return err
 		}
 	}
-	if wait && change.Letters > 0 {
-		return waitForRetries(ctx, c, cfg, before.Newest, change, asJSON)
+	if wait && all.Letters > 0 {
+		after := before.Newest
+		if change.Letters < all.Letters { // another try of some was asked for before
+			after = before.Ended
+		}
+		return waitForRetries(ctx, c, cfg, after, change, asJSON)
 	}
 	if asJSON {
 		return encoder(c.out).Encode(change)

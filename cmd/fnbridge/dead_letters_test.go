@@ -109,6 +109,7 @@ func TestDeadLettersAreSentAgainOnceTheCauseIsMended(t *testing.T) {
 	require.Equal(t, before[0].ID, after[0].ID, "it stays what it was")
 	require.True(t, after[0].LastAt.After(before[0].LastAt))
 	require.Equal(t, before[1:], after[1:], "nobody asked for these")
+	require.Regexp(t, `: number \d+, \d+ tries, last `, s.mustRun("find", "job_0"))
 
 	s.maxMessage(-1)
 	require.JSONEq(t, `{"dead_letters":2,"running":true}`,
@@ -141,6 +142,7 @@ func TestARetryOfDeadLettersIsWaitedFor(t *testing.T) {
 	s.maxMessage(-1)
 	require.JSONEq(t, `{"published":1,"failed_again":0}`, s.mustRun("dead-letters", "retry", "2", "--wait", "--json"))
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+	s.mustRun("dead-letters", "retry", "1") // is waited for below, too
 	p := s.start("dead-letters", "retry", "--all", "--wait")
 	p.line("are sent again when \"fnbridge serve\" starts")
 	bridge = s.serve()

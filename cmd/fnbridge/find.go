@@ -106,7 +106,7 @@ func find(ctx context.Context, c console, o findOptions) error {
 }
 
 func printFound(c console, f *admin.Found) error {
-	w := c.out
+	w := &strings.Builder{}
 	fmt.Fprintf(w, "webhook %s\n", printable(f.WebhookID))
 	fmt.Fprintf(w, "  received %s, number %d, %s, %s\n", f.ReceivedAt.Local().Format("2006-01-02 15:04:05.000"),
 		f.Number, bytesText(int64(f.Bytes)), plural(f.EventCount, "event"))
@@ -134,7 +134,8 @@ func printFound(c console, f *admin.Found) error {
 			fmt.Fprintf(w, "    %s\n", c.wrap(6, s.Sink+": "+strings.Join(parts, ", ")))
 		}
 	}
-	return nil
+	_, err := fmt.Fprint(c.out, w)
+	return err
 }
 
 func fateWords(f admin.Fate) string { return strings.ReplaceAll(string(f), "_", " ") }
@@ -161,7 +162,11 @@ func fateText(e *admin.EventAtSink, s *admin.FoundSink) string {
 		text += fmt.Sprintf(": number %d, dropped %s: %s", l.ID, l.DroppedAt.Local().Format(time.DateTime),
 			printable(l.Reason))
 	default:
-		text += fmt.Sprintf(": number %d, %s, last %s: %s", l.ID, plural(l.Attempts, "try"),
+		tries := "1 try"
+		if l.Attempts != 1 {
+			tries = fmt.Sprintf("%d tries", l.Attempts)
+		}
+		text += fmt.Sprintf(": number %d, %s, last %s: %s", l.ID, tries,
 			l.LastAt.Local().Format(time.DateTime), printable(l.Reason))
 		if l.RetryAt != nil {
 			text += "; about to be sent again"

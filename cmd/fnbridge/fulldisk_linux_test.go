@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -13,6 +14,22 @@ import (
 
 	"github.com/fnbridge/fnbridge/sinks/sinktest/machine"
 )
+
+// What could not be written is said, by find too, which writes in parts.
+func TestFindSaysThatItCannotWrite(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	s.serve()
+	s.mustRun("send", "--id", "msg_1")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer full.Close()
+	find := s.command("find", "msg_1")
+	find.Stdout = full
+	var exit *exec.ExitError
+	require.ErrorAs(t, find.Run(), &exit)
+	require.Equal(t, 1, exit.ExitCode())
+}
 
 // While a full disk keeps webhooks out, everything that tells how a bridge is says so; it stops and starts, and takes
 // webhooks again once there is room.

@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -343,6 +344,35 @@ func TestTailPrintsCloudEventsForPrograms(t *testing.T) {
 	require.Equal(t, "fn_A", first.Event.Data.Function)
 }
 
+// Others may publish to the stream, too. Whatever their data is, programs can read each line.
+func TestTailPrintsForProgramsWhatOthersHavePublished(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	s.serve()
+	s.maxMessage(-1) // once the stream is there
+	nc, js := s.jetStream()
+	defer nc.Close()
+	data := []string{"hello", "", "{\"a\":\"\xff\"}", "\xff"}
+	for _, d := range data {
+		m := nats.NewMsg("tensorlake.others")
+		for name, value := range map[string]string{"specversion": "1.0", "id": "1", "source": "/others", "type": "other"} {
+			m.Header.Set("ce-"+name, value)
+		}
+		m.Data = []byte(d)
+		_, err := js.PublishMsg(t.Context(), m)
+		require.NoError(t, err)
+	}
+	out := s.mustRun("tail", "--all", "--count", fmt.Sprint(len(data)), "--json")
+	require.True(t, utf8.ValidString(out), "%q", out)
+	var read []any
+	for line := range strings.Lines(out) {
+		var r struct{ Event struct{ Data any } }
+		require.NoError(t, json.Unmarshal([]byte(line), &r), line)
+		read = append(read, r.Event.Data)
+	}
+	require.Equal(t, []any{"hello", nil, map[string]any{"a": "\ufffd"}, "\ufffd"}, read)
+}
+
 func TestAWrongConfigurationIsToldWhole(t *testing.T) {
 	s := newShell(t, "FNBRIDGE_SINKS=nats,kafka", "FNBRIDGE_NATS_SUBJECT={nope}", "FNBRIDGE_RETENTION=soon")
 	for _, command := range []string{"serve", "check", "tail"} {
@@ -389,6 +419,10 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"sinks", "rename", "audit", "no-dashes"},
 		{"replay"},
 		{"replay", "--all", "--since", "1h"},
+		{"replay", "--all", "--rate", "-1"},
+		{"replay", "--all", "--rate", "NaN"},
+		{"replay", "--all", "--rate", "Inf"},
+		{"replay", "--all", "--rate", "1e-12"},
 		{"journal", "exprt"},
 		{"journal", "export", "--after", "-1"},
 		{"send", "--from-export", "-", "payload.json"},

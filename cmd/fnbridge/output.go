@@ -50,7 +50,8 @@ func (e escapedJSON) Write(value []byte) (int, error) {
 	done := 0
 	for at := 0; at < len(value); {
 		r, size := utf8.DecodeRune(value[at:])
-		if r >= utf8.RuneSelf && !unicode.IsPrint(r) || r == 0x7f {
+		invalid := r == utf8.RuneError && size == 1 // which programs do not take for text
+		if invalid || r >= utf8.RuneSelf && !unicode.IsPrint(r) || r == 0x7f {
 			escaped = append(escaped, value[done:at]...)
 			for _, unit := range utf16.Encode([]rune{r}) {
 				escaped = fmt.Appendf(escaped, `\u%04x`, unit)

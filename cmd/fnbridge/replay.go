@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -67,6 +68,8 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 		return usageError{errors.New("say from when on: --since 2h, a time, or --all")}
 	case ranged && o.all:
 		return usageError{errors.New("--all stands for every time: leave it out, or --since and --until")}
+	case o.request.Rate != 0 && !(o.request.Rate >= minRate && o.request.Rate <= math.MaxFloat64): // catches NaN, too
+		return usageError{fmt.Errorf("--rate must be at least %g events a second; 0: no limit", minRate)}
 	case o.dryRun && o.wait:
 		return usageError{errors.New("--dry-run publishes nothing to --wait for: leave one of them out")}
 	}

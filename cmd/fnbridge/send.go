@@ -19,7 +19,7 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/app"
 )
 
-// The rates that --rate takes: a ticker's interval is a whole number of nanoseconds.
+// The rates that --rate takes: the time between two is a whole number of nanoseconds.
 const (
 	minRate = 0.001
 	maxRate = 1e6

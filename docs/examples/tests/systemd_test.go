@@ -1,11 +1,15 @@
 package deploytest
 
 import (
+	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,6 +93,37 @@ func TestUnitKeepsItsDataAndItsPromises(t *testing.T) {
 	require.ErrorAs(t, err, &exit)
 	require.Equal(t, []string{"2"}, all["RestartPreventExitStatus"])
 	require.Equal(t, 2, exit.ExitCode())
+}
+
+// A crash of Go's runtime, which SIGQUIT is too, is no wrong configuration: systemd has to start the bridge again.
+func TestUnitStartsABridgeAgainThatHasCrashed(t *testing.T) {
+	t.Parallel()
+	binary, err := bridge()
+	require.NoError(t, err)
+	serve := exec.CommandContext(t.Context(), binary, "serve")
+	serve.Dir = t.TempDir()
+	serve.Env = []string{
+		"FNBRIDGE_LISTEN=127.0.0.1:0", "FNBRIDGE_OPS_LISTEN=127.0.0.1:0", "FNBRIDGE_EMBEDDED_NATS_LISTEN=127.0.0.1:0",
+	}
+	for _, v := range options(t)["Environment"] {
+		if !strings.HasPrefix(v, "FNBRIDGE_DATA_DIR=") {
+			serve.Env = append(serve.Env, v)
+		}
+	}
+	log, err := serve.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, serve.Start())
+	lines := bufio.NewScanner(log)
+	ready := false
+	for !ready && lines.Scan() {
+		ready = strings.Contains(lines.Text(), "fnbridge is ready")
+	}
+	require.True(t, ready, "it ended before it was ready")
+	require.NoError(t, serve.Process.Signal(syscall.SIGQUIT))
+	_, _ = io.Copy(io.Discard, log)
+	var exit *exec.ExitError
+	require.ErrorAs(t, serve.Wait(), &exit)
+	require.NotContains(t, options(t)["RestartPreventExitStatus"], strconv.Itoa(exit.ExitCode()))
 }
 
 // TestSystemdTakesTheUnit has systemd itself look for what it does not know or does not understand, and rate what the
