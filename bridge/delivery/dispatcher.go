@@ -611,6 +611,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 			began, now := now, time.Now()
 			if err == nil {
 				l.wellAt = began
+				l.lanes.SinkWell(began)
 				if l.away {
 					l.lanes.TryNow(now)
 				}

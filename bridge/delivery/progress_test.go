@@ -65,6 +65,45 @@ func TestEventsThatNeverGetThroughHoldUpNoOtherKey(t *testing.T) {
 	})
 }
 
+// So many events that the broker refuses stand ahead of all others that the window has no room for any more: it is the
+// events that are refused, since the sink passes its check, and what comes behind them goes on.
+func TestAWindowFullOfRefusedEventsDoesNotStopTheOthers(t *testing.T) {
+	refused := func(e bridge.Event) bool { return strings.HasPrefix(e.PartitionKey, "no") }
+	for name, accept := range map[string]func(f *fixture){
+		"many keys": func(f *fixture) {
+			for i := range 500 {
+				f.accept(fmt.Sprintf("no%d", i), "a")
+			}
+		},
+		"one key": func(f *fixture) { f.accept("no", functions(500)...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			sink := deliverytest.NewScriptedSink()
+			sink.Fail = func(e bridge.Event) error {
+				if refused(e) {
+					return bridge.Blocked(errors.New("no permission for this subject"))
+				}
+				return nil
+			}
+			f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
+			options := func(o *Options) { smallWindow(o); o.ReturnInterval = time.Millisecond }
+			accept(f)
+			f.accept("yes1", "a", "b")
+			f.run(options)
+			f.sink.Await(t, count(2))
+			f.stop()
+			f.run(options) // it reads again what is refused, and nothing else
+			f.accept("yes2", "a", "b")
+			f.sink.Await(t, count(4))
+			f.sink.Set(func() { sink.Fail = nil })
+			f.awaitCursor(int64(f.n))
+			stored := f.sink.Await(t, count(504))
+			require.Len(t, stored, 504, "everything once")
+			require.Equal(t, []string{"yes1/a", "yes1/b", "yes2/a", "yes2/b"}, deliverytest.Subjects(stored[:4]))
+		})
+	}
+}
+
 // Whoever waits for a small webhook must not wait for all of the large one that came just before it.
 func TestAPayloadOfManyFunctionsHoldsUpNoOtherKey(t *testing.T) {
 	const window = 128

@@ -49,7 +49,7 @@ func (s *standing) judge(lanes *lane.Lanes, webhooks int, degraded, full bool) (
 		switch {
 		case !ln.Failing():
 			continue
-		case !ln.Down():
+		case !ln.Stands():
 			held, of := ln.Held()
 			events, keys = events+held, keys+of
 		case !s.down[ln.Partition] && ln.Attempts() < 2 && ln.Kind() != bridge.FailureBlocked:

@@ -46,6 +46,8 @@ type Missing struct {
 	All     bool  `json:"all"`
 	// Since is when the first of those was received that the journal had; zero when it had none.
 	Since time.Time `json:"since"`
+	// Asked is the number of the newest stream that was asked for before: the clock does not tell which came later.
+	Asked int64 `json:"asked,omitempty"`
 	// Replay is the number of the replay that the bridge made of them; 0: somebody has to.
 	Replay int64 `json:"replay,omitempty"`
 }
@@ -71,6 +73,7 @@ func (m *Missing) webhooks() int64 {
 // join adds what else may be missing.
 func (m *Missing) join(other *Missing) {
 	m.After, m.Through, m.All = min(m.After, other.After), max(m.Through, other.Through), m.All || other.All
+	m.Asked = max(m.Asked, other.Asked)
 	if !other.Since.IsZero() && (m.Since.IsZero() || other.Since.Before(m.Since)) {
 		m.Since = other.Since
 	}
@@ -78,7 +81,7 @@ func (m *Missing) join(other *Missing) {
 
 // isIn tells whether a replay that somebody ended publishes all of it.
 func (m *Missing) isIn(t *Stream) bool {
-	return t.ID == m.Replay || t.Events.IsZero() && t.Through >= m.Through && !t.AskedAt.Before(m.FoundAt) &&
+	return t.ID == m.Replay || t.Events.IsZero() && t.Through >= m.Through && t.ID > m.Asked &&
 		(t.Since.IsZero() || !t.Since.After(m.Since)) && (t.Until.IsZero() || t.Until.After(m.FoundAt))
 }
 
@@ -212,6 +215,9 @@ func (w *writer) noteMissing(ctx context.Context, n *missingNote, e *effects) er
 		}
 	}
 	m.FoundAt = fromNanos(markedAt(w.journal.now()))
+	if err := w.store.conn.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM streams`).Scan(&m.Asked); err != nil {
+		return err
+	}
 	if n.replay && m.After < m.Through {
 		t := Stream{Kind: Replay, Sink: n.sink, Cursor: m.After, Through: m.Through}
 		if err := w.store.addStream(ctx, &t, w.journal.now()); err != nil {

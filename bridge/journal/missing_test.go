@@ -94,14 +94,16 @@ func TestWhatIsMissingEndsWithAReplayOfAllOfIt(t *testing.T) {
 		ask   Stream
 		end   string
 		still bool
+		back  time.Duration // by which the clock is set back meanwhile
 	}{
-		"all":                {Stream{}, StreamDone, false},
-		"since then":         {Stream{Since: at().Add(7 * time.Minute)}, StreamDone, false},
-		"nobody wants it":    {Stream{}, StreamCancelled, false},
-		"later ones":         {Stream{Since: at().Add(8 * time.Minute)}, StreamDone, true},
-		"earlier ones":       {Stream{Until: at().Add(9 * time.Minute)}, StreamDone, true},
-		"some events":        {Stream{Events: bridge.Filter{Application: "a"}}, StreamDone, true},
-		"there was no place": {Stream{}, StreamNoRoom, true},
+		"all":                {Stream{}, StreamDone, false, 0},
+		"since then":         {Stream{Since: at().Add(7 * time.Minute)}, StreamDone, false, 0},
+		"nobody wants it":    {Stream{}, StreamCancelled, false, 0},
+		"later ones":         {Stream{Since: at().Add(8 * time.Minute)}, StreamDone, true, 0},
+		"earlier ones":       {Stream{Until: at().Add(9 * time.Minute)}, StreamDone, true, 0},
+		"some events":        {Stream{Events: bridge.Filter{Application: "a"}}, StreamDone, true, 0},
+		"there was no place": {Stream{}, StreamNoRoom, true, 0},
+		"the clock is right": {Stream{}, StreamDone, false, 2 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := &clock{now: at()}
@@ -115,6 +117,7 @@ func TestWhatIsMissingEndsWithAReplayOfAllOfIt(t *testing.T) {
 			require.NoError(t, j.Move(t.Context(), []Move{{Stream: before}}, nil))
 			require.NotNil(t, missingOf(t, j), "a replay from before may be what is missing")
 
+			now.set(now.Now().Add(-c.back))
 			c.ask.Sink = "nats"
 			asked, err := j.AddReplay(t.Context(), c.ask)
 			require.NoError(t, err)

@@ -106,6 +106,35 @@ func retentionKeepsForAReplay(t *testing.T) {
 	require.Empty(t, readAll(t, j))
 }
 
+// Whoever cancels a replay does not wait for what it publishes meanwhile.
+func TestRetentionKeepsNothingForACancelledReplay(t *testing.T) {
+	synctest.Test(t, retentionAfterACancelledReplay)
+}
+
+func retentionAfterACancelledReplay(t *testing.T) {
+	now := &clock{now: at()}
+	j := open(t, Options{Now: now.Now, Retention: time.Hour})
+	for i := range 10 {
+		mustAppend(t, j, webhook(fmt.Sprint(i)))
+	}
+	require.NoError(t, advance(t.Context(), j, "nats", 10))
+	s, err := j.AddReplay(t.Context(), Stream{Sink: "nats"})
+	require.NoError(t, err)
+	s.Cursor = 4
+	cancel, move := newRequest(kindCancelReplay), newRequest(kindMove)
+	cancel.seq, move.moves = s.ID, []Move{{Stream: s}}
+	j.queue.mu.Lock()
+	j.queue.waiting, j.queue.urgent = append(j.queue.waiting, cancel, move), j.queue.urgent+2
+	j.queue.mu.Unlock()
+	j.queue.nudge()
+	<-move.done
+	require.NoError(t, cancel.err)
+	require.NoError(t, move.err)
+	now.set(at().Add(2 * time.Hour))
+	sweep(t)
+	require.Empty(t, readAll(t, j))
+}
+
 // A replay to a dead sink must not fill the journal until senders get 503.
 func TestAReplayEndsBeforeTheJournalIsFull(t *testing.T) {
 	registry := prometheus.NewRegistry()

@@ -580,7 +580,10 @@ func (w *writer) applyMove(ctx context.Context, r *request, e *effects) error {
 		if removed > 0 {
 			e.countLetters(t.Sink, -removed)
 		}
-		_, open := w.replays[t.ID]
+		left, open := e.replays[t.ID]
+		if !open {
+			left, open = w.replays[t.ID]
+		}
 		switch {
 		case t.Kind == Live:
 			if e.advances == nil {
@@ -593,7 +596,7 @@ func (w *writer) applyMove(ctx context.Context, r *request, e *effects) error {
 			if err := w.resolveMissing(ctx, t.ID, e); err != nil {
 				return err
 			}
-		case open:
+		case open && left != (span{}): // it may have ended just before, in this transaction
 			e.replay(t.ID, span{t.Cursor, t.Through})
 		}
 	}

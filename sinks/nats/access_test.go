@@ -259,6 +259,9 @@ func TestDeniedSubjectHoldsUpNoOther(t *testing.T) {
 	o := options(t, srv.URL())
 	o.User, o.Password = "bridge", "s3cret"
 	sink := open(t, o)
+	require.Equal(t, bridge.FailureBlocked,
+		bridge.KindOf(sink.Publish(t.Context(), sinktest.Events("secret", 1, 1))[0]))
+	require.NoError(t, sink.Check(t.Context()), "the others get through")
 	events := append(sinktest.Events("open", 10, 2), sinktest.Events("secret", 3, 1)...)
 	events = append(events, sinktest.Events("later", 10, 2)...)
 	for i, err := range sink.Publish(t.Context(), events) {

@@ -27,6 +27,7 @@ type Lane struct {
 	retryAt time.Time // when the held events are tried again
 	live    bool      // live events are among those that fail
 	down    bool      // nothing gets through: not even events of keys that have not failed
+	refuses bool      // it is down by what it was given, and the sink is well: what is new may get through
 	kind    bridge.FailureKind
 	cause   error
 
@@ -45,6 +46,9 @@ func (l *Lane) Failing() bool { return l.attempt > 0 && l.live }
 
 // Down tells whether nothing live gets through.
 func (l *Lane) Down() bool { return l.down && l.live }
+
+// Stands tells whether nothing live gets through, and nothing new is taken to.
+func (l *Lane) Stands() bool { return l.Down() && !l.refuses }
 
 // Well tells whether nothing of the lane is known to fail.
 func (l *Lane) Well() bool { return l.attempt == 0 && !l.down }
@@ -88,11 +92,11 @@ func (l *Lane) Take(now time.Time) (batch []*Item, next time.Time) {
 		return nil, time.Time{}
 	}
 	due := len(l.held) > 0 && !now.Before(l.retryAt)
-	if l.Down() && len(l.held) > 0 && !due {
+	if l.Stands() && len(l.held) > 0 && !due {
 		return nil, l.retryAt
 	}
 	limit := l.limits.BatchEvents
-	if l.down {
+	if l.down && !l.refuses {
 		// A timeout may mean "stored": the smaller the batch that asks whether the sink is back, the fewer duplicates.
 		limit = min(limit, l.limits.ProbeEvents)
 	}
@@ -201,6 +205,7 @@ func (l *Lane) Settle(now time.Time, r Result) {
 	}
 	// That events fail again which failed before says nothing about the others.
 	l.down = r.Done == 0 && len(r.Failed)+r.Lost > 0 && (l.down || l.fresh)
+	l.refuses = l.refuses && l.down && !l.fresh
 	if len(r.Failed)+r.Lost == 0 {
 		if len(l.held) == 0 || l.retrying {
 			l.reset()
@@ -275,7 +280,7 @@ func (l *Lane) Overdue(now time.Time, othersGoOn bool) (over []*Item, next time.
 	if l.busy || l.limits.GiveUpAfter <= 0 || l.attempt == 0 {
 		return nil, time.Time{}
 	}
-	behindLane := l.down && othersGoOn
+	behindLane := l.down && !l.refuses && othersGoOn
 	if behindLane {
 		for _, it := range l.queue {
 			if it.waiting.IsZero() {

@@ -1,15 +1,31 @@
 package lane
 
+import (
+	"time"
+
+	"github.com/fnbridge/fnbridge/bridge"
+)
+
 // GoOn tells whether some partition is not known to be down: one of which nothing has come may go on.
 func (l *Lanes) GoOn() bool {
 	down := 0
 	for _, lane := range l.lanes {
-		if !lane.Down() {
+		if !lane.Stands() {
 			return true
 		}
 		down++
 	}
 	return down < l.partitions()
+}
+
+// SinkWell says that the sink was found to be well at a time. What it has refused since before, until somebody mends
+// that, is then a matter of those events: others may get through.
+func (l *Lanes) SinkWell(at time.Time) {
+	for _, lane := range l.lanes {
+		if lane.down && lane.kind == bridge.FailureBlocked && lane.failedAt.Before(at) {
+			lane.refuses = true
+		}
+	}
 }
 
 // Returns counts how often a lane went on after failures.
@@ -23,7 +39,7 @@ func (l *Lanes) Returns() (n int) {
 // Still tells whether an item would stand still: nothing of its lane got through last, or an event of its key is held.
 // A lane with nothing in it is to be asked whether it goes on.
 func (l *Lane) Still(it *Item) bool {
-	return l != nil && ((l.down && (l.busy || len(l.held)+len(l.queue) > 0)) || l.heldKeys[it.Key] > 0)
+	return l != nil && ((l.down && !l.refuses && (l.busy || len(l.held)+len(l.queue) > 0)) || l.heldKeys[it.Key] > 0)
 }
 
 // Held counts the events that are held, and their keys.
@@ -47,7 +63,7 @@ func (l *Lane) still() (items []*Item) {
 		return nil
 	}
 	lists := [][]*Item{l.held}
-	if l.down {
+	if l.down && !l.refuses {
 		lists = append(lists, l.queue)
 	}
 	for _, list := range lists {
