@@ -27,7 +27,6 @@ type Dispatcher struct {
 	acknowledged atomic.Int64 // events since the start
 	state        atomic.Pointer[journal.SinkState]
 	oldest       atomic.Int64 // Unix nanoseconds at which the oldest unfinished webhook was received; 0: none
-	up           atomic.Bool
 }
 
 // New makes a Dispatcher and registers its metrics. It does nothing until Run.
@@ -97,7 +96,7 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 	}
 	d.cursor.Store(cursor)
 	l := &loop{
-		d: d, publish: publish, health: newHealth(d), results: make(chan func()), notices: newNotices(d),
+		d: d, publish: publish, health: newHealth(&d.o, d.name, d.origin.Words(), d.Backlog), results: make(chan func()), notices: newNotices(d),
 		stands: standing{o: &d.o, sink: d.name},
 		live:   newLive(d, cursor),
 		beside: make(map[journal.StreamKind]*stream),
@@ -489,7 +488,7 @@ func (l *loop) startWrite() time.Time {
 	live := l.live
 	next := l.stands.judge(l.lanes, live.window.Waiting(live.left), l.health.now == Degraded,
 		live.leaves && live.full(&l.d.o))
-	state := l.health.state(l.d.name)
+	state := l.health.state()
 	if state.State != "" {
 		state.StandsStill = l.stands.text
 	}

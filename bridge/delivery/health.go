@@ -14,7 +14,10 @@ const errorInterval = time.Second
 
 // health follows how a sink is and says so in the log: from when it leaves up until it is back, each state once.
 type health struct {
-	d         *Dispatcher
+	o         *Options
+	sink      string
+	words     Words
+	backlog   func() int64 // in webhooks
 	now       SinkHealth
 	since     time.Time
 	err       string
@@ -25,16 +28,18 @@ type health struct {
 	started   bool
 }
 
-func newHealth(d *Dispatcher) health {
-	return health{d: d, now: Up, told: make(map[SinkHealth]bool), since: d.o.Now()}
+func newHealth(o *Options, sink string, words Words, backlog func() int64) health {
+	return health{
+		o: o, sink: sink, words: words, backlog: backlog, now: Up, told: make(map[SinkHealth]bool), since: o.Now(),
+	}
 }
 
 // state is what the journal keeps of the sink's health.
-func (h *health) state(sink string) journal.SinkState {
+func (h *health) state() journal.SinkState {
 	if !h.started {
 		return journal.SinkState{}
 	}
-	return journal.SinkState{Sink: sink, State: string(h.now), LastError: h.err, LastErrorAt: h.errAt, Since: h.since}
+	return journal.SinkState{Sink: h.sink, State: string(h.now), LastError: h.err, LastErrorAt: h.errAt, Since: h.since}
 }
 
 // delivering judges by the lanes, after a batch.
@@ -71,7 +76,7 @@ func (h *health) delivering(lanes *lane.Lanes) {
 		next = Blocked
 	}
 	// A first failure often passes at once, as with a change of leader: it is not worth a line.
-	at := h.d.o.Now().Add(-time.Since(worst.FailedAt()))
+	at := h.o.Now().Add(-time.Since(worst.FailedAt()))
 	h.set(next, worst.Cause(), at, tries > 1 || worst.Kind() == bridge.FailureBlocked)
 }
 
@@ -84,7 +89,7 @@ func worse(a, b *lane.Lane) bool {
 
 // idle judges by a check of the sink while it had nothing to do.
 func (h *health) idle(err error) {
-	now := h.d.o.Now()
+	now := h.o.Now()
 	switch {
 	case err == nil:
 		h.set(Up, nil, time.Time{}, true)
@@ -98,15 +103,14 @@ func (h *health) idle(err error) {
 // set takes a new judgement: the state, and unless that is up, its cause, when that occurred, and whether it is worth
 // a line in the log.
 func (h *health) set(next SinkHealth, cause error, at time.Time, say bool) {
-	now := h.d.o.Now()
+	now := h.o.Now()
 	if next != h.now || !h.started {
 		if h.now == Up {
 			h.troubleAt = now
 		}
 		h.now, h.since, h.started = next, now, true
-		h.d.up.Store(next == Up)
 	}
-	h.waited = max(h.waited, h.d.Backlog())
+	h.waited = max(h.waited, h.backlog())
 	if next == Up {
 		if len(h.told) > 0 {
 			h.log(next, nil, now)
@@ -125,16 +129,16 @@ func (h *health) set(next SinkHealth, cause error, at time.Time, say bool) {
 }
 
 func (h *health) log(state SinkHealth, cause error, now time.Time) {
-	log := h.d.o.Logger.With(slog.String("sink", h.d.name), slog.Int64("backlog_webhooks", h.d.Backlog()))
+	log := h.o.Logger.With(slog.String("sink", h.sink), slog.Int64("backlog_webhooks", h.backlog()))
 	switch state {
 	case Up:
 		log.Info("sink is back", "down_for", now.Sub(h.troubleAt).Round(time.Millisecond).String(),
 			"waited_webhooks", h.waited)
 	case Degraded:
-		log.Warn(h.d.origin.Words().Degraded, "error", cause) //nolint:sloglint // one of the words that a mode has
+		log.Warn(h.words.Degraded, "error", cause) //nolint:sloglint // one of the words that a mode has
 	case Blocked:
-		log.Error(h.d.origin.Words().Blocked, "error", cause) //nolint:sloglint // as above
+		log.Error(h.words.Blocked, "error", cause) //nolint:sloglint // as above
 	default:
-		log.Warn(h.d.origin.Words().Down, "error", cause) //nolint:sloglint // as above
+		log.Warn(h.words.Down, "error", cause) //nolint:sloglint // as above
 	}
 }

@@ -86,7 +86,7 @@ func newMetrics(d *Dispatcher) (*metrics, error) {
 		gauge("fnbridge_sink_up",
 			"1 while the last try of every partition was acknowledged, or the last check of an idle sink passed; else 0.",
 			func() float64 {
-				if d.up.Load() {
+				if d.State().State == string(Up) {
 					return 1
 				}
 				return 0

@@ -4,7 +4,6 @@
 package delivery
 
 import (
-	"context"
 	"log/slog"
 	"time"
 
@@ -12,31 +11,8 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/delivery/lane"
-	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/tensorlake"
 )
-
-// Journal is what delivery needs of *journal.Journal. It is an interface so that tests can make the disk fail.
-type Journal interface {
-	Waiting(ctx context.Context, sink string, after int64, maxCount int, maxBytes int64) ([]journal.Webhook, error)
-	Backlog(sink string, after int64) int64
-	Changed() <-chan struct{}
-	Cursor(ctx context.Context, sink string) (int64, error)
-	Finished(ctx context.Context, sink string) ([]byte, error)
-	Select(ctx context.Context, f journal.WebhookFilter, maxCount int, maxBytes int64) ([]journal.Webhook, error)
-	Retried(
-		ctx context.Context, s journal.Stream, after int64, maxCount int, maxBytes int64,
-	) ([]journal.DeadLetter, error)
-	Streams(ctx context.Context) ([]journal.Stream, error)
-	StreamsChanged() <-chan struct{}
-	Move(ctx context.Context, moves []journal.Move, state *journal.SinkState) error
-	MoveLazily(ctx context.Context, moves []journal.Move, hurry <-chan struct{}) error
-	AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error
-	Position(ctx context.Context, sink string) (bridge.Position, error)
-	NoteMissing(
-		ctx context.Context, sink string, found []bridge.WentBack, position bridge.Position, replay bool,
-	) (journal.Missing, error)
-}
 
 // Options of a Dispatcher. Sink and one of Journal and Origin are required; every other zero value means the default
 // given.

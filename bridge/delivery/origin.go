@@ -120,6 +120,28 @@ func (e *Entry) events(o tensorlake.Options) iter.Seq[bridge.Event] {
 	return e.Payload.Events(e.Webhook, o)
 }
 
+// Journal is what delivery needs of *journal.Journal. It is an interface so that tests can make the disk fail.
+type Journal interface {
+	Waiting(ctx context.Context, sink string, after int64, maxCount int, maxBytes int64) ([]journal.Webhook, error)
+	Backlog(sink string, after int64) int64
+	Changed() <-chan struct{}
+	Cursor(ctx context.Context, sink string) (int64, error)
+	Finished(ctx context.Context, sink string) ([]byte, error)
+	Select(ctx context.Context, f journal.WebhookFilter, maxCount int, maxBytes int64) ([]journal.Webhook, error)
+	Retried(
+		ctx context.Context, s journal.Stream, after int64, maxCount int, maxBytes int64,
+	) ([]journal.DeadLetter, error)
+	Streams(ctx context.Context) ([]journal.Stream, error)
+	StreamsChanged() <-chan struct{}
+	Move(ctx context.Context, moves []journal.Move, state *journal.SinkState) error
+	MoveLazily(ctx context.Context, moves []journal.Move, hurry <-chan struct{}) error
+	AddDeadLetters(ctx context.Context, letters []journal.DeadLetter) error
+	Position(ctx context.Context, sink string) (bridge.Position, error)
+	NoteMissing(
+		ctx context.Context, sink string, found []bridge.WentBack, position bridge.Position, replay bool,
+	) (journal.Missing, error)
+}
+
 // fromJournal is the Origin of a Dispatcher on a journal. What the journal holds waits for a sink however long that is
 // down.
 type fromJournal struct {

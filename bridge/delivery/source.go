@@ -12,6 +12,8 @@ const (
 	// openSources is how many webhooks are taken from by turns: the more, the more keys a sink has to store at once, and
 	// the more webhooks are sent again after a crash.
 	openSources = 32
+	// readAhead is how many webhooks lie ready while the next ones are being read.
+	readAhead = readWebhooks / 2
 	// turnEvents is how many events a webhook gives in its turn.
 	turnEvents = 16
 )

@@ -9,9 +9,6 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/journal"
 )
 
-// readAhead is how many webhooks lie ready while the next ones are being read.
-const readAhead = readWebhooks / 2
-
 // besidePortion is how many events a stream beside the live one gives in its turn.
 const besidePortion = 256
 
