@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -63,8 +64,8 @@ func (b *batch) fate(i int) fate {
 	return b.fates[i]
 }
 
-// send publishes batches together.
-func (l *loop) send(batches []*batch) {
+// send publishes batches together. It and what follows run beside the loop.
+func (d *Dispatcher) send(ctx context.Context, batches []*batch) {
 	count := 0
 	for _, b := range batches {
 		count += len(b.items)
@@ -76,13 +77,13 @@ func (l *loop) send(batches []*batch) {
 		}
 	}
 	start := time.Now()
-	l.d.flying.Add(int64(count))
-	errs := bridge.Answers(l.d.o.Sink.Publish(l.publish, events), count)
-	l.d.flying.Add(-int64(count))
-	l.d.metrics.publish.Observe(time.Since(start).Seconds())
+	d.flying.Add(int64(count))
+	errs := bridge.Answers(d.o.Sink.Publish(ctx, events), count)
+	d.flying.Add(-int64(count))
+	d.metrics.publish.Observe(time.Since(start).Seconds())
 	for _, b := range batches {
 		b.errs, errs = errs[:len(b.items):len(b.items)], errs[len(b.items):]
-		l.judge(b, func(it *lane.Item, err error) (reason string, is bool) {
+		d.judge(b, func(it *lane.Item, err error) (reason string, is bool) {
 			again := !it.Webhook.Live && it.FailedBefore(b.wellAt)
 			return err.Error(), again || bridge.KindOf(err) == bridge.FailureReject
 		})
@@ -90,12 +91,12 @@ func (l *loop) send(batches []*batch) {
 }
 
 // giveUp is what becomes of a batch that has been held for too long, instead of send.
-func (l *loop) giveUp(b *batch) {
+func (d *Dispatcher) giveUp(b *batch) {
 	b.errs = make([]error, len(b.items))
 	for i := range b.errs {
 		b.errs[i] = errGivenUp
 	}
-	l.judge(b, func(it *lane.Item, _ error) (string, bool) {
+	d.judge(b, func(it *lane.Item, _ error) (string, bool) {
 		return givenUpReason(it, it.Waited(b.started)), true
 	})
 }
@@ -103,15 +104,15 @@ func (l *loop) giveUp(b *batch) {
 var errGivenUp = bridge.Retry(errors.New("given up"))
 
 // judge tells of each event of a batch that failed whether it is not to be tried again.
-func (l *loop) judge(b *batch, reason func(*lane.Item, error) (string, bool)) {
+func (d *Dispatcher) judge(b *batch, reason func(*lane.Item, error) (string, bool)) {
 	for i, err := range b.errs {
 		if err == nil {
-			l.d.acknowledged.Add(1)
+			d.acknowledged.Add(1)
 			continue
 		}
 		why, is := reason(b.items[i], err)
 		if !is {
-			l.d.metrics.retried.Inc()
+			d.metrics.retried.Inc()
 			continue
 		}
 		b.final = append(b.final, final{place: i, reason: why})
@@ -120,10 +121,10 @@ func (l *loop) judge(b *batch, reason func(*lane.Item, error) (string, bool)) {
 
 // deadLetter has the events of a batch that are not to be tried again stored as dead letters, or their senders told.
 // Their error becomes nil if that succeeds; otherwise they are tried again.
-func (l *loop) deadLetter(b *batch) {
+func (d *Dispatcher) deadLetter(ctx context.Context, b *batch) {
 	letters := make([]journal.DeadLetter, len(b.final))
 	items := make([]*lane.Item, len(b.final))
-	now := l.d.o.Now()
+	now := d.o.Now()
 	for k, f := range b.final {
 		it := b.items[f.place]
 		attempts := it.Attempts
@@ -132,14 +133,14 @@ func (l *loop) deadLetter(b *batch) {
 		}
 		items[k] = it
 		letters[k] = journal.DeadLetter{
-			Sink: l.d.name, WebhookSeq: it.Webhook.Seq, FirstAt: now, LastAt: now,
+			Sink: d.name, WebhookSeq: it.Webhook.Seq, FirstAt: now, LastAt: now,
 			DeadLetter: bridge.DeadLetter{
 				Event: *it.Event, Reason: excerpt.Cut(f.reason, maxReason), Attempts: attempts,
 			},
 		}
 	}
 	b.fates = make([]fate, len(b.items))
-	for k, err := range l.d.origin.DeadLetter(l.publish, items, letters) {
+	for k, err := range d.origin.DeadLetter(ctx, items, letters) {
 		i := b.final[k].place
 		switch {
 		case err == nil:
@@ -148,14 +149,14 @@ func (l *loop) deadLetter(b *batch) {
 			}
 			b.errs[i] = nil
 			b.letters = append(b.letters, letters[k])
-			l.d.metrics.lettered(b.givenUp)
+			d.metrics.lettered(b.givenUp)
 		case errors.Is(err, ErrSenderTold):
 			b.errs[i] = nil
 			b.told = append(b.told, letters[k])
-			l.d.metrics.rejected.Inc()
+			d.metrics.rejected.Inc()
 		default:
 			b.errs[i] = bridge.Retry(fmt.Errorf("rejected by the sink, and the dead letter could not be stored: %w", err))
-			l.d.metrics.retried.Inc()
+			d.metrics.retried.Inc()
 		}
 	}
 }

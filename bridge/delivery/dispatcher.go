@@ -96,7 +96,8 @@ func (d *Dispatcher) Run(ctx, publish context.Context) error {
 	}
 	d.cursor.Store(cursor)
 	l := &loop{
-		d: d, publish: publish, health: newHealth(&d.o, d.name, d.origin.Words(), d.Backlog), results: make(chan func()), notices: newNotices(d),
+		d: d, publish: publish, results: make(chan func()), notices: newNotices(d),
+		health: newHealth(&d.o, d.name, d.origin.Words(), d.Backlog),
 		stands: standing{o: &d.o, sink: d.name},
 		live:   newLive(d, cursor),
 		beside: make(map[journal.StreamKind]*stream),
@@ -316,7 +317,7 @@ func (l *loop) startBatches(now time.Time) (next time.Time) {
 		items, due := ln.Overdue(now, goOn)
 		if len(items) > 0 {
 			b := &batch{lane: ln, items: items, started: now, givenUp: true}
-			l.startBatch(func() { l.giveUp(b) }, b)
+			l.startBatch(func() { l.d.giveUp(b) }, b)
 			continue
 		}
 		next = lane.Earlier(next, due)
@@ -326,8 +327,8 @@ func (l *loop) startBatches(now time.Time) (next time.Time) {
 		}
 		next = lane.Earlier(next, due)
 	}
-	for _, together := range l.together(ready) {
-		l.startBatch(func() { l.send(together) }, together...)
+	for _, together := range l.d.o.together(ready) {
+		l.startBatch(func() { l.d.send(l.publish, together) }, together...)
 	}
 	return next
 }
@@ -335,14 +336,14 @@ func (l *loop) startBatches(now time.Time) (next time.Time) {
 // together puts batches of well lanes together whose partitions one broker stores, as far as a call of Publish takes
 // them: a request costs a broker much more than a partition of it. A lane in trouble goes alone, so that no other waits
 // for what it meets.
-func (l *loop) together(ready []*batch) (calls [][]*batch) {
+func (o *Options) together(ready []*batch) (calls [][]*batch) {
 	type call struct {
 		place int
 		takes lane.Share
 	}
 	open := make(map[int]call)
 	for _, b := range ready {
-		leader := l.d.o.leader(b.lane.Partition)
+		leader := o.leader(b.lane.Partition)
 		if leader < 0 || !b.lane.Well() {
 			calls = append(calls, []*batch{b})
 			continue
@@ -352,7 +353,7 @@ func (l *loop) together(ready []*batch) (calls [][]*batch) {
 			own.Add(it)
 		}
 		c, ok := open[leader]
-		if !ok || c.takes.Events+own.Events > l.d.o.BatchEvents || c.takes.Bytes+own.Bytes > l.d.o.BatchBytes {
+		if !ok || c.takes.Events+own.Events > o.BatchEvents || c.takes.Bytes+own.Bytes > o.BatchBytes {
 			c = call{place: len(calls)}
 			calls = append(calls, nil)
 		}
@@ -376,7 +377,7 @@ func (l *loop) startBatch(do func(), batches ...*batch) {
 					continue
 				}
 				l.start(func() func() {
-					l.deadLetter(b)
+					l.d.deadLetter(l.publish, b)
 					return func() { l.settle(b) }
 				})
 			}
