@@ -86,9 +86,12 @@ func TestRetentionKeepsWhatAReplayStillNeeds(t *testing.T) {
 	synctest.Test(t, retentionKeepsForAReplay)
 }
 
-func retentionKeepsForAReplay(t *testing.T) {
-	now := &clock{now: at()}
-	j := open(t, Options{Now: now.Now, Retention: time.Hour})
+// replayOfTen is a journal of ten delivered webhooks that are kept for an hour, and a replay of all of them, which has
+// come to the fourth and is yet to say so.
+func replayOfTen(t *testing.T) (j *Journal, now *clock, s Stream) {
+	t.Helper()
+	now = &clock{now: at()}
+	j = open(t, Options{Now: now.Now, Retention: time.Hour})
 	for i := range 10 {
 		mustAppend(t, j, webhook(fmt.Sprint(i)))
 	}
@@ -96,6 +99,11 @@ func retentionKeepsForAReplay(t *testing.T) {
 	s, err := j.AddReplay(t.Context(), Stream{Sink: "nats"})
 	require.NoError(t, err)
 	s.Cursor = 4
+	return j, now, s
+}
+
+func retentionKeepsForAReplay(t *testing.T) {
+	j, now, s := replayOfTen(t)
 	require.NoError(t, j.Move(t.Context(), []Move{{Stream: s}}, nil))
 	now.set(at().Add(2 * time.Hour))
 	sweep(t)
@@ -112,15 +120,7 @@ func TestRetentionKeepsNothingForACancelledReplay(t *testing.T) {
 }
 
 func retentionAfterACancelledReplay(t *testing.T) {
-	now := &clock{now: at()}
-	j := open(t, Options{Now: now.Now, Retention: time.Hour})
-	for i := range 10 {
-		mustAppend(t, j, webhook(fmt.Sprint(i)))
-	}
-	require.NoError(t, advance(t.Context(), j, "nats", 10))
-	s, err := j.AddReplay(t.Context(), Stream{Sink: "nats"})
-	require.NoError(t, err)
-	s.Cursor = 4
+	j, now, s := replayOfTen(t)
 	cancel, move := newRequest(kindCancelReplay), newRequest(kindMove)
 	cancel.seq, move.moves = s.ID, []Move{{Stream: s}}
 	j.queue.mu.Lock()

@@ -48,7 +48,10 @@ func (l *Lane) Failing() bool { return l.attempt > 0 && l.live }
 func (l *Lane) Down() bool { return l.down && l.live }
 
 // Stands tells whether nothing live gets through, and nothing new is taken to.
-func (l *Lane) Stands() bool { return l.Down() && !l.refuses }
+func (l *Lane) Stands() bool { return l.stands() && l.live }
+
+// stands is Stands of anything, live or not.
+func (l *Lane) stands() bool { return l.down && !l.refuses }
 
 // Well tells whether nothing of the lane is known to fail.
 func (l *Lane) Well() bool { return l.attempt == 0 && !l.down }
@@ -96,7 +99,7 @@ func (l *Lane) Take(now time.Time) (batch []*Item, next time.Time) {
 		return nil, l.retryAt
 	}
 	limit := l.limits.BatchEvents
-	if l.down && !l.refuses {
+	if l.stands() {
 		// A timeout may mean "stored": the smaller the batch that asks whether the sink is back, the fewer duplicates.
 		limit = min(limit, l.limits.ProbeEvents)
 	}
@@ -280,7 +283,7 @@ func (l *Lane) Overdue(now time.Time, othersGoOn bool) (over []*Item, next time.
 	if l.busy || l.limits.GiveUpAfter <= 0 || l.attempt == 0 {
 		return nil, time.Time{}
 	}
-	behindLane := l.down && !l.refuses && othersGoOn
+	behindLane := l.stands() && othersGoOn
 	if behindLane {
 		for _, it := range l.queue {
 			if it.waiting.IsZero() {

@@ -39,7 +39,7 @@ func (l *Lanes) Returns() (n int) {
 // Still tells whether an item would stand still: nothing of its lane got through last, or an event of its key is held.
 // A lane with nothing in it is to be asked whether it goes on.
 func (l *Lane) Still(it *Item) bool {
-	return l != nil && ((l.down && !l.refuses && (l.busy || len(l.held)+len(l.queue) > 0)) || l.heldKeys[it.Key] > 0)
+	return l != nil && ((l.stands() && (l.busy || len(l.held)+len(l.queue) > 0)) || l.heldKeys[it.Key] > 0)
 }
 
 // Held counts the events that are held, and their keys.
@@ -63,7 +63,7 @@ func (l *Lane) still() (items []*Item) {
 		return nil
 	}
 	lists := [][]*Item{l.held}
-	if l.down && !l.refuses {
+	if l.stands() {
 		lists = append(lists, l.queue)
 	}
 	for _, list := range lists {
