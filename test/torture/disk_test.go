@@ -217,7 +217,7 @@ func (d *diskSide) refusesFull(ctx context.Context, r *run, b ballast) {
 	// Once webhooks have been deleted, their room in the journal's file takes new ones, whatever the disk has.
 	deleted, limit := d.deleted || time.Since(r.began) >= retention, recoveryLimit
 	if deleted {
-		limit = time.Minute // it need not refuse at all
+		limit = 10 * time.Second // it need not refuse at all
 	}
 	fill := func() { _ = b.fill(0) } // others free room, too
 	if err := d.refuses(ctx, r, limit, fill); err != nil && !deleted {

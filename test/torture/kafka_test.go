@@ -186,7 +186,9 @@ func (k *kafkaSide) playRestartBesideStandstill(ctx context.Context, r *run) {
 	if _, err := r.recovered(ctx); err != nil {
 		r.failf("kafka: after a restart while a broker stood still: %v", err)
 	}
-	if n := r.ledger.repeats("kafka") - before; n > repeatsOfAStop {
+	n := r.ledger.repeats("kafka") - before
+	r.logf("     events of %d webhooks have been repeated", n)
+	if n > repeatsOfAStop {
 		r.failf("kafka: a restart while a broker stood still has repeated events of %d webhooks", n)
 	}
 }

@@ -202,6 +202,7 @@ func TestTortureReplicas(t *testing.T) {
 	require.NoError(t, os.MkdirAll(directory, 0o755))
 
 	r := &replicaRun{run: &run{t: t, began: time.Now(), rate: option[float64]("torture.rate")}}
+	t.Cleanup(func() { r.finish(t, seed, duration, directory) }) // the last words, behind the brokers' logs
 	r.logf("seed %d; building, and starting NATS and Kafka for %d replicas that store nothing", seed, replicaCount)
 	binary := buildBridge(t, option[bool]("torture.race"))
 	r.nats, r.kafka = startNATS(t), startKafka(t)
@@ -222,7 +223,6 @@ func TestTortureReplicas(t *testing.T) {
 	r.load, err = newLoad(r.replicas.balancer.url, r.ledger, r.failf)
 	require.NoError(t, err)
 	r.load.stateless = true
-	defer func() { r.finish(t, seed, duration, directory) }()
 	r.load.start(r.rate, senderTimeout, seed)
 	stopLoad := sync.OnceFunc(func() {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoveryLimit)
@@ -418,8 +418,11 @@ func (r *replicaRun) recovered(ctx context.Context) error {
 // finish judges the run and writes what came of it.
 func (r *replicaRun) finish(t *testing.T, seed uint64, duration time.Duration, directory string) {
 	t.Helper()
+	if r.load == nil {
+		return // it has not come to that
+	}
 	losses := r.ledger.judge(r.failf)
-	_, total := r.failed()
+	texts, total := r.failed()
 	events, webhooks := r.ledger.count(), r.load.count()
 	starts, peak := 0, int64(0)
 	for _, b := range r.replicas.bridges {
@@ -440,6 +443,9 @@ func (r *replicaRun) finish(t *testing.T, seed uint64, duration time.Duration, d
 	fmt.Fprintf(&text, "memory               %d MiB resident at most\n", peak>>20)
 	fmt.Fprintf(&text, "lost                 %d of %d events of webhooks that were answered\n", losses, events.expected)
 	fmt.Fprintf(&text, "violations           %d\n", total)
+	for _, violation := range texts {
+		fmt.Fprintf(&text, "VIOLATION: %s\n", violation)
+	}
 	fmt.Print("\n", text.String())
 	if err := os.WriteFile(filepath.Join(directory, "replicas.txt"), []byte(text.String()), 0o600); err != nil {
 		t.Errorf("no report: %v", err)

@@ -64,6 +64,7 @@ func TestTorture(t *testing.T) {
 	require.NoError(t, os.RemoveAll(logFile))
 
 	r := &run{t: t, began: time.Now(), rate: option[float64]("torture.rate")}
+	t.Cleanup(func() { r.finish(t, seed, directory) }) // the last words, behind the brokers' logs
 	r.logf("seed %d; building, and starting NATS and Kafka", seed)
 	embedded := reserveAddress(t)
 	binary := buildBridge(t, option[bool]("torture.race"))
@@ -102,7 +103,6 @@ func TestTorture(t *testing.T) {
 	var err error
 	r.load, err = newLoad(r.bridge.url, r.ledger, r.failf)
 	require.NoError(t, err)
-	defer func() { r.finish(t, seed, directory) }()
 	r.startBridge(ctx)
 	r.load.start(r.rate, shortTimeout, seed)
 	stopped := false
@@ -174,6 +174,9 @@ func (r *run) torture(ctx context.Context, seed uint64, duration time.Duration) 
 // finish compares what was accepted with what has arrived, writes the report and judges the run.
 func (r *run) finish(t *testing.T, seed uint64, directory string) {
 	t.Helper()
+	if r.load == nil {
+		return // it has not come to that
+	}
 	losses := r.ledger.judge(r.failf)
 	texts, total := r.failed()
 	events, webhooks := r.ledger.count(), r.load.count()
