@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -148,14 +149,17 @@ func waitForReplay(ctx context.Context, c console, cfg *config.Config, r admin.R
 		case <-again.C:
 		}
 		all, err := admin.ReadReplays(ctx, cfg.DataDir)
-		if err != nil && ctx.Err() == nil {
+		if ctx.Err() != nil {
+			continue
+		}
+		if err != nil {
 			return err
 		}
-		for i := range all {
-			if all[i].Replay == r.Replay {
-				r = all[i]
-			}
+		at := slices.IndexFunc(all, func(one admin.Replay) bool { return one.Replay == r.Replay })
+		if at < 0 {
+			return fmt.Errorf("replay %d is gone: the sink %s was forgotten", r.Replay, r.Sink)
 		}
+		r = all[at]
 	}
 	p.clear()
 	if asJSON {
@@ -266,16 +270,17 @@ that moment reaches it.`,
 			case err != nil:
 				return noJournal(err, cfg)
 			case asJSON:
-				return encoder(c.out).Encode(struct {
+				err = encoder(c.out).Encode(struct {
 					Replay    int64 `json:"replay"`
 					Cancelled bool  `json:"cancelled"`
 				}{number, cancelled})
-			case !cancelled:
-				return fmt.Errorf("no replay %d runs: \"fnbridge replay list\" shows those that do", number)
-			default:
-				_, err := fmt.Fprintf(c.out, "Replay %d was cancelled.\n", number)
-				return err
+			case cancelled:
+				_, err = fmt.Fprintf(c.out, "Replay %d was cancelled.\n", number)
 			}
+			if err == nil && !cancelled {
+				err = fmt.Errorf("no replay %d runs: \"fnbridge replay list\" shows those that do", number)
+			}
+			return err
 		},
 	}
 	jsonFlag(cmd, &asJSON)

@@ -133,6 +133,10 @@ func TestAReplayToASinkThatIsAway(t *testing.T) {
 	_, errs, exit := s.run("replay", "cancel", "1")
 	require.Equal(t, 1, exit)
 	require.Contains(t, errs, "no replay 1 runs")
+	out, errs, exit := s.run("replay", "cancel", "1", "--json")
+	require.Equal(t, 1, exit)
+	require.JSONEq(t, `{"replay":1,"cancelled":false}`, out)
+	require.Contains(t, errs, "no replay 1 runs")
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 
 	s.env = home
@@ -140,6 +144,22 @@ func TestAReplayToASinkThatIsAway(t *testing.T) {
 	bridge.line("a replay is through")
 	list := s.replayed(`(?m)^2 +nats +done .* 40 +40 +0 +0$`)
 	require.Regexp(t, `(?m)^1 +nats +cancelled `, list)
+}
+
+func TestWhoWaitsForAReplayIsToldThatItsSinkWasForgotten(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	bridge := s.serve()
+	s.mustRun("send")
+	s.delivered()
+	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
+	p := s.start("replay", "--all", "--wait")
+	p.line("Replay 1 begins when")
+	s.env = append(s.env, "FNBRIDGE_SINKS=other=nats")
+	s.serve()
+	s.mustRun("sinks", "forget", "nats", "--yes")
+	p.line("replay 1 is gone: the sink nats was forgotten")
+	require.Equal(t, 1, p.wait(t))
 }
 
 // lineOfExport is one line of journal export.
