@@ -167,7 +167,7 @@ func (w *writer) notePressure(ctx context.Context) {
 			"delivered webhooks are deleted before their retention ends, "+
 			"and when none is left, new webhooks are refused until sinks take what waits",
 			"bytes", w.journal.space.used.Load(), "max_bytes", w.journal.space.bound(),
-			"dead_letter_bytes", w.journal.space.letters.Load(),
+			"dead_letter_bytes", w.journal.space.letters.Load(), "remembered_id_bytes", w.journal.space.past.Load(),
 			"delivered_webhooks", max(delivered-w.journal.oldest.Load()+1, 0),
 			"undelivered_webhooks", w.journal.head.Load()-delivered,
 			"webhooks_of_removed_sinks", w.waitForRemoved())

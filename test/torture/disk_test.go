@@ -158,6 +158,10 @@ func (d *diskSide) refuses(ctx context.Context, r *run, limit time.Duration, mea
 	})
 }
 
+// rememberedBytes is more than what the journal keeps of a webhook that is gone while its signature is valid: its id
+// and digest. They take their room whatever the limit is.
+const rememberedBytes = 256
+
 // playLimit fills a small journal while sinks are away. It takes webhooks again once they are back.
 func (d *diskSide) playLimit(ctx context.Context, r *run) {
 	// What is delivered goes early when room is short, and with it the memory of it.
@@ -167,7 +171,7 @@ func (d *diskSide) playLimit(ctx context.Context, r *run) {
 	r.bridge.terminate(context.WithoutCancel(ctx))
 	r.nats.stall()
 	r.kafka.stall()
-	r.bridge.start(fmt.Sprintf("JOURNAL_MAX_BYTES=%dKiB", 1024+r.rand.IntN(1024)))
+	r.bridge.start(fmt.Sprintf("JOURNAL_MAX_BYTES=%dKiB", 1024+r.rand.Int64N(1024)+r.load.accepted()*rememberedBytes>>10))
 	d.deleted = true
 	r.load.setRate(backlogRate) // a journal takes thousands of small ones
 	d.awaitRefusals(ctx, r)
