@@ -160,7 +160,7 @@ func (d *diskSide) refuses(ctx context.Context, r *run, limit time.Duration, mea
 
 // rememberedBytes is more than what the journal keeps of a webhook that is gone while its signature is valid: its id
 // and digest. They take their room whatever the limit is.
-const rememberedBytes = 256
+const rememberedBytes = 192
 
 // playLimit fills a small journal while sinks are away. It takes webhooks again once they are back.
 func (d *diskSide) playLimit(ctx context.Context, r *run) {
