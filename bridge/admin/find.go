@@ -104,11 +104,13 @@ const (
 	BeforeSink Fate = "before_sink"
 	// Absent is the fate of what was accepted while the sink was not configured.
 	Absent Fate = "sink_absent"
+	// NotKnown is the fate of events at a sink that is not required, where nothing is stored.
+	NotKnown Fate = "not_known"
 )
 
 // Fates returns every fate, the usual ones first.
 func Fates() []Fate {
-	return []Fate{Acknowledged, Waiting, DeadLettered, Dropped, NotWanted, BeforeSink, Absent}
+	return []Fate{Acknowledged, Waiting, DeadLettered, Dropped, NotWanted, BeforeSink, Absent, NotKnown}
 }
 
 // FoundEvent is an event of a webhook that was found.

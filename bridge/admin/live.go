@@ -33,9 +33,10 @@ type LiveStatus struct {
 	// Webhooks are being published right now, and their bodies have Bytes.
 	Webhooks int   `json:"webhooks"`
 	Bytes    int64 `json:"bytes"`
-	// LastAccepted is when the webhook that this process accepted last was received.
-	LastAccepted *time.Time       `json:"last_accepted_at,omitempty"`
-	Sinks        []LiveSinkStatus `json:"sinks"`
+	// AcceptedWebhooks counts those that this process has accepted, and LastAccepted is when the last was received.
+	AcceptedWebhooks int64            `json:"accepted_webhooks"`
+	LastAccepted     *time.Time       `json:"last_accepted_at,omitempty"`
+	Sinks            []LiveSinkStatus `json:"sinks"`
 	Report
 	// RefusedFiles hold what cannot be used, so that what they held before is in use.
 	RefusedFiles []RefusedFile `json:"refused_files"`
@@ -46,11 +47,17 @@ type LiveSinkStatus struct {
 	Sink     string `json:"sink"`
 	Required bool   `json:"required"`
 	// State is up, degraded, down or blocked, and empty until it is known.
-	State       string     `json:"state"`
-	Since       *time.Time `json:"since,omitempty"`
-	Webhooks    int64      `json:"webhooks"` // that it works on
-	LastError   string     `json:"last_error,omitempty"`
-	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
+	State    string     `json:"state"`
+	Since    *time.Time `json:"since,omitempty"`
+	Advice   string     `json:"advice,omitempty"` // what a state other than up means, and what to do about it
+	Webhooks int64      `json:"webhooks"`         // that it works on
+	// AcknowledgedEvents counts what its broker has acknowledged since the start.
+	AcknowledgedEvents int64 `json:"acknowledged_events"`
+	// MissedEvents counts what a sink that is not required has not got of accepted webhooks, since the start. Nobody sends
+	// it again.
+	MissedEvents int64      `json:"missed_events,omitempty"`
+	LastError    string     `json:"last_error,omitempty"`
+	LastErrorAt  *time.Time `json:"last_error_at,omitempty"`
 	// StandsStill says what of the sink stands still while the rest goes on, and why.
 	StandsStill string `json:"stands_still,omitempty"`
 }
@@ -64,13 +71,18 @@ func (p Parts) LiveStatus() LiveStatus {
 		s.Ready = true
 	}
 	s.Webhooks, s.Bytes = p.Queue.Size()
-	s.LastAccepted = optional(p.Queue.LastAccepted())
+	accepted, last := p.Queue.Accepted()
+	s.AcceptedWebhooks, s.LastAccepted = accepted, optional(last)
 	for _, sink := range p.Sinks {
-		state := sink.Dispatcher.State()
+		state, events := sink.Dispatcher.State(), missedEvents
+		if sink.Required {
+			events = askedAgain
+		}
 		s.Sinks = append(s.Sinks, LiveSinkStatus{
 			Sink: sink.Name, Required: sink.Required, State: state.State, Since: optional(state.Since),
-			Webhooks: sink.Dispatcher.Backlog(), LastError: state.LastError, LastErrorAt: optional(state.LastErrorAt),
-			StandsStill: state.StandsStill,
+			Advice: advice(state.State, events), Webhooks: sink.Dispatcher.Backlog(),
+			AcknowledgedEvents: sink.Dispatcher.Acknowledged(), MissedEvents: p.Queue.Missed(sink.Name),
+			LastError: state.LastError, LastErrorAt: optional(state.LastErrorAt), StandsStill: state.StandsStill,
 		})
 	}
 	return s

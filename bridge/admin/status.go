@@ -44,6 +44,8 @@ type SinkStatus struct {
 	// State is up, degraded, down or blocked, and empty until delivery has reported.
 	State string     `json:"state"`
 	Since *time.Time `json:"since,omitempty"`
+	// Advice says what a state other than up means, and what to do about it.
+	Advice string `json:"advice,omitempty"`
 	// BacklogWebhooks counts what waits for the sink: accepted webhooks that have not wholly reached it.
 	BacklogWebhooks   int64      `json:"backlog_webhooks"`
 	OldestUndelivered *time.Time `json:"oldest_undelivered_received_at,omitempty"`
@@ -112,6 +114,9 @@ func shownStatus(s *journal.Status) Status {
 			LastError: k.State.LastError, LastErrorAt: optional(k.State.LastErrorAt),
 			StandsStill: k.State.StandsStill, Cursor: k.Cursor, Missing: shownMissing(k.Sink, k.Missing),
 		})
+		if k.Configured {
+			out.Sinks[i].Advice = advice(k.State.State, keptEvents)
+		}
 	}
 	return out
 }

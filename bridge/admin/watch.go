@@ -47,7 +47,7 @@ func (p Parts) Status(ctx context.Context) (any, error) {
 		shown := &s.Sinks[i]
 		for _, running := range p.Sinks {
 			if state := running.Dispatcher.State(); running.Name == shown.Sink && state.State != "" {
-				shown.State, shown.Since = state.State, optional(state.Since)
+				shown.State, shown.Since, shown.Advice = state.State, optional(state.Since), advice(state.State, keptEvents)
 				shown.LastError, shown.LastErrorAt = state.LastError, optional(state.LastErrorAt)
 				shown.StandsStill = state.StandsStill
 			}
@@ -131,18 +131,21 @@ func (p Parts) Unstored(number int64, w bridge.Webhook) *Found {
 	if payload, err := tensorlake.Parse(w.Body); err == nil {
 		found.Shape = payload.Shape().String()
 	}
-	var required []Sink
-	for _, s := range p.Configured {
-		if slices.ContainsFunc(p.Sinks, func(r RunningSink) bool { return r.Name == s.Name && r.Required }) {
-			required = append(required, s)
-			found.Sinks = append(found.Sinks, FoundSink{Sink: s.Name, Configured: true, Events: make(map[Fate]int)})
+	fates := make(map[string]Fate)
+	for _, s := range p.Sinks {
+		fates[s.Name] = NotKnown
+		if s.Required {
+			fates[s.Name] = Acknowledged
 		}
+	}
+	for _, s := range p.Configured {
+		found.Sinks = append(found.Sinks, FoundSink{Sink: s.Name, Configured: true, Events: make(map[Fate]int)})
 	}
 	for e := range tensorlake.Events(w, p.Events) {
 		found.EventCount++
 		shown := shownEvent(&e)
-		for i, s := range required {
-			here := EventAtSink{Sink: s.Name, Fate: Acknowledged}
+		for i, s := range p.Configured {
+			here := EventAtSink{Sink: s.Name, Fate: fates[s.Name]}
 			here.Address, here.Key = sinks.Address(s.Options, e)
 			if routes, err := bridge.ParseRoutes(s.Routes); err == nil && !routes.Match(&e) {
 				here.Fate = NotWanted

@@ -47,7 +47,8 @@ func (a *App) refusing() (reason string, err error) {
 // lastAccepted is when the newest accepted webhook was received; zero when none is known.
 func (a *App) lastAccepted() time.Time {
 	if a.queue != nil {
-		return a.queue.LastAccepted()
+		_, last := a.queue.Accepted()
+		return last
 	}
 	return a.journal.LastAccepted()
 }

@@ -296,6 +296,14 @@ func TestASinkThatIsNotRequiredHoldsUpNobody(t *testing.T) {
 	}, bound, 20*time.Millisecond)
 	status, _ := r.get("/readyz")
 	require.Equal(t, http.StatusOK, status)
+	var s admin.LiveStatus
+	_, text := r.get("/api/status")
+	require.NoError(t, json.Unmarshal([]byte(text), &s))
+	require.EqualValues(t, 5, s.AcceptedWebhooks)
+	require.EqualValues(t, 10, s.Sinks[1].MissedEvents)
+	require.Contains(t, s.Sinks[1].Advice, "It is not required: what it does not take, it never gets.")
+	_, text = r.get("/api/webhooks/1")
+	require.Contains(t, text, `{"sink":"kafka","configured":true,"events":{"not_known":2}}`)
 }
 
 func TestConcurrentWebhooksSharePublications(t *testing.T) {

@@ -749,7 +749,12 @@ func TestCommandsWithoutAJournal(t *testing.T) {
 	out, errs, exit = s.run("status")
 	require.Equal(t, 0, exit, errs)
 	require.Regexp(t, `(?m)^bridge    running \(\S+\), ready$`, out)
-	require.Regexp(t, `(?m)^nats\s+up\s+yes\s+0 webhooks\s+-$`, out)
+	require.Regexp(t, `(?m)^nats\s+up\s+yes\s+0 webhooks\s+0 events\s+-$`, out)
+	p := s.start("status", "--watch")
+	p.line(`^accepted  \S+ webhooks/s, 1 since the start, the last one \d+s ago$`)
+	p.line(`^SINK +STATE +EVENTS/S +UNDER WAY +REQUIRED +MISSED$`)
+	p.line(`^nats +up +\S+ +0 +yes +0$`)
+	require.Equal(t, 0, p.signal(syscall.SIGINT))
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 }
 

@@ -164,23 +164,21 @@ func liveStatus(ctx context.Context, c console, cfg *config.Config, asJSON bool)
 	fmt.Fprintln(c.out)
 	var rows [][]string
 	for _, sink := range s.Sinks {
-		state, required := sink.State, "yes"
-		if state == "" {
-			state = "unknown"
-		}
+		required := "yes"
 		if !sink.Required {
 			required = "no"
 		}
 		rows = append(rows, []string{
-			sink.Sink, state, required, plural(int(sink.Webhooks), "webhook"),
-			errorText(sink.LastError, sink.LastErrorAt, now),
+			sink.Sink, stateText(sink.State, sink.Since, now), required, plural(int(sink.Webhooks), "webhook"),
+			plural(int(sink.MissedEvents), "event"), errorText(sink.LastError, sink.LastErrorAt, now),
 		})
 	}
-	if err := c.table([]string{"SINK", "STATE", "REQUIRED", "UNDER WAY", "LAST ERROR"}, rows); err != nil {
+	if err := c.table([]string{"SINK", "STATE", "REQUIRED", "UNDER WAY", "MISSED", "LAST ERROR"}, rows); err != nil {
 		return err
 	}
 	for _, sink := range s.Sinks {
-		printStandsStill(c, sink.Sink, sink.StandsStill)
+		printNote(c, sink.Sink, sink.Advice)
+		printNote(c, sink.Sink, sink.StandsStill)
 	}
 	printRefusedFiles(c, s.RefusedFiles)
 	printReport(c, s.Report, now)
@@ -222,7 +220,7 @@ func printStatus(c console, runs [][2]string, s admin.Status, now time.Time) err
 	for i := range s.Sinks {
 		k := &s.Sinks[i]
 		rows = append(rows, []string{
-			k.Sink, stateText(*k), plural(int(k.BacklogWebhooks), "webhook"),
+			k.Sink, storedStateText(k, now), plural(int(k.BacklogWebhooks), "webhook"),
 			ageText(k.OldestUndelivered, now), fmt.Sprint(k.DeadLetters), errorText(k.LastError, k.LastErrorAt, now),
 		})
 	}
@@ -231,7 +229,8 @@ func printStatus(c console, runs [][2]string, s admin.Status, now time.Time) err
 		return err
 	}
 	for _, sink := range s.Sinks {
-		printStandsStill(c, sink.Sink, sink.StandsStill)
+		printNote(c, sink.Sink, sink.Advice)
+		printNote(c, sink.Sink, sink.StandsStill)
 		printMissing(c, sink, now)
 	}
 	printReport(c, s.Report, now)
@@ -255,8 +254,8 @@ func acceptedText(at *time.Time, now time.Time) string {
 	return fmt.Sprintf("the last webhook %s ago, at %s", ageText(at, now), at.UTC().Format(time.RFC3339))
 }
 
-// printStandsStill says below the table what of a sink stands still, if anything does.
-func printStandsStill(c console, sink, what string) {
+// printNote says below the table what there is to say of a sink, if there is anything.
+func printNote(c console, sink, what string) {
 	if what != "" {
 		fmt.Fprintln(c.out, "\n"+c.wrap(2, sink+": "+printable(what)))
 	}
@@ -308,14 +307,22 @@ func printMissing(c console, sink admin.SinkStatus, now time.Time) {
 		ageText(&m.FoundAt, now), printable(m.Found), plural(int(m.Webhooks), "webhook"), heal)
 }
 
-// stateText is a sink's state for people.
-func stateText(s admin.SinkStatus) string {
-	switch {
-	case !s.Configured:
+// storedStateText is a sink's state for people, where there is a journal.
+func storedStateText(s *admin.SinkStatus, now time.Time) string {
+	if !s.Configured {
 		return "not configured"
-	case s.State == "":
+	}
+	return stateText(s.State, s.Since, now)
+}
+
+// stateText is a sink's state for people, with how long it has been in it unless it is well.
+func stateText(state string, since *time.Time, now time.Time) string {
+	switch {
+	case state == "":
 		return "unknown"
+	case state == "up" || since == nil:
+		return state
 	default:
-		return s.State
+		return state + " " + ageText(since, now)
 	}
 }

@@ -48,7 +48,9 @@ func TestWhatCommandsPrintFitsATerminal(t *testing.T) {
 	s.mustRun("replay", "--sink", "nats", "--all", "--application", "order-fulfilment", "--wait")
 	isDown := func(out string) bool { return strings.Contains(out, "audit  down") }
 	piped := s.awaitStatus(isDown)
-	require.Regexp(t, `(?m)^audit  down .* ago: .*connection refused$`, piped, "a row is a line where no person reads it")
+	require.Regexp(t, `(?m)^audit  down \S+s .* ago: .*connection refused$`, piped,
+		"a row is a line where no person reads it")
+	require.Contains(t, piped, "\naudit: It takes nothing. Every event is kept, and tried again by itself.")
 	require.Contains(t, s.mustRun("dead-letters", "list"), "  "+large+"  "+reason+"\n")
 	var stored struct{ Event struct{ ID string } }
 	first, _, _ := strings.Cut(s.mustRun("tail", "--all", "--end", "--json"), "\n")

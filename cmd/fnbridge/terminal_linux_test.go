@@ -167,7 +167,7 @@ func TestStatusIsWatchedInOnePlaceOnATerminal(t *testing.T) {
 	p := s.onTerminal("status", "--watch")
 	p.await("SINK                STATE             DONE/S    BACKLOG      OLDEST   LETTERS")
 	s.mustRun("send", "--count", "20")
-	p.await(", 21 webhooks\x1b[K\r\n")
+	p.await(" webhooks/s, 21 in all, ")
 	require.Equal(t, 0, bridge.signal(syscall.SIGTERM))
 	p.await("fnbridge  not running, at ")
 	p.typed("\x03")

@@ -97,8 +97,9 @@ func (w *watch) lines(s shownStatus) []string {
 	}
 	lines := []string{
 		w.heading(running),
-		fmt.Sprintf("journal   %s of %s, %s", bytesText(s.JournalBytes), bytesText(s.JournalMaxBytes),
-			plural(int(s.Webhooks), "webhook")),
+		fmt.Sprintf("journal   %s of %s: %s wait, %s kept; files %s", bytesText(s.JournalBytes),
+			bytesText(s.JournalMaxBytes), bytesText(s.WaitingBytes+s.DeadLetterBytes), bytesText(s.KeptBytes),
+			bytesText(s.JournalFilesBytes)),
 		fmt.Sprintf("accepted  %s webhooks/s, %d in all, %s", w.rate(""), s.Head, lastText(s.LastAccepted, now)),
 		"",
 		w.row("SINK", "STATE", "DONE/S", "BACKLOG", "OLDEST", "LETTERS"),
@@ -108,7 +109,7 @@ func (w *watch) lines(s shownStatus) []string {
 		if !k.Configured && k.BacklogWebhooks == 0 && k.DeadLetters == 0 {
 			continue
 		}
-		lines = append(lines, w.row(k.Sink, stateText(*k), w.rate(k.Sink), figure(k.BacklogWebhooks),
+		lines = append(lines, w.row(k.Sink, storedStateText(k, now), w.rate(k.Sink), figure(k.BacklogWebhooks),
 			ageText(k.OldestUndelivered, now), figure(k.DeadLetters)))
 		if k.State != "up" {
 			lines = append(lines, errorLine(k.LastError, k.LastErrorAt, now)...)
@@ -123,25 +124,27 @@ func (w *watch) lines(s shownStatus) []string {
 }
 
 func (w *watch) liveLines(s admin.LiveStatus) []string {
-	now := w.looked(nil)
+	counts := map[string]int64{"": s.AcceptedWebhooks}
+	for _, k := range s.Sinks {
+		counts[k.Sink] = k.AcknowledgedEvents
+	}
+	now := w.looked(counts)
 	lines := []string{
 		w.heading(readyText(s.NotReady)),
 		fmt.Sprintf("queue     %s, %s, not stored here", plural(s.Webhooks, "webhook"), bytesText(s.Bytes)),
-		"accepted  " + lastText(s.LastAccepted, now),
+		fmt.Sprintf("accepted  %s webhooks/s, %d since the start, %s",
+			w.rate(""), s.AcceptedWebhooks, lastText(s.LastAccepted, now)),
 		"",
-		w.row("SINK", "STATE", "REQUIRED", "UNDER WAY", "", ""),
+		w.row("SINK", "STATE", "EVENTS/S", "UNDER WAY", "REQUIRED", "MISSED"),
 	}
 	for _, k := range s.Sinks {
 		required := "yes"
 		if !k.Required {
 			required = "no"
 		}
-		state := k.State
-		if state == "" {
-			state = "unknown"
-		}
-		lines = append(lines, w.row(k.Sink, state, required, figure(k.Webhooks), "", ""))
-		if state != "up" {
+		lines = append(lines, w.row(k.Sink, stateText(k.State, k.Since, now), w.rate(k.Sink), figure(k.Webhooks), required,
+			figure(k.MissedEvents)))
+		if k.State != "up" {
 			lines = append(lines, errorLine(k.LastError, k.LastErrorAt, now)...)
 		}
 		lines = append(lines, noteLine(k.StandsStill)...)

@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/fnbridge/fnbridge/bridge"
 	"github.com/fnbridge/fnbridge/bridge/delivery"
 	"github.com/fnbridge/fnbridge/bridge/delivery/forward"
@@ -60,8 +58,8 @@ type sinkOrigin struct {
 	came      chan struct{} // has a place: something is pending
 	withdrawn chan struct{} // has a place: a part is gone
 
-	waiting atomic.Int64       // webhooks that the sink has not let go of
-	missed  prometheus.Counter // nil for a required sink
+	waiting atomic.Int64 // webhooks that the sink has not let go of
+	missed  atomic.Int64 // events of accepted webhooks that the sink has not got, as it is not required
 }
 
 // outage is what is known of a lane of which nothing gets through.
@@ -197,9 +195,9 @@ func (f *sinkOrigin) refuse(p *part, cause error) {
 // brings them again. The caller holds mu.
 func (f *sinkOrigin) miss(e *entry, events int) {
 	switch {
-	case f.missed == nil || (e.answered && e.err != nil):
+	case f.required || (e.answered && e.err != nil):
 	case e.answered:
-		f.missed.Add(float64(events))
+		f.missed.Add(int64(events))
 	default:
 		if e.missed == nil {
 			e.missed = make(map[*sinkOrigin]int)

@@ -105,9 +105,10 @@ type Queue struct {
 	seq    int64
 	held   int   // entries that a sink works on
 	bytes  int64 // of their bodies
-	// accepted is when the newest of those that were published was received.
-	accepted time.Time
-	closed   bool
+	// accepted counts those that were published, and lastAccepted is when the newest of them was received.
+	accepted     int64
+	lastAccepted time.Time
+	closed       bool
 }
 
 // New makes a Queue and registers its metrics.
@@ -146,11 +147,11 @@ func (q *Queue) Size() (webhooks int, bytes int64) {
 	return q.held, q.bytes
 }
 
-// LastAccepted is when the newest of the webhooks that were published was received; zero when none was.
-func (q *Queue) LastAccepted() time.Time {
+// Accepted counts the webhooks that were published, and tells when the newest was received; zero when none was.
+func (q *Queue) Accepted() (webhooks int64, last time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.accepted
+	return q.accepted, q.lastAccepted
 }
 
 // SinkOptions of a sink of a Queue. Every zero value means the default given.
@@ -195,13 +196,13 @@ func (q *Queue) addSink(o SinkOptions, d *delivery.Options) (*sinkOrigin, error)
 		return nil, err
 	}
 	if o.Optional {
-		f.missed = prometheus.NewCounter(prometheus.CounterOpts{
+		missed := prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "fnbridge_sink_missed_events_total", ConstLabels: prometheus.Labels{"sink": f.name},
 			Help: "Events of accepted webhooks that a sink which is not required did not store in time, or not at all " +
 				"(FNBRIDGE_ACK=sinks).",
-		})
+		}, func() float64 { return float64(f.missed.Load()) })
 		if d.Registerer != nil {
-			if err := d.Registerer.Register(f.missed); err != nil {
+			if err := d.Registerer.Register(missed); err != nil {
 				return nil, fmt.Errorf("metrics of sink %s: %w", f.name, err)
 			}
 		}
@@ -439,11 +440,12 @@ func (q *Queue) answer(e *entry, err error) {
 	if err != nil {
 		q.forget(e.identity)
 	} else {
-		if at := e.webhook.ReceivedAt; at.After(q.accepted) {
-			q.accepted = at
+		q.accepted++
+		if at := e.webhook.ReceivedAt; at.After(q.lastAccepted) {
+			q.lastAccepted = at
 		}
 		for f, events := range e.missed {
-			f.missed.Add(float64(events))
+			f.missed.Add(int64(events))
 		}
 		for _, forgotten := range q.recent.add(e.identity, e.until, e.webhook.ReceivedAt) {
 			q.forget(forgotten)
@@ -480,6 +482,18 @@ func (q *Queue) Ready() error {
 		}
 	}
 	return nil
+}
+
+// Missed counts the events of accepted webhooks that a sink has not got, since it is not required.
+func (q *Queue) Missed(sink string) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, f := range q.sinks {
+		if f.name == sink {
+			return f.missed.Load()
+		}
+	}
+	return 0
 }
 
 // Close answers every webhook that waits with ErrClosed, and takes no more.

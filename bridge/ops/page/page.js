@@ -102,12 +102,6 @@ function sink(name) {
   return (sinks[name] = s);
 }
 
-const advice = {
-  degraded: "It takes only part of the events; the rest is kept and tried again by itself.",
-  down: "It takes nothing. Every event is kept and tried again by itself: see whether the broker runs, and can be reached from here.",
-  blocked: "Somebody has to mend this: credentials, permission, or a stream or topic that is not there. “fnbridge check” goes through it step by step.",
-};
-
 function showSink(one, stored) {
   const s = sink(one.sink);
   const configured = stored ? one.configured : true;
@@ -118,11 +112,9 @@ function showSink(one, stored) {
   set(s.backlog, stored ? whole(backlog) : `${whole(backlog)} under way`);
   set(s.age, one.oldest_undelivered_received_at && backlog > 0 ? duration((Date.now() - new Date(one.oldest_undelivered_received_at)) / 1000) : "–");
   const said = [];
-  if (advice[name]) {
-    said.push(el("p", {}, `Since ${moment(one.since)} (${ago(one.since)}). `, advice[name]));
-    if (!stored && name !== "degraded") said[0].append(" Its webhooks are answered 503, and their sender keeps them.");
-  }
-  if (advice[name] && one.last_error) said.push(el("p", {}, "Last error: ", foreign(one.last_error)));
+  if (one.advice) said.push(el("p", {}, `Since ${moment(one.since)} (${ago(one.since)}). `, one.advice));
+  if (one.missed_events) said.push(el("p", {}, "It has missed ", count(one.missed_events, "event"), " since the start, for good."));
+  if (one.advice && one.last_error) said.push(el("p", {}, "Last error: ", foreign(one.last_error)));
   if (one.stands_still) said.push(el("p", {}, foreign(one.stands_still)));
   if (one.missing) said.push(el("p", {}, "The broker went back: events of ", count(one.missing.webhooks, "webhook"), " may be missing."), command(one.missing.command));
   if (stored && !configured && backlog > 0) said.push(el("p", {}, "It is not in FNBRIDGE_SINKS, and keeps what waits for it."), command(`fnbridge sinks forget ${one.sink}`));
@@ -157,7 +149,7 @@ function showStatus(status) {
   const first = !state.status;
   state.status = status;
   const stored = status.ack === "journal";
-  const troubled = status.sinks.filter((s) => advice[s.state]);
+  const troubled = status.sinks.filter((s) => s.advice);
   const letters = stored ? status.sinks.reduce((a, s) => a + s.dead_letters, 0) : 0;
   set(byId("summary"), [
     status.ready ? "Taking webhooks" : `Not taking webhooks: ${status.not_ready}`,
@@ -293,7 +285,7 @@ function pause() {
 
 const fateWords = {
   acknowledged: "acknowledged", waiting: "waiting", dead_letter: "dead letter", dropped: "dropped dead letter",
-  not_wanted: "not wanted by its routes", before_sink: "came before this sink was there", sink_absent: "came while this sink was not configured",
+  not_known: "not known: this sink is not required", not_wanted: "not wanted by its routes", before_sink: "came before this sink was there", sink_absent: "came while this sink was not configured",
 };
 
 function standing(s) {
