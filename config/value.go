@@ -104,10 +104,14 @@ func (f field) expected(text string) string {
 }
 
 func (f field) example() string {
-	if f.defaultValue != "" {
+	switch {
+	case f.defaultValue != "":
 		return f.defaultValue
+	case f.holds == holdsSize:
+		return "1GiB"
+	default:
+		return "24h"
 	}
-	return "24h"
 }
 
 func (f field) limits() string {

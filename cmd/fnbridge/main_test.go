@@ -394,6 +394,8 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"send", "--sample", "workflow", "payload.json"},
 		{"send", "--wait", "30s", "a", "b"},
 		{"send", "--wait=soon"},
+		{"send", "--wait=0s"},
+		{"send", "--wait", "0s"},
 		{"check", "--timeout", "0s"},
 		{"check", "--timeout", "-1s"},
 		{"tail", "--all", "--since", "1h"},
@@ -435,6 +437,8 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		require.Equal(t, 2, exit, "%v: %s", args, errs)
 		require.Contains(t, errs, "--help")
 	}
+	_, errs, _ := s.run("send", "--rate", "-1")
+	require.Contains(t, errs, "--rate must be from 0.001 to 1000000 webhooks a second; 0: no limit")
 }
 
 func TestEnvAndVersion(t *testing.T) {
