@@ -19,6 +19,25 @@ func TestWarnings(t *testing.T) {
 			[]string{"NATS_sTREAM=a"},
 			[]string{"FNBRIDGE_NATS_sTREAM: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_STREAM?"},
 		},
+		"one more server of a sink that has its own": {
+			[]string{"SINKS=nats,b=nats", "NATS_URL=nats://a:1", "NATS_SERVER=nats://b:1", "B_STREAM=B", "B_SUBJECT=b"},
+			[]string{"FNBRIDGE_NATS_SERVER: is not a variable of fnbridge: "},
+		},
+		"servers of a sink that was removed": {
+			[]string{"SINKS=nats", "OTHER_URL=nats://a:1"},
+			[]string{"FNBRIDGE_OTHER_URL: has no effect: there is no sink other in FNBRIDGE_SINKS (nats)"},
+		},
+		"another list of sinks": {
+			[]string{"SINKS=nats", "SINK=kafka"},
+			[]string{"FNBRIDGE_SINK: is not a variable of fnbridge: did you mean FNBRIDGE_SINKS?"},
+		},
+		"a list of sinks, and a server": {
+			[]string{"SINK=kafka", "KAFKA_BROKERS=a:1", "NATS_URL=nats://a:1"},
+			[]string{"there is no sink kafka", "did you mean FNBRIDGE_SINKS?"},
+		},
+		"a URL of something else": {
+			[]string{"DOCS=https://example.com"}, []string{"FNBRIDGE_DOCS: is not a variable of fnbridge: "},
+		},
 		"servers of a sink that has others": {
 			[]string{"NATS_URL=nats://a:1", "NATS_URLS=nats://b:1"},
 			[]string{"FNBRIDGE_NATS_URLS: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_URL?"},
@@ -36,7 +55,7 @@ func TestWarnings(t *testing.T) {
 		},
 		"several, in order": {[]string{"NATS_STRAEM=a", "COLOUR=a"}, []string{"FNBRIDGE_COLOUR: ", "FNBRIDGE_NATS_STRAEM: "}},
 		"sink not in the list": {
-			[]string{"KAFKA_BROKERS=a:1"},
+			[]string{"SINKS=nats", "KAFKA_BROKERS=a:1"},
 			[]string{
 				"FNBRIDGE_KAFKA_BROKERS: has no effect: there is no sink kafka in FNBRIDGE_SINKS (nats); add kafka if you want one",
 			},
@@ -177,5 +196,36 @@ func TestAMisspeltAddressDoesNotLeadToTheEmbeddedServer(t *testing.T) {
 		require.Equal(t, "FNBRIDGE_"+name, errs[0].Variable)
 		require.Contains(t, errs[0].Message, "did you mean FNBRIDGE_NATS_URL")
 		require.Contains(t, errs[0].Message, "the embedded server gets the events of the sink nats")
+	}
+}
+
+func TestAMisspeltListOfSinksDoesNotLeadToTheEmbeddedServer(t *testing.T) {
+	for _, name := range []string{"SINK", "SNIKS", "SINKS_", "sinks", "SINKS_FIEL"} {
+		_, _, errs := load(t, name+"=kafka")
+		require.Len(t, errs, 1, name)
+		require.Equal(t, "FNBRIDGE_"+name, errs[0].Variable)
+		require.Contains(t, errs[0].Message, "did you mean FNBRIDGE_SINKS")
+		require.Contains(t, errs[0].Message, "the embedded server gets the events of the sink nats: correct the name")
+	}
+}
+
+func TestTheAddressOfASinkThatNobodyAskedForDoesNotLeadToTheEmbeddedServer(t *testing.T) {
+	for name, add := range map[string]string{
+		"KAFKA_BROKERS": "kafka", "KAFKA_BROKERS_FILE": "kafka", "AUDIT_BROKERS": "audit=kafka", "OTHER_URL": "other=nats",
+	} {
+		_, _, errs := load(t, name+"=a:1")
+		require.Len(t, errs, 1, name)
+		require.Equal(t, "FNBRIDGE_"+name, errs[0].Variable)
+		require.Contains(t, errs[0].Message, "in FNBRIDGE_SINKS (nats); add "+add+" if you want one. As long as "+
+			"FNBRIDGE_SINKS is not set, the embedded server gets the events of the sink nats: set it, or remove this")
+	}
+}
+
+func TestAServerUnderAnyOtherNameDoesNotLeadToTheEmbeddedServer(t *testing.T) {
+	for _, name := range []string{"URL", "SERVERS", "NATS_SERVER", "NATS_SERVERS", "NATS_HOST", "EMBEDDED_NATS_URL"} {
+		_, _, errs := load(t, name+"=tls://me:hidden@a:1,tls://b")
+		require.Len(t, errs, 1, name)
+		require.Equal(t, "FNBRIDGE_"+name+": is not a variable of fnbridge: did you mean FNBRIDGE_NATS_URL? Without that "+
+			"variable, the embedded server gets the events of the sink nats: correct the name, or remove it", errs[0].Error())
 	}
 }
