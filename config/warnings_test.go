@@ -7,6 +7,7 @@ import (
 )
 
 func TestWarnings(t *testing.T) {
+	quotedFile := write(t, "\"0123456789abcdef\"\n")
 	for name, c := range map[string]struct {
 		given []string
 		want  []string
@@ -161,6 +162,20 @@ func TestWarnings(t *testing.T) {
 				"KAFKA_TLS=true", "KAFKA_OAUTH_CLIENT_SECRET=s3cret", "KAFKA_OAUTH_TOKEN_URL=http://127.0.0.1:8080/token",
 			}, nil,
 		},
+		"quotation marks": {
+			[]string{
+				"NATS_URL=nats://localhost", `NATS_TOKEN="hidden"`, "PAGE_TOKEN='0123456789abcdef'", "NATS_STREAM=`A`",
+				`NATS_SUBJECT="a'`,
+			},
+			[]string{
+				"FNBRIDGE_PAGE_TOKEN: begins and ends with a quotation mark, and both become part of the value: leave them out",
+				"FNBRIDGE_NATS_TOKEN: begins and ends with a quotation mark", "FNBRIDGE_NATS_STREAM: begins and ends with",
+			},
+		},
+		"quotation marks in a file": {
+			[]string{"PAGE_TOKEN_FILE=" + quotedFile},
+			[]string{`FNBRIDGE_PAGE_TOKEN_FILE: in the file "` + quotedFile + `": begins and ends with a quotation mark`},
+		},
 		"one topic twice": {
 			[]string{"SINKS=kafka,b=kafka", "KAFKA_BROKERS=a:1,b:1", "B_BROKERS=b:1, a:1"},
 			[]string{
@@ -175,6 +190,7 @@ func TestWarnings(t *testing.T) {
 			require.Len(t, warnings, len(c.want), "%v", warnings)
 			for i, want := range c.want {
 				require.Contains(t, warnings[i].String(), want)
+				require.NotContains(t, warnings[i].String(), "hidden")
 			}
 		})
 	}
