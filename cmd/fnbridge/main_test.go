@@ -420,6 +420,7 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"sinks", "rename", "audit"},
 		{"sinks", "rename", "audit", "no-dashes"},
 		{"replay"},
+		{"replay", "--until", "1h"},
 		{"replay", "--all", "--since", "1h"},
 		{"replay", "--all", "--rate", "-1"},
 		{"replay", "--all", "--rate", "NaN"},
