@@ -67,7 +67,7 @@ func find(ctx context.Context, c console, o findOptions) error {
 		return usageError{errors.New("--limit must be at least 1")}
 	}
 	o.request.Since = o.since.Time
-	cfg, err := journalDirectory()
+	cfg, err := loadForEvents("ROUTES", "SUBJECT", "TOPIC", "KEY") // what an address depends on
 	if err != nil {
 		return err
 	}

@@ -78,12 +78,12 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 		return err
 	}
 	o.request.Since, o.request.Until = o.times.since.Time, o.times.until.Time
+	if o.dryRun {
+		return countReplay(ctx, c, o)
+	}
 	cfg, err := journalDirectory()
 	if err != nil {
 		return err
-	}
-	if o.dryRun {
-		return countReplay(ctx, c, cfg, o)
 	}
 	r, err := admin.AskReplay(ctx, cfg.DataDir, o.request)
 	if err != nil {
@@ -105,7 +105,11 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 	return nil
 }
 
-func countReplay(ctx context.Context, c console, cfg *config.Config, o replayOptions) error {
+func countReplay(ctx context.Context, c console, o replayOptions) error {
+	cfg, err := loadForEvents("ROUTES")
+	if err != nil {
+		return err
+	}
 	routes := make(map[string]string, len(cfg.Sinks))
 	for _, s := range cfg.Sinks {
 		routes[s.Name] = s.Routes

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/config"
 )
 
 // The rates that --rate takes: the time between two is a whole number of nanoseconds.
@@ -170,6 +171,11 @@ func (o sendOptions) pace() (due <-chan time.Time, stop func()) {
 
 func newSender(c console, o sendOptions) (*sender, error) {
 	cfg, _, err := app.LoadConfig(os.Environ())
+	if o.wait > 0 {
+		if cfg, err = loadForSinks(c); err != nil { // before anything is posted
+			return nil, err
+		}
+	}
 	if cfg == nil {
 		return nil, err
 	}
@@ -180,7 +186,7 @@ func newSender(c console, o sendOptions) (*sender, error) {
 	if o.url == "" {
 		o.url = app.WebhookURL(cfg)
 	}
-	return &sender{console: c, Sender: admin.NewSender(o.url, secret, o.insecure), json: o.json}, nil
+	return &sender{console: c, cfg: cfg, Sender: admin.NewSender(o.url, secret, o.insecure), json: o.json}, nil
 }
 
 // payload returns what makes the bodies to send: those of a sample differ, and what was read goes as it is.
@@ -206,6 +212,7 @@ func (o sendOptions) payload(c console, args []string) (func() []byte, error) {
 type sender struct {
 	console
 	*admin.Sender
+	cfg  *config.Config
 	json bool
 }
 

@@ -80,11 +80,10 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 	if o.count < 0 {
 		return usageError{errors.New("--count must not be negative")}
 	}
-	cfg, warnings, err := loadConfig(c)
+	cfg, err := loadForSinks(c)
 	if err != nil {
 		return err
 	}
-	printWarnings(c.err, warnings)
 	sink, err := pickSink(cfg, o.sink)
 	if err != nil {
 		return err
