@@ -59,8 +59,10 @@ func TestProblems(t *testing.T) {
 		"size above": {"MAX_BODY=65MiB", []string{`MAX_BODY: "65MiB" is not a size from 1KiB`}},
 		"size without a default": {
 			"NATS_MAX_BYTES=much",
-			[]string{`"much" is not a size of at least 1MiB, or 0: give bytes, or a whole number with a unit of KB, MB, GB, TB, ` +
-				`KiB, MiB, GiB or TiB, such as 1GiB`},
+			[]string{
+				`"much" is not a size of at least 1MiB, or 0: give bytes, or a whole number with a unit of ` +
+					`KB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 1GiB`,
+			},
 		},
 		"word": {"LOG_FORMAT=xml", []string{`LOG_FORMAT: "xml" is not known: give text or json`}},
 		"page token": {

@@ -20,10 +20,13 @@ func TestTailEndsWhenNobodyReadsOn(t *testing.T) {
 	_, err = bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	require.NoError(t, out.Close()) // and no other event comes
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it ends by itself, or by a signal if it was about to print
+		close(ended)
+	}()
 	select {
-	case <-ended: // by itself, or by a signal if it was about to print
+	case <-ended:
 	case <-time.After(within):
 		require.NoError(t, cmd.Process.Kill())
 		require.Fail(t, "it goes on")

@@ -111,7 +111,7 @@ goes on after a webhook that is refused, and says where to go on when it cannot.
 	f.StringVar(&o.id, "id", "", "webhook id (default: a new one)")
 	f.IntVar(&o.count, "count", 1, "how many webhooks to send")
 	f.BoolVar(&o.repeat, "repeat", false, "send each webhook twice, to see it recognised")
-	f.Float64Var(&o.rate, "rate", 0, "webhooks a second (default and 0: one after the other, as fast as they are answered)")
+	f.Float64Var(&o.rate, "rate", 0, "webhooks a second (default, 0: one after the other, as fast as they are answered)")
 	f.VarPF(&o.wait, "wait", "", "wait for the events at every sink, at most this long").NoOptDefVal = defaultWait
 	f.StringVar(&o.export, "from-export", "", "send the webhooks of this file, which \"fnbridge journal export\" "+
 		"wrote; - is standard input")

@@ -12,14 +12,15 @@ import (
 // the bridge that does not matter there stays unsaid.
 func loadForSinks(c console) (*config.Config, error) {
 	cfg, warnings, err := app.LoadConfig(os.Environ())
-	err = problemsFor(cfg, err, []string{"SINKS", "ACK", "DATA_DIR", "SUMMARY_EVENTS", "EMBEDDED_NATS_LISTEN",
-		"EMBEDDED_NATS_TOKEN"}, nil)
+	err = problemsFor(cfg, err, []string{
+		"SINKS", "ACK", "DATA_DIR", "SUMMARY_EVENTS", "EMBEDDED_NATS_LISTEN", "EMBEDDED_NATS_TOKEN",
+	}, nil)
 	printWarnings(c.err, warnings) // a misspelt variable may be why another is missing
 	return cfg, err
 }
 
-// loadForEvents reads the configuration for a command that looks at a journal and makes events of what is there. Of each
-// sink it uses the variables in sinks.
+// loadForEvents reads the configuration for a command that looks at a journal and makes events of what is there. Of
+// each sink it uses the variables in sinks.
 func loadForEvents(sinks ...string) (*config.Config, error) {
 	cfg, err := journalDirectory()
 	if err != nil {
