@@ -8,8 +8,8 @@ import (
 	"github.com/fnbridge/fnbridge/config"
 )
 
-// loadForSinks reads the configuration for a command that goes to the sinks' brokers. What is wrong with a variable of
-// the bridge that does not matter there stays unsaid.
+// loadForSinks reads the configuration for a command that goes to the sinks' brokers. What is wrong with variables of
+// the bridge that do not matter there does not stop it.
 func loadForSinks(c console) (*config.Config, error) {
 	cfg, warnings, err := app.LoadConfig(os.Environ())
 	err = problemsFor(cfg, err, []string{
@@ -30,9 +30,10 @@ func loadForEvents(sinks ...string) (*config.Config, error) {
 	return cfg, problemsFor(cfg, err, []string{"SINKS", "SUMMARY_EVENTS"}, sinks)
 }
 
+// problemsFor returns err, all that is wrong, if some of it concerns these variables, as Errors.For has them.
 func problemsFor(cfg *config.Config, err error, bridge, sinks []string) error {
-	if all, ok := errors.AsType[config.Errors](err); ok {
-		return all.For(cfg, bridge, sinks).Err()
+	if all, ok := errors.AsType[config.Errors](err); ok && len(all.For(cfg, bridge, sinks)) == 0 {
+		return nil
 	}
 	return err
 }
