@@ -11,6 +11,7 @@
 package config
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -108,7 +109,13 @@ func (c *Config) File(sink, field string) (path string, read func() (string, err
 	if !ok {
 		return "", nil
 	}
-	return f.path, func() (string, error) { return readValue(f.path) }
+	return f.path, func() (string, error) {
+		text, err := readValue(f.path)
+		if reason := checkMark(text); reason != "" {
+			return "", fmt.Errorf("the file %s %s", quotePath(f.path), reason)
+		}
+		return text, err
+	}
 }
 
 // ReadAtStart returns the full names, with _FILE, of the variables that were given as files and keep their value until

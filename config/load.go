@@ -92,14 +92,11 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 		return false
 	case path == "":
 		l.config.given[name] = name
-		wrong := f.set(text, into, func() error { return l.decode(text, into) })
-		for _, reason := range wrong {
-			l.problem(name, "%s", reason)
-		}
+		ok := l.take(name, "", text, f, into)
 		if f.holds == holdsKey {
 			l.warnOfReaders(name, text)
 		}
-		return len(wrong) == 0
+		return ok
 	case text != "":
 		l.config.given[name] = name
 		l.problem(name, "%s is set as well: keep one of the two", name+fileSuffix)
@@ -113,17 +110,34 @@ func (l *loader) readGiven(name string, f field, into reflect.Value) bool {
 		l.problem(name+fileSuffix, "%v: give the path of a file with the value of %s", err, name)
 		return false
 	}
-	wrong := f.set(text, into, func() error { return l.decode(text, into) })
-	for _, reason := range wrong {
-		l.problem(name+fileSuffix, "in the file %s: %s", quotePath(path), reason)
-	}
+	ok := l.take(name+fileSuffix, "in the file "+quotePath(path)+": ", text, f, into)
 	switch {
 	case f.secretIn(text):
 		l.warnOfReaders(name+fileSuffix, path)
 	case f.holds == holdsKey:
 		l.warnOfReaders(name+fileSuffix, text)
 	}
-	return len(wrong) == 0
+	return ok
+}
+
+// take gives text, which stands where where says, to a variable, and tells whether it is right.
+func (l *loader) take(variable, where, text string, f field, into reflect.Value) bool {
+	reasons := f.set(text, into, func() error { return l.decode(text, into) })
+	for _, reason := range reasons {
+		l.problem(variable, "%s%s", where, reason)
+	}
+	// A secret of webhooks in quotation marks is refused. Any other text may have to begin with one.
+	if len(reasons) == 0 && f.holds != holdsSecrets && quoted(text) {
+		l.warnings = append(l.warnings, Warning{Variable: variable, Message: where + "begins and ends with a quotation " +
+			"mark, and both become part of the value: leave them out"})
+	}
+	return len(reasons) == 0
+}
+
+// quoted tells whether text stands in quotation marks, as a shell would remove them and a file of variables does not.
+func quoted(text string) bool {
+	last := len(text) - 1
+	return last > 0 && text[0] == text[last] && strings.ContainsRune("\"'`", rune(text[0]))
 }
 
 // warnOfReaders warns of a file with a secret that others can read.

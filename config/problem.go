@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
 
 // Problem is one thing that is wrong with the configuration.
 type Problem struct {
@@ -21,6 +25,30 @@ func (e Errors) Error() string {
 		lines[i] = p.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// For returns those that concern what uses these variables of the bridge itself, and of each sink those in sinks, or
+// with nil all of them and whatever else decides where events go. Names are as Config.Variable takes them.
+func (e Errors) For(c *Config, bridge, sinks []string) Errors {
+	own := namesOf(prefix, fieldsOf(reflect.TypeFor[Config]()))
+	among := func(names []string, start, variable string) bool {
+		return slices.ContainsFunc(names, func(name string) bool {
+			return variable == start+name || variable == start+name+fileSuffix
+		})
+	}
+	var some Errors
+	for _, p := range e {
+		concerns := sinks == nil || slices.ContainsFunc(c.Sinks, func(s Sink) bool {
+			return among(sinks, prefixOf(s.Name), p.Variable)
+		})
+		if slices.Contains(own, p.Variable) {
+			concerns = among(bridge, prefix, p.Variable)
+		}
+		if concerns {
+			some = append(some, p)
+		}
+	}
+	return some
 }
 
 // Err returns e as an error, nil when there is no problem.

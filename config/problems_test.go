@@ -14,7 +14,7 @@ func TestProblems(t *testing.T) {
 	file, dir := write(t, "content"), t.TempDir()
 	missing := filepath.Join(dir, "missing")
 	big := write(t, strings.Repeat("t", maxFileBytes+1))
-	empty := write(t, "\n")
+	empty, marked := write(t, "\n"), write(t, "\ufeffhidden\n")
 	const kafka = "SINKS=kafka\nKAFKA_BROKERS=one:9092\n"
 	secret := "WEBHOOK_SECRETS=" + secretOf(24)
 	for name, c := range map[string]struct {
@@ -57,7 +57,14 @@ func TestProblems(t *testing.T) {
 		},
 		"size below": {"MAX_BODY=1023", []string{`MAX_BODY: "1023" is not a size from 1KiB`}},
 		"size above": {"MAX_BODY=65MiB", []string{`MAX_BODY: "65MiB" is not a size from 1KiB`}},
-		"word":       {"LOG_FORMAT=xml", []string{`LOG_FORMAT: "xml" is not known: give text or json`}},
+		"size without a default": {
+			"NATS_MAX_BYTES=much",
+			[]string{
+				`"much" is not a size of at least 1MiB, or 0: give bytes, or a whole number with a unit of ` +
+					`KB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 1GiB`,
+			},
+		},
+		"word": {"LOG_FORMAT=xml", []string{`LOG_FORMAT: "xml" is not known: give text or json`}},
 		"page token": {
 			"PAGE_TOKEN=short-and-sec",
 			[]string{`PAGE_TOKEN: has 13 characters, and whoever guesses it sees every payload: give at least 16`},
@@ -92,6 +99,21 @@ func TestProblems(t *testing.T) {
 		},
 		"file empty": {
 			"NATS_URL=nats://a\nNATS_TOKEN_FILE=" + empty, []string{`NATS_TOKEN_FILE: the file "` + empty + `" is empty`},
+		},
+		"byte order mark": {
+			"NATS_URL=nats://a\nNATS_TOKEN=\ufeffhidden",
+			[]string{`NATS_TOKEN: begins with a byte order mark: save it as UTF-8 without one`},
+		},
+		"byte order mark of a file": {
+			kafka + "KAFKA_TLS=true\nKAFKA_SASL_MECHANISM=PLAIN\nKAFKA_SASL_USERNAME=me\nKAFKA_SASL_PASSWORD_FILE=" + marked,
+			[]string{`KAFKA_SASL_PASSWORD_FILE: in the file "` + marked + `": begins with a byte order mark: save it as UTF-8`},
+		},
+		"byte order mark of the page's token": {
+			"PAGE_TOKEN=\ufeffhidden", []string{`PAGE_TOKEN: begins with a byte order mark: save it as UTF-8 without one`},
+		},
+		"byte order mark before a number": {
+			"MAX_IN_FLIGHT_FILE=" + write(t, "\xff\xfe1\x000\x00"),
+			[]string{`": begins with a byte order mark: save it as UTF-8 without one`},
 		},
 		"file with an error": {
 			"MAX_BODY_FILE=" + file, []string{`MAX_BODY_FILE: in the file "` + file + `": "content" is not a size`},

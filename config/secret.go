@@ -30,7 +30,7 @@ func ParseSecrets(value string) (Secrets, error) {
 func (s *Secrets) Decode(value string) error {
 	texts := listOf(value, ", \t\r\n")
 	if len(texts) == 0 {
-		return errors.New("there is no secret in it: give whsec_ and base64, several separated by commas")
+		return errors.New("there is no secret in it: give whsec_ or whpk_ and base64, several separated by commas")
 	}
 	*s = make(Secrets, len(texts))
 	for i, text := range texts {

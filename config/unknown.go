@@ -1,6 +1,8 @@
 package config
 
 import (
+	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,40 +24,102 @@ func setByKubernetes(name, value string) bool {
 // warnOfUnknown warns of variables with the bridge's prefix that it does not know.
 func (l *loader) warnOfUnknown(environment []string) {
 	known := l.known()
-	var unknown []string
+	unknown := map[string]string{}
 	for _, entry := range environment {
 		name, value, _ := strings.Cut(entry, "=")
 		if !strings.HasPrefix(name, prefix) || value == "" || slices.Contains(known, name) || setByKubernetes(name, value) {
 			continue
 		}
-		unknown = append(unknown, name)
+		unknown[name] = value
 	}
-	slices.Sort(unknown)
-	for _, name := range unknown {
+	for _, name := range slices.Sorted(maps.Keys(unknown)) {
 		meant := nearest(name, known)
+		if address := l.addressIn(name, unknown[name]); address != "" {
+			meant = address
+		}
 		why := l.explain(name, meant)
+		ended := why
+		if !strings.HasSuffix(why, "?") {
+			ended += "."
+		}
 		if sink := l.leftEmbedded(meant); sink != "" {
 			l.problem(name, "%s Without that variable, the embedded server gets the events of the sink %s: "+
-				"correct the name, or remove it", why, sink)
+				"correct the name, or remove it", ended, sink)
+			continue
+		}
+		if sink := l.embedded(); sink != "" && l.isAddressOfAbsentSink(name) {
+			l.problem(name, "%s As long as %sSINKS is not set, the embedded server gets the events of the sink %s: "+
+				"set it, or remove this", ended, prefix, sink)
 			continue
 		}
 		l.warnings = append(l.warnings, Warning{Variable: name, Message: why})
 	}
 }
 
-// leftEmbedded returns the sink that uses the embedded server for want of the variable of this name, its servers' URLs,
-// if there is one.
+// leftEmbedded returns the sink that uses the embedded server for want of the variable of this name, if there is one:
+// the URLs of the sink's servers, or the list of sinks.
 func (l *loader) leftEmbedded(name string) (sink string) {
-	for i := range l.config.Sinks {
-		s := &l.config.Sinks[i]
-		own, ok := strings.CutPrefix(strings.TrimSuffix(name, fileSuffix), prefixOf(s.Name))
-		if ok && s.Embedded && slices.ContainsFunc(l.kinds.fields(s.Kind), func(f field) bool {
-			return f.holds == holdsURLs && f.name == own
-		}) {
+	name = strings.TrimSuffix(name, fileSuffix)
+	if name == prefix+"SINKS" && !l.scope("").Given("SINKS") {
+		return l.embedded()
+	}
+	for _, s := range l.config.Sinks {
+		for _, f := range l.kinds.fields(s.Kind) {
+			if s.Embedded && f.holds == holdsURLs && name == prefixOf(s.Name)+f.name {
+				return s.Name
+			}
+		}
+	}
+	return ""
+}
+
+// embedded returns the first sink that uses the embedded server, if there is one.
+func (l *loader) embedded() string {
+	for _, s := range l.config.Sinks {
+		if s.Embedded {
 			return s.Name
 		}
 	}
 	return ""
+}
+
+// addressIn returns the variable of a sink's servers that value would be right for, if the sink uses the embedded
+// server for want of it: that is what is meant, whatever the unknown variable is called. One that begins as those of
+// another sink do is not for it.
+func (l *loader) addressIn(name, value string) (variable string) {
+	if absent, _ := l.kinds.sinkOf(name); absent != "" {
+		return ""
+	}
+	for _, s := range l.config.Sinks {
+		address := ""
+		for _, f := range l.kinds.fields(s.Kind) {
+			if s.Embedded && f.holds == holdsURLs && parse(value, reflect.New(f.typ).Elem()) == nil {
+				address = prefixOf(s.Name) + f.name
+			}
+		}
+		if strings.HasPrefix(name, prefixOf(s.Name)) {
+			return address
+		}
+		if variable == "" {
+			variable = address
+		}
+	}
+	return variable
+}
+
+// isAddressOfAbsentSink tells whether a variable has the servers of a sink that there is not, while nobody has said
+// which sinks there are.
+func (l *loader) isAddressOfAbsentSink(name string) bool {
+	sink, _ := l.kinds.sinkOf(name)
+	if sink == "" || l.scope("").Given("SINKS") {
+		return false
+	}
+	own := strings.TrimSuffix(strings.TrimPrefix(strings.ToUpper(name), prefixOf(sink)), fileSuffix)
+	return slices.ContainsFunc(l.kinds.names(), func(kind string) bool {
+		return slices.ContainsFunc(l.kinds.fields(kind), func(f field) bool {
+			return f.name == own && (f.required != "" || f.holds == holdsURLs)
+		})
+	})
 }
 
 // known returns the names of all variables of the bridge and of its sinks, those of files included.

@@ -14,6 +14,9 @@ import (
 // set gives into the value of text, which decode turns into it, and returns what is wrong with it, each
 // reason with what to give instead.
 func (f field) set(text string, into reflect.Value, decode func() error) []string {
+	if reason := checkMark(text); reason != "" {
+		return []string{reason}
+	}
 	word := slices.IndexFunc(f.options, func(option string) bool { return strings.EqualFold(option, text) })
 	if len(f.options) > 0 && word < 0 {
 		return []string{f.expected(text)}
@@ -35,6 +38,16 @@ func (f field) set(text string, into reflect.Value, decode func() error) []strin
 		return []string{reason}
 	}
 	return nil
+}
+
+// checkMark says that text has a byte order mark, of UTF-8 or UTF-16, which would be part of the value unseen.
+func checkMark(text string) string {
+	for _, mark := range []string{"\xef\xbb\xbf", "\xff\xfe", "\xfe\xff"} {
+		if strings.HasPrefix(text, mark) {
+			return "begins with a byte order mark: save it as UTF-8 without one"
+		}
+	}
+	return ""
 }
 
 // reasons takes joined errors apart.
@@ -104,10 +117,14 @@ func (f field) expected(text string) string {
 }
 
 func (f field) example() string {
-	if f.defaultValue != "" {
+	switch {
+	case f.defaultValue != "":
 		return f.defaultValue
+	case f.holds == holdsSize:
+		return "1GiB"
+	default:
+		return "24h"
 	}
-	return "24h"
 }
 
 func (f field) limits() string {

@@ -7,6 +7,7 @@ import (
 )
 
 func TestWarnings(t *testing.T) {
+	quotedFile := write(t, "\"0123456789abcdef\"\n")
 	for name, c := range map[string]struct {
 		given []string
 		want  []string
@@ -18,6 +19,25 @@ func TestWarnings(t *testing.T) {
 		"lower case": {
 			[]string{"NATS_sTREAM=a"},
 			[]string{"FNBRIDGE_NATS_sTREAM: is not a variable of fnbridge: did you mean FNBRIDGE_NATS_STREAM?"},
+		},
+		"one more server of a sink that has its own": {
+			[]string{"SINKS=nats,b=nats", "NATS_URL=nats://a:1", "NATS_SERVER=nats://b:1", "B_STREAM=B", "B_SUBJECT=b"},
+			[]string{"FNBRIDGE_NATS_SERVER: is not a variable of fnbridge: "},
+		},
+		"servers of a sink that was removed": {
+			[]string{"SINKS=nats", "OTHER_URL=nats://a:1"},
+			[]string{"FNBRIDGE_OTHER_URL: has no effect: there is no sink other in FNBRIDGE_SINKS (nats)"},
+		},
+		"another list of sinks": {
+			[]string{"SINKS=nats", "SINK=kafka"},
+			[]string{"FNBRIDGE_SINK: is not a variable of fnbridge: did you mean FNBRIDGE_SINKS?"},
+		},
+		"a list of sinks, and a server": {
+			[]string{"SINK=kafka", "KAFKA_BROKERS=a:1", "NATS_URL=nats://a:1"},
+			[]string{"there is no sink kafka", "did you mean FNBRIDGE_SINKS?"},
+		},
+		"a URL of something else": {
+			[]string{"DOCS=https://example.com"}, []string{"FNBRIDGE_DOCS: is not a variable of fnbridge: "},
 		},
 		"servers of a sink that has others": {
 			[]string{"NATS_URL=nats://a:1", "NATS_URLS=nats://b:1"},
@@ -36,7 +56,7 @@ func TestWarnings(t *testing.T) {
 		},
 		"several, in order": {[]string{"NATS_STRAEM=a", "COLOUR=a"}, []string{"FNBRIDGE_COLOUR: ", "FNBRIDGE_NATS_STRAEM: "}},
 		"sink not in the list": {
-			[]string{"KAFKA_BROKERS=a:1"},
+			[]string{"SINKS=nats", "KAFKA_BROKERS=a:1"},
 			[]string{
 				"FNBRIDGE_KAFKA_BROKERS: has no effect: there is no sink kafka in FNBRIDGE_SINKS (nats); add kafka if you want one",
 			},
@@ -142,6 +162,20 @@ func TestWarnings(t *testing.T) {
 				"KAFKA_TLS=true", "KAFKA_OAUTH_CLIENT_SECRET=s3cret", "KAFKA_OAUTH_TOKEN_URL=http://127.0.0.1:8080/token",
 			}, nil,
 		},
+		"quotation marks": {
+			[]string{
+				"NATS_URL=nats://localhost", `NATS_TOKEN="hidden"`, "PAGE_TOKEN='0123456789abcdef'", "NATS_STREAM=`A`",
+				`NATS_SUBJECT="a'`,
+			},
+			[]string{
+				"FNBRIDGE_PAGE_TOKEN: begins and ends with a quotation mark, and both become part of the value: leave them out",
+				"FNBRIDGE_NATS_TOKEN: begins and ends with a quotation mark", "FNBRIDGE_NATS_STREAM: begins and ends with",
+			},
+		},
+		"quotation marks in a file": {
+			[]string{"PAGE_TOKEN_FILE=" + quotedFile},
+			[]string{`FNBRIDGE_PAGE_TOKEN_FILE: in the file "` + quotedFile + `": begins and ends with a quotation mark`},
+		},
 		"one topic twice": {
 			[]string{"SINKS=kafka,b=kafka", "KAFKA_BROKERS=a:1,b:1", "B_BROKERS=b:1, a:1"},
 			[]string{
@@ -156,6 +190,7 @@ func TestWarnings(t *testing.T) {
 			require.Len(t, warnings, len(c.want), "%v", warnings)
 			for i, want := range c.want {
 				require.Contains(t, warnings[i].String(), want)
+				require.NotContains(t, warnings[i].String(), "hidden")
 			}
 		})
 	}
@@ -177,5 +212,36 @@ func TestAMisspeltAddressDoesNotLeadToTheEmbeddedServer(t *testing.T) {
 		require.Equal(t, "FNBRIDGE_"+name, errs[0].Variable)
 		require.Contains(t, errs[0].Message, "did you mean FNBRIDGE_NATS_URL")
 		require.Contains(t, errs[0].Message, "the embedded server gets the events of the sink nats")
+	}
+}
+
+func TestAMisspeltListOfSinksDoesNotLeadToTheEmbeddedServer(t *testing.T) {
+	for _, name := range []string{"SINK", "SNIKS", "SINKS_", "sinks", "SINKS_FIEL"} {
+		_, _, errs := load(t, name+"=kafka")
+		require.Len(t, errs, 1, name)
+		require.Equal(t, "FNBRIDGE_"+name, errs[0].Variable)
+		require.Contains(t, errs[0].Message, "did you mean FNBRIDGE_SINKS")
+		require.Contains(t, errs[0].Message, "the embedded server gets the events of the sink nats: correct the name")
+	}
+}
+
+func TestTheAddressOfASinkThatNobodyAskedForDoesNotLeadToTheEmbeddedServer(t *testing.T) {
+	for name, add := range map[string]string{
+		"KAFKA_BROKERS": "kafka", "KAFKA_BROKERS_FILE": "kafka", "AUDIT_BROKERS": "audit=kafka", "OTHER_URL": "other=nats",
+	} {
+		_, _, errs := load(t, name+"=a:1")
+		require.Len(t, errs, 1, name)
+		require.Equal(t, "FNBRIDGE_"+name, errs[0].Variable)
+		require.Contains(t, errs[0].Message, "in FNBRIDGE_SINKS (nats); add "+add+" if you want one. As long as "+
+			"FNBRIDGE_SINKS is not set, the embedded server gets the events of the sink nats: set it, or remove this")
+	}
+}
+
+func TestAServerUnderAnyOtherNameDoesNotLeadToTheEmbeddedServer(t *testing.T) {
+	for _, name := range []string{"URL", "SERVERS", "NATS_SERVER", "NATS_SERVERS", "NATS_HOST", "EMBEDDED_NATS_URL"} {
+		_, _, errs := load(t, name+"=tls://me:hidden@a:1,tls://b")
+		require.Len(t, errs, 1, name)
+		require.Equal(t, "FNBRIDGE_"+name+": is not a variable of fnbridge: did you mean FNBRIDGE_NATS_URL? Without that "+
+			"variable, the embedded server gets the events of the sink nats: correct the name, or remove it", errs[0].Error())
 	}
 }

@@ -100,9 +100,10 @@ const (
 	Dropped Fate = "dropped"
 	// NotWanted events match none of the sink's routes of today.
 	NotWanted Fate = "not_wanted"
-	// BeforeSink is the fate of what was accepted before the sink was configured for the first time.
+	// BeforeSink is the fate of what was accepted before the sink was configured for the first time, unless a replay that
+	// is remembered has published it since.
 	BeforeSink Fate = "before_sink"
-	// Absent is the fate of what was accepted while the sink was not configured.
+	// Absent is the fate of what was accepted while the sink was not configured, unless such a replay has.
 	Absent Fate = "sink_absent"
 	// NotKnown is the fate of events at a sink that is not required, where nothing is stored.
 	NotKnown Fate = "not_known"
@@ -169,6 +170,7 @@ type searched interface {
 	SearchNext(ctx context.Context, s *journal.Search, maxCount int, maxBytes int64) ([]journal.Webhook, error)
 	WebhooksOf(ctx context.Context, id string) ([]journal.Webhook, error)
 	Standings(ctx context.Context) ([]journal.Standing, error)
+	AllStreams(ctx context.Context) ([]journal.Stream, error)
 	LettersOf(ctx context.Context, seq int64) ([]journal.LetterMark, error)
 }
 
@@ -386,6 +388,10 @@ func (f *Finder) describe(ctx context.Context, w *journal.Webhook, id string) (*
 	if err != nil {
 		return nil, err
 	}
+	streams, err := f.journal.AllStreams(ctx)
+	if err != nil {
+		return nil, err
+	}
 	letters, err := f.journal.LettersOf(ctx, w.Seq)
 	if err != nil {
 		return nil, err
@@ -400,6 +406,7 @@ func (f *Finder) describe(ctx context.Context, w *journal.Webhook, id string) (*
 		if at[i], err = f.fates(s, letters, w.Seq); err != nil {
 			return nil, err
 		}
+		at[i].replays = replaysOf(streams, s.Sink, w)
 		found.Sinks[i] = FoundSink{Sink: s.Sink, Configured: s.Configured, Events: make(map[Fate]int)}
 		m := s.Missing
 		found.Sinks[i].MayBeMissing = m != nil && w.Seq > m.After && w.Seq <= m.Through
@@ -436,6 +443,24 @@ type sinkFates struct {
 	// rest is the fate of those that are not dead letters, unless they are finished.
 	rest     Fate
 	finished func(index int) bool
+	// replays are what replays that are through with the webhook have wanted of it.
+	replays []bridge.Filter
+}
+
+// replaysOf returns what replays to a sink that are through with a webhook have wanted of it.
+func replaysOf(streams []journal.Stream, sink string, w *journal.Webhook) (wanted []bridge.Filter) {
+	for i := range streams {
+		s := &streams[i]
+		through := s.Cursor
+		if s.End == journal.StreamDone {
+			through = s.Through
+		}
+		if s.Kind == journal.Replay && s.Sink == sink && w.Seq <= through &&
+			!w.ReceivedAt.Before(s.Since) && (s.Until.IsZero() || w.ReceivedAt.Before(s.Until)) {
+			wanted = append(wanted, s.Events)
+		}
+	}
+	return wanted
 }
 
 func (f *Finder) fates(s *journal.Standing, letters []journal.LetterMark, number int64) (sinkFates, error) {
@@ -482,9 +507,12 @@ func (k *sinkFates) of(e *bridge.Event) EventAtSink {
 		if letter.DroppedAt != nil {
 			here.Fate = Dropped
 		}
-	case k.rest == BeforeSink, k.rest == Absent:
 	case k.known != nil && !k.known.routes.Match(e):
 		here.Fate, here.Address, here.Key = NotWanted, "", ""
+	case k.rest == BeforeSink, k.rest == Absent:
+		if slices.ContainsFunc(k.replays, func(wanted bridge.Filter) bool { return wanted.Match(e) }) {
+			here.Fate = Acknowledged
+		}
 	case k.finished(e.Origin.Index):
 		here.Fate = Acknowledged
 	}

@@ -190,6 +190,27 @@ func TestFindTellsWhatBecameOfEachEventAtEachSink(t *testing.T) {
 	require.Equal(t, map[admin.Fate]int{admin.Waiting: 1}, found.Sinks[1].Events)
 	require.Equal(t, "nats's place", found.Events[0].Sinks[2].Address)
 
+	// What a replay has brought to a sink that came later is there; the routes stand before that.
+	s.open("nats", "failures", "late", "new")
+	require.Contains(t, fates("msg_4"), "0 new before_sink")
+	for sink, f := range map[string]bridge.Filter{"late": {}, "new": {Type: "tensorlake.workflow.*"}} {
+		s.cursor(sink, 4)
+		replay, err := s.AddReplay(t.Context(), journal.Stream{Sink: sink, Events: f})
+		require.NoError(t, err)
+		require.Contains(t, fates("msg_1"), "0 "+sink+" before_sink", "it has not begun")
+		replay.End = journal.StreamDone
+		require.NoError(t, s.Move(t.Context(), []journal.Move{{Stream: replay}}, nil))
+	}
+	require.Equal(t, []string{
+		"0 failures not_wanted", "0 late acknowledged", "0 nats acknowledged", "0 new before_sink",
+	}, fates("msg_1"))
+	require.Contains(t, fates("msg_2"), "1 new acknowledged")
+	require.Contains(t, fates("msg_4"), "0 late acknowledged")
+	s.open("nats", "late", "new")
+	s.append("msg_5", requestBody("req_5", ""))
+	s.open("nats", "late", "new", "failures")
+	require.Contains(t, fates("msg_5"), "0 failures not_wanted", "nor would it be, had the sink been there")
+
 	// What a replay brings to the sink after all was not dropped.
 	require.NoError(t, s.Move(t.Context(), []journal.Move{{
 		Stream: journal.Stream{Kind: journal.Live, Sink: "nats", Cursor: 3},

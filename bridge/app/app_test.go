@@ -481,7 +481,7 @@ func TestSecretsAreWhatTheVerifierTakes(t *testing.T) {
 	require.ErrorAs(t, err, &problems)
 	require.Len(t, problems, 3)
 	require.ErrorContains(t, problems[0], "FNBRIDGE_WEBHOOK_SECRETS: secret 1 of 4 holds 23 bytes")
-	require.ErrorContains(t, problems[1], "FNBRIDGE_WEBHOOK_SECRETS: secret 2 of 4 does not begin with whsec_")
+	require.ErrorContains(t, problems[1], "FNBRIDGE_WEBHOOK_SECRETS: secret 2 of 4 does not begin with whsec_ or whpk_")
 	require.ErrorContains(t, problems[2], "FNBRIDGE_WEBHOOK_SECRETS: secret 4 of 4 is not valid base64")
 	require.NotContains(t, err.Error(), of(24)[:12])
 	require.NotContains(t, err.Error(), "c2VjcmV0")

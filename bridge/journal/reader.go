@@ -72,6 +72,9 @@ func (r *Reader) Streams(ctx context.Context) ([]Stream, error) {
 	return all, r.failure("read the streams", err)
 }
 
+// AllStreams is Streams, as Journal calls it.
+func (r *Reader) AllStreams(ctx context.Context) ([]Stream, error) { return r.Streams(ctx) }
+
 // Select returns webhooks that f selects, in order: at most maxCount, and no more than maxBytes of bodies, but at least
 // one if there is one. The last one's Seq is the next page's After; none means the end.
 func (r *Reader) Select(ctx context.Context, f WebhookFilter, maxCount int, maxBytes int64) ([]Webhook, error) {

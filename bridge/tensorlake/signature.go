@@ -96,7 +96,8 @@ func ParseSecret(s string) (Secret, error) {
 	case strings.HasPrefix(s, publicKeyPrefix):
 		return parsePublicKey(strings.TrimPrefix(s, publicKeyPrefix))
 	case !ok:
-		return Secret{}, errors.New("does not begin with " + secretPrefix + "; copy the whole signing secret of the endpoint")
+		return Secret{}, errors.New("does not begin with " + secretPrefix + " or " + publicKeyPrefix +
+			"; copy the whole signing secret of the endpoint")
 	case s == placeholder:
 		return Secret{}, errors.New("is the placeholder of fnbridge's documents, which everybody knows; " +
 			"copy the signing secret of the endpoint")

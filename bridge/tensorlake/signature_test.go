@@ -322,7 +322,7 @@ func TestSignRefusesWhatNobodyCouldVerify(t *testing.T) {
 		at         time.Time
 		want       string
 	}{
-		"secret":          {"nonsense", messageID, signedAt(), "the webhook secret does not begin with whsec_"},
+		"secret":          {"nonsense", messageID, signedAt(), "the webhook secret does not begin with whsec_ or whpk_"},
 		"no id":           {secretOf("a"), "", signedAt(), `the webhook id "" must be`},
 		"id with a break": {secretOf("a"), "a\r\nb", signedAt(), `the webhook id "a\r\nb" must be`},
 		"before 1970":     {secretOf("a"), messageID, time.Unix(-1, 0), "cannot be a webhook's timestamp"},
@@ -367,7 +367,7 @@ func TestNewVerifierNamesTheBadSecretButNotItsValue(t *testing.T) {
 	tests := map[string]struct{ secret, want string }{
 		"empty":         {"", "webhook secret 2 of 3 is empty"},
 		"spaces":        {"  \n", "webhook secret 2 of 3 is empty"},
-		"no prefix":     {"hunter2hunter2hunter2hunter2hunter2", "webhook secret 2 of 3 does not begin with whsec_"},
+		"no prefix":     {"hunter2hunter2hunter2hunter2hunter2", "webhook secret 2 of 3 does not begin with whsec_ or whpk_"},
 		"not base64":    {"whsec_hunter2!hunter2", "webhook secret 2 of 3 is not valid base64"},
 		"no padding":    {"whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg", "webhook secret 2 of 3 is not valid base64"},
 		"cut off":       {short, "webhook secret 2 of 3 holds 14 bytes"},

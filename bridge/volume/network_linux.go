@@ -2,6 +2,9 @@ package volume
 
 import "golang.org/x/sys/unix"
 
+// lustreMagic is the magic number of Lustre, which package unix does not have.
+const lustreMagic = 0x0bd00bd0
+
 func networkOf(dir string) string { return networkName(magicOf(dir)) }
 
 // SyncTells tells whether a sync of the whole file system that dir is on (syncfs) says when the disk failed, as far as
@@ -44,6 +47,10 @@ func networkName(magic uint32) string {
 		return "Coda"
 	case unix.NCP_SUPER_MAGIC:
 		return "NCP"
+	case unix.CEPH_SUPER_MAGIC:
+		return "CephFS"
+	case lustreMagic:
+		return "Lustre"
 	default:
 		return ""
 	}

@@ -10,6 +10,7 @@ import (
 func TestNetworkFileSystems(t *testing.T) {
 	for magic, name := range map[uint32]string{
 		unix.NFS_SUPER_MAGIC: "NFS", unix.CIFS_SUPER_MAGIC: "SMB", unix.SMB2_SUPER_MAGIC: "SMB", unix.V9FS_MAGIC: "9P",
+		unix.CEPH_SUPER_MAGIC: "CephFS", 0x0bd00bd0: "Lustre",
 		unix.EXT4_SUPER_MAGIC: "", unix.XFS_SUPER_MAGIC: "", unix.TMPFS_MAGIC: "", unix.OVERLAYFS_SUPER_MAGIC: "",
 	} {
 		require.Equal(t, name, networkName(magic))

@@ -36,6 +36,9 @@ events it became, and where each sink stands with them:
   before sink    it was accepted before the sink was first configured
   sink absent    it was accepted while the sink was not configured
 
+An event of the last two is acknowledged once a replay has published it, as long
+as "fnbridge replay list" shows that replay.
+
 The address is the one that the sink's configuration of today gives the event. A
 running bridge searches by itself, in short reads, two searches at a time;
 without one the command reads the data directory. Webhooks leave the journal
@@ -67,7 +70,7 @@ func find(ctx context.Context, c console, o findOptions) error {
 		return usageError{errors.New("--limit must be at least 1")}
 	}
 	o.request.Since = o.since.Time
-	cfg, err := journalDirectory()
+	cfg, err := loadForEvents("ROUTES", "SUBJECT", "TOPIC", "KEY") // what an address depends on
 	if err != nil {
 		return err
 	}

@@ -394,6 +394,8 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"send", "--sample", "workflow", "payload.json"},
 		{"send", "--wait", "30s", "a", "b"},
 		{"send", "--wait=soon"},
+		{"send", "--wait=0s"},
+		{"send", "--wait", "0s"},
 		{"check", "--timeout", "0s"},
 		{"check", "--timeout", "-1s"},
 		{"tail", "--all", "--since", "1h"},
@@ -418,6 +420,7 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		{"sinks", "rename", "audit"},
 		{"sinks", "rename", "audit", "no-dashes"},
 		{"replay"},
+		{"replay", "--until", "1h"},
 		{"replay", "--all", "--since", "1h"},
 		{"replay", "--all", "--rate", "-1"},
 		{"replay", "--all", "--rate", "NaN"},
@@ -435,6 +438,8 @@ func TestMistakesOnTheCommandLineEndWithTwo(t *testing.T) {
 		require.Equal(t, 2, exit, "%v: %s", args, errs)
 		require.Contains(t, errs, "--help")
 	}
+	_, errs, _ := s.run("send", "--rate", "-1")
+	require.Contains(t, errs, "--rate must be from 0.001 to 1000000 webhooks a second; 0: no limit")
 }
 
 func TestEnvAndVersion(t *testing.T) {

@@ -52,7 +52,7 @@ is nearly full, it ends.`,
 	f := cmd.Flags()
 	f.StringVar(&o.request.Sink, "sink", "", "name of the sink (may be left out when there is one)")
 	o.times.add(cmd, "received")
-	f.BoolVar(&o.all, "all", false, "everything that the journal holds, instead of --since and --until")
+	f.BoolVar(&o.all, "all", false, "begin with the oldest webhook that the journal holds, instead of --since")
 	addEventFilter(cmd, &o.request.EventFilter)
 	f.Float64Var(&o.request.Rate, "rate", 0, "at most this many events a second (0: no limit)")
 	f.BoolVar(&o.wait, "wait", false, "wait for the end, and show how far it is")
@@ -63,12 +63,12 @@ is nearly full, it ends.`,
 }
 
 func replay(ctx context.Context, c console, o replayOptions) error {
-	ranged := !o.times.since.IsZero() || !o.times.until.IsZero()
+	since := !o.times.since.IsZero()
 	switch {
-	case !ranged && !o.all:
+	case !since && !o.all:
 		return usageError{errors.New("say from when on: --since 2h, a time, or --all")}
-	case ranged && o.all:
-		return usageError{errors.New("--all stands for every time: leave it out, or --since and --until")}
+	case since && o.all:
+		return usageError{errors.New("--all begins with the oldest webhook: leave it out, or --since")}
 	case o.request.Rate != 0 && !(o.request.Rate >= minRate && o.request.Rate <= math.MaxFloat64): // catches NaN, too
 		return usageError{fmt.Errorf("--rate must be at least %g events a second; 0: no limit", minRate)}
 	case o.dryRun && o.wait:
@@ -78,12 +78,12 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 		return err
 	}
 	o.request.Since, o.request.Until = o.times.since.Time, o.times.until.Time
+	if o.dryRun {
+		return countReplay(ctx, c, o)
+	}
 	cfg, err := journalDirectory()
 	if err != nil {
 		return err
-	}
-	if o.dryRun {
-		return countReplay(ctx, c, cfg, o)
 	}
 	r, err := admin.AskReplay(ctx, cfg.DataDir, o.request)
 	if err != nil {
@@ -105,7 +105,11 @@ func replay(ctx context.Context, c console, o replayOptions) error {
 	return nil
 }
 
-func countReplay(ctx context.Context, c console, cfg *config.Config, o replayOptions) error {
+func countReplay(ctx context.Context, c console, o replayOptions) error {
+	cfg, err := loadForEvents("ROUTES")
+	if err != nil {
+		return err
+	}
 	routes := make(map[string]string, len(cfg.Sinks))
 	for _, s := range cfg.Sinks {
 		routes[s.Name] = s.Routes

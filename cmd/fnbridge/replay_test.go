@@ -84,7 +84,7 @@ func TestWhatWasDeliveredIsPublishedAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 61+1+61, stream.CachedInfo().State.Msgs, "the stream has stored what was replayed")
 
-	require.Contains(t, s.mustRun("replay", "--until", "1h", "--wait"), "0 events published")
+	require.Contains(t, s.mustRun("replay", "--all", "--until", "1h", "--wait"), "0 events published")
 	_, errs, exit = s.run("replay", "--sink", "kafka", "--since", "1h")
 	require.Equal(t, 2, exit)
 	require.Contains(t, errs, `no sink "kafka"; there is nats`)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fnbridge/fnbridge/bridge/admin"
 	"github.com/fnbridge/fnbridge/bridge/app"
+	"github.com/fnbridge/fnbridge/config"
 )
 
 // The rates that --rate takes: the time between two is a whole number of nanoseconds.
@@ -80,7 +81,9 @@ goes on after a webhook that is refused, and says where to go on when it cannot.
     --url https://other.example.com/webhooks/tensorlake`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("wait") {
-				args = o.wait.takeFrom(args)
+				if args = o.wait.takeFrom(args); o.wait == 0 {
+					return usageError{errors.New("--wait is 0: give more, such as 30s")}
+				}
 			}
 			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
 				return err
@@ -108,7 +111,7 @@ goes on after a webhook that is refused, and says where to go on when it cannot.
 	f.StringVar(&o.id, "id", "", "webhook id (default: a new one)")
 	f.IntVar(&o.count, "count", 1, "how many webhooks to send")
 	f.BoolVar(&o.repeat, "repeat", false, "send each webhook twice, to see it recognised")
-	f.Float64Var(&o.rate, "rate", 0, "webhooks a second (default: one after the other, as fast as they are answered)")
+	f.Float64Var(&o.rate, "rate", 0, "webhooks a second (default, 0: one after the other, as fast as they are answered)")
 	f.VarPF(&o.wait, "wait", "", "wait for the events at every sink, at most this long").NoOptDefVal = defaultWait
 	f.StringVar(&o.export, "from-export", "", "send the webhooks of this file, which \"fnbridge journal export\" "+
 		"wrote; - is standard input")
@@ -145,7 +148,7 @@ func send(ctx context.Context, c console, o sendOptions, args []string) error {
 
 func (o sendOptions) checkRate() error {
 	if o.rate != 0 && !(o.rate >= minRate && o.rate <= maxRate) { // catches NaN, too
-		return usageError{fmt.Errorf("--rate must be from %g to %g webhooks a second", minRate, maxRate)}
+		return usageError{fmt.Errorf("--rate must be from %g to %.0f webhooks a second; 0: no limit", minRate, maxRate)}
 	}
 	return nil
 }
@@ -168,6 +171,11 @@ func (o sendOptions) pace() (due <-chan time.Time, stop func()) {
 
 func newSender(c console, o sendOptions) (*sender, error) {
 	cfg, _, err := app.LoadConfig(os.Environ())
+	if o.wait > 0 {
+		if cfg, err = loadForSinks(c); err != nil { // before anything is posted
+			return nil, err
+		}
+	}
 	if cfg == nil {
 		return nil, err
 	}
@@ -178,7 +186,7 @@ func newSender(c console, o sendOptions) (*sender, error) {
 	if o.url == "" {
 		o.url = app.WebhookURL(cfg)
 	}
-	return &sender{console: c, Sender: admin.NewSender(o.url, secret, o.insecure), json: o.json}, nil
+	return &sender{console: c, cfg: cfg, Sender: admin.NewSender(o.url, secret, o.insecure), json: o.json}, nil
 }
 
 // payload returns what makes the bodies to send: those of a sample differ, and what was read goes as it is.
@@ -204,6 +212,7 @@ func (o sendOptions) payload(c console, args []string) (func() []byte, error) {
 type sender struct {
 	console
 	*admin.Sender
+	cfg  *config.Config
 	json bool
 }
 

@@ -27,11 +27,7 @@ const defaultWait = "10s"
 // await waits until the events of a webhook are at every sink, at all of them at once, and says of each when they were,
 // or that they are not.
 func (s *sender) await(ctx context.Context, limit time.Duration, a admin.Answer) error {
-	cfg, warnings, err := loadConfig(s.console)
-	if err != nil {
-		return err
-	}
-	printWarnings(s.err, warnings)
+	cfg := s.cfg
 	log := slog.New(slog.NewTextHandler(s.err, nil))
 	var waits sync.WaitGroup
 	defer waits.Wait()

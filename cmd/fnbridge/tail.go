@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -80,11 +81,10 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 	if o.count < 0 {
 		return usageError{errors.New("--count must not be negative")}
 	}
-	cfg, warnings, err := loadConfig(c)
+	cfg, err := loadForSinks(c)
 	if err != nil {
 		return err
 	}
-	printWarnings(c.err, warnings)
 	sink, err := pickSink(cfg, o.sink)
 	if err != nil {
 		return err
@@ -100,6 +100,15 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 	}
 	if c.terminal && !o.json && !o.end {
 		fmt.Fprintf(c.err, "Waiting for events from sink %s. Ctrl-C ends.\n", sink.Name)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if out, ok := c.out.(*os.File); ok {
+		go func() { // as long as the process: "| head" has enough before the next event comes
+			if awaitClosed(out) {
+				stop()
+			}
+		}()
 	}
 	seen, failed := 0, 0
 	log := slog.New(slog.NewTextHandler(c.err, nil))
@@ -124,7 +133,7 @@ func tail(ctx context.Context, c console, o tailOptions) error {
 	case failed > 0:
 		return fmt.Errorf("the service did not take %d of %s", failed, plural(seen, "event"))
 	default:
-		return nil // Ctrl-C, or as many as were asked for
+		return nil // Ctrl-C, nobody reads on, or as many as were asked for
 	}
 }
 
