@@ -38,6 +38,7 @@ type connection struct {
 	version  atomic.Int64  // of the credentials and certificates: it grows with each change
 	outdated chan struct{} // has one when they have changed
 	retiring sync.WaitGroup
+	renewal  wire.Renewal
 
 	mu         sync.Mutex
 	current    *session
@@ -131,14 +132,8 @@ func (c *connection) use(ctx context.Context, s *session) (next *session) {
 // replacement returns a session with the newest credentials and certificates, which the old one serves beside until
 // there is one, and nil if the old one ends first.
 func (c *connection) replacement(ctx context.Context, old *session) *session {
-	said := ""
-	return c.connect(ctx, old.closed, 0, func(err error) {
-		if text := err.Error(); text != said {
-			said = text
-			c.log.Warn("no connection can be made with the credentials and certificates that have changed; "+
-				"the one that was made before stays in use", "error", err)
-		}
-	})
+	defer c.renewal.Ended()
+	return c.connect(ctx, old.closed, 0, func(err error) { c.renewal.Failed(c.log, err) })
 }
 
 // retire ends a session that another one has taken the place of, once every call that may use it has ended.
@@ -479,7 +474,7 @@ func (c *connection) options(u *url.URL, name string) ([]natsgo.Option, error) {
 	if login == nil {
 		return nil, fmt.Errorf("the credentials cannot be used: %w", o.login.Err())
 	}
-	options = append(options, login)
+	options = append(options, login.option)
 	if !o.TLSFirst && o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
 		return options, nil
 	}
