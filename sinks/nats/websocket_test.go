@@ -76,3 +76,13 @@ func TestAccountsBehindAWebSocket(t *testing.T) {
 		})
 	}
 }
+
+func TestAWebSocketURLThatLeadsToNATS(t *testing.T) {
+	t.Parallel()
+	srv := natsserver.Single(t)
+	for scheme, plain := range map[string]string{"ws": "nats", "wss": "tls"} {
+		sink := open(t, options(t, scheme+"://"+srv.Addr()))
+		requireBlockedWith(t, sink, "it speaks NATS, not WebSocket: write "+plain+":// in URL, or give the WebSocket port")
+		require.NotContains(t, sink.Check(t.Context()).Error(), "server_id")
+	}
+}
