@@ -49,7 +49,7 @@ func TestAccountsBehindAWebSocket(t *testing.T) {
 				}
 				a.sink = open(t, a.options)
 				requirePublishes(t, a.sink, a.name)
-				for _, step := range a.sink.Examine(t.Context(), 1<<20) {
+				for _, step := range a.sink.Examine(t.Context(), bridge.Largest{Bytes: 1 << 20}) {
 					require.NoError(t, step.Err, step.Name)
 					if step.Name == "TLS" {
 						require.Contains(t, step.Detail, tls, "what check says of it")
