@@ -79,7 +79,7 @@ func TestCheckWarnsOfADeadLetterSubjectThatNoStreamTakes(t *testing.T) {
 
 func TestCheckSaysWhatBecomesOfEventsThatAreTooLarge(t *testing.T) {
 	srv := natsserver.Single(t, func(o *server.Options) { o.MaxPayload = 64 << 10 })
-	for what, env := range map[string]map[string]string{
+	for fate, env := range map[string]map[string]string{
 		"become dead letters":                        {},
 		"are refused, and the webhooks answered 422": {"ACK": "sinks"},
 		"go to FNBRIDGE_NATS_DEAD_LETTER instead":    {"ACK": "sinks", "NATS_DEAD_LETTER": deadLetters},
@@ -94,8 +94,8 @@ func TestCheckSaysWhatBecomesOfEventsThatAreTooLarge(t *testing.T) {
 		found := admin.CheckSink(t.Context(), app.AdminSink(cfg, last, nil), app.Largest(cfg, last), time.Minute)
 		require.True(t, found.OK, found.Error)
 		require.True(t, slices.ContainsFunc(found.Steps, func(s admin.CheckStep) bool {
-			return s.State == "warning" && strings.Contains(s.Detail, "the events of larger webhooks "+what+". Raise max_payload")
-		}), "%s: %v", what, found.Steps)
+			return s.State == "warning" && strings.Contains(s.Detail, "of larger webhooks "+fate+". Raise max_payload")
+		}), "%s: %v", fate, found.Steps)
 	}
 }
 

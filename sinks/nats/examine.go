@@ -75,7 +75,9 @@ func (s *Sink) anySubject() string {
 }
 
 // examineStream looks at the stream, and at the clock of the server that tells of it.
-func (s *Sink) examineStream(ctx context.Context, session *session, largest bridge.Largest) (stream, clock bridge.Step) {
+func (s *Sink) examineStream(
+	ctx context.Context, session *session, largest bridge.Largest,
+) (stream, clock bridge.Step) {
 	clock = wire.Clock(time.Time{}, time.Time{}, time.Time{})
 	if err := s.stream.inspect(ctx, session, true); err != nil {
 		return bridge.Step{Name: "stream " + s.o.Stream, Err: err}, clock

@@ -46,8 +46,8 @@ func openLogin(o *Options) (*reload.Value[*login], error) {
 
 // loginVariables names what was given to authenticate with, or what could be.
 func (o *Options) loginVariables() string {
-	if o.TokenVariable != "" {
-		return o.TokenVariable
+	if o.LoginVariable != "" {
+		return o.LoginVariable
 	}
 	switch l := o.login.Get(); {
 	case l != nil && l.settings != nil:

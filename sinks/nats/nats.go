@@ -48,8 +48,8 @@ type Options struct {
 	Token          string
 	User, Password string
 	NKeyFile       string // a seed
-	// TokenVariable is what people call the token, if it comes from elsewhere than the sink's own settings.
-	TokenVariable string
+	// LoginVariable is what people call the way to authenticate, if it is not of the sink's own settings.
+	LoginVariable string
 
 	// TLSCAFile is a PEM file of the authorities to trust instead of the system's. TLSCertFile and TLSKeyFile are a
 	// client's certificate; both or neither. Any of them makes TLS a must.

@@ -41,7 +41,7 @@ func TestErrorsNameTheirVariables(t *testing.T) {
 			"refuses the credentials; check AUDIT_URL: ",
 		},
 		"wrong token of the embedded server": {
-			token, nil, func(o *nats.Options) { o.Token, o.TokenVariable = "wrong-s3cret", "EMBEDDED_TOKEN" },
+			token, nil, func(o *nats.Options) { o.Token, o.LoginVariable = "wrong-s3cret", "EMBEDDED_TOKEN" },
 			"refuses the credentials; check EMBEDDED_TOKEN: ",
 		},
 		"no TLS": {
