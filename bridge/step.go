@@ -20,6 +20,13 @@ type Step struct {
 type Examined interface {
 	Sink
 	// Examine looks at every step from the name of the broker to the permission to publish, and ends with the first
-	// that fails. It stores nothing. maxBody is the largest webhook, in bytes.
-	Examine(ctx context.Context, maxBody int64) []Step
+	// that fails. It stores nothing.
+	Examine(ctx context.Context, largest Largest) []Step
+}
+
+// Largest is the largest webhook that a bridge takes.
+type Largest struct {
+	Bytes int64
+	// TooLarge says what becomes of events that a broker does not take for their size, such as "become dead letters".
+	TooLarge string
 }

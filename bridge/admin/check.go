@@ -72,8 +72,8 @@ type deadLetterChecker interface {
 }
 
 // CheckSink asks a sink's broker whether events could be published now, and goes through what that takes step by step,
-// each for at most timeout. maxBody is the largest webhook, in bytes.
-func CheckSink(ctx context.Context, s Sink, maxBody int64, timeout time.Duration) SinkCheck {
+// each for at most timeout.
+func CheckSink(ctx context.Context, s Sink, largest bridge.Largest, timeout time.Duration) SinkCheck {
 	r := SinkCheck{Sink: s.Name, Kind: s.Kind}
 	sink, err := sinks.New(s.Options)
 	if err != nil {
@@ -90,7 +90,7 @@ func CheckSink(ctx context.Context, s Sink, maxBody int64, timeout time.Duration
 		if examined, ok := sink.(bridge.Examined); ok {
 			again, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
-			for _, step := range examined.Examine(again, maxBody) {
+			for _, step := range examined.Examine(again, largest) {
 				r.Steps = append(r.Steps, ShownStep(step))
 				// What somebody has to mend says more than that no answer came in time.
 				blocked := bridge.KindOf(step.Err) == bridge.FailureBlocked

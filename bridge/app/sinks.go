@@ -67,6 +67,21 @@ func AdminSink(cfg *config.Config, s config.Sink, log *slog.Logger) admin.Sink {
 	}
 }
 
+// Largest is the largest webhook, and what becomes of events that the sink's broker does not take for their size.
+func Largest(cfg *config.Config, s config.Sink) bridge.Largest {
+	largest := bridge.Largest{Bytes: int64(cfg.MaxBody), TooLarge: "become dead letters"}
+	switch {
+	case !cfg.AcksFromSinks():
+	case s.DeadLetter != "":
+		largest.TooLarge = "go to " + cfg.Variable(s.Name, "DEAD_LETTER") + " instead"
+	case s.Required:
+		largest.TooLarge = "are refused, and the webhooks answered 422"
+	default:
+		largest.TooLarge = "never get there (" + cfg.Variable(s.Name, "REQUIRED") + " is false)"
+	}
+	return largest
+}
+
 // AdminSinks are all configured sinks, for commands that do not go to their brokers.
 func AdminSinks(cfg *config.Config) []admin.Sink {
 	all := make([]admin.Sink, 0, len(cfg.Sinks))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func TestCheckWarnsOfADeadLetterSubjectThatNoStreamTakes(t *testing.T) {
 	require.NoError(t, err)
 	cfg := load(t, environment(t.TempDir(), map[string]string{"NATS_URL": srv.URL(), "NATS_DEAD_LETTER": deadLetters}))
 	sink := admin.Sink{Options: app.SinkOptions(cfg, cfg.Sinks[0], nil)}
-	found := admin.CheckSink(t.Context(), sink, 1<<20, time.Minute)
+	found := admin.CheckSink(t.Context(), sink, app.Largest(cfg, cfg.Sinks[0]), time.Minute)
 	require.True(t, found.OK, "events can be published")
 	require.Empty(t, found.Error)
 	require.Contains(t, found.Warning, "no stream takes the dead-letter subject "+deadLetters)
@@ -73,7 +74,29 @@ func TestCheckWarnsOfADeadLetterSubjectThatNoStreamTakes(t *testing.T) {
 	stream.Subjects = append(stream.Subjects, deadLetters)
 	_, err = js.UpdateStream(t.Context(), stream)
 	require.NoError(t, err)
-	require.Empty(t, admin.CheckSink(t.Context(), sink, 1<<20, time.Minute).Warning)
+	require.Empty(t, admin.CheckSink(t.Context(), sink, app.Largest(cfg, cfg.Sinks[0]), time.Minute).Warning)
+}
+
+func TestCheckSaysWhatBecomesOfEventsThatAreTooLarge(t *testing.T) {
+	srv := natsserver.Single(t, func(o *server.Options) { o.MaxPayload = 64 << 10 })
+	for fate, env := range map[string]map[string]string{
+		"become dead letters":                        {},
+		"are refused, and the webhooks answered 422": {"ACK": "sinks"},
+		"go to FNBRIDGE_NATS_DEAD_LETTER instead":    {"ACK": "sinks", "NATS_DEAD_LETTER": deadLetters},
+		"never get there (FNBRIDGE_AUDIT_REQUIRED is false)": {
+			"ACK": "sinks", "SINKS": "nats,audit=nats", "AUDIT_URL": srv.URL(), "AUDIT_STREAM": "AUDIT",
+			"AUDIT_SUBJECT": "audit.{route}", "AUDIT_REQUIRED": "false",
+		},
+	} {
+		env["NATS_URL"] = srv.URL()
+		cfg := load(t, environment(t.TempDir(), env))
+		last := cfg.Sinks[len(cfg.Sinks)-1]
+		found := admin.CheckSink(t.Context(), app.AdminSink(cfg, last, nil), app.Largest(cfg, last), time.Minute)
+		require.True(t, found.OK, found.Error)
+		require.True(t, slices.ContainsFunc(found.Steps, func(s admin.CheckStep) bool {
+			return s.State == "warning" && strings.Contains(s.Detail, "of larger webhooks "+fate+". Raise max_payload")
+		}), "%s: %v", fate, found.Steps)
+	}
 }
 
 func TestDeadLetterSubjectsStayApartFromEvents(t *testing.T) {

@@ -61,6 +61,19 @@ func (f *Files) Part(source func(setting string) Source) *Part {
 // Variable returns a setting's name for people, such as FNBRIDGE_KAFKA_BROKERS for BROKERS.
 func (p *Part) Variable(setting string) string { return p.sourceOf(Text{Setting: setting}).Variable }
 
+// Variables lists settings, of which there is one at least, under the names that people know them by.
+func (p *Part) Variables(settings ...string) string {
+	names := make([]string, len(settings))
+	for i, setting := range settings {
+		names[i] = p.Variable(setting)
+	}
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " and " + names[last]
+}
+
 // OnChange has f called whenever a value of the part is another. It must not block, and not call this package.
 func (p *Part) OnChange(f func()) {
 	if p == nil {

@@ -96,11 +96,11 @@ func Validity(c *x509.Certificate, now time.Time) (detail, warning string) {
 
 // Fits is the step that compares the largest webhook with the largest message that a broker takes, 0 for any, as the
 // setting limits it.
-func Fits(name, detail string, maxBody, most int64, setting string) bridge.Step {
+func Fits(name, detail string, largest bridge.Largest, most int64, setting string) bridge.Step {
 	step := bridge.Step{Name: name, Detail: detail}
-	if most > 0 && most < maxBody {
+	if most > 0 && most < largest.Bytes {
 		step.Warning = fmt.Sprintf("FNBRIDGE_MAX_BODY is %d bytes, and %s takes at most %d: the events of larger webhooks "+
-			"become dead letters. Raise %s, or lower FNBRIDGE_MAX_BODY", maxBody, name, most, setting)
+			"%s. Raise %s, or lower FNBRIDGE_MAX_BODY", largest.Bytes, name, most, largest.TooLarge, setting)
 	}
 	return step
 }

@@ -25,8 +25,9 @@ const (
 	// a broker that is back waits to be noticed.
 	RetryMin = 50 * time.Millisecond
 	RetryMax = 250 * time.Millisecond
-	// RetryBlocked is the same when somebody has to mend something first, such as a password: a server logs each try.
-	RetryBlocked = time.Second
+	// RetryBlocked is the same when somebody has to mend something first, such as a password: a server logs each try, and
+	// may lock out who tries too often.
+	RetryBlocked = 5 * time.Second
 	// Beside is how long a try may hang before another begins beside it: its packets may have gone into a cable that has
 	// been mended since.
 	Beside = 500 * time.Millisecond

@@ -135,7 +135,7 @@ func printStep(c console, s admin.CheckStep, indent string) error {
 }
 
 func checkSink(ctx context.Context, cfg *config.Config, s config.Sink, timeout time.Duration) admin.SinkCheck {
-	return admin.CheckSink(ctx, app.AdminSink(cfg, s, nil), int64(cfg.MaxBody), timeout)
+	return admin.CheckSink(ctx, app.AdminSink(cfg, s, nil), app.Largest(cfg, s), timeout)
 }
 
 func printCheck(c console, r admin.SinkCheck, asJSON bool) error {

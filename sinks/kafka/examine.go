@@ -18,7 +18,7 @@ var _ bridge.Examined = (*Sink)(nil)
 
 // Examine implements bridge.Examined. Whether the user may write, and what time a broker has, Kafka tells only of what
 // is published.
-func (s *Sink) Examine(ctx context.Context, maxBody int64) []bridge.Step {
+func (s *Sink) Examine(ctx context.Context, largest bridge.Largest) []bridge.Step {
 	steps := wire.Examine(ctx, s.opts.Brokers)
 	if last := steps[len(steps)-1]; last.Err != nil {
 		return steps
@@ -50,7 +50,7 @@ func (s *Sink) Examine(ctx context.Context, maxBody int64) []bridge.Step {
 	}
 	return append(steps, login,
 		wire.Clock(time.Time{}, time.Time{}, time.Time{}),
-		wire.Fits(topic, detail, maxBody, most, maxMessageBytes),
+		wire.Fits(topic, detail, largest, most, maxMessageBytes),
 		bridge.Step{Name: "permission to publish", Detail: "Kafka tells when something is published", Skipped: true})
 }
 

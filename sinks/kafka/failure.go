@@ -71,7 +71,7 @@ func inWords(err error) string {
 func classify(files *reload.Part, err error) (kind bridge.FailureKind, advice string) {
 	if refused, ok := errors.AsType[*refusedTokenError](err); ok && refused != nil {
 		return bridge.FailureBlocked, "compare issuer, audience and scope of the token with what the broker expects, " +
-			"and check " + variables(files, "OAUTH_TOKEN_URL", "OAUTH_SCOPES", "OAUTH_EXTENSIONS")
+			"and check " + files.Variables("OAUTH_TOKEN_URL", "OAUTH_SCOPES", "OAUTH_EXTENSIONS")
 	}
 	if token, ok := errors.AsType[*tokenError](err); ok {
 		if token.blocked {
@@ -128,7 +128,7 @@ func classifyCode(files *reload.Part, code kafkago.Error) (bridge.FailureKind, s
 		return bridge.FailureBlocked, "check " + files.Variable("SASL_MECHANISM") + " against the listener's"
 	case kafkago.SASLAuthenticationFailed:
 		return bridge.FailureBlocked,
-			"check " + variables(files, "SASL_MECHANISM", "SASL_USERNAME", "SASL_PASSWORD") + ", or the OAUTH settings"
+			"check " + files.Variables("SASL_MECHANISM", "SASL_USERNAME", "SASL_PASSWORD") + ", or the OAUTH settings"
 	case kafkago.PolicyViolation:
 		return bridge.FailureBlocked, "the cluster has a policy against it"
 	case kafkago.UnsupportedCompressionType:
@@ -164,12 +164,13 @@ func certificateAdvice(files *reload.Part, err error) string {
 	}
 	// The alert itself has an unexported type.
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return "the broker refuses our side of TLS: check " + variables(files, "TLS_CERT_FILE", "TLS_KEY_FILE")
+		return "the broker refuses our side of TLS: check " + files.Variables("TLS_CERT_FILE", "TLS_KEY_FILE")
 	}
 	return ""
 }
 
-// firstContact explains why brokers could not be connected to before anything was ever read from the cluster.
+// firstContact explains why brokers could not be connected to before anything was ever read from the cluster with these
+// credentials.
 func (s *Sink) firstContact(ctx context.Context, brokers []string, err error) error {
 	what := "connecting to " + strings.Join(brokers, ", ")
 	op, _ := errors.AsType[*net.OpError](err)
@@ -194,16 +195,6 @@ func (s *Sink) firstContact(ctx context.Context, brokers []string, err error) er
 		return s.explain(what, &strangerError{address, speaks})
 	}
 	return bridge.Retry(&failure{text: what + ": " + inWords(err) + ": " + advice, cause: err})
-}
-
-// variables lists settings under the names that people know them by.
-func variables(files *reload.Part, settings ...string) string {
-	names := make([]string, len(settings))
-	for i, setting := range settings {
-		names[i] = files.Variable(setting)
-	}
-	last := len(names) - 1
-	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // advertisedError is about an address that was never reached, and that nobody but the brokers gives.

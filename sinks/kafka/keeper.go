@@ -15,6 +15,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/fnbridge/fnbridge/bridge"
+	"github.com/fnbridge/fnbridge/bridge/wire"
 )
 
 // keeper is the state of the goroutine that looks after connections and metadata. The goroutine writes
@@ -23,6 +24,7 @@ type keeper struct {
 	generation atomic.Pointer[generation] // nil until a broker has been reached
 	topology   atomic.Pointer[topology]   // nil while the topic is not known
 	role       role
+	renewal    wire.Renewal
 
 	described     chan struct{} // closed once the topic's settings have been asked for
 	describedOnce sync.Once
@@ -36,8 +38,7 @@ type keeper struct {
 
 	// Of the keeper's goroutine alone.
 	lastRound, lastConnect   time.Time
-	lastVersion              int64  // of the credentials and certificates at lastConnect
-	renewal                  string // why the connections could not be renewed, as the log was told last
+	lastVersion              int64 // of the credentials and certificates at lastConnect
 	lastCreate, nextDescribe time.Time
 	known                    []string  // brokers, as the metadata listed them last
 	createErr                error     // of the last try
@@ -228,14 +229,11 @@ func (s *Sink) outdated() bool {
 }
 
 func (s *Sink) sayNotRenewed(err error) {
-	k := &s.keeper
-	if text := err.Error(); !s.outdated() {
+	if !s.outdated() {
 		s.log.Debug("cannot renew the Kafka connections", slog.Any("error", err))
-	} else if text != k.renewal {
-		k.renewal = text
-		s.log.Warn("no connection to Kafka can be made with the credentials and certificates of now; "+
-			"those that were made before stay in use", slog.Any("error", err))
+		return
 	}
+	s.keeper.renewal.Failed(s.log, err)
 }
 
 // awaitCreated returns the topic that has just been created, once its leaders know that they lead it. Until then they
@@ -303,7 +301,7 @@ func (s *Sink) connectTo(ctx context.Context, brokers []string) error {
 		}
 	})
 	if err != nil {
-		if k.generation.Load() == nil {
+		if k.generation.Load() == nil || s.outdated() {
 			return s.firstContact(whole, brokers, err)
 		}
 		return s.explain("connecting to "+strings.Join(brokers, ", "), err)
@@ -312,7 +310,7 @@ func (s *Sink) connectTo(ctx context.Context, brokers []string) error {
 		if old.version != next.version {
 			s.log.Info("connected to Kafka anew, since credentials or certificates have changed")
 		}
-		k.renewal = ""
+		k.renewal.Ended()
 		old.retire()
 	}
 	return nil

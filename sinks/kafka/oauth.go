@@ -171,7 +171,7 @@ func (t *tokens) explain(err error) *tokenError {
 	}
 	if status/100 != 5 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests {
 		e.blocked = true
-		e.text += ": check " + variables(t.files, "OAUTH_TOKEN_URL", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES")
+		e.text += ": check " + t.files.Variables("OAUTH_TOKEN_URL", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES")
 	}
 	return e
 }

@@ -31,16 +31,9 @@ func (s *Sink) newRecord(e *bridge.Event, headers []cloudevents.Header, value []
 		r.value = []byte{} // a record without a value means that its key is deleted
 	}
 	r.size = recordOverhead + len(r.key) + len(r.value)
-	length := 0
-	for _, h := range headers {
-		r.size += headerOverhead + len(h.Name) + len(h.Value)
-		length += len(h.Value)
-	}
-	values := make([]byte, 0, length) // of all headers
 	for i, h := range headers {
-		begin := len(values)
-		values = append(values, h.Value...)
-		r.headers[i] = kafkago.Header{Key: h.Name, Value: values[begin:len(values):len(values)]}
+		r.size += headerOverhead + len(h.Name) + len(h.Value)
+		r.headers[i] = kafkago.Header{Key: h.Name, Value: []byte(h.Value)}
 	}
 	return r
 }

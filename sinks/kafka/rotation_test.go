@@ -137,6 +137,35 @@ func TestARefusedPasswordIsReplacedAtOnce(t *testing.T) {
 	require.Same(t, before, s.keeper.generation.Load())
 }
 
+// What brokers refuse shows in the state of the sink for as long as the old connections hide it.
+func TestRefusedCredentialsAreWarnedOfWhileTheOldOnesServe(t *testing.T) {
+	t.Parallel()
+	c := seeded(t, 1, kfake.EnableSASL(), kfake.Superuser(saslScramSHA256, "bridge", password))
+	m, files := mount(t, map[string]string{"SASL_PASSWORD": password})
+	s := open(t, c.ListenAddrs(), withSASL(saslScramSHA256), files)
+	publishUntilStored(t, s, events(1, 1))
+	refused := func() string {
+		for _, w := range s.Warnings() {
+			if w.Key == "credentials_refused" {
+				return w.Text
+			}
+		}
+		return ""
+	}
+	require.Empty(t, refused())
+
+	m.write(t, map[string]string{"SASL_PASSWORD": "another"})
+	m.files.Refresh()
+	require.Eventually(t, func() bool { return refused() != "" }, within, 5*time.Millisecond)
+	require.Contains(t, refused(), "wrong credentials")
+	requireStored(t, publish(t, s, events(1, 1)))
+
+	m.write(t, map[string]string{"SASL_PASSWORD": password})
+	m.files.Refresh()
+	require.Eventually(t, func() bool { return refused() == "" }, within, 5*time.Millisecond)
+	requireStored(t, publish(t, s, events(1, 1)))
+}
+
 // testApacheRotation exchanges credentials and certificates under load.
 func testApacheRotation(t *testing.T, c *apachekafka.Cluster) {
 	const topic = "rotation"

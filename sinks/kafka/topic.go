@@ -70,7 +70,7 @@ func (s *Sink) create(ctx context.Context) error {
 	case code == kafkago.InvalidPartitionNumber, code == kafkago.InvalidConfiguration, code == kafkago.InvalidRequest:
 		return bridge.Blocked(&failure{
 			text: what + ": " + inWords(err) + ": check " +
-				variables(s.opts.Files, "PARTITIONS", "REPLICATION_FACTOR"),
+				s.opts.Files.Variables("PARTITIONS", "REPLICATION_FACTOR"),
 			cause: err,
 		})
 	case code == kafkago.TopicAuthorizationFailed:
@@ -113,15 +113,20 @@ func (s *Sink) warn(key, message string, attrs ...any) {
 	s.keeper.warnings = append(s.keeper.warnings, bridge.Warning{Key: key, Text: s.place() + ": " + message})
 }
 
-// Warnings implements bridge.Warner: how the topics are set up, where that endangers events.
+// Warnings implements bridge.Warner: how the topics are set up, where that endangers events. That of the credentials
+// comes once: those of the dead letters are the same.
 func (s *Sink) Warnings() []bridge.Warning {
-	s.keeper.mu.Lock()
-	warnings := slices.Clone(s.keeper.warnings)
-	s.keeper.mu.Unlock()
+	warnings := append(s.keeper.renewal.Warnings(), s.topicWarnings()...)
 	if s.letters != nil {
-		warnings = append(warnings, s.letters.Warnings()...)
+		warnings = append(warnings, s.letters.topicWarnings()...)
 	}
 	return warnings
+}
+
+func (s *Sink) topicWarnings() []bridge.Warning {
+	s.keeper.mu.Lock()
+	defer s.keeper.mu.Unlock()
+	return slices.Clone(s.keeper.warnings)
 }
 
 // describe reads the topic's settings as well as it may.

@@ -38,6 +38,7 @@ type connection struct {
 	version  atomic.Int64  // of the credentials and certificates: it grows with each change
 	outdated chan struct{} // has one when they have changed
 	retiring sync.WaitGroup
+	renewal  wire.Renewal
 
 	mu         sync.Mutex
 	current    *session
@@ -131,14 +132,8 @@ func (c *connection) use(ctx context.Context, s *session) (next *session) {
 // replacement returns a session with the newest credentials and certificates, which the old one serves beside until
 // there is one, and nil if the old one ends first.
 func (c *connection) replacement(ctx context.Context, old *session) *session {
-	said := ""
-	return c.connect(ctx, old.closed, 0, func(err error) {
-		if text := err.Error(); text != said {
-			said = text
-			c.log.Warn("no connection can be made with the credentials and certificates that have changed; "+
-				"the one that was made before stays in use", "error", err)
-		}
-	})
+	defer c.renewal.Ended()
+	return c.connect(ctx, old.closed, 0, func(err error) { c.renewal.Failed(c.log, err) })
 }
 
 // retire ends a session that another one has taken the place of, once every call that may use it has ended.
@@ -314,20 +309,22 @@ func (c *connection) targets() []target {
 
 // connect tries the servers by turns, after a first wait, until one takes a session, and returns nil only when ctx
 // ends or over is closed. Tries begin anew soon after one that failed, at once when credentials have changed, and after
-// a while beside one that hangs. Whenever all servers have failed, it tells the error of the one that comes nearest to
-// working.
+// a while beside one that hangs. A server where somebody has to mend something rests longer, and the others are tried
+// as before. Whenever all servers have failed, it tells the error of the one that comes nearest to working.
 func (c *connection) connect(
 	ctx context.Context, over <-chan struct{}, first time.Duration, tell func(error),
 ) *session {
 	type attempt struct {
 		at      int
+		login   int64 // the version of the credentials
 		session *session
 		err     error
 	}
 	targets := c.targets()
 	ended := make(chan attempt)
-	wires := make(map[int]*dialer) // of what is under way, by the number of the try
-	failed := make(map[int]error)  // by target
+	wires := make(map[int]*dialer)           // of what is under way, by the number of the try
+	failed := make(map[int]error)            // by target
+	rests := make([]time.Time, len(targets)) // until when it does
 	var under sync.WaitGroup
 	stop := make(chan struct{})
 	defer under.Wait()
@@ -347,14 +344,23 @@ func (c *connection) connect(
 		case <-over:
 			return nil
 		case <-wait.C:
+			now := time.Now()
+			for turns := 1; turns < len(targets) && now.Before(rests[number%len(targets)]); turns++ {
+				number++
+			}
+			if rest := time.Until(slices.MinFunc(rests, time.Time.Compare)); rest > 0 {
+				wait.Reset(rest)
+				continue
+			}
 			at := number
 			number++
 			to, w := targets[at%len(targets)], newDialer(ctx)
 			wires[at] = w
+			login := c.version.Load()
 			under.Go(func() {
 				s, err := c.connectTo(to, w)
 				select {
-				case ended <- attempt{at, s, err}:
+				case ended <- attempt{at, login, s, err}:
 				case <-stop:
 					if s != nil {
 						s.close()
@@ -370,22 +376,19 @@ func (c *connection) connect(
 			}
 			at := a.at % len(targets)
 			failed[at] = fmt.Errorf("connect to NATS at %s: %w", redact(targets[at].url), a.err)
-			limit := wire.RetryMax
+			if bridge.KindOf(a.err) == bridge.FailureBlocked && a.login == c.version.Load() {
+				rests[at] = time.Now().Add(wire.RetryBlocked)
+			}
 			if len(failed) == len(targets) {
-				err := nearest(failed)
-				tell(err)
-				if bridge.KindOf(err) == bridge.FailureBlocked {
-					limit = wire.RetryBlocked
-				}
+				tell(nearest(failed))
 			}
 			if len(wires) == 0 {
 				wait.Reset(jittered(pause))
-				pause = min(2*pause, limit)
+				pause = min(2*pause, wire.RetryMax)
 			}
 		case <-c.outdated:
-			if len(wires) == 0 {
-				wait.Reset(0)
-			}
+			clear(rests)
+			wait.Reset(0)
 			pause = wire.RetryMin
 		}
 	}
@@ -434,6 +437,10 @@ func (c *connection) connectTo(to target, w *dialer) (*session, error) {
 		switch cause := s.wire.cause(); {
 		case cause != nil:
 			err = cause // nats.go says "no servers available" instead
+		case s.wire.bare() && strings.HasPrefix(u.Scheme, "ws"):
+			plain := map[string]string{"ws": "nats", "wss": "tls"}[u.Scheme]
+			err = bridge.Blocked(fmt.Errorf("it speaks NATS, not WebSocket: write %s:// in %s, or give the WebSocket port",
+				plain, c.o.Files.Variable("URL")))
 		case s.wire.silent() && !c.o.TLSFirst && !strings.HasPrefix(u.Scheme, "ws"):
 			if cause := c.stranger(w.ctx, u.Host); cause != nil {
 				err = cause
@@ -479,7 +486,7 @@ func (c *connection) options(u *url.URL, name string) ([]natsgo.Option, error) {
 	if login == nil {
 		return nil, fmt.Errorf("the credentials cannot be used: %w", o.login.Err())
 	}
-	options = append(options, login)
+	options = append(options, login.option)
 	if !o.TLSFirst && o.TLSCAFile == "" && o.TLSCertFile == "" && u.Scheme != "tls" && u.Scheme != "wss" {
 		return options, nil
 	}
@@ -600,6 +607,13 @@ func (d *dialer) cause() error {
 		}
 	}
 	return d.err
+}
+
+// bare tells whether the server answered the handshake of TLS or of a WebSocket in NATS.
+func (d *dialer) bare() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conn != nil && d.conn.bare.Load()
 }
 
 // silent tells whether there was a connection, and the server said nothing.

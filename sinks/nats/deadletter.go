@@ -150,8 +150,24 @@ func (s *Sink) warnOfDeadLetters(ctx context.Context, session *session) {
 
 func (s *Sink) noStreamForLetters() error {
 	return bridge.Blocked(fmt.Errorf("no stream takes the dead-letter subject %s; "+
-		"add it to the subjects of stream %s, or create a stream for it",
-		s.o.DeadLetter, s.o.Stream))
+		"add it to the subjects of stream %s, or create a stream for it, or change %s",
+		s.o.DeadLetter, s.o.Stream, s.o.Files.Variable("DEAD_LETTER")))
+}
+
+// variableOf names, for errors, what was set to have subject.
+func (s *Sink) variableOf(subject string) string {
+	if s.takesDeadLetters(subject) {
+		return s.o.Files.Variable("DEAD_LETTER")
+	}
+	return s.o.Files.Variable("SUBJECT")
+}
+
+// streamVariable names, for errors, what was set to have the stream that takes what is published to subject.
+func (s *Sink) streamVariable(subject string) string {
+	if s.takesDeadLetters(subject) {
+		return s.o.Files.Variable("DEAD_LETTER")
+	}
+	return s.o.Files.Variable("STREAM")
 }
 
 // takesDeadLetters tells whether subject is that of the dead letters. No event has it: see ValidateDeadLetter.

@@ -15,7 +15,7 @@ import (
 var _ bridge.Examined = (*Sink)(nil)
 
 // Examine implements bridge.Examined. The stream is asked with an empty message that no stream stores: see question.
-func (s *Sink) Examine(ctx context.Context, maxBody int64) []bridge.Step {
+func (s *Sink) Examine(ctx context.Context, largest bridge.Largest) []bridge.Step {
 	var hosts []string
 	for _, u := range addresses(s.o.URL) {
 		host := u.Host
@@ -51,7 +51,7 @@ func (s *Sink) Examine(ctx context.Context, maxBody int64) []bridge.Step {
 	steps = append(steps, bridge.Step{
 		Name: "authentication", Detail: login + ", NATS " + session.nc.ConnectedServerVersion(),
 	})
-	stream, clock := s.examineStream(ctx, session, maxBody)
+	stream, clock := s.examineStream(ctx, session, largest)
 	steps = append(steps, clock)
 	_, hearsay := errors.AsType[*hearsayError](stream.Err)
 	if stream.Err != nil && !hearsay {
@@ -75,7 +75,9 @@ func (s *Sink) anySubject() string {
 }
 
 // examineStream looks at the stream, and at the clock of the server that tells of it.
-func (s *Sink) examineStream(ctx context.Context, session *session, maxBody int64) (stream, clock bridge.Step) {
+func (s *Sink) examineStream(
+	ctx context.Context, session *session, largest bridge.Largest,
+) (stream, clock bridge.Step) {
 	clock = wire.Clock(time.Time{}, time.Time{}, time.Time{})
 	if err := s.stream.inspect(ctx, session, true); err != nil {
 		return bridge.Step{Name: "stream " + s.o.Stream, Err: err}, clock
@@ -103,7 +105,7 @@ func (s *Sink) examineStream(ctx context.Context, session *session, maxBody int6
 	if info.Config.Replicas == 1 {
 		detail = fmt.Sprintf("1 replica, messages of at most %d bytes", most)
 	}
-	return wire.Fits("stream "+s.o.Stream, detail, maxBody, most, setting), clock
+	return wire.Fits("stream "+s.o.Stream, detail, largest, most, setting), clock
 }
 
 // examinePublishing asks the stream by way of a subject.

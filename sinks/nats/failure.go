@@ -46,13 +46,14 @@ func (o *Options) classifyConnect(err error) error {
 			o.Files.Variable("TLS_FIRST")))
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired),
 		errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
-		return bridge.Blocked(fmt.Errorf("the server refuses the credentials; "+
-			"check the user, token, NKey or credentials file: %w", err))
+		return bridge.Blocked(fmt.Errorf("the server refuses the credentials; check %s: %w", o.loginVariables(), err))
 	case errors.Is(err, natsgo.ErrNkeysNotSupported):
-		return bridge.Blocked(fmt.Errorf("the server does not ask for an NKey; check the way to authenticate: %w", err))
+		return bridge.Blocked(fmt.Errorf("the server does not ask for an NKey; check the way to authenticate (%s): %w",
+			o.loginVariables(), err))
 	case errors.Is(err, natsgo.ErrSecureConnWanted):
 		return bridge.Blocked(fmt.Errorf("TLS is configured, and the server has none; "+
-			"check the address and the TLS files: %w", err))
+			"check the address (%s) and the TLS files (%s): %w",
+			o.Files.Variable("URL"), o.Files.Variables("TLS_CA_FILE", "TLS_CERT_FILE"), err))
 	case errors.Is(err, natsgo.ErrSecureConnRequired):
 		return bridge.Blocked(fmt.Errorf("the server requires TLS; "+
 			"use tls:// in %s or set %s: %w", o.Files.Variable("URL"), o.Files.Variable("TLS_CA_FILE"), err))
@@ -144,8 +145,8 @@ func (c *call) checkAcknowledgement(subject string, ack *natsjs.PubAck) error {
 // somebodyElse is the error of an answer to a message that is not its stream's.
 func (s *Sink) somebodyElse(subject, why string) error {
 	return bridge.Blocked(fmt.Errorf("not stored: somebody else than %s answers messages to %s (%s); "+
-		"find who subscribes to it, or change the subject",
-		s.streamOf(subject), subject, why))
+		"find who subscribes to it, or change the subject (%s)",
+		s.streamOf(subject), subject, why, s.variableOf(subject)))
 }
 
 // classifyAnswer marks what the stream answered instead of an acknowledgement.
@@ -162,10 +163,11 @@ func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) er
 		return bridge.Reject(fmt.Errorf("the message's headers are larger than %s takes: %w", stream, api))
 	case codeStreamMismatch:
 		return s.doubted(subject, bridge.Blocked(fmt.Errorf(
-			"the subject %s belongs to another stream than %s; change the subject or the stream: %w",
-			subject, s.o.Stream, api)))
+			"the subject %s belongs to another stream than %s; change the subject (%s) or the stream (%s): %w",
+			subject, s.o.Stream, s.variableOf(subject), s.o.Files.Variable("STREAM"), api)))
 	case codeStreamSealed:
-		return bridge.Blocked(fmt.Errorf("%s is sealed and takes nothing; publish to another: %w", stream, api))
+		return bridge.Blocked(fmt.Errorf("%s is sealed and takes nothing; publish to another (%s): %w",
+			stream, s.streamVariable(subject), api))
 	case natsjs.JSErrCodeJetStreamNotEnabled, natsjs.JSErrCodeJetStreamNotEnabledForAccount:
 		return bridge.Blocked(fmt.Errorf("JetStream is not enabled for this account: %w", api))
 	case codeStoreFailed:
@@ -182,7 +184,8 @@ func (s *Sink) classifyAnswer(subject string, size int, api *natsjs.APIError) er
 		refused := fmt.Errorf("%s refused a message to %s: %w", stream, subject, api)
 		if api.Code == http.StatusBadRequest && api.ErrorCode != codeAccountFull {
 			// It is of the wrong kind for this stream, as each event would be: so the codes of JetStream are made.
-			return bridge.Blocked(fmt.Errorf("%w; change the stream's settings, or publish to another", refused))
+			return bridge.Blocked(fmt.Errorf("%w; change the stream's settings, or publish to another (%s)",
+				refused, s.streamVariable(subject)))
 		}
 		return bridge.Retry(refused)
 	}
@@ -211,10 +214,11 @@ func (o *Options) classifyRequest(ctx context.Context, what string, err error) e
 				"more than half of its servers are needed for one: %w", what, err))
 		case codeSubjectsOverlap:
 			return bridge.Blocked(fmt.Errorf("%s: another stream has its subjects; "+
-				"publish to that stream, or change the subject: %w", what, err))
+				"publish to that stream (%s), or change the subject (%s): %w",
+				what, o.Files.Variable("STREAM"), o.Files.Variable("SUBJECT"), err))
 		case codeReplicasUnsupported:
-			return bridge.Blocked(fmt.Errorf("%s: the server is no cluster, so 1 replica is all that it can keep: %w",
-				what, err))
+			return bridge.Blocked(fmt.Errorf("%s: the server is no cluster, so 1 replica is all that it can keep (%s): %w",
+				what, o.Files.Variable("REPLICAS"), err))
 		case codeMaxBytesRequired:
 			return bridge.Blocked(fmt.Errorf("%s: the account demands a bound of each stream: set %s: %w",
 				what, o.Files.Variable("MAX_BYTES"), err))

@@ -34,6 +34,7 @@ type guard struct {
 	wrote atomic.Bool
 	raw   atomic.Bool // what follows is not NATS by itself
 	heard atomic.Bool // the server has said something
+	bare  atomic.Bool // and that was NATS, where a handshake was begun
 	// refused is why nothing more is handed on; nil while all is well.
 	refused atomic.Pointer[error]
 
@@ -71,10 +72,12 @@ func (g *guard) Read(p []byte) (int, error) {
 		case n > 0 && !g.ready():
 			return n, nil
 		case g.raw.Load():
-			m, err := g.in.Read(p[n:])
-			if m > 0 {
-				g.heard.Store(true)
+			if !g.heard.Load() {
+				said, _ := g.in.Peek(len(greeting)) // Read has its error
+				g.bare.Store(string(said) == greeting)
+				g.heard.Store(len(said) > 0)
 			}
+			m, err := g.in.Read(p[n:])
 			return n + m, err
 		case g.payload > 0:
 			m, err := g.in.Read(p[n:min(len(p), n+g.payload)])
@@ -108,7 +111,10 @@ func (g *guard) ready() bool {
 	}
 }
 
-const lineEnd = "\r\n"
+const (
+	lineEnd  = "\r\n"
+	greeting = "INFO " // begins what a NATS server says first, which it does unasked
+)
 
 // end reads the end of a message.
 func (g *guard) end() error {

@@ -11,22 +11,30 @@ import (
 	"github.com/fnbridge/fnbridge/bridge/reload"
 )
 
-// openLogin returns how to authenticate, which is nil while there is no way, or the URL's. The error is that of a file
-// that cannot be used.
-func openLogin(o *Options) (*reload.Value[natsgo.Option], error) {
+// login is a way to authenticate.
+type login struct {
+	option   natsgo.Option
+	settings []string // that it was made of; nil: none
+}
+
+// openLogin returns how to authenticate, which is nil while there is no way. The error is that of a file that cannot be
+// used.
+func openLogin(o *Options) (*reload.Value[*login], error) {
 	return reload.Open(o.Files,
-		func(texts []string) (natsgo.Option, error) {
+		func(texts []string) (*login, error) {
 			switch token, user, password := texts[2], texts[3], texts[4]; {
 			case o.CredsFile != "":
-				return credentials(o.CredsFile, texts[0])
+				option, err := credentials(o.CredsFile, texts[0])
+				return &login{option, []string{"CREDS_FILE"}}, err
 			case o.NKeyFile != "":
-				return nkey(o.NKeyFile, texts[1])
+				option, err := nkey(o.NKeyFile, texts[1])
+				return &login{option, []string{"NKEY_FILE"}}, err
 			case token != "":
-				return natsgo.Token(token), nil
+				return &login{natsgo.Token(token), []string{"TOKEN"}}, nil
 			case user != "":
-				return natsgo.UserInfo(user, password), nil
+				return &login{natsgo.UserInfo(user, password), []string{"USER", "PASSWORD"}}, nil
 			default:
-				return func(*natsgo.Options) error { return nil }, nil
+				return &login{func(*natsgo.Options) error { return nil }, nil}, nil // the URL may hold one
 			}
 		},
 		reload.Text{Setting: "CREDS_FILE", Path: o.CredsFile},
@@ -34,6 +42,21 @@ func openLogin(o *Options) (*reload.Value[natsgo.Option], error) {
 		reload.Text{Setting: "TOKEN", Given: o.Token},
 		reload.Text{Setting: "USER", Given: o.User},
 		reload.Text{Setting: "PASSWORD", Given: o.Password})
+}
+
+// loginVariables names what was given to authenticate with, or what could be.
+func (o *Options) loginVariables() string {
+	if o.LoginVariable != "" {
+		return o.LoginVariable
+	}
+	switch l := o.login.Get(); {
+	case l != nil && l.settings != nil:
+		return o.Files.Variables(l.settings...)
+	case strings.Contains(o.URL, "@"):
+		return o.Files.Variable("URL")
+	default:
+		return o.Files.Variables("CREDS_FILE", "NKEY_FILE", "TOKEN", "USER", "PASSWORD")
+	}
 }
 
 // credentials returns the login with the JWT and the seed of a credentials file. No error shows what it holds.

@@ -48,6 +48,8 @@ type Options struct {
 	Token          string
 	User, Password string
 	NKeyFile       string // a seed
+	// LoginVariable is what people call the way to authenticate, if it is not of the sink's own settings.
+	LoginVariable string
 
 	// TLSCAFile is a PEM file of the authorities to trust instead of the system's. TLSCertFile and TLSKeyFile are a
 	// client's certificate; both or neither. Any of them makes TLS a must.
@@ -91,7 +93,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	tls   *tlsfiles.Files
-	login *reload.Value[natsgo.Option]
+	login *reload.Value[*login]
 }
 
 // maxInFlight is how many events of all calls together wait for their acknowledgement.

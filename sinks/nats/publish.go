@@ -380,10 +380,8 @@ func withID(headers []cloudevents.Header, id string, failures int64) []cloudeven
 // newHeader returns headers as the library takes them.
 func newHeader(headers []cloudevents.Header) natsgo.Header {
 	header := make(natsgo.Header, len(headers))
-	values := make([]string, len(headers)) // of all
-	for i, h := range headers {
-		values[i] = h.Value
-		header[h.Name] = values[i : i+1 : i+1]
+	for _, h := range headers {
+		header[h.Name] = []string{h.Value}
 	}
 	return header
 }

@@ -1,6 +1,9 @@
 package nats_test
 
 import (
+	"bufio"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -92,4 +95,39 @@ func TestAStreamThatWasWellMeanwhileHasACleanSlate(t *testing.T) {
 			return sink.Check(t.Context()) == nil && time.Since(silentSince) > 4*o.AckTimeout
 		}, bound, 20*time.Millisecond)
 	}
+}
+
+// Brokers log each login that they refuse, and lock out who tries too often. The gaps are wider than a second, which
+// they were once, on a machine of any speed.
+func TestWhatSomebodyHasToMendIsTriedSeldom(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	tries := make(chan time.Time, 100)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			tries <- time.Now()
+			_, _ = io.WriteString(conn, `INFO {"server_id":"x","version":"2.11.0","headers":true,"auth_required":true}`+"\r\n")
+			_, _ = bufio.NewReader(conn).ReadString('\n') // CONNECT
+			_, _ = io.WriteString(conn, "-ERR 'Authorization Violation'\r\n")
+			_ = conn.Close()
+		}
+	}()
+	o := options(t, "nats://"+listener.Addr().String())
+	m := mount(t, &o, map[string]string{"TOKEN": "one"})
+	sink := open(t, o)
+	requireBlockedWith(t, sink, "refuses the credentials")
+	first := <-tries
+	require.Greater(t, (<-tries).Sub(first), 3*time.Second)
+
+	began := time.Now()
+	m.write(t, "TOKEN", "two")
+	m.files.Refresh()
+	<-tries // at once, though another is due only in a while
+	t.Logf("new credentials were tried after %s", time.Since(began))
 }

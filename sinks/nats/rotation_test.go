@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -218,8 +219,9 @@ func TestCredentialsAreRotatedUnderLoad(t *testing.T) {
 				// The server refuses the new ones still, and the old connection serves on.
 				require.Eventually(t, func() bool {
 					l.goesOn(t)
-					return strings.Contains(logs.String(), "the one that was made before stays in use")
+					return strings.Contains(logs.String(), "those that were made before stay in use")
 				}, bound, 10*time.Millisecond)
+				require.Equal(t, "credentials_refused", sink.Warnings()[0].Key)
 			} else {
 				require.Eventually(t, func() bool {
 					l.goesOn(t)
@@ -232,6 +234,7 @@ func TestCredentialsAreRotatedUnderLoad(t *testing.T) {
 			}
 			l.goesOn(t)
 			requirePublishes(t, sink, "after")
+			requireNoRefusal(t, sink)
 			l.end()
 			if tt.both != nil {
 				require.LessOrEqual(t, l.again.Load(), int64(inFlight),
@@ -242,6 +245,48 @@ func TestCredentialsAreRotatedUnderLoad(t *testing.T) {
 				l.acknowledged.Load(), l.again.Load(), l.blocked.Load())
 		})
 	}
+}
+
+func requireNoRefusal(t *testing.T, sink *nats.Sink) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return !slices.ContainsFunc(sink.Warnings(), func(w bridge.Warning) bool { return w.Key == "credentials_refused" })
+	}, bound, 10*time.Millisecond)
+}
+
+// What a server refuses shows in the state of the sink for as long as the old connection hides it.
+func TestRefusedCredentialsAreWarnedOfWhileTheOldOnesServe(t *testing.T) {
+	t.Parallel()
+	srv := natsserver.Single(t, func(o *server.Options) { o.Authorization = "right" })
+	o := options(t, srv.URL())
+	m := mount(t, &o, map[string]string{"TOKEN": "right"})
+	sink := open(t, o)
+	requirePublishes(t, sink, "before")
+	requireNoRefusal(t, sink)
+
+	m.write(t, "TOKEN", "wr0ng")
+	m.files.Refresh()
+	require.Eventually(t, func() bool {
+		warnings := sink.Warnings()
+		return len(warnings) > 0 && warnings[0].Key == "credentials_refused"
+	}, bound, 10*time.Millisecond)
+	text := sink.Warnings()[0].Text
+	require.Contains(t, text, "refuses the credentials; check TOKEN")
+	require.NotContains(t, text, "wr0ng")
+	requirePublishes(t, sink, "meanwhile")
+
+	m.write(t, "TOKEN", "right")
+	m.files.Refresh()
+	requireNoRefusal(t, sink)
+	requirePublishes(t, sink, "after")
+
+	// Without the old connection the sink itself is blocked, and there is nothing hidden to warn of.
+	m.write(t, "TOKEN", "wr0ng")
+	m.files.Refresh()
+	srv.Stop(t)
+	srv.Start(t)
+	requireBlocked(t, sink, "refuses the credentials")
+	requireNoRefusal(t, sink)
 }
 
 // A refused credential is replaced by the next one at once.

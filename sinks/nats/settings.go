@@ -264,9 +264,11 @@ func (s *Settings) options(o bridge.SinkOptions) Options {
 	url := strings.Join(s.URL.Reveal(), ",")
 	token := s.Token.Reveal()
 	embedded := url == ""
+	var loginVariable string
 	var sync bridge.Syncer
 	if embedded {
 		url, token, sync = o.EmbeddedURL, o.EmbeddedToken, o.EmbeddedSync
+		loginVariable = "FNBRIDGE_EMBEDDED_NATS_TOKEN"
 	}
 	maxBytes := int64(s.MaxBytes)
 	sharesVolume := embedded && maxBytes == 0
@@ -280,7 +282,8 @@ func (s *Settings) options(o bridge.SinkOptions) Options {
 	return Options{
 		Name: o.Name, URL: url, Embedded: embedded && o.RunsEmbedded, Sync: sync, APIPrefix: prefix,
 		CredsFile: s.CredsFile, Token: token, User: s.User, Password: s.Password.Reveal(), NKeyFile: s.NKeyFile,
-		TLSCAFile: s.TLSCAFile, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile, TLSFirst: s.TLSFirst,
+		LoginVariable: loginVariable,
+		TLSCAFile:     s.TLSCAFile, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile, TLSFirst: s.TLSFirst,
 		Stream: string(s.Stream), CreateStream: s.CreateStream,
 		Replicas: s.Replicas, MaxAge: s.MaxAge, MaxBytes: maxBytes, SharesVolume: sharesVolume, DedupeWindow: s.DedupeWindow,
 		Subject: s.subject(), Format: format, DeadLetter: o.DeadLetter, Files: o.Files, Logger: o.Logger,

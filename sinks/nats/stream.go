@@ -131,7 +131,8 @@ func (m *stream) look(ctx context.Context, s *session) (*natsjs.StreamInfo, erro
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
 		if !m.o.CreateStream {
 			return nil, &hearsayError{bridge.Blocked(fmt.Errorf(
-				"stream %s does not exist; create it, or allow it to be created", m.o.Stream))}
+				"stream %s does not exist; create it, correct %s, or set %s to true",
+				m.o.Stream, m.o.Files.Variable("STREAM"), m.o.Files.Variable("CREATE_STREAM")))}
 		}
 		info, err = m.create(ctx, s)
 	}
@@ -339,7 +340,8 @@ func (m *stream) follow(ctx context.Context, s *session, info *natsjs.StreamInfo
 // fits tells whether events can be stored in a stream of this configuration and be known to be stored.
 func (m *stream) fits(c natsjs.StreamConfig) error {
 	unusable := func(why string) error {
-		return &unusableError{bridge.Blocked(fmt.Errorf("stream %s %s; publish to another", m.o.Stream, why))}
+		return &unusableError{bridge.Blocked(fmt.Errorf("stream %s %s; publish to another (%s)",
+			m.o.Stream, why, m.o.Files.Variable("STREAM")))}
 	}
 	switch {
 	case c.NoAck:
@@ -350,13 +352,14 @@ func (m *stream) fits(c natsjs.StreamConfig) error {
 		return unusable("keeps counters (allow_msg_counter) and takes nothing else")
 	case c.Mirror != nil:
 		return &hearsayError{bridge.Blocked(fmt.Errorf(
-			"stream %s is a mirror of %s and takes only what that does; publish to %s",
-			m.o.Stream, c.Mirror.Name, c.Mirror.Name))}
+			"stream %s is a mirror of %s and takes only what that does; publish to %s (%s)",
+			m.o.Stream, c.Mirror.Name, c.Mirror.Name, m.o.Files.Variable("STREAM")))}
 	case !slices.ContainsFunc(c.Subjects, func(subject string) bool { return overlap(subject, m.filter) }):
 		return &hearsayError{bridge.Blocked(fmt.Errorf(
 			"stream %s takes the subjects [%s], and events go to %s; "+
-				"change the subject, the stream's name or its subjects",
-			m.o.Stream, strings.Join(c.Subjects, " "), m.filter))}
+				"change the subject (%s), the stream's name (%s) or its subjects",
+			m.o.Stream, strings.Join(c.Subjects, " "), m.filter,
+			m.o.Files.Variable("SUBJECT"), m.o.Files.Variable("STREAM")))}
 	default:
 		return nil
 	}
@@ -401,8 +404,8 @@ func (m *stream) noAnswer(subject string) error {
 	case found == nil && info != nil &&
 		!slices.ContainsFunc(info.Config.Subjects, func(s string) bool { return covers(s, subject) }):
 		return bridge.Blocked(fmt.Errorf("stream %s takes the subjects [%s], which do not cover %s; "+
-			"change the subject or the stream's subjects",
-			m.o.Stream, strings.Join(info.Config.Subjects, " "), subject))
+			"change the subject (%s) or the stream's subjects",
+			m.o.Stream, strings.Join(info.Config.Subjects, " "), subject, m.o.Files.Variable("SUBJECT")))
 	case found == nil:
 		found = fmt.Errorf("no stream answers for the subject %s; "+
 			"stream %s may be missing, or without a leader for now", subject, m.o.Stream)

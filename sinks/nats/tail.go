@@ -16,6 +16,9 @@ import (
 // tailPause is between two looks at a broker that is away, or has no such stream yet.
 const tailPause = 500 * time.Millisecond
 
+// deleteTimeout bounds the end of a tail, which somebody waits for.
+const deleteTimeout = 2 * time.Second
+
 // Tail calls f with every event that is stored in o.Stream under the sink's subjects, or under what the stream makes of
 // them, in stored order, until ctx ends or f returns an error, which it returns. f is never called concurrently. With
 // from.End it returns nil once f has had what is stored now.
@@ -28,16 +31,17 @@ func Tail(ctx context.Context, o Options, from bridge.TailStart, f func(bridge.R
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	t := &tail{o: &o, from: from, f: f, filter: streamSubject(o.Subject), log: o.Logger.With("sink", o.Name)}
 	t.conn = newConnection(&o, t.log)
 	ended := make(chan struct{})
+	// The connection lasts longer than ctx: there is something to delete in the end.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer close(ended)
-		t.conn.run(ctx)
+		t.conn.run(running)
 	}()
 	defer func() {
-		cancel()
+		stop()
 		<-ended
 	}()
 	waiting := ""      // the cause that the log was told last
@@ -98,6 +102,8 @@ type tail struct {
 	next uint64
 	// left is how many messages are left to read, with from.End.
 	left uint64
+	// consumer is the one that may be there; empty for none.
+	consumer string
 	// missing says that there was no stream when the reading began, so that all of it is new.
 	missing bool
 }
@@ -127,6 +133,7 @@ func (t *tail) round(ctx context.Context) error {
 		t.next, t.missing = 0, true
 	}
 	t.created = info.Created
+	t.deleteConsumer(ctx, session, stream) // of a session that was lost
 	config := natsjs.OrderedConsumerConfig{
 		FilterSubjects: storedUnder(t.filter, info.Config.SubjectTransform), InactiveThreshold: time.Minute,
 	}
@@ -146,6 +153,10 @@ func (t *tail) round(ctx context.Context) error {
 	if err != nil {
 		return t.o.classifyRequest(requests, "read stream "+t.o.Stream, err)
 	}
+	defer func() {
+		t.consumer = consumer.CachedInfo().Name // the library may have made another
+		t.deleteConsumer(ctx, session, stream)
+	}()
 	if t.from.End {
 		// Of what comes from now on, as many as wait now are the ones that were asked for.
 		if t.left = consumer.CachedInfo().NumPending; t.left == 0 {
@@ -179,6 +190,25 @@ func (t *tail) round(ctx context.Context) error {
 		if err := t.deliver(msg); err != nil {
 			return err
 		}
+	}
+}
+
+// deleteConsumer deletes the consumer that may be there, even when ctx has ended. One that cannot be deleted goes after
+// its InactiveThreshold, and until then counts towards the stream's max_consumers.
+func (t *tail) deleteConsumer(ctx context.Context, s *session, stream natsjs.Stream) {
+	if t.consumer == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(t.o.AckTimeout, deleteTimeout))
+	defer cancel()
+	ctx, done := s.watch(ctx, t.o.APIPrefix+".CONSUMER.DELETE.")
+	defer done()
+	err := stream.DeleteConsumer(ctx, t.consumer)
+	switch {
+	case err == nil, errors.Is(err, natsjs.ErrConsumerNotFound), errors.Is(err, natsjs.ErrStreamNotFound):
+		t.consumer = ""
+	default:
+		t.log.Debug("the consumer that the stream was read by stays for a minute", "consumer", t.consumer, "error", err)
 	}
 }
 

@@ -248,6 +248,54 @@ func TestTailEnds(t *testing.T) {
 	require.ErrorContains(t, nats.Tail(t.Context(), o, bridge.TailStart{}, nil), "not a name of a stream")
 }
 
+// A stream may allow one consumer alone, and whoever counts them finds none that a tail has left.
+func TestTailLeavesNoConsumerBehind(t *testing.T) {
+	srv := natsserver.Single(t)
+	proxy := faultproxy.New(t, srv.Addr())
+	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL()))
+	createStream(t, js, natsjs.StreamConfig{Name: "TENSORLAKE", Subjects: []string{"tensorlake.>"}, MaxConsumers: 1})
+	o := options(t, srv.URL())
+	sink := open(t, o)
+	publish(t, sink, sinktest.Events("left", 5, 1))
+	o.URL = "nats://" + proxy.Addr()
+	consumers := func() int {
+		stream, err := js.Stream(t.Context(), o.Stream)
+		require.NoError(t, err)
+		return stream.CachedInfo().State.Consumers
+	}
+	require.NoError(t, nats.Tail(t.Context(), o, bridge.TailStart{All: true, End: true},
+		func(bridge.Received) error { return nil }))
+	require.Zero(t, consumers(), "after all that is stored")
+
+	enough := errors.New("enough")
+	require.ErrorIs(t, nats.Tail(t.Context(), o, bridge.TailStart{All: true},
+		func(bridge.Received) error { return enough }), enough)
+	require.Zero(t, consumers(), "after enough")
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	require.ErrorIs(t, nats.Tail(ctx, o, bridge.TailStart{All: true}, func(bridge.Received) error {
+		if consumers() == 1 {
+			interrupt()
+		}
+		return nil
+	}), context.Canceled)
+	require.Zero(t, consumers(), "after an interrupt")
+
+	// That of a connection that is lost is in the way of the next one's.
+	seen := 0
+	require.ErrorIs(t, nats.Tail(t.Context(), o, bridge.TailStart{All: true}, func(bridge.Received) error {
+		switch seen++; seen {
+		case 2:
+			proxy.Cut()
+			publish(t, sink, sinktest.Events("more", 1, 1))
+		case 6: // which the lost connection cannot have had
+			return enough
+		}
+		return nil
+	}), enough)
+	require.Zero(t, consumers(), "after a connection was lost")
+}
+
 func TestTailSaysWhatIsToMend(t *testing.T) {
 	tests := map[string]func(*server.Options){
 		"refuses the credentials": func(o *server.Options) { o.Username, o.Password = "other", "other" },

@@ -36,7 +36,8 @@ func (s *Sink) Warnings() []bridge.Warning {
 	m := s.stream
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Concat(m.warnings[ofSettings], m.warnings[ofStorage], m.warnings[ofLetters])
+	return slices.Concat(s.conn.renewal.Warnings(),
+		m.warnings[ofSettings], m.warnings[ofStorage], m.warnings[ofLetters])
 }
 
 // Storage implements bridge.Storing.

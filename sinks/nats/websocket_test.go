@@ -49,7 +49,7 @@ func TestAccountsBehindAWebSocket(t *testing.T) {
 				}
 				a.sink = open(t, a.options)
 				requirePublishes(t, a.sink, a.name)
-				for _, step := range a.sink.Examine(t.Context(), 1<<20) {
+				for _, step := range a.sink.Examine(t.Context(), bridge.Largest{Bytes: 1 << 20}) {
 					require.NoError(t, step.Err, step.Name)
 					if step.Name == "TLS" {
 						require.Contains(t, step.Detail, tls, "what check says of it")
@@ -74,5 +74,15 @@ func TestAccountsBehindAWebSocket(t *testing.T) {
 				require.Len(t, natsserver.Records(t, srv.URL(), "TENSORLAKE", natsgo.UserCredentials(a.options.CredsFile)), 2)
 			}
 		})
+	}
+}
+
+func TestAWebSocketURLThatLeadsToNATS(t *testing.T) {
+	t.Parallel()
+	srv := natsserver.Single(t)
+	for scheme, plain := range map[string]string{"ws": "nats", "wss": "tls"} {
+		sink := open(t, options(t, scheme+"://"+srv.Addr()))
+		requireBlockedWith(t, sink, "it speaks NATS, not WebSocket: write "+plain+":// in URL, or give the WebSocket port")
+		require.NotContains(t, sink.Check(t.Context()).Error(), "server_id")
 	}
 }

@@ -169,15 +169,29 @@ mount never changes.
 {{- toYaml $all -}}
 {{- end -}}
 
-{{/* Fails if fewer journals would be in use than there are: what waits in the others would stay behind, unseen. */}}
+{{/*
+Fails if fewer journals would be in use than there are: what waits in the others would stay behind, unseen. Scaled to 0,
+as somebody does who looks into a journal, a StatefulSet has as many as there are claims; else claims that were drained
+and left do not count.
+*/}}
 {{- define "fnbridge.keepJournals" -}}
 {{- $name := include "fnbridge.fullname" .root -}}
 {{- $there := lookup "apps/v1" "StatefulSet" .root.Release.Namespace $name -}}
 {{- if and $there (not .root.Values.journalsDrained) -}}
 {{- $replicas := dig "spec" "replicas" 1 $there | int -}}
+{{- $again := "" -}}
+{{- if not $replicas -}}
+{{- range lookup "v1" "PersistentVolumeClaim" .root.Release.Namespace "" | dig "items" list -}}
+{{- $ordinal := trimPrefix (printf "data-%s-" $name) .metadata.name -}}
+{{- if regexMatch "^[0-9]+$" $ordinal -}}
+{{- $replicas = max $replicas (add1 (int $ordinal)) | int -}}
+{{- end -}}
+{{- end -}}
+{{- $again = printf "Scale the StatefulSet to %d again. " $replicas -}}
+{{- end -}}
 {{- if lt (int .replicas) $replicas -}}
 {{- $last := printf "%s-%d" $name (sub $replicas 1) -}}
-{{- fail (printf "%s would leave the journals of pods behind, with what they have not delivered yet. Have nothing sent to them, wait until \"kubectl --namespace %s exec %s -- /fnbridge status\" shows no backlog in any of the pods from %s-%d to %s, and set journalsDrained: true for this upgrade" .change .root.Release.Namespace $last $name (int .replicas) $last) -}}
+{{- fail (printf "%s would leave the journals of pods behind, with what they have not delivered yet. %sHave nothing sent to them, wait until \"kubectl --namespace %s exec %s -- /fnbridge status\" shows no backlog in any of the pods from %s-%d to %s, and set journalsDrained: true for this upgrade" .change $again .root.Release.Namespace $last $name (int .replicas) $last) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

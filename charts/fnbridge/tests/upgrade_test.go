@@ -2,6 +2,7 @@ package charttest
 
 import (
 	"encoding/base64"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/fake"
@@ -177,7 +179,7 @@ func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableRes
 		return nil, false, err
 	}
 	return c.client.Resource(version.WithResource(map[string]string{
-		"Secret": "secrets", "StatefulSet": "statefulsets",
+		"Secret": "secrets", "StatefulSet": "statefulsets", "PersistentVolumeClaim": "persistentvolumeclaims",
 	}[kind])), true, nil
 }
 
@@ -207,24 +209,47 @@ func TestSecretsThatWereMadeAreKept(t *testing.T) {
 
 func TestNoJournalIsLeftBehind(t *testing.T) {
 	t.Parallel()
-	three := int32(3)
-	installed := &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: &three}}
-	installed.Name, installed.Namespace = fullname, namespace
+	const nats = `sinks: {nats: {url: "nats://a"}}`
 	for text, want := range map[string]string{
-		`{replicas: 1, sinks: {nats: {url: "nats://a"}}}`:                         "replicas: 1 would leave the journals",
-		`{replicas: 3, ack: sinks, sinks: {nats: {url: "nats://a"}}}`:             "ack: sinks would leave the journals",
-		`{replicas: 3, sinks: {nats: {url: "nats://a"}}}`:                         "",
-		`{replicas: 0, sinks: {nats: {url: "nats://a"}}}`:                         "",
-		`{replicas: 1, journalsDrained: true, sinks: {nats: {url: "nats://a"}}}`:  "",
-		`{ack: sinks, journalsDrained: true, sinks: {nats: {url: "nats://a"}}}`:   "",
-		`{replicas: 4, sinks: {nats: {url: "nats://a"}}, journalsDrained: false}`: "",
+		`{replicas: 1, ` + nats + `}`:                         "replicas: 1 would leave the journals",
+		`{replicas: 3, ack: sinks, ` + nats + `}`:             "ack: sinks would leave the journals",
+		`{replicas: 3, ` + nats + `}`:                         "",
+		`{replicas: 0, ` + nats + `}`:                         "",
+		`{replicas: 1, journalsDrained: true, ` + nats + `}`:  "",
+		`{ack: sinks, journalsDrained: true, ` + nats + `}`:   "",
+		`{replicas: 4, ` + nats + `, journalsDrained: false}`: "",
 	} {
-		_, err := renderChart(t, loadChart(t), parse(t, text), cluster{fake.NewSimpleDynamicClient(scheme.Scheme, installed)})
-		if want == "" {
-			require.NoError(t, err, text)
-			continue
+		for _, replicas := range []int32{3, 0} { // as installed, and as somebody has scaled it since
+			_, err := renderChart(t, loadChart(t), parse(t, text), installed(replicas, 3))
+			if want == "" {
+				require.NoError(t, err, text)
+				continue
+			}
+			require.ErrorContains(t, err, want)
+			require.ErrorContains(t, err, "from "+fullname+"-")
+			require.ErrorContains(t, err, "to "+fullname+"-2,")
+			require.ErrorContains(t, err, "journalsDrained: true")
+			require.Equal(t, replicas == 0, strings.Contains(err.Error(), "Scale the StatefulSet to 3 again."), err)
 		}
-		require.ErrorContains(t, err, want)
-		require.ErrorContains(t, err, "journalsDrained: true")
 	}
+	// Without claims there is nothing to leave behind, and claims that were drained and left do not count.
+	_, err := renderChart(t, loadChart(t), parse(t, `{ack: sinks, `+nats+`}`), installed(0, 0))
+	require.NoError(t, err)
+	_, err = renderChart(t, loadChart(t), parse(t, `{replicas: 1, `+nats+`}`), installed(1, 3))
+	require.NoError(t, err)
+}
+
+// installed has a StatefulSet, claims of it, and one of somebody else.
+func installed(replicas int32, claims int) cluster {
+	set := &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: &replicas}}
+	set.Name, set.Namespace = fullname, namespace
+	other := &corev1.PersistentVolumeClaim{}
+	other.Name, other.Namespace = "data-"+fullname+"-test-7", namespace
+	all := []runtime.Object{set, other}
+	for i := range claims {
+		claim := &corev1.PersistentVolumeClaim{}
+		claim.Name, claim.Namespace = fmt.Sprintf("data-%s-%d", fullname, i), namespace
+		all = append(all, claim)
+	}
+	return cluster{fake.NewSimpleDynamicClient(scheme.Scheme, all...)}
 }
