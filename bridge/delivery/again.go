@@ -133,7 +133,7 @@ func (s *stream) leaveOverflow(lanes *lane.Lanes, share lane.Share, now time.Tim
 		if it.Again {
 			s.again.finish(it)
 		}
-		s.left.Leave(it, now)
+		s.left.PutBack(it, now)
 		s.window.PutBack(it)
 		if it.Webhook.Exhausted() {
 			s.left.Put(it.Webhook)
