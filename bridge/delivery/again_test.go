@@ -143,3 +143,57 @@ func TestPassesThatMeetLiveWebhooksKeepTheOrder(t *testing.T) {
 		})
 	}
 }
+
+// A pass begins, and comes to what never goes on. It does not wait there for ever: what goes on lies behind it.
+func TestAPassDoesNotWaitForEverAtWhatNeverGoesOn(t *testing.T) {
+	t.Parallel()
+	sink := deliverytest.NewScriptedSink()
+	mended := false
+	sink.Fail = func(e bridge.Event) error {
+		if e.PartitionKey == "never" || (strings.HasPrefix(e.PartitionKey, "later") && !mended) {
+			return bridge.Retry(errors.New("not permitted"))
+		}
+		return nil
+	}
+	f := &fixture{t: t, journal: openJournal(t, t.TempDir()), sink: sink, log: &deliverytest.Records{}}
+	const keys = 20
+	later := func(function string) {
+		for k := range keys {
+			f.accept(fmt.Sprint("later", k), function)
+		}
+	}
+	f.accept("on", "first")
+	never := func(webhooks int) {
+		for n := range webhooks {
+			f.accept("never", fmt.Sprint(n))
+		}
+	}
+	never(12)
+	later("a") // with which what may stand still is used up
+	never(100)
+	later("b")
+	f.accept("on", "last")
+	began := make(chan struct{})
+	f.run(func(o *Options) {
+		o.WindowEvents, o.MaxBackoff = 64, time.Second // until then no other pass goes to its end
+		o.Journal = &meeting{Journal: f.journal, accept: sync.OnceValue(func() int64 { close(began); return 0 })}
+	})
+	f.sink.Await(t, count(2))
+	<-began
+	f.goOn(5, "on") // it has ended
+	f.sink.Set(func() { mended = true })
+	more := 0
+	require.Eventually(t, func() bool {
+		f.accept("on", fmt.Sprint("more", more))
+		more++
+		gone := 0
+		f.sink.Set(func() {
+			for _, e := range sink.Stored {
+				if strings.HasPrefix(e.PartitionKey, "later") {
+					gone++
+				}
+			}
+		})
+		return gone == 2*keys
+	}, bound, 10*time.Millisecond)
+}
