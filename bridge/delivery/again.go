@@ -9,15 +9,16 @@ import (
 
 // secondReading reads what a stream left behind once more, in passes from the oldest webhook to the newest. A pass
 // begins when half of what may stand still is free, and waits where that is used up. Once a lane has gone on after
-// failures, and every now and then, a pass goes on to its end: what stands still is left behind again.
+// failures, and every now and then, a pass begins, or one that waits goes on, to its end: what stands still is left
+// behind again.
 type secondReading struct {
 	open    openWebhooks
 	reading bool
 	taken   lane.Share // of the window, by what it took and is not finished
 
 	toEnd   bool      // the pass goes past what stands still
-	returns int       // of lanes, when it began
-	due     time.Time // of the next one that goes to its end, whatever lanes do
+	returns int       // of lanes, when it began, or began to go past
+	due     time.Time // when one goes to its end, whatever lanes do
 }
 
 // passPace is the least time between passes that no lane has asked for, a webhook: reading it takes a twentieth.
@@ -31,18 +32,29 @@ func (r *secondReading) begin(left *lane.Left, lanes *lane.Lanes, o *Options, no
 	if _, ahead := left.Ahead(); ahead || r.open.len() > 0 || r.reading || left.Webhooks() == 0 || !lanes.GoOn() {
 		return
 	}
-	returns := lanes.Returns()
-	r.toEnd = returns != r.returns || !now.Before(r.due)
-	if r.toEnd || lanes.Still().Below(o.stillShare().Half()) {
-		r.returns, r.due = returns, now.Add(max(o.MaxBackoff, passPace*time.Duration(left.Webhooks())))
+	if toEnd := r.asked(lanes, now); toEnd || lanes.Still().Below(o.stillShare().Half()) {
+		r.toEnd = toEnd
+		r.reckon(left, lanes, o, now)
 		left.Begin()
 	}
 }
 
-// goesPast tells whether what stands still is passed by, instead of waited for.
-func (r *secondReading) goesPast(lanes *lane.Lanes) bool {
-	if returns := lanes.Returns(); !r.toEnd && returns != r.returns {
-		r.toEnd, r.returns = true, returns
+// asked tells whether there is reason for a pass to its end.
+func (r *secondReading) asked(lanes *lane.Lanes, now time.Time) bool {
+	return lanes.Returns() != r.returns || !now.Before(r.due)
+}
+
+// reckon reckons when there is reason for the next one.
+func (r *secondReading) reckon(left *lane.Left, lanes *lane.Lanes, o *Options, now time.Time) {
+	r.returns, r.due = lanes.Returns(), now.Add(max(o.MaxBackoff, passPace*time.Duration(left.Webhooks())))
+}
+
+// goesPast tells whether what stands still is passed by, instead of waited for. It can be what never goes on, before
+// what would.
+func (r *secondReading) goesPast(left *lane.Left, lanes *lane.Lanes, o *Options, now time.Time) bool {
+	if !r.toEnd && r.asked(lanes, now) {
+		r.toEnd = true
+		r.reckon(left, lanes, o, now)
 	}
 	return r.toEnd
 }
@@ -73,7 +85,7 @@ func (s *stream) takeAgain(lanes *lane.Lanes, o *Options, origin Origin, now tim
 		ln := lanes.Of(it)
 		stands := ln.Still(it)
 		switch full := stands && !still.Below(share); {
-		case full && !r.goesPast(lanes):
+		case full && !r.goesPast(s.left, lanes, o, now):
 			from.putBack(e)
 			return
 		case full || s.left.Passed(it.Key):
@@ -133,7 +145,7 @@ func (s *stream) leaveOverflow(lanes *lane.Lanes, share lane.Share, now time.Tim
 		if it.Again {
 			s.again.finish(it)
 		}
-		s.left.Leave(it, now)
+		s.left.PutBack(it, now)
 		s.window.PutBack(it)
 		if it.Webhook.Exhausted() {
 			s.left.Put(it.Webhook)

@@ -90,6 +90,50 @@ func TestWhatWasPublishedAheadOfTheCursorIsPublishedAgain(t *testing.T) {
 	require.True(t, subjects(sink.Await(t, count(0)))["stuck/a"])
 }
 
+// An event that reaches the sink is no dead letter any more, also if the live stream comes to it a second time.
+func TestADeadLetterGoesWhenItsEventIsPublishedAgain(t *testing.T) {
+	for name, again := range map[string]func(f *fixture, sink *numbering){
+		"the broker went back": func(f *fixture, sink *numbering) {
+			sink.forget()
+			f.accept("after", "a")
+			f.awaitMissing(func(m *journal.Missing) bool { return m != nil })
+		},
+		"a crash before that was saved": func(f *fixture, sink *numbering) {
+			f.stop()
+			require.NoError(f.t, f.journal.Move(f.t.Context(), []journal.Move{{
+				Stream: journal.Stream{Kind: journal.Live, Sink: "scripted"}, Finished: []byte{},
+			}}, nil))
+			f.run(func(o *Options) { o.Sink = sink })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sink := newNumbering()
+			mended := false
+			sink.Fail = func(e bridge.Event) error {
+				switch {
+				case e.PartitionKey == "stuck":
+					return bridge.Retry(errors.New("not now"))
+				case e.PartitionKey == "bad" && !mended:
+					return bridge.Reject(errors.New("too large"))
+				}
+				return nil
+			}
+			f := start(t, sink.ScriptedSink, func(o *Options) { o.Sink = sink })
+			f.accept("first", "a")
+			f.awaitCursor(1)
+			f.accept("stuck", "a")
+			f.accept("bad", "a")
+			f.accept("ahead", "a")
+			f.awaitDeadLetters(1)
+			sink.Await(t, func(stored []bridge.Event) bool { return subjects(stored)["ahead/a"] })
+			sink.Set(func() { mended = true })
+			again(f, sink)
+			sink.Await(t, func(stored []bridge.Event) bool { return subjects(stored)["bad/a"] })
+			f.awaitDeadLetters(0)
+		})
+	}
+}
+
 func (f *fixture) awaitMissing(wanted func(*journal.Missing) bool) {
 	f.t.Helper()
 	require.Eventually(f.t, func() bool {

@@ -332,6 +332,37 @@ func TestAJournalThatCannotBeReadIsTriedAgain(t *testing.T) {
 	require.Equal(t, 1, f.log.Count("can be read again"))
 }
 
+// brokenFinished is a journal that cannot tell for a while what is finished beyond the cursor.
+type brokenFinished struct {
+	*journal.Journal
+	failing atomic.Bool
+}
+
+func (b *brokenFinished) Finished(ctx context.Context, sink string) ([]byte, error) {
+	if b.failing.Load() {
+		return nil, errors.New("input/output error")
+	}
+	return b.Journal.Finished(ctx, sink)
+}
+
+func TestAStartWaitsUntilTheJournalTellsWhatIsFinished(t *testing.T) {
+	f := &fixture{
+		t: t, journal: openJournal(t, t.TempDir()), sink: deliverytest.NewScriptedSink(), log: &deliverytest.Records{},
+	}
+	broken := &brokenFinished{Journal: f.journal}
+	broken.failing.Store(true)
+	f.accept("k1", "a")
+	unread := func(lines int) {
+		f.run(func(o *Options) { o.Journal = broken })
+		require.Eventually(t, func() bool { return f.log.Count("cannot be read") == lines }, bound, time.Millisecond)
+	}
+	unread(1)
+	f.stop() // is no failure
+	unread(2)
+	broken.failing.Store(false)
+	f.awaitCursor(1)
+}
+
 // brokenCursor is a journal whose disk takes no cursors.
 type brokenCursor struct {
 	*journal.Journal

@@ -86,26 +86,26 @@ type loop struct {
 // cursor could not be read at the start, or what was delivered not be written at the end; neither loses events. It runs
 // once.
 func (d *Dispatcher) Run(ctx, publish context.Context) error {
-	cursor, finished, err := d.origin.Begin(ctx)
+	begin, err := d.origin.Begin(ctx)
 	if err != nil {
 		return err
 	}
-	before, err := lane.ReadFinished(finished)
+	before, err := lane.ReadFinished(begin.Finished)
 	if err != nil { // a repeat of it is no loss
 		d.o.Logger.Warn("what the sink has beyond its cursor is sent again", "sink", d.name, "error", err)
 	}
-	d.cursor.Store(cursor)
+	d.cursor.Store(begin.Cursor)
 	l := &loop{
 		d: d, publish: publish, results: make(chan func()), notices: newNotices(d),
 		health: newHealth(&d.o, d.name, d.origin.Words(), d.Backlog),
 		stands: standing{o: &d.o, sink: d.name},
-		live:   newLive(d, cursor),
+		live:   newLive(d, begin.Cursor, begin.Head),
 		beside: make(map[journal.StreamKind]*stream),
 		lanes:  lane.New(d.o.limits(), d.o.partition, d.o.partitions),
 	}
 	l.broker = newBroker(ctx, &d.o, d.name, d.origin)
-	l.savedAt = cursor
-	l.live.before, l.live.savedBeyond = before, len(finished) > 0
+	l.savedAt = begin.Cursor
+	l.live.before, l.live.savedBeyond = before, len(begin.Finished) > 0
 	return l.run(ctx)
 }
 
@@ -578,7 +578,7 @@ func (l *loop) noteMissing(now time.Time) time.Time {
 	cursor := l.live.row.Cursor // of which the journal tells what may be missing; it can move past what is skipped
 	return l.broker.note(l.publish, now, l.start, func() {
 		l.live.release(l)
-		l.live = newLive(l.d, cursor)
+		l.live = newLive(l.d, cursor, max(l.live.repeats, l.live.window.Read()))
 		l.d.metrics.wentBack.Inc()
 	})
 }

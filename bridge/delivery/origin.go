@@ -34,9 +34,8 @@ const (
 // memory. Everything in between is the same for both. The Dispatcher's loop calls its methods one at a time, but for
 // those that take a context, which it calls beside itself.
 type Origin interface {
-	// Begin returns the number of the webhook behind which the live stream begins, and what was saved of what is finished
-	// beyond it.
-	Begin(ctx context.Context) (cursor int64, finished []byte, err error)
+	// Begin returns where the live stream begins.
+	Begin(ctx context.Context) (Beginning, error)
 	// Keeps tells whether what was read, and is not finished, can be read again.
 	Keeps() bool
 	// Streams returns the streams beside the live one, and a channel that is closed once they may be others. It returns
@@ -73,6 +72,13 @@ type Origin interface {
 	Checked(err error) bool
 	// CheckInterval is how long after a check the next one comes.
 	CheckInterval() time.Duration
+}
+
+// Beginning is where a live stream begins.
+type Beginning struct {
+	Cursor   int64  // the number of the webhook behind which
+	Finished []byte // what was saved of what is finished beyond it
+	Head     int64  // the number of the newest webhook: what lies up to it may have been published before
 }
 
 // Settlement is what an Origin hears of a batch.
@@ -125,6 +131,7 @@ type Journal interface {
 	Waiting(ctx context.Context, sink string, after int64, maxCount int, maxBytes int64) ([]journal.Webhook, error)
 	Backlog(sink string, after int64) int64
 	Changed() <-chan struct{}
+	Head() int64
 	Cursor(ctx context.Context, sink string) (int64, error)
 	Finished(ctx context.Context, sink string) ([]byte, error)
 	Select(ctx context.Context, f journal.WebhookFilter, maxCount int, maxBytes int64) ([]journal.Webhook, error)
@@ -153,15 +160,16 @@ type fromJournal struct {
 	log           *slog.Logger
 }
 
-func (o *fromJournal) Begin(ctx context.Context) (cursor int64, finished []byte, err error) {
-	if cursor, err = o.journal.Cursor(ctx, o.sink); err != nil {
-		return 0, nil, fmt.Errorf("cursor of sink %s: %w", o.sink, err)
+func (o *fromJournal) Begin(ctx context.Context) (b Beginning, err error) {
+	if b.Cursor, err = o.journal.Cursor(ctx, o.sink); err != nil {
+		return b, fmt.Errorf("cursor of sink %s: %w", o.sink, err)
 	}
-	// A stop at the very start is no failure.
-	if finished, err = o.journal.Finished(context.WithoutCancel(ctx), o.sink); err != nil {
-		return 0, nil, fmt.Errorf("what sink %s has beyond its cursor: %w", o.sink, err)
-	}
-	return cursor, finished, nil
+	b.Head = o.journal.Head()
+	insist.Read(ctx, o.log, o.sink, func() (err error) {
+		b.Finished, err = o.journal.Finished(ctx, o.sink)
+		return err
+	})
+	return b, nil
 }
 
 func (o *fromJournal) Position(ctx context.Context) (bridge.Position, error) {

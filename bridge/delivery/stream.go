@@ -27,6 +27,8 @@ type stream struct {
 	again  secondReading
 	// before is what a run before this one had finished beyond the cursor.
 	before lane.Finished
+	// repeats is up to which number what it publishes may have been published, or made a dead letter, before.
+	repeats int64
 	// share is the part of the window that it has, and portion how many events it gives in a turn.
 	share, portion int
 
@@ -59,9 +61,9 @@ func newStream(row journal.Stream, o *Options) *stream {
 }
 
 // newLive makes the live stream of a sink.
-func newLive(d *Dispatcher, cursor int64) *stream {
+func newLive(d *Dispatcher, cursor, repeats int64) *stream {
 	s := newStream(journal.Stream{Kind: journal.Live, Sink: d.name, Cursor: cursor}, &d.o)
-	s.leaves = d.origin.Keeps()
+	s.leaves, s.repeats = d.origin.Keeps(), repeats
 	return s
 }
 
@@ -224,7 +226,7 @@ func (s *stream) finish(it *lane.Item, f fate, m *metrics) (done bool) {
 		s.row.DeadLettered++
 	case acknowledged:
 		s.row.Acknowledged++
-		if !s.live() {
+		if !s.live() || it.Webhook.Number <= s.repeats {
 			s.stored = append(s.stored, journal.Event{WebhookSeq: it.Webhook.Seq, Index: it.Event.Origin.Index})
 		}
 	}

@@ -89,6 +89,18 @@ func TestWhatWasStoredAgainIsNotBehindAnOlderCheckpoint(t *testing.T) {
 	require.EqualValues(t, 4, m.After)
 }
 
+func TestWhatALiveStreamStoredAgainIsBehindItsCheckpoint(t *testing.T) {
+	j := positioned(t, t.TempDir(), &clock{now: at()})
+	mustAppend(t, j, webhook("11"))
+	require.NoError(t, j.Move(t.Context(), []Move{{
+		Stream: Stream{Kind: Live, Sink: "nats", Cursor: 11}, Position: upTo(11), Checkpoint: true,
+		Stored: []Event{{WebhookSeq: 11}},
+	}}, nil))
+	m, err := j.NoteMissing(t.Context(), "nats", wentBackTo(11), upTo(11), false)
+	require.NoError(t, err)
+	require.EqualValues(t, 11, m.After)
+}
+
 func TestWhatIsMissingEndsWithAReplayOfAllOfIt(t *testing.T) {
 	for name, c := range map[string]struct {
 		ask   Stream

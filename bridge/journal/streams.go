@@ -341,7 +341,8 @@ func (s *store) move(ctx context.Context, m *Move, hasLetters bool, at time.Time
 		}
 		_, err = s.moveStream.ExecContext(ctx, t.Cursor, t.Taken, t.Acknowledged, t.DeadLettered, t.End, ended, t.ID)
 	}
-	if err == nil && len(m.Stored) > 0 {
+	// What a live stream stored again lies beyond its cursor, and so beyond every checkpoint.
+	if err == nil && t.Kind != Live && len(m.Stored) > 0 {
 		err = s.forgetCheckpoints(ctx, t.Sink, m.Stored)
 	}
 	if err == nil && s.marked {

@@ -31,7 +31,7 @@ type leftWebhook struct {
 
 type leftKey struct {
 	events uint32 // of the key that are left behind
-	pass   uint32 // in which one was left behind last
+	pass   uint32 // in which one was left behind last that later ones may follow in that pass
 	since  time.Time
 }
 
@@ -55,13 +55,14 @@ func (l *Left) Has(key string) bool {
 	return has
 }
 
-// Passed tells whether an event of a key was left behind in this pass.
+// Passed tells whether an event of a key was left behind in this pass that later ones may follow in it.
 func (l *Left) Passed(key string) bool {
 	k, has := l.keys[maphash.String(l.seed, key)]
 	return has && k.pass == l.pass
 }
 
-// Leave leaves an event behind that has not been before, or was taken since.
+// Leave leaves an event behind that is newer than all that was left of its key. No pass under way comes to what follows
+// it, so the key goes on in that: else one with steady traffic would never be taken.
 func (l *Left) Leave(it *Item, now time.Time) {
 	digest := maphash.String(l.seed, it.Key)
 	k := l.keys[digest]
@@ -72,9 +73,14 @@ func (l *Left) Leave(it *Item, now time.Time) {
 		}
 	}
 	k.events++
-	k.pass = l.pass
 	l.keys[digest] = k
 	it.Webhook.left.Add(it.Event.Origin.Index)
+}
+
+// PutBack leaves an event behind that had been taken. Later ones of its key may be in this pass.
+func (l *Left) PutBack(it *Item, now time.Time) {
+	l.Leave(it, now)
+	l.LeaveAgain(it)
 }
 
 // LeaveAgain leaves an event behind that a pass has come to.

@@ -71,9 +71,7 @@ type outage struct {
 	cause error
 }
 
-func (f *sinkOrigin) Begin(context.Context) (cursor int64, finished []byte, err error) {
-	return 0, nil, nil
-}
+func (f *sinkOrigin) Begin(context.Context) (delivery.Beginning, error) { return delivery.Beginning{}, nil }
 
 // Keeps is false: a webhook is read once.
 func (f *sinkOrigin) Keeps() bool { return false }
