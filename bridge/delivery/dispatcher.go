@@ -353,7 +353,7 @@ func (o *Options) together(ready []*batch) (calls [][]*batch) {
 			own.Add(it)
 		}
 		c, ok := open[leader]
-		if !ok || c.takes.Events+own.Events > o.BatchEvents || c.takes.Bytes+own.Bytes > o.BatchBytes {
+		if !ok || c.takes.Events+own.Events > o.BatchEvents || c.takes.Bytes+own.Bytes > batchBytes {
 			c = call{place: len(calls)}
 			calls = append(calls, nil)
 		}
@@ -600,7 +600,7 @@ func (l *loop) startCheck(ctx context.Context) time.Time {
 	}
 	l.checking, l.nextCheck = true, time.Time{}
 	l.start(func() func() {
-		limited, cancel := context.WithTimeout(ctx, l.d.o.CheckTimeout)
+		limited, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
 		err := l.d.o.Sink.Check(limited)
 		return func() {

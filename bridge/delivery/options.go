@@ -38,18 +38,15 @@ type Options struct {
 	// letter (0: for ever).
 	GiveUpAfter time.Duration
 
-	// BatchEvents and BatchBytes bound what one Publish call gets (4,096 events, 4 MiB); ProbeEvents bounds it
-	// while nothing gets through (16).
+	// BatchEvents bounds what one Publish call gets (4,096); ProbeEvents bounds it while nothing gets through (16).
 	BatchEvents int
-	BatchBytes  int
 	ProbeEvents int
 
-	// WindowEvents and WindowBytes bound what is in memory of events that are not finished (8,192, 64 MiB). What stands
-	// still while the rest goes on has half of it; what is beyond that is left in the journal, and WindowLeft bounds what
-	// is remembered of it, in webhooks and keys (524,288). WindowWebhooks bounds how far a replay or retry runs ahead of
-	// its oldest unfinished webhook (65,536).
+	// WindowEvents bounds how many events are in memory that are not finished (8,192). What stands still while the rest
+	// goes on has half of it; what is beyond that is left in the journal, and WindowLeft bounds what is remembered of it,
+	// in webhooks and keys (524,288). WindowWebhooks bounds how far a replay or retry runs ahead of its oldest unfinished
+	// webhook (65,536).
 	WindowEvents   int
-	WindowBytes    int
 	WindowLeft     int
 	WindowWebhooks int
 
@@ -61,18 +58,22 @@ type Options struct {
 
 	// ReturnInterval is how often a sink that is away is asked whether it is back, while events wait for it (250 ms).
 	ReturnInterval time.Duration
-	// CheckInterval is how often an idle sink is asked whether it could publish what the journal has (15 s), and
-	// CheckTimeout how long it may take to say so (10 s).
+	// CheckInterval is how often an idle sink is asked whether it could publish what the journal has (15 s).
 	CheckInterval time.Duration
-	CheckTimeout  time.Duration
 }
+
+const (
+	// batchBytes bounds what one Publish call gets, and windowBytes what is in memory of events that are not finished.
+	batchBytes  = 4 << 20
+	windowBytes = 64 << 20
+	// checkTimeout is how long a sink may take to say whether it could publish.
+	checkTimeout = 10 * time.Second
+)
 
 func (o *Options) setDefaults() {
 	defaultTo(&o.BatchEvents, 4096)
-	defaultTo(&o.BatchBytes, 4<<20)
 	defaultTo(&o.ProbeEvents, 16)
 	defaultTo(&o.WindowEvents, 8192)
-	defaultTo(&o.WindowBytes, 64<<20)
 	defaultTo(&o.WindowLeft, 1<<19)
 	defaultTo(&o.WindowWebhooks, 65536)
 	defaultTo(&o.MinBackoff, 100*time.Millisecond)
@@ -80,7 +81,6 @@ func (o *Options) setDefaults() {
 	defaultTo(&o.BlockedBackoff, 5*time.Second)
 	defaultTo(&o.CheckInterval, 15*time.Second)
 	defaultTo(&o.ReturnInterval, 250*time.Millisecond)
-	defaultTo(&o.CheckTimeout, 10*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -94,7 +94,7 @@ func (o *Options) setDefaults() {
 
 func (o *Options) limits() lane.Limits {
 	return lane.Limits{
-		BatchEvents: o.BatchEvents, BatchBytes: o.BatchBytes, ProbeEvents: o.ProbeEvents,
+		BatchEvents: o.BatchEvents, BatchBytes: batchBytes, ProbeEvents: o.ProbeEvents,
 		MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, BlockedBackoff: o.BlockedBackoff, GiveUpAfter: o.GiveUpAfter,
 	}
 }
@@ -137,7 +137,7 @@ func (o *Options) orderingKey() (key func(*bridge.Event) string, turns int) {
 
 // stillShare is the part of the window that what stands still has.
 func (o *Options) stillShare() lane.Share {
-	return lane.Share{Events: o.WindowEvents / 2, Bytes: o.WindowBytes / 2}
+	return lane.Share{Events: o.WindowEvents / 2, Bytes: windowBytes / 2}
 }
 
 func defaultTo[T int | time.Duration](value *T, fallback T) {

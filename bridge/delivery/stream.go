@@ -70,7 +70,7 @@ func newLive(d *Dispatcher, cursor, repeats int64) *stream {
 func (s *stream) live() bool { return s.row.Kind == journal.Live }
 
 func (s *stream) room(o *Options) bool {
-	return s.window.Room(max(1, o.WindowEvents/s.share), max(1, o.WindowBytes/s.share))
+	return s.window.Room(max(1, o.WindowEvents/s.share), windowBytes/s.share)
 }
 
 // wants tells whether the stream publishes an event to a sink with such routes.
@@ -94,10 +94,14 @@ func (s *stream) needsRead(o *Options) bool {
 
 // full tells whether it is too far ahead of what is not finished to read on.
 func (s *stream) full(o *Options) bool {
-	if s.leaves {
+	switch {
+	case s.leaves:
 		return s.left.Size() >= o.WindowLeft
+	case s.live(): // what cannot be read again is bounded where it waits
+		return false
+	default:
+		return s.window.Span() >= int64(o.WindowWebhooks)
 	}
-	return s.window.Span() >= int64(o.WindowWebhooks)
 }
 
 // took opens what has been read.

@@ -59,13 +59,13 @@ func (l *Lane) Well() bool { return l.attempt == 0 && !l.down }
 // Attempts is in how many consecutive rounds no held event got through.
 func (l *Lane) Attempts() int { return l.attempt }
 
-// Cause is why events fail, and Kind what is to be done about it.
+// Cause is why events fail.
 func (l *Lane) Cause() error { return l.cause }
 
 // Kind is what is to be done about the Cause.
 func (l *Lane) Kind() bridge.FailureKind { return l.kind }
 
-// FailingSince is when the first of the failures in a row was, and FailedAt when the last one was.
+// FailingSince is when the first of the failures in a row was.
 func (l *Lane) FailingSince() time.Time { return l.failingSince }
 
 // FailedAt is when the last failure was.

@@ -35,7 +35,7 @@ func (w *Window) Waiting(left *Left) int { return w.unfinished + left.Webhooks()
 // Span is how many numbers lie between the oldest unfinished webhook and the newest one read.
 func (w *Window) Span() int64 { return w.read - w.cursor }
 
-// Read is the number of the newest webhook read, and Cursor that up to which everything is finished.
+// Read is the number of the newest webhook read.
 func (w *Window) Read() int64 { return w.read }
 
 // Cursor is the number up to which everything is finished.

@@ -71,7 +71,7 @@ func (b *breaker) close(now time.Time) {
 
 // checked notes what a check of the sink found while nothing was on its way to it, and tells whether the sink is to be
 // tried again.
-func (b *breaker) checked(now time.Time, err error, downAfter time.Duration) (halfOpen bool) {
+func (b *breaker) checked(now time.Time, err error) (halfOpen bool) {
 	if err == nil {
 		b.failing, b.reached = time.Time{}, true
 		if b.open && !now.Before(b.readyAt) {

@@ -36,7 +36,6 @@ const readWebhooks = 1024
 
 // sinkOrigin is the origin of the Dispatcher of one sink.
 type sinkOrigin struct {
-	o        SinkOptions
 	name     string
 	address  bridge.DeadLetterPublisher // nil: it has none for dead letters
 	letters  forward.Metrics
@@ -71,7 +70,9 @@ type outage struct {
 	cause error
 }
 
-func (f *sinkOrigin) Begin(context.Context) (delivery.Beginning, error) { return delivery.Beginning{}, nil }
+func (f *sinkOrigin) Begin(context.Context) (delivery.Beginning, error) {
+	return delivery.Beginning{}, nil
+}
 
 // Keeps is false: a webhook is read once.
 func (f *sinkOrigin) Keeps() bool { return false }
@@ -278,7 +279,7 @@ func (f *sinkOrigin) Settled(l *lane.Lane, b delivery.Settlement) {
 		o.since = b.Started
 	}
 	if l.Down() {
-		o.down = l.Kind() == bridge.FailureBlocked || now.Sub(o.since) >= f.o.DownAfter
+		o.down = l.Kind() == bridge.FailureBlocked || now.Sub(o.since) >= downAfter
 		o.cause = l.Cause()
 	}
 	f.tell(now, b, o.down && (b.Health == delivery.Down || b.Health == delivery.Blocked))
@@ -338,7 +339,7 @@ func (f *sinkOrigin) Refuses(w *lane.Webhook, l *lane.Lane) bool {
 func (f *sinkOrigin) Checked(err error) bool {
 	f.queue.mu.Lock()
 	defer f.queue.mu.Unlock()
-	if f.breaker.checked(time.Now(), err, f.o.DownAfter) {
+	if f.breaker.checked(time.Now(), err) {
 		for _, o := range f.outages {
 			o.down = false
 		}
@@ -356,7 +357,7 @@ func (f *sinkOrigin) CheckInterval() time.Duration {
 	f.queue.mu.Lock()
 	defer f.queue.mu.Unlock()
 	if b := &f.breaker; b.open || !b.reached || !b.failing.IsZero() {
-		return f.o.ProbeInterval
+		return probeInterval
 	}
-	return f.o.CheckInterval
+	return checkInterval
 }

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"sync"
 	"time"
@@ -85,8 +84,6 @@ type Options struct {
 	// the time of one may be, either way. All of them together take at most 64 MiB, as some 230,000 do.
 	Remembered int
 	Tolerance  time.Duration
-	// Grace is how long an answer waits for optional sinks when the required ones have everything (500 ms).
-	Grace time.Duration
 
 	Registerer prometheus.Registerer
 }
@@ -116,7 +113,6 @@ func New(o Options) (*Queue, error) {
 	o.MaxWebhooks = cmp.Or(o.MaxWebhooks, 1024)
 	o.MaxBytes = cmp.Or(o.MaxBytes, 64<<20)
 	o.Remembered = cmp.Or(o.Remembered, 65536)
-	o.Grace = cmp.Or(o.Grace, 500*time.Millisecond)
 	q := &Queue{
 		o: o, open: make(map[identity]*entry), bodies: make(map[string]int),
 		recent: recentWebhooks{least: o.Remembered, bytes: maxRemembered, until: make(map[identity]time.Time)},
@@ -154,18 +150,25 @@ func (q *Queue) Accepted() (webhooks int64, last time.Time) {
 	return q.accepted, q.lastAccepted
 }
 
-// SinkOptions of a sink of a Queue. Every zero value means the default given.
+// SinkOptions of a sink of a Queue.
 type SinkOptions struct {
-	// Optional tells that no answer waits for the sink for longer than Grace.
+	// Optional tells that no answer waits for the sink for longer than grace.
 	Optional bool
-	// A sink of which nothing gets through for DownAfter (5 s), or that is blocked, is known to be down: webhooks are
-	// refused, but for one at a time. CheckInterval is how often an idle sink is asked whether it could publish (5 s),
-	// ProbeInterval how often while it is down (1 s).
-	DownAfter, CheckInterval, ProbeInterval time.Duration
 }
 
-// maxBackoff is the longest wait before another try: senders wait.
-const maxBackoff = 2 * time.Second
+const (
+	// grace is how long an answer waits for optional sinks when the required ones have everything.
+	grace = 500 * time.Millisecond
+	// A sink of which nothing gets through for downAfter, or that is blocked, is known to be down: webhooks are refused,
+	// but for one at a time.
+	downAfter = 5 * time.Second
+	// checkInterval is how often an idle sink is asked whether it could publish, and probeInterval how often while it is
+	// down.
+	checkInterval = 5 * time.Second
+	probeInterval = time.Second
+	// maxBackoff is the longest wait before another try: senders wait.
+	maxBackoff = 2 * time.Second
+)
 
 // NewDispatcher makes the Dispatcher of a sink of the Queue. All are made before the first Submit.
 func (q *Queue) NewDispatcher(o SinkOptions, d delivery.Options) (*delivery.Dispatcher, error) {
@@ -177,17 +180,13 @@ func (q *Queue) NewDispatcher(o SinkOptions, d delivery.Options) (*delivery.Disp
 		return nil, err
 	}
 	d.Origin = f
-	d.WindowWebhooks = math.MaxInt // the Queue bounds them, and nothing is sent again after a crash
 	d.MaxBackoff = cmp.Or(d.MaxBackoff, maxBackoff)
 	return delivery.New(d)
 }
 
 func (q *Queue) addSink(o SinkOptions, d *delivery.Options) (*sinkOrigin, error) {
-	o.DownAfter = cmp.Or(o.DownAfter, 5*time.Second)
-	o.CheckInterval = cmp.Or(o.CheckInterval, 5*time.Second)
-	o.ProbeInterval = cmp.Or(o.ProbeInterval, time.Second)
 	f := &sinkOrigin{
-		o: o, name: d.Sink.Name(), address: forward.Address(d.Sink), queue: q, required: !o.Optional, routes: d.Routes,
+		name: d.Sink.Name(), address: forward.Address(d.Sink), queue: q, required: !o.Optional, routes: d.Routes,
 		parts: make(map[int64]*part), outages: make(map[*lane.Lane]*outage),
 		came: make(chan struct{}, 1), withdrawn: make(chan struct{}, 1),
 	}
@@ -413,7 +412,7 @@ func (q *Queue) settle(e *entry) {
 	case e.optional == 0:
 		q.answer(e, e.verdict())
 	case e.grace == nil:
-		e.grace = time.AfterFunc(q.o.Grace, func() {
+		e.grace = time.AfterFunc(grace, func() {
 			q.mu.Lock()
 			defer q.mu.Unlock()
 			if !e.answered {
