@@ -32,7 +32,8 @@ type DirectoryLock struct {
 }
 
 // LockDirectory makes a data directory if it is missing, and keeps every other fnbridge out of it: for a process that
-// has files there and no journal open. The error is a *LockedError if another one has it. Its goroutine ends with Close.
+// has files there and no journal open. The error is a *LockedError if another one has it. The goroutine of what it
+// returns ends with Close.
 func LockDirectory(dir string) (*DirectoryLock, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

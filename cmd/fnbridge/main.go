@@ -35,8 +35,8 @@ func main() {
 	}, os.Args[1:]))
 }
 
-// stopSignals are those that end the process in order. SIGHUP is none where somebody keeps it away, as nohup does: to ask
-// for a signal would turn it on again.
+// stopSignals are those that end the process in order. SIGHUP is none where somebody keeps it away, as nohup does: to
+// ask for a signal would turn it on again.
 func stopSignals() []os.Signal {
 	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {
