@@ -69,8 +69,13 @@ func TestAFullDiskIsSaidEverywhere(t *testing.T) {
 		fillDisk(t, ballast)
 		// Nor do commands while no bridge runs.
 		for _, args := range [][]string{
-			{"journal", "verify"}, {"dead-letters", "list"}, {"sinks", "list"}, {"replay", "list"}, {"find", "msg_1"},
-			{"replay", "--sink", "nats", "--all"}, {"status"},
+			{"journal", "verify"},
+			{"dead-letters", "list"},
+			{"sinks", "list"},
+			{"replay", "list"},
+			{"find", "msg_1"},
+			{"replay", "--sink", "nats", "--all"},
+			{"status"},
 		} {
 			_, errs, _ := s.run(args...)
 			require.NotContains(t, errs, "full", "%v", args)

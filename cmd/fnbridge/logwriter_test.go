@@ -62,8 +62,8 @@ func TestALogThatNobodyReadsHoldsNothingUp(t *testing.T) {
 				_, _, _ = s.run("send", "--url", url) // it is at the next commit that the bridge looks
 			}
 			select {
-			case <-ended:
-				require.Equal(t, tc.exit, cmd.ProcessState.ExitCode())
+			case err := <-ended:
+				require.Equal(t, tc.exit, cmd.ProcessState.ExitCode(), "%v", err)
 			case <-time.After(within):
 				require.FailNow(t, "it does not stop")
 			}
