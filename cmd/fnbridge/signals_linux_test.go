@@ -16,7 +16,11 @@ import (
 func TestABridgeUnderNohupOutlivesItsTerminal(t *testing.T) {
 	s := newShell(t)
 	signal.Ignore(syscall.SIGHUP) // as nohup does, for what begins here
-	defer signal.Reset(syscall.SIGHUP)
+	defer func() { // Reset does not turn on what Ignore has turned off
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGHUP)
+		signal.Stop(c)
+	}()
 	p := s.serve()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	require.NoError(t, err)
