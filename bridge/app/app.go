@@ -67,8 +67,9 @@ type App struct {
 	// warnings are those of the bridge itself.
 	warnings []bridge.Warning
 
-	journal    *journal.Journal // nil with FNBRIDGE_ACK=sinks
-	queue      *queue.Queue     // nil with FNBRIDGE_ACK=journal
+	journal    *journal.Journal       // nil with FNBRIDGE_ACK=sinks
+	queue      *queue.Queue           // nil with FNBRIDGE_ACK=journal
+	lock       *journal.DirectoryLock // nil with a journal, which has its own, and without an embedded server
 	embedded   *embeddednats.Server
 	sinks      []admin.RunningSink
 	forwarders []*forward.Forwarder
@@ -177,11 +178,10 @@ func (a *App) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	if a.cfg.UsesEmbedded() { // else nothing is written, and bridges may share what they do not use
-		lock, err := journal.LockDirectory(a.cfg.DataDir)
-		if err != nil {
+		if a.lock, err = journal.LockDirectory(a.cfg.DataDir); err != nil {
 			return err
 		}
-		a.undoLater("data directory", func(context.Context) error { return lock.Close() })
+		a.undoLater("data directory", func(context.Context) error { return a.lock.Close() })
 	}
 	a.queue, err = queue.New(queue.Options{
 		Events: EventOptions(a.cfg), MaxWebhooks: a.cfg.MaxInFlight, MaxBytes: a.bounds.bodies,
@@ -430,8 +430,11 @@ func (a *App) Run(ctx context.Context) error {
 	a.sayReady()
 
 	var lost <-chan error
-	if a.journal != nil {
+	switch {
+	case a.journal != nil:
 		lost = a.journal.Lost()
+	case a.lock != nil:
+		lost = a.lock.Lost()
 	}
 	var err error
 	select {

@@ -389,16 +389,21 @@ func TestASecondBridgeOnTheSameDataIsRefused(t *testing.T) {
 }
 
 func TestABridgeWhoseLockIsTakenAwayEnds(t *testing.T) {
-	dir := t.TempDir()
-	a, err := app.New(t.Context(), app.Options{Config: load(t, environment(dir, nil)), Version: "test"})
-	require.NoError(t, err)
-	require.NoError(t, os.Remove(filepath.Join(dir, "fnbridge.lock")))
-	ctx, cancel := context.WithTimeout(t.Context(), bound)
-	defer cancel()
-	// The first that is written is how the sink is.
-	err = a.Run(ctx)
-	require.NoError(t, ctx.Err(), "it ends by itself")
-	require.ErrorAs(t, err, new(*journal.OwnershipError))
+	for _, ack := range []string{"journal", "sinks"} {
+		t.Run(ack, func(t *testing.T) {
+			dir := t.TempDir()
+			environ := environment(dir, map[string]string{"ACK": ack})
+			a, err := app.New(t.Context(), app.Options{Config: load(t, environ), Version: "test"})
+			require.NoError(t, err)
+			require.NoError(t, os.Remove(filepath.Join(dir, "fnbridge.lock")))
+			ctx, cancel := context.WithTimeout(t.Context(), bound)
+			defer cancel()
+			// The first that is written to a journal is how the sink is.
+			err = a.Run(ctx)
+			require.NoError(t, ctx.Err(), "it ends by itself")
+			require.ErrorAs(t, err, new(*journal.OwnershipError))
+		})
+	}
 }
 
 func TestABridgeThatNeverRunsLeavesNoSocket(t *testing.T) {

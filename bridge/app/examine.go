@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/fnbridge/fnbridge/bridge/admin"
-	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/volume"
 	"github.com/fnbridge/fnbridge/bridge/wire"
 	"github.com/fnbridge/fnbridge/config"
@@ -71,11 +70,12 @@ func examineDirectory(dir string) admin.Step {
 	}
 	file, err := os.CreateTemp(at, ".fnbridge-check-*")
 	if err == nil {
-		err = errors.Join(file.Close(), os.Remove(file.Name()))
+		_, err = file.WriteString("\n") // a full disk may take an empty file
+		err = errors.Join(err, file.Close(), os.Remove(file.Name()))
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		step.Warning = fmt.Sprintf("no file can be made in %s: %v; make room", at, err)
+		step.Warning = fmt.Sprintf("nothing can be written to %s: %v; make room", at, err)
 	case err != nil:
 		step.Err = fmt.Errorf("%s cannot be written to by this user: change its owner or mode, or FNBRIDGE_DATA_DIR: %w",
 			at, err)
@@ -87,20 +87,10 @@ func examineDirectory(dir string) admin.Step {
 func examineSpace(cfg *config.Config, space volume.Space) admin.Step {
 	const unit = 1 << 20
 	step := admin.Step{Name: "free space", Detail: fmt.Sprintf("%d of %d MiB", space.Free/unit, space.Size/unit)}
-	if cfg.AcksFromSinks() {
-		return step
+	if !cfg.AcksFromSinks() {
+		step.Detail += fmt.Sprintf("; the journal takes at most %d MiB", sharesOf(cfg, space).journal/unit)
 	}
-	limit, takes := int64(cfg.JournalMaxBytes), sharesOf(cfg, space).journal
-	has := space.Free + journal.FilesBytes(cfg.DataDir)
-	step.Detail += fmt.Sprintf("; the journal takes at most %d MiB", takes/unit)
-	switch {
-	case takes < limit:
-		step.Warning = fmt.Sprintf("FNBRIDGE_JOURNAL_MAX_BYTES is %d MiB, and the volume has room for a journal of %d MiB: "+
-			"make the volume larger, or set what is meant", limit/unit, takes/unit)
-	case takes > has:
-		step.Warning = fmt.Sprintf("the journal may take %d MiB, and the volume has %d MiB for it: webhooks are refused "+
-			"before it is full. Make room, or lower FNBRIDGE_JOURNAL_MAX_BYTES", takes/unit, has/unit)
-	}
+	step.Warning = strings.Join(lacksOf(cfg, space), ". ")
 	return step
 }
 

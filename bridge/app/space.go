@@ -1,9 +1,12 @@
 package app
 
 import (
+	"fmt"
+
 	"github.com/fnbridge/fnbridge/bridge/journal"
 	"github.com/fnbridge/fnbridge/bridge/volume"
 	"github.com/fnbridge/fnbridge/config"
+	"github.com/fnbridge/fnbridge/config/setting"
 )
 
 // shares are what the parts of a bridge may take of the volume of its data directory, so that together they fit.
@@ -52,29 +55,44 @@ func sharesOf(cfg *config.Config, space volume.Space) shares {
 	return s
 }
 
-// shareVolume settles the shares, and says if the disk has less than is configured for the journal.
+// shareVolume settles the shares, and says if the disk has less than is configured.
 func (a *App) shareVolume() {
-	cfg, log := a.cfg, a.log
-	a.shares.journal = int64(cfg.JournalMaxBytes)
-	space, known := volume.Of(cfg.DataDir)
+	a.shares.journal = int64(a.cfg.JournalMaxBytes)
+	space, known := volume.Of(a.cfg.DataDir)
 	if !known {
 		return
 	}
+	a.shares = sharesOf(a.cfg, space)
+	for _, lack := range lacksOf(a.cfg, space) {
+		a.log.Warn("the volume of the data directory has less than is configured", "data_dir", a.cfg.DataDir,
+			"warning", lack)
+	}
+}
+
+// lacksOf says what of the configuration a volume has no room for, and what to do.
+func lacksOf(cfg *config.Config, space volume.Space) (lacks []string) {
+	const unit = 1 << 20
 	s := sharesOf(cfg, space)
-	a.shares = s
-	if cfg.AcksFromSinks() {
-		return
+	if !cfg.AcksFromSinks() {
+		limit, has := int64(cfg.JournalMaxBytes), space.Free+journal.FilesBytes(cfg.DataDir)
+		if limit > s.journal {
+			lacks = append(lacks, fmt.Sprintf("FNBRIDGE_JOURNAL_MAX_BYTES is %d MiB, and the volume has room for a journal "+
+				"of %d MiB: the journal takes less. Make the volume larger, or set what is meant", limit/unit, s.journal/unit))
+		}
+		if s.journal > has {
+			lacks = append(lacks, fmt.Sprintf("the journal may take %d MiB, and the volume has %d MiB for it: webhooks are "+
+				"refused before it is full. Make room, or lower FNBRIDGE_JOURNAL_MAX_BYTES", s.journal/unit, has/unit))
+		}
 	}
-	limit := int64(cfg.JournalMaxBytes)
-	has := space.Free + journal.FilesBytes(cfg.DataDir)
-	switch {
-	case limit > s.journal:
-		log.Warn("FNBRIDGE_JOURNAL_MAX_BYTES is more than the volume has room for: the journal takes less. "+
-			"Make the volume larger, or set what is meant", "data_dir", cfg.DataDir,
-			"journal_max_bytes", limit, "volume_bytes", space.Size, "journal_takes", s.journal)
-	case limit > has:
-		log.Warn("FNBRIDGE_JOURNAL_MAX_BYTES is more than the volume has free: webhooks are refused before the journal "+
-			"is full. Make room, or set what is meant", "data_dir", cfg.DataDir,
-			"journal_max_bytes", limit, "volume_free_bytes", space.Free)
+	for _, sink := range cfg.Sinks {
+		settings, ok := sink.Settings.(setting.Embeddable)
+		if !ok || !sink.Embedded || settings.StreamBytes() <= s.stream {
+			continue
+		}
+		variable := cfg.Variable(sink.Name, "MAX_BYTES")
+		lacks = append(lacks, fmt.Sprintf("%s is %d MiB, and the volume has room for a stream of %d MiB: events wait when "+
+			"the disk is full. Make the volume larger, or lower %s", variable, settings.StreamBytes()/unit, s.stream/unit,
+			variable))
 	}
+	return lacks
 }

@@ -38,3 +38,14 @@ func TestWhatABridgeKeepsFitsItsVolume(t *testing.T) {
 		}
 	}
 }
+
+// All that a small disk lacks is said, and not only the first.
+func TestWhatAVolumeLacksIsSaid(t *testing.T) {
+	cfg, _, err := LoadConfig([]string{"FNBRIDGE_DATA_DIR=" + t.TempDir(), "FNBRIDGE_NATS_MAX_BYTES=1GiB"})
+	require.NoError(t, err)
+	step := examineSpace(cfg, volume.Space{Size: 40 << 20, Free: 0})
+	require.Contains(t, step.Warning, "FNBRIDGE_JOURNAL_MAX_BYTES is 8192 MiB, and the volume has room for")
+	require.Contains(t, step.Warning, "the journal may take 24 MiB, and the volume has 0 MiB for it")
+	require.Contains(t, step.Warning, "FNBRIDGE_NATS_MAX_BYTES is 1024 MiB, and the volume has room for a stream of ")
+	require.Empty(t, examineSpace(cfg, volume.Space{Size: 1 << 40, Free: 1 << 40}).Warning)
+}

@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 //     over. So the journal itself never fills the disk, and cursors, dead letters and deletions go on.
 //   - When something else fills the disk all the same, the reserve is given up: it lets the log be moved into the
 //     database, and from then on cursors and deletions write where something has been before.
-//   - A start and a stop find in the reserve what SQLite needs to open the database.
+//   - A start and a stop find in the reserve what SQLite needs to open the database, and so do commands.
 
 const (
 	reserveSuffix = "-reserve"
@@ -29,6 +30,8 @@ const (
 	logShare = 64
 	// A log of less is not worth moving; from the most on, a longer one saves nothing.
 	leastLogBytes, mostLogBytes = 16 << 10, 16 << 20
+	// openingBytes is enough to open the database: the first part of the log's index, and a small commit.
+	openingBytes = 64 << 10
 )
 
 // limits follow from how large the journal may become: in bytes.
@@ -77,6 +80,15 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC)
 }
 
+// fullError says of an operation on the journal at path that the disk had no room for it. SQLite calls that an I/O
+// error where it is the log's index that lacks room. Any other error it returns as it is.
+func fullError(path string, err error) error {
+	if !isFull(err) || errors.Is(err, ErrDiskFull) {
+		return err
+	}
+	return fmt.Errorf("%w: make room on the volume of %s: %w", ErrDiskFull, filepath.Dir(path), err)
+}
+
 // fileSize is 0 for a file that is not there.
 func fileSize(path string) int64 {
 	info, err := os.Stat(path)
@@ -86,13 +98,31 @@ func fileSize(path string) int64 {
 	return info.Size()
 }
 
-// prepareSpace gives up the reserve for a start that may need it.
+// prepareSpace gives up what a start may need of the reserve. The rest stays for its first writes: whatever is let go
+// of on a full disk is somebody else's at once.
 func (j *Journal) prepareSpace() error {
 	space, known := volume.Of(filepath.Dir(j.path))
-	if !known || space.Free >= j.limits.floor+fileSize(j.path+"-wal") {
+	needed := openingBytes + fileSize(j.path+"-wal")
+	if !known || space.Free >= needed {
 		return nil
 	}
-	return j.giveUpReserve()
+	_, err := shrinkReserve(j.path, needed-space.Free)
+	return err
+}
+
+// shrinkReserve gives up so many bytes of the reserve, or as many as it has.
+func shrinkReserve(path string, by int64) (some bool, err error) {
+	path += reserveSuffix
+	has := fileSize(path)
+	if has == 0 {
+		return false, nil
+	}
+	file, err := ownfile.Open(path, os.O_WRONLY, 0)
+	if err != nil {
+		return false, err
+	}
+	err = errors.Join(file.Truncate(max(has-by, 0)), file.Close())
+	return err == nil, err
 }
 
 func (j *Journal) giveUpReserve() error {
@@ -100,6 +130,20 @@ func (j *Journal) giveUpReserve() error {
 		return err
 	}
 	return nil
+}
+
+// lendReserve gives up as much of the reserve as a reader needs. A process that has the journal open is left its own.
+func lendReserve(path string) (lent bool) {
+	lock, err := os.OpenFile(filepath.Join(filepath.Dir(path), lockName), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer lock.Close()
+	if held, err := tryLock(lock); err != nil || held {
+		return false
+	}
+	lent, _ = shrinkReserve(path, openingBytes) // of another user's, say, nothing: the disk is full then
+	return lent
 }
 
 // keepReserve makes the reserve as large as it should be, or as it can be with so much left free.
@@ -131,9 +175,7 @@ func (j *Journal) measure() (free, missing int64, known bool) {
 	if !known {
 		return 0, 0, false
 	}
-	if !j.keepSinks {
-		missing = max(j.limits.reserve-fileSize(j.path+reserveSuffix), 0)
-	}
+	missing = max(j.limits.reserve-fileSize(j.path+reserveSuffix), 0)
 	// What the log has beyond what it keeps goes with the next checkpoint.
 	files := fileSize(j.path) + fileSize(j.path+"-wal")
 	j.space.room.Store(files + space.Free - missing - j.limits.floor)

@@ -204,3 +204,111 @@ func fillWith(t *testing.T, j *Journal, n int) {
 	wg.Wait()
 	require.NoError(t, errors.Join(errs...))
 }
+
+// A command gives up the reserve as a start does, and leaves what the next start needs. Readers need some of it.
+func TestCommandsOnAFullDiskLeaveWhatAStartNeeds(t *testing.T) {
+	for _, killed := range []bool{true, false} {
+		t.Run(map[bool]string{true: "killed", false: "stopped"}[killed], func(t *testing.T) {
+			disk := machine.SmallDisk(t, 40)
+			dir := filepath.Join(disk, "data")
+			p := start(t, "append", dir, "run")
+			for range 100 {
+				_, more := p.next(t)
+				require.True(t, more)
+			}
+			if killed {
+				p.kill(t)
+			} else {
+				p.end(t)
+			}
+			ballast := fillDisk(t, disk)
+			for _, read := range []bool{false, true} {
+				requireReadable(t, dir)
+				fillDisk(t, disk)
+				j, err := Open(t.Context(), Options{Dir: dir, KeepSinks: true})
+				require.NoError(t, err)
+				_, err = j.AddReplay(t.Context(), Stream{Sink: "nats"})
+				require.NoError(t, err)
+				require.NoError(t, j.Close(t.Context()))
+				fillDisk(t, disk)
+				if read {
+					requireReadable(t, dir)
+					fillDisk(t, disk)
+				}
+
+				j, err = Open(t.Context(), Options{Dir: dir, Sinks: []string{"nats"}})
+				require.NoError(t, err, "a start needs no space")
+				cursor, err := j.Cursor(t.Context(), "nats")
+				require.NoError(t, err)
+				require.NoError(t, advance(t.Context(), j, "nats", cursor+1), "nor does a cursor")
+				require.NoError(t, j.Close(t.Context()))
+				fillDisk(t, disk)
+			}
+			require.NoError(t, os.Remove(ballast))
+			j, err := Open(t.Context(), Options{Dir: dir, Sinks: []string{"nats"}})
+			require.NoError(t, err)
+			require.NoError(t, advance(t.Context(), j, "nats", j.Head()))
+			requireAccepts(t, j, "after")
+			require.NoError(t, sound(t.Context(), j))
+			require.NoError(t, j.Close(t.Context()))
+		})
+	}
+}
+
+func requireReadable(t *testing.T, dir string) {
+	t.Helper()
+	r, err := OpenReader(t.Context(), dir)
+	require.NoError(t, err)
+	s, err := r.Status(t.Context())
+	require.NoError(t, err)
+	require.Positive(t, s.Webhooks)
+	require.NoError(t, r.Close())
+}
+
+// Where nothing is left for it, SQLite calls it an I/O error that the index of the log has no room.
+func TestAFullDiskWithoutAReserveIsCalledFull(t *testing.T) {
+	disk := machine.SmallDisk(t, 8)
+	dir := filepath.Join(disk, "data")
+	o := Options{Dir: dir, Sinks: []string{"nats"}}
+	j, err := Open(t.Context(), o)
+	require.NoError(t, err)
+	mustAppend(t, j, webhook("a"))
+	require.NoError(t, j.Close(t.Context()))
+	require.NoError(t, os.Remove(filepath.Join(dir, fileName+reserveSuffix)))
+	ballast := fillDisk(t, disk)
+	for range 2 {
+		_, err = OpenReader(t.Context(), dir)
+		require.ErrorIs(t, err, ErrDiskFull)
+		require.ErrorContains(t, err, "make room on the volume of "+dir)
+		for _, o := range []Options{o, {Dir: dir, KeepSinks: true}} {
+			_, err = Open(t.Context(), o)
+			require.ErrorIs(t, err, ErrDiskFull)
+			require.ErrorContains(t, err, "make room on the volume of "+dir)
+		}
+	}
+	require.NoError(t, os.Remove(ballast))
+	j, err = Open(t.Context(), o)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a"}, ids(readAll(t, j)))
+	require.NoError(t, j.Close(t.Context()))
+}
+
+// What something else takes between a start and its first write must not be all of the reserve.
+func TestAStartOnAFullDiskLeavesItsFirstWriteRoom(t *testing.T) {
+	disk := machine.SmallDisk(t, 32)
+	o := Options{Dir: filepath.Join(disk, "data"), Sinks: []string{"nats"}}
+	j, err := Open(t.Context(), o)
+	require.NoError(t, err)
+	for i := range 4 {
+		mustAppend(t, j, webhook(fmt.Sprint(i)))
+	}
+	require.NoError(t, j.Close(t.Context()))
+	for seq := range int64(3) {
+		fillDisk(t, disk)
+		j, err := Open(t.Context(), o)
+		require.NoError(t, err)
+		fillDisk(t, disk)
+		require.NoError(t, advance(t.Context(), j, "nats", seq+1))
+		require.NoError(t, j.Close(t.Context()))
+	}
+}

@@ -140,6 +140,7 @@ func Open(ctx context.Context, o Options) (_ *Journal, err error) {
 			for _, c := range slices.Backward(closers) {
 				err = errors.Join(err, c())
 			}
+			err = fullError(j.path, err)
 		}
 	}()
 	if j.lock, err = lockDirectory(o.Dir); err != nil {

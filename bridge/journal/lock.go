@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/fnbridge/fnbridge/bridge/ownfile"
 )
@@ -19,9 +20,21 @@ type directoryLock struct {
 	path string
 }
 
-// LockDirectory makes a data directory if it is missing, and keeps every other fnbridge out of it until Close: for a
-// process that has files there and no journal open. The error is a *LockedError if another one has it.
-func LockDirectory(dir string) (io.Closer, error) {
+// lockInterval is how often a process that has no journal open looks whether the directory is still its own.
+const lockInterval = time.Second
+
+// DirectoryLock keeps every other fnbridge out of a data directory until Close.
+type DirectoryLock struct {
+	lock  *directoryLock
+	lost  chan error
+	end   chan struct{}
+	ended chan struct{}
+}
+
+// LockDirectory makes a data directory if it is missing, and keeps every other fnbridge out of it: for a process that
+// has files there and no journal open. The error is a *LockedError if another one has it. The goroutine of what it
+// returns ends with Close.
+func LockDirectory(dir string) (*DirectoryLock, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find the data directory: %w", err)
@@ -33,7 +46,38 @@ func LockDirectory(dir string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.file, nil
+	d := &DirectoryLock{lock: l, lost: make(chan error, 1), end: make(chan struct{}), ended: make(chan struct{})}
+	go d.watch()
+	return d, nil
+}
+
+// Lost returns a channel that gets an *OwnershipError, once, when another process may have the directory as well.
+// Write nothing more there, and end the process.
+func (d *DirectoryLock) Lost() <-chan error { return d.lost }
+
+// Close lets go of the directory. It is called once.
+func (d *DirectoryLock) Close() error {
+	close(d.end)
+	<-d.ended
+	return d.lock.release()
+}
+
+// watch looks now and then whether the lock still keeps others out, until it does not, or Close.
+func (d *DirectoryLock) watch() {
+	defer close(d.ended)
+	tick := time.NewTicker(lockInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-d.end:
+			return
+		case <-tick.C:
+			if err := d.lock.stillHeld(); err != nil {
+				d.lost <- err
+				return
+			}
+		}
+	}
 }
 
 // lockDirectory takes the lock or says who has it.

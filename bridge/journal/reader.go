@@ -34,6 +34,9 @@ func OpenReader(ctx context.Context, dir string) (*Reader, error) {
 		return nil, err
 	}
 	v, err := openViews(ctx, path)
+	if isFull(err) && lendReserve(path) {
+		v, err = openViews(ctx, path)
+	}
 	if code, _ := primaryCode(err); code == sqlite3.SQLITE_CANTOPEN {
 		file, denied := os.Open(path) // SQLite does not say why
 		if denied != nil {
@@ -42,7 +45,7 @@ func OpenReader(ctx context.Context, dir string) (*Reader, error) {
 		err = errors.Join(err, file.Close())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the journal %s to read it: %w", path, err)
+		return nil, fullError(path, fmt.Errorf("open the journal %s to read it: %w", path, err))
 	}
 	return &Reader{views: v}, nil
 }

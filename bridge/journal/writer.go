@@ -94,6 +94,11 @@ func (w *writer) start(ctx context.Context) (err error) {
 	}
 	w.store.tolerance = w.journal.tolerance
 	w.database = w.store.database
+	if w.journal.keepSinks {
+		if err := w.adoptLimit(ctx); err != nil {
+			return fmt.Errorf("read the settings of the journal %s: %w", w.journal.path, damaged(w.journal.path, err))
+		}
+	}
 	if from := w.store.migratedFrom; from > 0 {
 		w.journal.log.InfoContext(ctx, "the journal was brought to a new schema; an older fnbridge can no longer open it",
 			"from", from, "to", schemaVersion)
@@ -106,6 +111,7 @@ func (w *writer) start(ctx context.Context) (err error) {
 	}
 	switch {
 	case err == nil:
+		w.journal.keepReserve(openingBytes) // of the room that the log had
 		if err := w.store.checkLength(ctx, result); err != nil {
 			return err
 		}
@@ -128,7 +134,12 @@ func (w *writer) start(ctx context.Context) (err error) {
 	if w.journal.keepSinks {
 		prepare = w.adoptSinks
 	}
-	if err := prepare(ctx); err != nil {
+	err = prepare(ctx)
+	if err != nil && isFull(err) { // what was given up of the reserve is somebody else's already
+		w.outOfSpace(ctx)
+		err = prepare(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("prepare the journal %s for its sinks: %w", w.journal.path, damaged(w.journal.path, err))
 	}
 	if err := w.syncLogName(); err != nil {
@@ -181,7 +192,7 @@ func (w *writer) syncLogName() error {
 	return nil
 }
 
-// adoptSinks takes the sinks and the size limit from the database.
+// adoptSinks takes the sinks from the database.
 func (w *writer) adoptSinks(ctx context.Context) error {
 	_, sinks, err := w.readSinks(ctx)
 	if err != nil {
@@ -193,10 +204,19 @@ func (w *writer) adoptSinks(ctx context.Context) error {
 			w.journal.cursors[s.Sink] = new(atomic.Int64)
 		}
 	}
-	err = w.store.conn.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = 'max_bytes'`).
-		Scan(&w.journal.space.limit)
+	return nil
+}
+
+// adoptLimit takes the size limit from the database.
+func (w *writer) adoptLimit(ctx context.Context) error {
+	var limit int64
+	err := w.store.conn.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = 'max_bytes'`).Scan(&limit)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
+	}
+	if err == nil {
+		w.journal.space.limit = limit
+		w.journal.limits = limitsOf(limit, filepath.Dir(w.journal.path))
 	}
 	return err
 }
@@ -388,6 +408,7 @@ func (w *writer) fail(ctx context.Context, batch []*request, err error) {
 	if isDamage(err) {
 		err = &DamagedError{Path: w.journal.path, Err: err}
 	}
+	err = fullError(w.journal.path, err)
 	if w.outage.begin(err.Error()) {
 		w.journal.log.ErrorContext(ctx, "the journal cannot write; webhooks are refused until it can",
 			"error", err, "requests", len(batch))
@@ -755,7 +776,7 @@ func (w *writer) shutDown(ctx context.Context) error {
 		}
 	}
 	err = errors.Join(err, w.closeStore())
-	if w.disowned == nil && !w.journal.keepSinks {
+	if w.disowned == nil {
 		w.journal.keepReserve(0) // of the room that the log had, so that the next start finds what it needs
 	}
 	err = errors.Join(err, w.journal.lock.release())

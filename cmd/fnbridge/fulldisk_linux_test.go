@@ -67,6 +67,24 @@ func TestAFullDiskIsSaidEverywhere(t *testing.T) {
 
 		require.Equal(t, 0, p.signal(syscall.SIGTERM), "a stop needs no space")
 		fillDisk(t, ballast)
+		// Nor do commands while no bridge runs.
+		for _, args := range [][]string{
+			{"journal", "verify"},
+			{"dead-letters", "list"},
+			{"sinks", "list"},
+			{"replay", "list"},
+			{"find", "msg_1"},
+			{"replay", "--sink", "nats", "--all"},
+			{"status"},
+		} {
+			_, errs, _ := s.run(args...)
+			require.NotContains(t, errs, "full", "%v", args)
+			require.NotContains(t, errs, "error", "%v", args)
+			fillDisk(t, ballast)
+		}
+		out, _, _ = s.run("check")
+		require.Contains(t, out, "nothing can be written to")
+		require.Contains(t, out, "MiB for it: webhooks are refused before it is full")
 		p = s.serve() // nor does a start
 	}
 	require.NoError(t, os.Remove(ballast))

@@ -97,3 +97,24 @@ func (l *logWriter) Close() error {
 		return fmt.Errorf("%d log lines could not be written", len(l.lines))
 	}
 }
+
+// briefWriter writes to a writer that may stand still, and waits no longer for it than the end of the process does. It
+// is for last words: what is written may still be under way when Write returns.
+type briefWriter struct{ to io.Writer }
+
+// Write never fails: there is nobody to tell.
+func (w briefWriter) Write(text []byte) (int, error) {
+	written := make(chan struct{})
+	copied := append([]byte(nil), text...)
+	go func() {
+		defer close(written)
+		_, _ = w.to.Write(copied)
+	}()
+	timer := time.NewTimer(flushTime)
+	defer timer.Stop()
+	select {
+	case <-written:
+	case <-timer.C:
+	}
+	return len(text), nil
+}

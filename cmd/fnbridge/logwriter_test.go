@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -16,9 +17,15 @@ import (
 // Whoever reads the log may end, or stand still with a pipe that is full. The bridge does neither.
 func TestALogThatNobodyReadsHoldsNothingUp(t *testing.T) {
 	t.Parallel()
-	for name, stop := range map[string]func(reader *os.File) error{
-		"its reader ends":         (*os.File).Close,
-		"its reader stands still": func(*os.File) error { return nil },
+	standStill := func(*os.File) error { return nil }
+	for name, tc := range map[string]struct {
+		stop func(reader *os.File) error
+		exit int
+	}{
+		"its reader ends":                     {(*os.File).Close, 0},
+		"its reader stands still":             {standStill, 0},
+		"its reader ends before an error":     {(*os.File).Close, 1},
+		"its reader stands still at an error": {standStill, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShell(t, "FNBRIDGE_LOG_LEVEL=debug", "FNBRIDGE_LOG_FORMAT=text")
@@ -41,17 +48,22 @@ func TestALogThatNobodyReadsHoldsNothingUp(t *testing.T) {
 					url = found[1]
 				}
 			}
-			require.NoError(t, stop(reader))
+			require.NoError(t, tc.stop(reader))
 
 			const webhooks = 5000 // each has a line of some hundred bytes, and a pipe holds 64 KiB
 			out, errs, exit := s.run("send", "--url", url, "--count", strconv.Itoa(webhooks))
 			require.Equal(t, 0, exit, errs)
 			require.Contains(t, out, "5000 accepted (10000 events)")
 
-			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			if tc.exit == 0 {
+				require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			} else {
+				require.NoError(t, os.Remove(filepath.Join(s.dir, "data", "fnbridge.lock")))
+				_, _, _ = s.run("send", "--url", url) // it is at the next commit that the bridge looks
+			}
 			select {
 			case err := <-ended:
-				require.NoError(t, err)
+				require.Equal(t, tc.exit, cmd.ProcessState.ExitCode(), "%v", err)
 			case <-time.After(within):
 				require.FailNow(t, "it does not stop")
 			}

@@ -25,7 +25,7 @@ const (
 )
 
 func main() {
-	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, restore := signal.NotifyContext(context.Background(), stopSignals()...)
 	// A second signal ends the process at once: whoever sends it does not want to wait.
 	context.AfterFunc(ctx, restore)
 	isTerminal := func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -33,6 +33,16 @@ func main() {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stdout),
 		errTerminal: isTerminal(os.Stderr), size: outSize, asks: isTerminal(os.Stdin) && isTerminal(os.Stderr),
 	}, os.Args[1:]))
+}
+
+// stopSignals are those that end the process in order. SIGHUP is none where somebody keeps it away, as nohup does: to
+// ask for a signal would turn it on again.
+func stopSignals() []os.Signal {
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // console is where a command reads and writes.
@@ -100,20 +110,24 @@ It is configured with environment variables: "fnbridge env" lists them.`,
 	var usage usageError
 	var wrongConfig config.Errors
 	var unknownSink *admin.UnknownSinkError
+	errs := c.err
+	if cmd.Name() == serveName {
+		errs = briefWriter{errs}
+	}
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errReported):
 		return exitFailed
 	case errors.As(err, &wrongConfig):
-		fmt.Fprintf(c.err, "fnbridge: the configuration is wrong:\n%s\nRun \"fnbridge env\" for every variable and its "+
+		fmt.Fprintf(errs, "fnbridge: the configuration is wrong:\n%s\nRun \"fnbridge env\" for every variable and its "+
 			"meaning.\n", indent(wrongConfig.Error()))
 		return exitUsage
 	case errors.As(err, &usage), errors.As(err, &unknownSink), isUnknownCommand(err):
-		fmt.Fprintf(c.err, "fnbridge: %v\nRun \"%s --help\" for what it can do.\n", err, cmd.CommandPath())
+		fmt.Fprintf(errs, "fnbridge: %v\nRun \"%s --help\" for what it can do.\n", err, cmd.CommandPath())
 		return exitUsage
 	default:
-		fmt.Fprintf(c.err, "fnbridge: %v\n", err)
+		fmt.Fprintf(errs, "fnbridge: %v\n", err)
 		return exitFailed
 	}
 }

@@ -18,13 +18,16 @@ import (
 	"github.com/fnbridge/fnbridge/config"
 )
 
+const serveName = "serve"
+
 func serveCommand(c console) *cobra.Command {
 	return &cobra.Command{
-		Use:   "serve",
+		Use:   serveName,
 		Short: "Run the bridge",
-		Long: `Runs the bridge until SIGINT, SIGTERM or SIGHUP. Then it stops taking webhooks,
-finishes what is under way within FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0.
-Events that have not reached a sink by then wait in the data directory.`,
+		Long: `Runs the bridge until SIGINT, SIGTERM or SIGHUP, which nohup keeps away. Then
+it stops taking webhooks, finishes what is under way within
+FNBRIDGE_SHUTDOWN_TIMEOUT and exits with 0. Events that have not reached a sink
+by then wait in the data directory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), c) },
 	}
@@ -39,6 +42,7 @@ func serve(ctx context.Context, c console) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	limitMemory()
+	c.err = briefWriter{c.err} // nor does the start wait for who reads no more
 	cfg, warnings, err := loadConfig(c)
 	if err != nil {
 		return err

@@ -23,6 +23,8 @@ type Embeddable interface {
 	Settings
 	// Embedded tells whether the sink uses the embedded server.
 	Embedded(sink Scope) bool
+	// StreamBytes returns how much the sink's stream is to keep at most, in bytes; 0: that is not said.
+	StreamBytes() int64
 }
 
 // Sink is one sink while its settings are checked. Its Scope has its own variables.

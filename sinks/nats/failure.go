@@ -32,6 +32,7 @@ const (
 	codeAccountFull         natsjs.ErrorCode = 10002
 	codeDuplicateInProcess  natsjs.ErrorCode = 10158
 	codeNotAvailable        natsjs.ErrorCode = 10008
+	codeNoStorage           natsjs.ErrorCode = 10047
 )
 
 // classifyConnect marks an error of connecting. What may pass by itself is retried: a server that is away or busy.
@@ -209,6 +210,11 @@ func (o *Options) classifyRequest(ctx context.Context, what string, err error) e
 	}
 	if api, ok := errors.AsType[*natsjs.APIError](err); ok {
 		switch api.ErrorCode {
+		case codeNoStorage:
+			if o.MaxBytes > 0 && !o.SharesVolume {
+				return bridge.Blocked(fmt.Errorf("%s: the server has no storage for a stream of %d bytes: lower %s: %w",
+					what, o.MaxBytes, o.Files.Variable("MAX_BYTES"), err))
+			}
 		case codeNotAvailable:
 			return bridge.Retry(fmt.Errorf("%s: JetStream's cluster has no leader; "+
 				"more than half of its servers are needed for one: %w", what, err))

@@ -259,6 +259,9 @@ func (s *Settings) Tail(
 	return Tail(ctx, s.options(o), start, f)
 }
 
+// StreamBytes returns how much a stream that is created keeps, 0 if that is not said.
+func (s *Settings) StreamBytes() int64 { return int64(s.MaxBytes) }
+
 func (s *Settings) options(o bridge.SinkOptions) Options {
 	format, _ := cloudevents.ParseFormat(o.Format) // one of three words
 	url := strings.Join(s.URL.Reveal(), ",")

@@ -208,6 +208,9 @@ func TestUnusableStreams(t *testing.T) {
 		"replicas without a cluster": {
 			nil, func(o *nats.Options) { o.Replicas = 3 }, "no cluster",
 		},
+		"larger than the server's storage": {
+			nil, func(o *nats.Options) { o.MaxBytes = 1 << 60 }, "no storage for a stream of 1152921504606846976 bytes: lower ",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
