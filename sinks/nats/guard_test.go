@@ -71,10 +71,8 @@ func serveLies(conn net.Conn, says, more string) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
-// block is some of what does not end.
-var block = strings.Repeat("x", 64<<10)
-
 func TestWhatIsNotNATSEndsTheConnection(t *testing.T) {
+	block := strings.Repeat("x", 64<<10)
 	tests := map[string]struct {
 		says, more string
 		kind       bridge.FailureKind

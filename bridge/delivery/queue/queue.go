@@ -78,9 +78,8 @@ type Options struct {
 	Events tensorlake.Options
 
 	// MaxWebhooks and MaxBytes bound what a Queue holds (1,024 webhooks, 64 MiB of bodies). A webhook leaves when no sink
-	// works on it any more, which can be later than its answer. One that is answered and that only optional sinks have left
-	// keeps no other out by number: while one of them has MaxWebhooks of those, or its part of half of MaxBytes, it gets
-	// no others.
+	// works on it any more, which can be later than its answer. Those that are answered and that only optional sinks have
+	// left are not among MaxWebhooks: a sink that has as many of them, or its part of half of MaxBytes, gets no others.
 	MaxWebhooks int
 	MaxBytes    int64
 	// Remembered is how many webhooks that were published are known by their ids and bodies when they come again (65,536).
