@@ -197,8 +197,13 @@ func (a *App) startEmbedded(ctx context.Context) error {
 	if !a.cfg.UsesEmbedded() {
 		return nil
 	}
+	files := ingest.MaxOpenFiles()
 	o := embeddednats.Options{
-		Listen: a.cfg.EmbeddedNATSListen, Monitor: a.cfg.EmbeddedNATSMonitorListen, Dir: embeddedDir(a.cfg), Logger: a.log,
+		Listen: a.cfg.EmbeddedNATSListen, MaxClients: natsClients(files), Dir: embeddedDir(a.cfg), Logger: a.log,
+		Monitor: a.cfg.EmbeddedNATSMonitorListen,
+		LimitMonitor: func(l net.Listener, server *http.Server) net.Listener {
+			return ingest.LimitConnections(l, monitorConnections(files), server, a.log)
+		},
 	}
 	var err error
 	if a.cfg.AsksNATSToken() {

@@ -19,6 +19,8 @@ const (
 	// Beside these the operations listener has connections for pages: each has a stream, and fetches beside it.
 	probeConnections = 64
 	pageConnections  = 3 * page.MaxStreams
+	// maxNATSClients is how many clients nats-server takes by itself.
+	maxNATSClients = 65536
 	// recentBytes bounds the webhooks that the page has in memory where there is no journal, in bytes.
 	recentBytes = 8 << 20
 
@@ -76,6 +78,22 @@ func opsConnections(files int) int {
 		most = max(min(most, files/4), 1)
 	}
 	return most
+}
+
+// natsClients is how many clients the embedded NATS server may have, given that many open files, 0 without a limit.
+func natsClients(files int) int {
+	if files > 0 {
+		return max(min(maxNATSClients, files/8), 1)
+	}
+	return maxNATSClients
+}
+
+// monitorConnections is how many connections its monitoring may have.
+func monitorConnections(files int) int {
+	if files > 0 {
+		return max(min(probeConnections, files/32), 1)
+	}
+	return probeConnections
 }
 
 func (b bounds) say(log *slog.Logger) {

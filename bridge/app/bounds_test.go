@@ -41,3 +41,15 @@ func TestBoundsMultiplyToLessThanTheMemory(t *testing.T) {
 		"and this process has one of 512MiB (GOMEMLIMIT, or nine tenths of its cgroup's): raise it, "+
 		"or give a smaller FNBRIDGE_MAX_BODY")
 }
+
+// The journal and the sinks have the rest.
+func TestListenersShareTheOpenFiles(t *testing.T) {
+	for _, files := range []int{256, 1024, 4096, 1 << 20} {
+		b, err := boundsOf(&config.Config{MaxBody: 1 << 20, MaxInFlight: 1 << 20}, 0, files)
+		require.NoError(t, err)
+		all := b.connections + opsConnections(files) + natsClients(files) + monitorConnections(files)
+		require.LessOrEqual(t, all, files-files/12)
+	}
+	require.Equal(t, []int{128, 32}, []int{natsClients(1024), monitorConnections(1024)})
+	require.Equal(t, []int{65536, 64}, []int{natsClients(0), monitorConnections(0)})
+}

@@ -16,7 +16,7 @@ import (
 func TestABridgeUnderNohupOutlivesItsTerminal(t *testing.T) {
 	s := newShell(t)
 	signal.Ignore(syscall.SIGHUP) // as nohup does, for what begins here
-	defer func() { // Reset does not turn on what Ignore has turned off
+	defer func() {                // Reset does not turn on what Ignore has turned off
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGHUP)
 		signal.Stop(c)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -40,8 +41,12 @@ type Options struct {
 	Listen string
 	// Token is what clients have to give; empty: nothing. See Server.OwnToken and Server.SetToken.
 	Token string
+	// MaxClients is how many clients may be connected at once; 0: as many as nats-server takes (65,536).
+	MaxClients int
 	// Monitor is the address of nats-server's own monitoring, as Listen is; empty: none. It asks for nothing.
 	Monitor string
+	// LimitMonitor bounds the connections of server, which monitoring listens with; nil: nothing does.
+	LimitMonitor func(l net.Listener, server *http.Server) net.Listener
 	// Dir is where streams are stored. It is created if it is missing. No two servers may share it: the caller sees to
 	// that.
 	Dir string
@@ -72,6 +77,7 @@ type Server struct {
 	options *server.Options // that it was started with
 	tokens  *tokens         // nil: nothing is asked
 	addr    net.Addr        // which the server itself forgets at its end
+	monitor *monitor        // nil: there is none
 	once    sync.Once
 	ended   chan struct{}
 	endErr  error // once ended is closed
@@ -95,14 +101,6 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, &ListenError{Address: o.Listen, Err: err}
 	}
-	var monitorHost string
-	var monitorPort int
-	if o.Monitor != "" {
-		if monitorHost, monitorPort, err = resolve(ctx, o.Monitor); err != nil {
-			return nil, &ListenError{Address: o.Monitor, Monitor: true, Err: err}
-		}
-		monitorHost = cmp.Or(monitorHost, server.DEFAULT_HOST) // the server would take an empty one for that of its clients
-	}
 	if err := cmp.Or(os.MkdirAll(o.Dir, 0o700), ownfile.Check(o.Dir)); err != nil {
 		return nil, fmt.Errorf("the embedded NATS server cannot use its directory: %w", err)
 	}
@@ -116,8 +114,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		ServerName:             "fnbridge",
 		Host:                   host,
 		Port:                   port,
-		HTTPHost:               monitorHost,
-		HTTPPort:               monitorPort,
+		MaxConn:                o.MaxClients,
 		JetStream:              true,
 		StoreDir:               o.Dir,
 		SyncAlways:             syncer == nil,
@@ -133,14 +130,20 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		tokens = newTokens(o.Token)
 		options.CustomClientAuthentication = tokens
 	}
+	monitor, err := listenMonitor(ctx, o)
+	if err != nil {
+		return nil, errors.Join(err, syncer.close())
+	}
 	srv, err := server.NewServer(options.Clone()) // it writes to them
 	if err != nil {
-		return nil, fmt.Errorf("the embedded NATS server cannot be set up: %w", errors.Join(err, syncer.close()))
+		return nil, fmt.Errorf("the embedded NATS server cannot be set up: %w",
+			errors.Join(err, syncer.close(), monitor.close()))
 	}
 	srv.SetLoggerV2(lines, false, false, false)
 	running, end := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Server{
 		server: srv, options: options, tokens: tokens, ended: make(chan struct{}), end: end, syncer: syncer,
+		monitor: monitor,
 	}
 	if syncer != nil {
 		s.running.Go(func() { syncer.run(running) })
@@ -155,6 +158,9 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	s.addr = srv.Addr()
 	jetStream.StoreDir = o.Dir // the server adds a directory of its own
 	s.running.Go(func() { s.keepStoring(running, *jetStream, lines.log) })
+	if monitor != nil {
+		s.running.Go(func() { monitor.serve(srv, o.LimitMonitor, lines.log) })
+	}
 	return s, nil
 }
 
@@ -215,10 +221,10 @@ func (s *Server) Addr() net.Addr { return s.addr }
 
 // MonitorAddr is where monitoring is, with the port that it took; nil: nowhere.
 func (s *Server) MonitorAddr() net.Addr {
-	if addr := s.server.MonitorAddr(); addr != nil {
-		return addr
+	if s.monitor == nil {
+		return nil
 	}
-	return nil
+	return s.monitor.listener.Addr()
 }
 
 // ClientURL is what a client on this machine connects to.
@@ -240,10 +246,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		go func() {
 			defer close(s.ended)
 			s.end()
+			monitorErr := s.monitor.close()
 			s.running.Wait()
 			s.server.Shutdown()
 			s.server.WaitForShutdown()
-			s.endErr = s.syncer.close()
+			s.endErr = errors.Join(monitorErr, s.syncer.close())
 		}()
 	})
 	select {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -177,6 +178,60 @@ func TestMonitoring(t *testing.T) {
 	address, ok := server.MonitorAddr().(*net.TCPAddr)
 	require.True(t, ok)
 	require.True(t, address.IP.IsUnspecified(), "on all interfaces, and not only on those of the clients: %s", address)
+}
+
+func TestClientsAreBounded(t *testing.T) {
+	server := start(t, Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), MaxClients: 3})
+	idle := make([]net.Conn, 3)
+	for i := range idle {
+		conn, err := net.Dial("tcp", server.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		require.NoError(t, err)
+		require.Contains(t, line, "INFO")
+		idle[i] = conn
+	}
+	conn, err := net.Dial("tcp", server.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	said, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Contains(t, string(said), "maximum connections exceeded")
+	require.NoError(t, idle[0].Close())
+	require.Eventually(t, func() bool {
+		nc, err := connect(server.ClientURL())
+		if err == nil {
+			nc.Close()
+		}
+		return err == nil
+	}, bound, 20*time.Millisecond)
+}
+
+func TestMonitoringIsServedByABoundedListener(t *testing.T) {
+	var bounded net.Listener
+	limited := make(chan struct{})
+	server := start(t, Options{
+		Listen: "127.0.0.1:0", Monitor: "127.0.0.1:0", Dir: t.TempDir(),
+		LimitMonitor: func(l net.Listener, server *http.Server) net.Listener {
+			defer close(limited)
+			require.NotNil(t, server.Handler)
+			bounded = l
+			return l
+		},
+	})
+	<-limited
+	require.Equal(t, server.MonitorAddr(), bounded.Addr())
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, path := range []string{"/", "/varz", "/connz", "/jsz", "/healthz", "/subsz", "/accountz"} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			"http://"+server.MonitorAddr().String()+path, http.NoBody)
+		require.NoError(t, err)
+		answer, err := client.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		require.Equal(t, http.StatusOK, answer.StatusCode, path)
+	}
 }
 
 func publish(t *testing.T, js natsjs.JetStream, from, to int) {

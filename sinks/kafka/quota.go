@@ -43,11 +43,15 @@ func (q *quota) left() time.Duration {
 	return time.Until(q.until)
 }
 
+// maxHold is for how long an answer can hold this client back. Apache Kafka asks for no more than its window of quotas
+// has, 11 seconds unless told otherwise; a broker that holds us back for longer says so again.
+const maxHold = time.Minute
+
 // hold notes what an answer says.
 func (q *quota) hold(throttle time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if until := time.Now().Add(throttle); throttle > 0 && until.After(q.until) {
+	if until := time.Now().Add(min(throttle, maxHold)); throttle > 0 && until.After(q.until) {
 		q.until = until
 	}
 }

@@ -263,7 +263,7 @@ func (p *fetcher) fetch(ctx context.Context) (err error) {
 		MinBytes: 1, MaxBytes: fetchBytes, MaxWait: fetchWait,
 	})
 	if err == nil {
-		pause(ctx, res.Throttle) // the broker reads nothing from this connection before it is over
+		pause(ctx, min(res.Throttle, maxHold)) // the broker reads nothing from this connection before it is over
 		err = res.Error
 	}
 	if errors.Is(err, kafkago.OffsetOutOfRange) {

@@ -435,12 +435,12 @@ func (c *connection) connectTo(to target, w *dialer) (*session, error) {
 	if err != nil {
 		defer s.wire.close()
 		switch cause := s.wire.cause(); {
-		case cause != nil:
-			err = cause // nats.go says "no servers available" instead
 		case s.wire.bare() && strings.HasPrefix(u.Scheme, "ws"):
 			plain := map[string]string{"ws": "nats", "wss": "tls"}[u.Scheme]
 			err = bridge.Blocked(fmt.Errorf("it speaks NATS, not WebSocket: write %s:// in %s, or give the WebSocket port",
 				plain, c.o.Files.Variable("URL")))
+		case cause != nil:
+			err = cause // nats.go says "no servers available" instead
 		case s.wire.silent() && !c.o.TLSFirst && !strings.HasPrefix(u.Scheme, "ws"):
 			if cause := c.stranger(w.ctx, u.Host); cause != nil {
 				err = cause

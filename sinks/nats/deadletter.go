@@ -110,9 +110,29 @@ func (s *Sink) CheckDeadLetters(ctx context.Context) error {
 	return s.ask(ctx, s.inspectDeadLetters)
 }
 
+// inspectDeadLetters also has the warnings follow the stream that takes the letters, if it is not that of the events:
+// with FNBRIDGE_ACK=sinks a letter is nowhere else.
 func (s *Sink) inspectDeadLetters(ctx context.Context, session *session) error {
-	_, err := s.findLetterStream(ctx, session)
-	return err
+	name, err := s.findLetterStream(ctx, session)
+	if err != nil || name == "" {
+		return err
+	}
+	var found []bridge.Warning
+	if name != s.o.Stream {
+		ctx, done := session.watch(ctx, s.o.APIPrefix+".STREAM.INFO."+name)
+		defer done()
+		stream, err := session.js.Stream(ctx, name)
+		if err != nil {
+			return nil // letters can be published all the same
+		}
+		for _, w := range losses(stream.CachedInfo().Config) {
+			found = append(found, bridge.Warning{
+				Key: "dead_letter_" + w.Key, Text: fmt.Sprintf("dead letters go to stream %s: %s", name, w.Text),
+			})
+		}
+	}
+	s.stream.warn(ofLetters, "the stream of the dead letters may lose some", found...)
+	return nil
 }
 
 // findLetterStream asks which stream takes the dead letters, and returns nothing when the account may not ask. Its

@@ -13,6 +13,13 @@ import (
 // Guard puts a guard before a connection.
 func Guard(conn net.Conn) net.Conn { return newGuard(conn) }
 
+// WebSocketGuard puts a guard before a connection on which a WebSocket has been asked for.
+func WebSocketGuard(conn net.Conn) net.Conn {
+	g := newGuard(conn)
+	g.web.Store(true)
+	return g
+}
+
 // StorageOf tells how full a stream is that has not been looked at before, and what is warned of.
 func StorageOf(now time.Time, info natsjs.StreamInfo, tier natsjs.Tier) (bridge.Storage, []bridge.Warning) {
 	storage := storageOf(new(bridge.Growth), now, &info, tier)

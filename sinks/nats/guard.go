@@ -24,15 +24,16 @@ const (
 
 // guard stands between a connection and the client library, which believes every length that it reads: it would keep a
 // line without end, make room for whatever a message claims to have, and panic at 2^63-1 in a goroutine that nobody can
-// save. The guard hands on what is NATS, a checked line at a time, and ends with an error at anything else. It does not
-// look into TLS, where the server has proven who it is, nor into a WebSocket.
+// save. The guard hands on what is NATS, a checked line at a time, and ends with an error at anything else, also within
+// a WebSocket. It does not look into TLS, where the server has proven who it is.
 //
 // Read and Write may be called concurrently, each by one goroutine at a time.
 type guard struct {
 	net.Conn
 	in    *bufio.Reader
 	wrote atomic.Bool
-	raw   atomic.Bool // what follows is not NATS by itself
+	raw   atomic.Bool // what follows is TLS
+	web   atomic.Bool // what follows is HTTP, and then NATS in the frames of a WebSocket
 	heard atomic.Bool // the server has said something
 	bare  atomic.Bool // and that was NATS, where a handshake was begun
 	// refused is why nothing more is handed on; nil while all is well.
@@ -42,7 +43,13 @@ type guard struct {
 	line    []byte
 	payload int
 	ending  bool
-	greeted bool // INFO has come
+	greeted bool   // INFO has come
+	begun   []byte // a line that has not ended
+
+	// Of Read, for a WebSocket.
+	frames *frames // where in reads from; nil until the answer to the handshake has come
+	framed []byte  // what is to be handed on before anything else
+	buf    []byte  // where framed is
 }
 
 func newGuard(conn net.Conn) *guard {
@@ -51,14 +58,22 @@ func newGuard(conn net.Conn) *guard {
 
 // Write tells by the first bytes whether NATS follows, or the handshake of TLS or of a WebSocket.
 func (g *guard) Write(p []byte) (int, error) {
-	if g.wrote.CompareAndSwap(false, true) && !bytes.HasPrefix(p, []byte("CONNECT ")) {
-		g.raw.Store(true)
+	if g.wrote.CompareAndSwap(false, true) {
+		g.web.Store(bytes.HasPrefix(p, []byte("GET ")))
+		g.raw.Store(!g.web.Load() && !bytes.HasPrefix(p, []byte("CONNECT ")))
 	}
 	return g.Conn.Write(p)
 }
 
 // Read waits for a whole line, or for some of a message. Beside that it hands on what has come already.
 func (g *guard) Read(p []byte) (int, error) {
+	if g.web.Load() {
+		return g.readWebSocket(p)
+	}
+	return g.read(p)
+}
+
+func (g *guard) read(p []byte) (int, error) {
 	if refused := g.refused.Load(); refused != nil {
 		return 0, *refused
 	}
@@ -130,26 +145,27 @@ func (g *guard) end() error {
 	return err
 }
 
-// next reads and checks a line.
+// next reads and checks a line. One that it could not read to its end goes on with the next call.
 func (g *guard) next() error {
 	line, err := g.in.ReadSlice('\n')
 	if len(line) > 0 {
 		g.heard.Store(true)
 	}
-	if errors.Is(err, bufio.ErrBufferFull) {
-		line = bytes.Clone(line)
-		for errors.Is(err, bufio.ErrBufferFull) && len(line) <= maxLine {
-			var more []byte
-			more, err = g.in.ReadSlice('\n')
-			line = append(line, more...)
-		}
-		if len(line) > maxLine {
-			return g.refuse(fmt.Errorf("a line of it does not end within %d bytes; it begins with %s", maxLine, quoted(line)))
-		}
+	for errors.Is(err, bufio.ErrBufferFull) && len(g.begun)+len(line) <= maxLine {
+		g.begun = append(g.begun, line...)
+		line, err = g.in.ReadSlice('\n')
+	}
+	if err != nil || len(g.begun) > 0 {
+		g.begun = append(g.begun, line...)
+		line = g.begun
+	}
+	if len(line) > maxLine {
+		return g.refuse(fmt.Errorf("a line of it does not end within %d bytes; it begins with %s", maxLine, quoted(line)))
 	}
 	if err != nil {
 		return err
 	}
+	g.begun = nil
 	size, err := g.check(line)
 	if err != nil {
 		return g.refuse(err)

@@ -31,6 +31,12 @@ const (
 // somebody listens.
 func liar(t *testing.T, says, more string) string {
 	t.Helper()
+	return serveAll(t, func(conn net.Conn) { serveLies(conn, says, more) })
+}
+
+// serveAll has serve end each connection before it takes the next, and returns where.
+func serveAll(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	done := make(chan struct{})
@@ -41,7 +47,7 @@ func liar(t *testing.T, says, more string) string {
 			if err != nil {
 				return
 			}
-			serveLies(conn, says, more)
+			serve(conn)
 		}
 	}()
 	t.Cleanup(func() {
@@ -102,20 +108,33 @@ func TestWhatIsNotNATSEndsTheConnection(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			address := liar(t, tt.says, tt.more)
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			sink := open(t, options(t, "nats://"+address))
-			var err error
-			require.Eventually(t, func() bool {
-				err = sink.Check(t.Context())
-				return err != nil && strings.Contains(err.Error(), tt.want)
-			}, bound, 5*time.Millisecond, "%v", &err)
-			require.Equal(t, tt.kind, bridge.KindOf(err), "%v", err)
-			require.ErrorContains(t, err, address)
-			runtime.ReadMemStats(&after)
-			require.Less(t, after.Sys, before.Sys+64<<20, "it took what was claimed")
+			requireDisbelieved(t, "nats://"+address, tt.kind, tt.want)
+		})
+		t.Run(name+" in a WebSocket", func(t *testing.T) {
+			more := tt.more
+			if more != "" {
+				more = frame(more)
+			}
+			requireDisbelieved(t, webSocketLiar(t, frame(tt.says), more), tt.kind, tt.want)
 		})
 	}
+}
+
+// requireDisbelieved waits until Check says want of the server, which has cost no memory.
+func requireDisbelieved(t *testing.T, url string, kind bridge.FailureKind, want string) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	sink := open(t, options(t, url))
+	var err error
+	require.Eventually(t, func() bool {
+		err = sink.Check(t.Context())
+		return err != nil && strings.Contains(err.Error(), want)
+	}, bound, 5*time.Millisecond, "%v", &err)
+	require.Equal(t, kind, bridge.KindOf(err), "%v", err)
+	require.ErrorContains(t, err, url)
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.Sys, before.Sys+64<<20, "it took what was claimed")
 }
 
 func TestAServerThatSaysNothingIsAskedWhatItSpeaks(t *testing.T) {

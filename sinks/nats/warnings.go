@@ -251,12 +251,24 @@ func (s *Sink) watchStream(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		_ = s.ask(ctx, s.stream.lookAgain)
+		if s.stream.knowsOfLetters() {
+			_ = s.ask(ctx, s.inspectDeadLetters)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// knowsOfLetters tells that it may be asked which stream takes the dead letters: to ask in vain would fill the server's
+// log.
+func (m *stream) knowsOfLetters() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, known := m.warnings[ofLetters]
+	return known
 }
 
 // lookAgain has the warnings, and how full it is, follow the stream. Whether it can be published to does not depend on

@@ -1,6 +1,8 @@
 package nats_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +41,37 @@ func TestWarningsFollowTheStream(t *testing.T) {
 	_, err := js.UpdateStream(t.Context(), config)
 	require.NoError(t, err)
 	require.NoError(t, sink.Check(t.Context()))
+	require.Empty(t, sink.Warnings(), "it has been mended")
+}
+
+// A letter at its address is the only copy, if webhooks are not stored.
+func TestTheStreamOfDeadLettersIsWarnedOf(t *testing.T) {
+	srv := natsserver.Single(t)
+	js := natsserver.JetStream(t, natsserver.Connect(t, srv.URL()))
+	config := natsjs.StreamConfig{
+		Name: "DEAD", Subjects: []string{deadLetters}, Storage: natsjs.MemoryStorage, Retention: natsjs.WorkQueuePolicy,
+		MaxMsgs: 1,
+	}
+	createStream(t, js, config)
+	logs := &logbook{}
+	o := withDeadLetters(t, srv.URL())
+	o.Logger = logs.logger()
+	sink := open(t, o)
+	want := []string{"dead_letter_stream_memory", "dead_letter_stream_retention", "dead_letter_stream_max_msgs"}
+	require.Eventually(t, func() bool { return slices.Equal(want, keys(sink.Warnings())) },
+		bound, 20*time.Millisecond, "at the start")
+	require.Contains(t, sink.Warnings()[0].Text, "dead letters go to stream DEAD: it is kept in memory")
+	require.Equal(t, 1, strings.Count(logs.String(), "the stream of the dead letters may lose some"), "%s", logs)
+
+	// As "fnbridge check" does.
+	config.MaxMsgs = -1
+	_, err := js.UpdateStream(t.Context(), config)
+	require.NoError(t, err)
+	require.NoError(t, sink.CheckDeadLetters(t.Context()))
+	require.Equal(t, want[:2], keys(sink.Warnings()))
+	require.NoError(t, js.DeleteStream(t.Context(), "DEAD"))
+	createStream(t, js, natsjs.StreamConfig{Name: "DEAD", Subjects: []string{deadLetters}})
+	require.NoError(t, sink.CheckDeadLetters(t.Context()))
 	require.Empty(t, sink.Warnings(), "it has been mended")
 }
 

@@ -20,6 +20,7 @@ type part struct {
 	origin *sinkOrigin
 	// finished tells that the sink has stored or dead-lettered every event. The Queue's mu guards it.
 	finished bool
+	held     bool // the sink has not let go of it; mu guards it as well
 	// gone tells that nobody waits for the rest.
 	gone atomic.Bool
 }
@@ -46,7 +47,10 @@ type sinkOrigin struct {
 	// The Queue's mu guards these.
 	pending []*part // not read
 	breaker breaker
-	trouble error // why the sink does not take events; nil while it is up
+	// left are the webhooks of an optional sink that are answered and that no required one works on.
+	left      int
+	leftBytes int64
+	trouble   error // why the sink does not take events; nil while it is up
 
 	// parts are those that have been read, by number. The reader adds to them, the loop takes from them.
 	partsMu sync.Mutex
@@ -225,11 +229,29 @@ func (f *sinkOrigin) Done(w *lane.Webhook) {
 	if !f.required {
 		e.optional-- // it is not waited for, whatever came of it
 	}
-	q.settle(e)
-	if e.held--; e.held == 0 {
-		q.held--
-		q.bytes -= int64(len(e.webhook.Body))
+	size := int64(len(e.webhook.Body))
+	p.held = false
+	e.held--
+	if e.left {
+		f.left--
+		f.leftBytes -= size
 	}
+	q.settle(e)
+	q.leave(e)
+	if e.held == 0 {
+		q.held--
+		q.bytes -= size
+		if e.left {
+			q.left--
+		}
+	}
+}
+
+// admits tells whether the sink may be given another webhook. An optional one that does not let go of what is answered
+// misses what comes, so that no other sink waits for its room. The caller holds the Queue's mu.
+func (f *sinkOrigin) admits() bool {
+	q := f.queue
+	return f.breaker.admits() && f.left < q.o.MaxWebhooks && f.leftBytes <= q.o.MaxBytes/2/int64(len(q.sinks))
 }
 
 func (f *sinkOrigin) Withdrawals() <-chan struct{} { return f.withdrawn }

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -76,7 +77,8 @@ type Options struct {
 	Events tensorlake.Options
 
 	// MaxWebhooks and MaxBytes bound what a Queue holds (1,024 webhooks, 64 MiB of bodies). A webhook leaves when no sink
-	// works on it any more, which can be later than its answer.
+	// works on it any more, which can be later than its answer. Those that are answered and that only optional sinks have
+	// left are not among MaxWebhooks: a sink that has as many of them, or its part of half of MaxBytes, gets no others.
 	MaxWebhooks int
 	MaxBytes    int64
 	// Remembered is how many webhooks that were published are known by their ids and bodies when they come again (65,536).
@@ -101,7 +103,8 @@ type Queue struct {
 	bodies map[string]int // that are open or recent, by webhook id
 	seq    int64
 	held   int   // entries that a sink works on
-	bytes  int64 // of their bodies
+	left   int   // of them, those that are answered and that no required sink works on
+	bytes  int64 // of the bodies of all that are held
 	// accepted counts those that were published, and lastAccepted is when the newest of them was received.
 	accepted     int64
 	lastAccepted time.Time
@@ -235,10 +238,11 @@ type entry struct {
 	problem  error // why there is no payload
 	parts    []*part
 
-	required int // sinks that must finish it, and have not
-	optional int // others that have not
-	held     int // sinks that have not let go of it
-	waiters  int // calls of Submit
+	required int  // sinks that must finish it, and have not
+	optional int  // others that have not
+	held     int  // sinks that have not let go of it
+	left     bool // it is answered, and only optional ones have not
+	waiters  int  // calls of Submit
 	probes   []*sinkOrigin
 	missed   map[*sinkOrigin]int // events, until it is answered
 	wanted   map[*sinkOrigin]int // events, by sinks that took none when it came
@@ -314,7 +318,7 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 		return there, true, nil
 	}
 	size := int64(len(e.webhook.Body))
-	if q.held >= q.o.MaxWebhooks || (q.held > 0 && q.bytes+size > q.o.MaxBytes) {
+	if q.held-q.left >= q.o.MaxWebhooks || (q.held > 0 && q.bytes+size > q.o.MaxBytes) {
 		return nil, false, ErrFull
 	}
 	e.reusedID = q.bodies[e.webhook.ID] > 0
@@ -326,7 +330,7 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 	q.seq++
 	e.seq = q.seq
 	for _, f := range q.sinks {
-		if !f.breaker.admits() {
+		if !f.admits() {
 			f.miss(e, e.wanted[f])
 			continue
 		}
@@ -334,7 +338,7 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 			f.breaker.probing = true
 			e.probes = append(e.probes, f)
 		}
-		p := &part{entry: e, origin: f}
+		p := &part{entry: e, origin: f, held: true}
 		e.parts = append(e.parts, p)
 		e.held++
 		if f.required {
@@ -360,7 +364,7 @@ func (q *Queue) enter(e *entry) (_ *entry, joined bool, err error) {
 // holds mu.
 func (q *Queue) uncounted(e *entry) *sinkOrigin {
 	for _, f := range q.sinks {
-		if _, counted := e.wanted[f]; !counted && !f.breaker.admits() {
+		if _, counted := e.wanted[f]; !counted && !f.admits() {
 			return f
 		}
 	}
@@ -458,7 +462,25 @@ func (q *Queue) answer(e *entry, err error) {
 			p.withdraw()
 		}
 	}
+	q.leave(e)
 	close(e.done)
+}
+
+// leave notes that only optional sinks still work on an entry that is answered: they have it on their own account. The
+// caller holds mu.
+func (q *Queue) leave(e *entry) {
+	if e.left || !e.answered || e.held == 0 ||
+		slices.ContainsFunc(e.parts, func(p *part) bool { return p.held && p.origin.required }) {
+		return
+	}
+	e.left = true
+	q.left++
+	for _, p := range e.parts {
+		if p.held {
+			p.origin.left++
+			p.origin.leftBytes += int64(len(e.webhook.Body))
+		}
+	}
 }
 
 // forget takes one from the bodies that are known under an id. The caller holds mu.

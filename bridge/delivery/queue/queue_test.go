@@ -554,6 +554,49 @@ func TestAQueueIsBounded(t *testing.T) {
 	})
 }
 
+func TestAnOptionalSinkThatHangsTakesNoRoomFromTheOthers(t *testing.T) {
+	long := strings.Repeat("x", 30<<10)
+	for name, tt := range map[string]struct {
+		limits Options
+		most   int // webhooks that the sink keeps
+	}{
+		"by number": {Options{MaxWebhooks: 4}, 4},
+		"by bytes":  {Options{MaxBytes: 512 << 10}, 5}, // more than a quarter of them
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				required, optional := namedSink{deliverytest.NewScriptedSink(), "required"},
+					namedSink{deliverytest.NewScriptedSink(), "optional"}
+				optional.Hang = func(bridge.Event) bool { return true }
+				optional.Partitions = 64 // each has a call of its own, which does not let go
+				f := startQueue(t, tt.limits, nil, sinkOf{sink: required}, sinkOf{sink: optional, optional: true})
+				defer f.end()
+				for i := range 15 {
+					start := time.Now()
+					var answers []<-chan error
+					for j := range 4 {
+						n := 4*i + j
+						answers = append(answers, f.later(fmt.Sprintf("msg_%d", n), fmt.Sprintf("k%d", n), "a"+long))
+					}
+					for _, answer := range answers {
+						require.NoError(t, <-answer)
+					}
+					require.LessOrEqual(t, time.Since(start), 500*time.Millisecond)
+					webhooks, _ := f.queue.Size()
+					require.LessOrEqual(t, webhooks, tt.most+3, "the last four came together")
+				}
+				require.Len(t, required.Stored, 60)
+				close(optional.Release)
+				f.empty()
+				_, err := f.submit("msg_last", "k1", "last")
+				require.NoError(t, err)
+				require.Contains(t, deliverytest.Subjects(optional.Stored), "k1/last", "it gets webhooks again")
+				require.Zero(t, f.queue.left)
+			})
+		})
+	}
+}
+
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		f := startQueue(t, Options{Remembered: 3}, nil, sinkOf{sink: deliverytest.NewScriptedSink()})
