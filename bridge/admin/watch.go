@@ -59,8 +59,10 @@ func (p Parts) Status(ctx context.Context) (any, error) {
 // Arrival is a request to the public listener in short: a webhook that was accepted, or one that was not.
 type Arrival struct {
 	// Number is the webhook's; 0: it was not accepted.
-	Number int64     `json:"number,omitempty"`
-	At     time.Time `json:"at"`
+	Number int64 `json:"number,omitempty"`
+	// Order counts those that are not in a journal, from 1 since the start; 0: it is in one.
+	Order int64     `json:"order,omitempty"`
+	At    time.Time `json:"at"`
 	// Result is accepted, duplicate, or why it was refused: the label of fnbridge_webhooks_total.
 	Result    string `json:"result"`
 	Status    int    `json:"status,omitempty"` // of the answer
@@ -121,6 +123,26 @@ func (p Parts) Arrivals(ctx context.Context, after int64, limit int) ([]Arrival,
 
 // arrivalBytes bounds the bodies that one Arrivals reads.
 const arrivalBytes = 8 << 20
+
+// Letters returns, by sink and number, which of the webhooks have events that are DeadLettered or, if none of them is
+// there any more, that were Dropped.
+func (p Parts) Letters(ctx context.Context, numbers []int64) (map[string]map[int64]Fate, error) {
+	found, err := p.Journal.Lettered(ctx, numbers)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]map[int64]Fate)
+	for _, l := range found {
+		if all[l.Sink] == nil {
+			all[l.Sink] = make(map[int64]Fate)
+		}
+		all[l.Sink][l.WebhookSeq] = DeadLettered
+		if l.Dropped {
+			all[l.Sink][l.WebhookSeq] = Dropped
+		}
+	}
+	return all, nil
+}
 
 // Unstored says of a webhook that was accepted and is not in a journal what it became. Every required sink has
 // acknowledged what it wants of it; of the others that is not known.

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 )
@@ -87,6 +88,49 @@ func selectMarks(version int) string {
 	return query + ` UNION ALL SELECT id, sink, webhook_seq, event_index, reason, 0, 0, 0, dropped_at
 		FROM dropped_letters AS dropped WHERE webhook_seq = ?1 AND NOT EXISTS (SELECT 1 FROM dead_letters AS l
 		WHERE l.sink = dropped.sink AND l.webhook_seq = dropped.webhook_seq AND l.event_index = dropped.event_index)`
+}
+
+// Lettered tells that some of a webhook's events are dead letters of a sink or, with Dropped, were.
+type Lettered struct {
+	Sink       string
+	WebhookSeq int64
+	Dropped    bool
+}
+
+// Lettered returns which of the webhooks have dead letters, or had some that were dropped. However many letters there
+// are, it looks twice for each of the webhooks at each sink.
+func (j *Journal) Lettered(ctx context.Context, seqs []int64) ([]Lettered, error) {
+	found, err := j.views.lettered(ctx, seqs)
+	if err != nil {
+		return nil, j.readFailure("read the dead letters", err)
+	}
+	return found, nil
+}
+
+const selectLettered = `SELECT sink, seq, NOT there FROM (
+	SELECT s.sink AS sink, n.value AS seq,
+		EXISTS (SELECT 1 FROM dead_letters AS l WHERE l.sink = s.sink AND l.webhook_seq = n.value) AS there,
+		EXISTS (SELECT 1 FROM dropped_letters AS d WHERE d.webhook_seq = n.value AND d.sink = s.sink) AS dropped
+	FROM json_each(?1) AS n, sinks AS s) WHERE there OR dropped`
+
+func (v *views) lettered(ctx context.Context, seqs []int64) (found []Lettered, err error) {
+	list, err := json.Marshal(seqs)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := v.db.QueryContext(ctx, selectLettered, string(list))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var l Lettered
+		if err := rows.Scan(&l.Sink, &l.WebhookSeq, &l.Dropped); err != nil {
+			return nil, err
+		}
+		found = append(found, l)
+	}
+	return found, rows.Err()
 }
 
 // addMarks leaves marks of letters that were dropped.

@@ -59,9 +59,16 @@ func droppedLetter(t *testing.T) {
 	for seq := int64(1); seq <= 3; seq++ { // the third has gone before
 		require.NoError(t, j.AddDeadLetters(t.Context(), []DeadLetter{deadLetter(seq, 0), deadLetter(seq, 1)}))
 	}
+	lettered := func() []Lettered {
+		found, err := j.Lettered(t.Context(), []int64{1, 2, 4})
+		require.NoError(t, err)
+		return found
+	}
+	require.ElementsMatch(t, []Lettered{{"nats", 1, false}, {"nats", 2, false}}, lettered())
 	dropped, err := j.DropDeadLetters(t.Context(), DeadLetterFilter{})
 	require.NoError(t, err)
 	require.EqualValues(t, 6, dropped)
+	require.ElementsMatch(t, []Lettered{{"nats", 1, true}, {"nats", 2, true}}, lettered())
 	marksOf := func(seq int64) (ids []int64) {
 		found, err := j.LettersOf(t.Context(), seq)
 		require.NoError(t, err)
@@ -84,6 +91,7 @@ func droppedLetter(t *testing.T) {
 	slices.SortFunc(found, func(a, b LetterMark) int { return a.EventIndex - b.EventIndex })
 	require.Equal(t, deadLetter(2, 0).Reason, found[0].Reason)
 	require.True(t, found[0].DroppedAt.IsZero())
+	require.ElementsMatch(t, []Lettered{{"nats", 1, true}, {"nats", 2, false}}, lettered())
 
 	require.NoError(t, j.Close(t.Context()))
 	now.set(at().Add(2 * time.Hour))

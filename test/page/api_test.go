@@ -104,7 +104,7 @@ func TestTheAnswersAreAsTheDocumentSays(t *testing.T) {
 					b.post(fmt.Sprintf("msg_large%d", i), envelope("invoices", "req_large", "failed", strings.Repeat("x", 9000+i)))
 				}
 			}
-			of := map[string]string{"second": "Second", "status": "Status"}
+			of := map[string]string{"second": "Second", "status": "Status", "letters": "Letters"}
 			seen := make(map[string]bool)
 			b.follow(header, func(m message) bool {
 				if len(seen) == 0 { // of what came before the stream was open it tells nothing

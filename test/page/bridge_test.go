@@ -34,6 +34,7 @@ type bridge struct {
 	t    testing.TB
 	http *http.Client
 
+	dir           string
 	events, audit *natsserver.Server
 	mu            sync.Mutex
 	sent          int
@@ -50,6 +51,7 @@ func start(tb testing.TB, changes map[string]string) *bridge {
 		"DRAIN": "0s", "SINKS": "events=nats,audit=nats", "EVENTS_URL": b.events.URL(), "AUDIT_URL": b.audit.URL(),
 	}
 	maps.Copy(variables, changes)
+	b.dir = variables["DATA_DIR"]
 	var environ []string
 	for name, value := range variables {
 		environ = append(environ, "FNBRIDGE_"+name+"="+value)

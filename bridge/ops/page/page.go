@@ -201,6 +201,9 @@ func (p *Page) serveSeries(w http.ResponseWriter, _ *http.Request) error {
 type arrivals struct {
 	// Webhooks are the newest requests, newest first.
 	Webhooks []admin.Arrival `json:"webhooks"`
+	// Head and Order are the highest number and order, so that it is known what comes after them.
+	Head  int64 `json:"head"`
+	Order int64 `json:"order"`
 }
 
 func (p *Page) webhooks(w http.ResponseWriter, r *http.Request) error {
@@ -208,16 +211,18 @@ func (p *Page) webhooks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	last, _ := p.recent.since(0, int(limit))
-	all := newestFirst(p.arrivals(last))
+	last, order := p.recent.since(0, int(limit))
+	out := arrivals{Webhooks: newestFirst(p.arrivals(last)), Order: order}
 	if p.o.Parts.Journal != nil {
+		out.Head = p.o.Parts.Journal.Head()
 		stored, err := p.o.Parts.Arrivals(r.Context(), 0, int(limit))
 		if err != nil {
 			return err
 		}
-		all = newestFirst(append(all, stored...))
+		out.Webhooks = newestFirst(append(out.Webhooks, stored...))
 	}
-	return answer(w, arrivals{all[:min(len(all), int(limit))]})
+	out.Webhooks = out.Webhooks[:min(len(out.Webhooks), int(limit))]
+	return answer(w, out)
 }
 
 // shownWebhook is a webhook whole.

@@ -4,15 +4,19 @@ import { draw, newChart } from "./chart.js";
 
 const span = 900; // seconds that charts go back
 const rows = 100; // of Live
+const silence = 15000; // milliseconds: a stream says something each second
 const state = {
   status: null,
   columns: {}, // figures by name, oldest first
   seconds: 0,
   cursors: {}, // by sink
+  letters: {}, // by sink and number: dead_letter or dropped
   waiting: [], // [time, bytes that wait], for the time left
-  paused: false, held: [], missed: 0,
-  known: new Set(), meanwhile: null,
-  view: "live", opened: 0, opener: null,
+  paused: false, held: [], meanwhile: null,
+  newest: {}, shown: {}, // the numbers of the newest requests that are known, and on show
+  torn: false, // the connection was lost while Live is paused
+  view: "live", opened: 0, opener: null, webhook: null,
+  stream: null, heard: Date.now(), // when it last said something
 };
 
 async function ask(path) {
@@ -126,7 +130,8 @@ function showSink(one, stored) {
   s.trouble.hidden = said.length === 0;
 }
 
-// showAttention lists what the configuration, a file or a broker has that may cost events, and how full brokers are.
+// showAttention lists what the configuration, a file or a broker has that may cost events, and how full brokers are; of
+// one that fills up there is a warning, too.
 function showAttention(status) {
   const said = [];
   for (const f of status.refused_files ?? []) said.push(el("li", {}, el("strong", {}, f.variable), " ", foreign(f.reason)));
@@ -148,6 +153,7 @@ function showAttention(status) {
 function showStatus(status) {
   const first = !state.status;
   state.status = status;
+  byId("now").classList.remove("old");
   const stored = status.ack === "journal";
   const troubled = status.sinks.filter((s) => s.advice);
   const letters = stored ? status.sinks.reduce((a, s) => a + s.dead_letters, 0) : 0;
@@ -168,11 +174,16 @@ function showStatus(status) {
   showAttention(status);
   byId("letter-count").hidden = letters === 0;
   set(byId("letter-count"), whole(letters));
-  byId("tab-letters").hidden = !stored;
-  if (state.letters !== letters && state.view === "letters") showLetters();
-  state.letters = letters;
-  if (first) showEmpty();
+  byId("tab-letters").hidden = byId("tab-find").hidden = !stored;
+  if (first) view(state.view);
+  if (state.lettersThen !== letters && state.view === "letters") showLetters();
+  state.lettersThen = letters;
   for (const row of byId("live-rows").children) showFates(row);
+  if (first) {
+    showEmpty();
+    if (location.hash) byId("views").scrollIntoView(); // who follows a link wants what it leads to
+  }
+  lookAgain();
 }
 
 function showJournal(status) {
@@ -186,25 +197,26 @@ function showJournal(status) {
   while (state.waiting[0][0] < now - 300) state.waiting.shift();
   const [began, before] = state.waiting[0];
   const growth = now - began >= 10 ? (held - before) / (now - began) : 0;
-  let left = status.waiting_webhooks ? "what waits does not grow" : "what is kept makes room";
+  let left = !status.waiting_webhooks ? "what is kept makes room" : now - began < 10 ? "growth is being measured" : "what waits does not grow";
   const seconds = (status.journal_max_bytes - held) / growth;
   if (growth > 1) left = seconds < 86400 * 14 ? `full in ${duration(seconds)} at this rate` : "what waits grows slowly";
-  set(figures.journal.note, `${whole(status.waiting_webhooks)} waiting, ${whole(status.kept_webhooks)} kept; ${left}`);
+  const letters = status.dead_letter_bytes ? `${bytes(status.dead_letter_bytes)} of dead letters, ` : "";
+  set(figures.journal.note, `${bytes(status.waiting_bytes)} wait, ${letters}${bytes(status.kept_bytes)} kept; files ${bytes(status.journal_files_bytes)}; ${left}`);
 }
 
 // Live
 
-// sinkNames are those whose standing a row shows.
-const sinkNames = () => (state.status?.sinks ?? []).filter((s) => s.configured !== false).map((s) => s.sink);
+// sinkNames are those whose standing a row shows. Without a journal nobody knows of those that are not required.
+const sinkNames = () => (state.status?.sinks ?? []).filter((s) => s.configured !== false && s.required !== false).map((s) => s.sink);
 
 function row(a) {
   const kind = a.result === "accepted" || a.result === "duplicate" ? a.result : "refused";
   const title = a.type ? [a.type, a.subject ?? a.webhook_id] : [a.webhook_id || "no id", a.detail ?? ""];
-  const what = title.map((t) => { const e = foreign(t, 160); e.classList.add("two"); return e; });
+  const what = title.map((t) => { const e = foreign(t, a.number ? 160 : 400); e.classList.add("two"); return e; });
   const fates = el("td", {});
-  const r = el("tr", {}, el("td", {}, clock(a.at)),
+  const r = el("tr", { class: a.number ? "" : "whole" }, el("td", {}, clock(a.at)),
     el("td", {}, el("span", { class: "result", "data-result": kind }, words(a.result)), kind === "refused" ? el("span", { class: "two" }, String(a.status)) : null),
-    el("td", {}, a.number ? el("button", { class: "open", onclick: (e) => { location.hash = `webhook=${a.number}`; state.opener = e.currentTarget; } }, ...what) : el("span", {}, ...what)),
+    el("td", {}, a.number ? el("button", { class: "open", onclick: (e) => go(a.number, e.currentTarget) }, ...what) : el("span", {}, ...what)),
     el("td", { class: "number" }, a.events ? whole(a.events) : "–"),
     el("td", { class: "number" }, a.bytes ? bytes(a.bytes) : "–"), fates);
   r.number = a.number ?? 0;
@@ -214,43 +226,54 @@ function row(a) {
   return r;
 }
 
-// showFates says which sinks are done with a webhook. Dead letters count as done: the detail tells.
+const standings = { done: "is done with it", waiting: "waits for it", dead_letter: "has a dead letter of it", dropped: "had a dead letter of it, which was dropped" };
+
+// showFates says how far sinks are with a webhook.
 function showFates(r) {
-  if (!state.status || r.settled) return;
+  if (!state.status || !r.number) return;
   const stored = state.status.ack === "journal";
-  if (!r.number) { r.settled = true; return; }
   const all = sinkNames().map((name) => {
     const s = state.status.sinks.find((one) => one.sink === name);
     const done = !stored || Math.max(s.cursor, state.cursors[name] ?? 0) >= r.number;
-    return [name, done];
+    return [name, state.letters[name]?.[r.number] ?? (done ? "done" : "waiting")];
   });
   const text = JSON.stringify(all);
   if (r.shownFates === text) return;
   r.shownFates = text;
-  r.settled = all.length > 0 && all.every(([, done]) => done);
-  r.fates.replaceChildren(...all.map(([name, done]) => el("span", { class: "at", "data-fate": done ? "done" : "waiting", title: done ? "done" : "waits" }, name, el("span", { class: "unseen" }, done ? " is done with it" : " waits for it"))));
+  r.fates.replaceChildren(...all.map(([name, fate]) => el("span", { class: "at", "data-fate": fate, title: standings[fate] }, name, el("span", { class: "unseen" }, ` ${standings[fate]}`))));
 }
 
-// keyOf tells requests apart.
-const keyOf = (a) => a.number || `${a.at} ${a.result} ${a.webhook_id}`;
+// Requests are numbered: those that the journal has, and apart from them the others. So it is known which are new, and
+// how many were left out of what was told.
+const kindOf = (a) => (a.order ? "order" : "number");
+const behind = () => Object.keys(state.newest).reduce((n, kind) => n + state.newest[kind] - state.shown[kind], 0);
 
 function arrived(list) {
   if (state.meanwhile) {
     state.meanwhile.push(...list);
     return;
   }
-  const fresh = list.filter((a) => !state.known.has(keyOf(a)));
-  for (const a of fresh) state.known.add(keyOf(a));
-  if (state.known.size > 20 * rows) state.known = new Set([...state.known].slice(-2 * rows));
-  if (state.paused) {
-    state.held = [...state.held, ...fresh].slice(-rows);
-    state.missed += fresh.length;
-    set(byId("held"), `${count(state.missed, "request")} since; they are shown when you go on`);
-    return;
+  const fresh = list.filter((a) => a[kindOf(a)] > (state.newest[kindOf(a)] ?? 0));
+  for (const kind of ["number", "order"]) {
+    const all = fresh.filter((a) => kindOf(a) === kind).map((a) => a[kind]);
+    if (all.length === 0) continue;
+    state.newest[kind] = Math.max(...all);
+    state.shown[kind] ??= state.newest[kind] - all.length;
   }
+  state.held = [...state.held, ...fresh].slice(-rows);
+  if (!state.paused) return showHeld();
+  const n = behind();
+  if (n) set(byId("held"), `${count(n, "request")} since; ${n > state.held.length ? `the newest ${state.held.length}` : "they"} are shown when you go on`);
+}
+
+function showHeld() {
+  const left = behind() - state.held.length;
   const body = byId("live-rows");
-  body.prepend(...fresh.map(row).reverse());
+  if (left > 0) body.prepend(el("tr", { class: "quiet" }, el("td", {}, `… ${whole(left)} more`), ...Array.from({ length: 5 }, () => el("td", {}))));
+  body.prepend(...state.held.map(row).reverse());
   while (body.children.length > rows) body.lastElementChild.remove();
+  state.held = [];
+  state.shown = { ...state.newest };
   showEmpty();
 }
 
@@ -269,16 +292,10 @@ function pause() {
   state.paused = !state.paused;
   byId("pause").setAttribute("aria-pressed", String(state.paused));
   set(byId("pause"), state.paused ? "Go on" : "Pause");
-  if (!state.paused) {
-    const held = state.held;
-    state.held = [];
-    const body = byId("live-rows");
-    body.prepend(...held.map(row).reverse());
-    while (body.children.length > rows) body.lastElementChild.remove();
-    showEmpty();
-  }
-  state.missed = 0;
   set(byId("held"), state.paused ? "Paused" : "");
+  if (state.paused) return;
+  if (state.torn) catchUp();
+  else showHeld();
 }
 
 // Fates in words
@@ -304,7 +321,7 @@ async function find(what, as, before) {
     return;
   }
   set(said, "Searching the journal …");
-  const search = (state.search = {});
+  const search = (state.search = { again: () => find(what, as) });
   try {
     const query = new URLSearchParams({ [as]: what, ...(before ? { before } : {}) });
     const found = await ask(`/api/find?${query}`);
@@ -315,18 +332,25 @@ async function find(what, as, before) {
       found.ended ? "" : "the time was up before all was searched", `${found.seconds.toFixed(2)} s`].filter(Boolean).join(" · "));
     byId("find-more").hidden = !found.more;
     byId("find-more").onclick = () => find(what, as, found.before);
+    lookAgain(anything);
   } catch (e) {
-    if (state.search === search) set(said, visible(e.message));
+    if (state.search !== search) return;
+    set(said, visible(e.message));
+    state.sought = null;
+    search.failed = !before;
+    byId("find-more").hidden = !before;
   }
 }
 
 function foundItem(w) {
   const first = w.events?.[0];
-  return el("li", {},
-    el("button", { class: "open", onclick: (e) => { state.opener = e.currentTarget; open(w.number); } },
+  const item = el("li", {},
+    el("button", { class: "open", onclick: (e) => go(w.number, e.currentTarget) },
       foreign(first ? first.type : "no event", 160), first?.subject ? el("span", { class: "quiet" }, "  ", foreign(first.subject, 160)) : null),
     el("p", { class: "quiet" }, `received ${moment(w.received_at)} (${ago(w.received_at)}) as `, foreign(w.webhook_id, 120), `, ${count(w.event_count, "event")}`),
     ...(w.sinks ?? []).map((s) => el("p", {}, `${s.sink}: `, ...standing(s))));
+  item.webhook = w;
+  return item;
 }
 
 // Dead letters
@@ -350,41 +374,82 @@ async function showLetters() {
 
 // One webhook
 
+const narrow = matchMedia("(max-width: 64rem)"); // as in page.css
+// cover keeps the keyboard out of what an opened webhook lies over.
+function cover() {
+  for (const e of document.querySelectorAll(".skip, header, #now, #views")) e.inert = narrow.matches && !byId("detail").hidden;
+}
+narrow.addEventListener("change", cover);
+
 async function open(number) {
   const d = byId("detail");
+  const before = state.opened;
+  const inside = d.contains(document.activeElement) || document.activeElement === document.body;
   state.opened = number;
+  state.webhook = null;
   for (const r of byId("live-rows").children) r.classList.toggle("selected", r.number === number && number > 0);
-  if (!number) {
-    d.hidden = true;
-    document.querySelector("main").classList.remove("open");
-    state.opener?.focus();
-    state.opener = null;
+  if (number) {
+    if (await load(number)) byId("detail-title").focus();
     return;
   }
+  d.hidden = true;
+  document.querySelector("main").classList.remove("open");
+  cover();
+  const of = [...byId("live-rows").children].find((r) => r.number === before && before);
+  const back = [state.opener, of?.querySelector("button"), byId(`tab-${state.view}`)].find((e) => e?.getClientRects().length);
+  if (inside && before) back?.focus();
+  state.opener = null;
+}
+
+// load shows a webhook, and tells whether it is still the one that is open.
+async function load(number) {
   let shown;
+  let webhook = null;
   try {
-    shown = detail(await ask(`/api/webhooks/${number}`));
+    webhook = await ask(`/api/webhooks/${number}`);
+    shown = detail(webhook);
   } catch (e) {
     shown = [el("p", {}, visible(e.message))];
   }
-  if (state.opened !== number) return;
-  const title = el("h2", { id: "detail-title", tabindex: "-1" }, `Webhook ${number}`);
-  d.replaceChildren(el("div", { class: "top" }, title,
-    el("button", { class: "small", onclick: () => copy(`${location.origin}/#webhook=${number}`, "Link copied") }, "Copy link"),
+  if (state.opened !== number) return false;
+  state.webhook = webhook;
+  const d = byId("detail");
+  // Without a journal each process counts from 1: a link would lead elsewhere.
+  const link = state.status?.ack === "sinks" ? null : el("button", { class: "small", onclick: () => copy(`${location.origin}/#webhook=${number}`, "Link copied") }, "Copy link");
+  d.replaceChildren(el("div", { class: "top" }, el("h2", { id: "detail-title", tabindex: "-1" }, `Webhook ${number}`), link,
     el("button", { class: "small", onclick: close }, "Close")), ...shown);
   d.hidden = false;
   document.querySelector("main").classList.add("open");
-  title.focus();
+  cover();
+  lookAgain(anything);
+  return true;
+}
+
+// go opens a webhook so that the browser's Back closes it.
+function go(number, opener) {
+  state.opener = opener;
+  history[state.opened ? "replaceState" : "pushState"](state.opened ? history.state : { ours: true }, "", `#webhook=${number}`);
+  open(number);
 }
 
 function close() {
-  if (location.hash.startsWith("#webhook=")) history.replaceState(null, "", location.pathname);
   open(0);
+  if (history.state?.ours) history.back();
+  else if (location.hash.startsWith("#webhook=")) history.replaceState(null, "", state.view === "live" ? location.pathname : linkTo(state.view));
 }
 
 const pair = (name, v) => (v === undefined || v === "" ? [] : [el("dt", {}, name), el("dd", {}, v instanceof Node ? v : foreign(v, 20000))]);
 
 function detail(w) {
+  return [
+    el("dl", {}, ...pair("id", w.webhook_id), ...pair("received", `${moment(w.received_at)} (${ago(w.received_at)})`), ...pair("signed", moment(w.signed_at)),
+      ...pair("payload", `${w.shape ?? "no JSON object"}, ${bytes(w.bytes)}`)),
+    becameOf(w),
+    el("h3", {}, w.body_cut ? "Payload, its beginning" : "Payload"), el("pre", { tabindex: "0", "aria-label": "Payload" }, visible(pretty(w.body))),
+  ];
+}
+
+function becameOf(w) {
   const events = (w.events ?? []).map((e, i) => el("details", { open: i === 0 && w.events.length === 1 },
     el("summary", {}, foreign(e.type, 160), " ", el("span", { class: "quiet" }, foreign(e.subject ?? "", 160))),
     el("dl", {}, ...pair("ce-id", e.event_id), ...pair("ce-source", e.source), ...pair("ce-type", e.type), ...pair("ce-subject", e.subject),
@@ -393,14 +458,66 @@ function detail(w) {
       ...pair("address", s.address), ...pair("key", s.key),
       ...(s.dead_letter ? [...pair("dead letter", String(s.dead_letter.id)), ...pair("reason", s.dead_letter.reason)] : []))),
     ...(e.sinks ?? []).filter((s) => s.fate === "dead_letter").flatMap((s) => [command(`fnbridge dead-letters retry ${s.dead_letter.id}`), command(`fnbridge dead-letters drop ${s.dead_letter.id}`)])));
-  return [
-    el("dl", {}, ...pair("id", w.webhook_id), ...pair("received", `${moment(w.received_at)} (${ago(w.received_at)})`), ...pair("signed", moment(w.signed_at)),
-      ...pair("payload", `${w.shape ?? "no JSON object"}, ${bytes(w.bytes)}`)),
-    el("h3", {}, "Where it stands"),
+  return el("div", { id: "became" }, el("h3", {}, "Where it stands"),
     ...((w.sinks ?? []).length ? w.sinks.map((s) => el("div", { class: "sinkline" }, el("strong", {}, s.sink), " ", ...standing(s), s.may_be_missing ? " — the broker went back, and may have lost it" : "")) : [el("p", { class: "quiet" }, "No sink knows of it.")]),
-    el("h3", {}, w.event_count > events.length ? `The first ${events.length} of ${whole(w.event_count)} events` : count(w.event_count, "event")), ...events,
-    el("h3", {}, w.body_cut ? "Payload, its beginning" : "Payload"), el("pre", { tabindex: "0", "aria-label": "Payload" }, visible(pretty(w.body))),
-  ];
+    el("h3", {}, w.event_count > events.length ? `The first ${events.length} of ${whole(w.event_count)} events` : count(w.event_count, "event")), ...events);
+}
+
+// What waits and is looked at is asked for again once something has moved, at most once a second; a dead letter once
+// their number is another.
+
+const anything = ["waiting", "dead_letter"];
+const again = new Set(); // fates that may be others by now
+let asking = false;
+
+function lookAgain(fates = []) {
+  const sinksNow = state.status?.sinks ?? [];
+  const moved = JSON.stringify([state.cursors, sinksNow.map((s) => [s.cursor, s.backlog_webhooks])]);
+  const letters = JSON.stringify(sinksNow.map((s) => s.dead_letters));
+  if (moved !== state.moved) again.add("waiting");
+  if (letters !== state.counted) fates = anything;
+  state.moved = moved;
+  state.counted = letters;
+  for (const f of fates) again.add(f);
+  if (!asking && again.size && !document.hidden) {
+    asking = true;
+    setTimeout(askAgain, 1000);
+  }
+}
+
+async function askAgain() {
+  const fates = [...again];
+  again.clear();
+  const news = async (w) => {
+    if (!w?.sinks?.some((s) => fates.some((f) => s.events[f]))) return null;
+    const now = await ask(`/api/webhooks/${w.number}`).catch(() => null); // once connected, all is asked for again
+    return now && JSON.stringify([w.sinks, w.events]) !== JSON.stringify([now.sinks, now.events]) ? now : null;
+  };
+  const w = state.webhook;
+  const now = await news(w);
+  if (now && state.webhook === w) {
+    state.webhook = now;
+    exchange(byId("became"), becameOf(now));
+  }
+  for (const item of state.view === "find" ? byId("found").querySelectorAll("li") : []) {
+    const found = await news(item.webhook);
+    if (found && item.isConnected) exchange(item, foundItem(found));
+  }
+  asking = false;
+  lookAgain();
+}
+
+// exchange puts an element in the place of an older one that is like it. What was unfolded stays so, and so does the
+// focus.
+function exchange(old, now) {
+  const unfolded = [...old.querySelectorAll("details")].map((d) => d.open);
+  now.querySelectorAll("details").forEach((d, i) => { d.open = unfolded[i] ?? d.open; });
+  const places = (e) => [...e.querySelectorAll("button, summary, code")];
+  const focus = places(old).indexOf(document.activeElement);
+  const opener = places(old).indexOf(state.opener);
+  old.replaceWith(now);
+  if (focus >= 0) places(now)[focus]?.focus({ preventScroll: true });
+  if (opener >= 0) state.opener = places(now)[opener];
 }
 
 function pretty(text) {
@@ -416,6 +533,7 @@ function pretty(text) {
 // Views and links
 
 function view(name) {
+  if (state.status?.ack === "sinks") name = "live"; // nothing is stored
   state.view = name;
   for (const one of ["live", "find", "letters"]) {
     byId(one).hidden = one !== name;
@@ -423,36 +541,41 @@ function view(name) {
     byId(`tab-${one}`).tabIndex = one === name ? 0 : -1;
   }
   if (name === "letters") showLetters();
+  if (name === "find") lookAgain(anything);
 }
+
+const findLink = () => `#${byId("find-as").value === "id" ? "find" : "text"}=${encodeURIComponent(byId("find-what").value.trim())}`;
+const linkTo = (name) => ({ live: "#live", letters: "#dead-letters", find: findLink() })[name];
 
 function follow() {
   const hash = location.hash.slice(1);
   const [key, ...rest] = hash.split("=");
   let text = "";
   try { text = decodeURIComponent(rest.join("=")); } catch { /* a link that somebody broke */ }
-  if (key === "webhook") open(Number(text) || 0);
-  else if (key === "find" || key === "text") {
+  const number = key === "webhook" ? Number(text) || 0 : 0;
+  if (number !== state.opened && key !== "views") open(number);
+  if (key === "find" || key === "text") {
     view("find");
     byId("find-what").value = text;
     byId("find-as").value = key === "find" ? "id" : "text";
-    find(text, key === "find" ? "id" : "text");
+    if (state.sought !== hash) find(text, byId("find-as").value); // Back to what was found has it still
+    state.sought = hash;
   } else if (key === "dead-letters") view("letters");
   else if (key === "live" || key === "") view(key === "" ? state.view : "live");
 }
 
 byId("find-form").addEventListener("submit", (e) => {
   e.preventDefault();
-  const key = byId("find-as").value === "id" ? "find" : "text";
-  const hash = `#${key}=${encodeURIComponent(byId("find-what").value.trim())}`;
-  if (location.hash === hash) follow();
-  else location.hash = hash;
+  state.sought = null;
+  if (location.hash === findLink()) follow();
+  else location.hash = findLink();
 });
-byId("find-link").addEventListener("click", () => copy(`${location.origin}/#${byId("find-as").value === "id" ? "find" : "text"}=${encodeURIComponent(byId("find-what").value.trim())}`, "Link copied"));
+byId("find-link").addEventListener("click", () => copy(`${location.origin}/${findLink()}`, "Link copied"));
 byId("pause").addEventListener("click", pause);
 for (const name of ["live", "find", "letters"]) {
   byId(`tab-${name}`).addEventListener("click", () => {
     view(name);
-    history.replaceState(null, "", { live: "#live", letters: "#dead-letters", find: location.hash.startsWith("#find=") ? location.hash : "#find=" + encodeURIComponent(byId("find-what").value) }[name]);
+    history.replaceState(null, "", linkTo(name));
   });
 }
 document.querySelector("[role=tablist]").addEventListener("keydown", (e) => {
@@ -467,7 +590,7 @@ document.querySelector("[role=tablist]").addEventListener("keydown", (e) => {
 });
 document.addEventListener("keydown", (e) => {
   if (e.key === "Escape" && state.opened) close();
-  if (e.key === "/" && !["INPUT", "SELECT", "TEXTAREA"].includes(document.activeElement.tagName)) {
+  if (e.key === "/" && !byId("tab-find").hidden && !byId("views").inert && !["INPUT", "SELECT", "TEXTAREA"].includes(document.activeElement.tagName)) {
     e.preventDefault();
     byId("tab-find").click();
     byId("find-what").focus();
@@ -483,18 +606,44 @@ function connection(name, text) {
   set(e, text);
 }
 
+// lost says that what is shown is old.
+function lost(text) {
+  connection("away", text);
+  set(byId("summary"), state.status ? `Not connected since ${clock(state.heard)}. What is below is from then` : "Not connected");
+  document.title = "■ fnbridge";
+  byId("now").classList.add("old");
+}
+
 async function catchUp() {
+  const stream = state.stream;
   state.meanwhile = []; // what the stream tells while the rest is on its way
-  const [series, recent] = await Promise.all([ask("/api/series"), ask(`/api/webhooks?limit=${rows}`)]);
-  state.columns = series.columns;
-  state.seconds = series.seconds;
-  showRates();
-  byId("live-rows").replaceChildren();
-  state.known = new Set();
-  const meanwhile = state.meanwhile;
-  state.meanwhile = null;
-  arrived(recent.webhooks.reverse());
-  arrived(meanwhile);
+  try {
+    const [series, recent] = await Promise.all([ask("/api/series"), ask(`/api/webhooks?limit=${rows}`)]);
+    if (state.stream !== stream) return;
+    state.columns = series.columns;
+    state.seconds = series.seconds;
+    showRates();
+    state.torn = state.paused;
+    if (!state.paused) {
+      byId("live-rows").replaceChildren();
+      Object.assign(state, { held: [], newest: {}, shown: {} }); // another process counts anew
+    }
+    const meanwhile = state.meanwhile;
+    state.meanwhile = null;
+    arrived(recent.webhooks.reverse());
+    for (const [kind, n] of Object.entries({ number: recent.head, order: recent.order })) state.shown[kind] ??= state.newest[kind] ??= n;
+    arrived(meanwhile);
+    connection("live", "live");
+  } catch (e) {
+    if (state.stream !== stream) return;
+    connection("away", visible(e.message));
+    setTimeout(() => { if (state.stream === stream) catchUp(); }, 2000);
+    return;
+  }
+  if (state.view === "letters") showLetters();
+  if (state.search?.failed) state.search.again();
+  if (state.opened && !state.webhook) load(state.opened);
+  lookAgain(anything);
 }
 
 function second(s) {
@@ -504,30 +653,52 @@ function second(s) {
     figuresOf.push(s.columns[name] ?? 0);
     while (figuresOf.length > state.seconds) figuresOf.shift();
   }
-  if (!document.hidden) showRates();
+  showRates();
 }
 
+// A page that nobody sees keeps no stream: browsers open six connections to a host, for all its pages together.
 function connect() {
-  const stream = new EventSource(`${location.origin}/api/events`);
+  state.stream?.close();
+  state.stream = null;
+  if (document.hidden) return;
+  const stream = (state.stream = new EventSource(`${location.origin}/api/events`));
+  const on = (name, then) => stream.addEventListener(name, (e) => {
+    state.heard = Date.now();
+    then(JSON.parse(e.data));
+  });
   stream.onopen = () => {
-    connection("live", "live");
-    catchUp().catch((e) => connection("away", visible(e.message)));
+    state.heard = Date.now();
+    catchUp();
   };
-  stream.addEventListener("status", (e) => showStatus(JSON.parse(e.data)));
-  stream.addEventListener("cursors", (e) => {
-    state.cursors = JSON.parse(e.data);
+  on("status", showStatus);
+  on("cursors", (cursors) => {
+    state.cursors = cursors;
+    for (const r of byId("live-rows").children) showFates(r);
+    lookAgain();
+  });
+  on("letters", (letters) => {
+    // Paused, it may show what is too old to be told of.
+    for (const name of Object.keys(state.paused ? state.letters : {})) letters[name] = { ...state.letters[name], ...letters[name] };
+    state.letters = letters;
     for (const r of byId("live-rows").children) showFates(r);
   });
-  stream.addEventListener("second", (e) => second(JSON.parse(e.data)));
-  stream.addEventListener("webhooks", (e) => arrived(JSON.parse(e.data)));
+  on("second", second);
+  on("webhooks", arrived);
   stream.onerror = () => {
-    connection("away", "not connected, trying again");
-    if (stream.readyState === EventSource.CLOSED) { // it was refused
-      stream.close();
-      setTimeout(connect, 5000);
-    }
+    lost("trying again");
+    if (stream.readyState === EventSource.CLOSED) setTimeout(() => { if (state.stream === stream) connect(); }, 5000); // it was refused
   };
 }
+
+document.addEventListener("visibilitychange", connect);
+setInterval(() => {
+  // The title is seen even where the page is not.
+  if (document.hidden) ask("/api/status").then((s) => { state.heard = Date.now(); showStatus(s); }, () => lost("trying again"));
+  else if (Date.now() - state.heard > silence) {
+    lost("trying again");
+    connect();
+  }
+}, silence);
 
 figure("accepted", "Accepted", " ");
 figure("refused", "Refused", "bad");

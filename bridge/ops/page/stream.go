@@ -25,6 +25,8 @@ const (
 	// reads faster, and a hundred pages get each of them.
 	arrivalEvery  = 500 * time.Millisecond
 	shownArrivals = 20
+	// shownRows is how many requests the page shows at most.
+	shownRows = 100
 	// statusShare is which part of the time reading the status may take.
 	statusShare = 20
 )
@@ -163,6 +165,8 @@ type feed struct {
 	head       int64 // newest webhook of the journal
 	place      int64 // of what is recent
 	cursors    map[string]int64
+	told       []int64 // numbers of the webhooks that were told last
+	letters    map[string]map[int64]admin.Fate
 }
 
 func (f *feed) tick(ctx context.Context, now time.Time) {
@@ -185,7 +189,13 @@ func (f *feed) tick(ctx context.Context, now time.Time) {
 	if arrived := f.arrived(ctx); len(arrived) > 0 {
 		p.streams.send("webhooks", arrived)
 	}
-	if cursors := p.cursors(ctx); fresh || !maps.Equal(cursors, f.cursors) {
+	// What becomes a dead letter is one before its sink's cursor moves on, and nobody takes it for acknowledged.
+	cursors := p.cursors(ctx)
+	if letters, err := f.lettersNow(ctx); err == nil && (fresh || !maps.EqualFunc(letters, f.letters, maps.Equal)) {
+		f.letters = letters
+		p.streams.send("letters", letters)
+	}
+	if fresh || !maps.Equal(cursors, f.cursors) {
 		f.cursors = cursors
 		p.streams.send("cursors", cursors)
 	}
@@ -211,6 +221,21 @@ func (p *Page) cursors(ctx context.Context) map[string]int64 {
 	return all
 }
 
+// lettersNow returns the dead letters of what pages may show: the newest webhooks, and those that were told last.
+func (f *feed) lettersNow(ctx context.Context) (map[string]map[int64]admin.Fate, error) {
+	j := f.page.o.Parts.Journal
+	if j == nil {
+		return make(map[string]map[int64]admin.Fate), nil
+	}
+	head := j.Head()
+	numbers := slices.Clone(f.told)
+	for n := max(1, head-shownRows+1); n <= head; n++ {
+		numbers = append(numbers, n)
+	}
+	slices.Sort(numbers)
+	return f.page.o.Parts.Letters(ctx, slices.Compact(numbers))
+}
+
 func (f *feed) skip() {
 	_, f.place = f.page.recent.since(0, 0)
 	if j := f.page.o.Parts.Journal; j != nil {
@@ -232,6 +257,10 @@ func (f *feed) arrived(ctx context.Context) []admin.Arrival {
 		return all
 	}
 	f.head = stored[len(stored)-1].Number
+	for i := range stored {
+		f.told = append(f.told, stored[i].Number)
+	}
+	f.told = f.told[max(0, len(f.told)-shownRows):]
 	all = newestFirst(append(all, stored...))
 	slices.Reverse(all)
 	return all
@@ -241,7 +270,7 @@ func (p *Page) arrivals(found []kept) []admin.Arrival {
 	all := make([]admin.Arrival, 0, len(found))
 	for _, k := range found {
 		shown := p.o.Parts.Arrived(k.Answered)
-		shown.Number, shown.Bytes = k.number, k.size
+		shown.Number, shown.Order, shown.Bytes = k.number, k.order, k.size
 		all = append(all, shown)
 	}
 	return all
