@@ -54,6 +54,7 @@ type session struct {
 	nc     *natsgo.Conn
 	js     natsjs.JetStream
 	wire   *dialer
+	server string    // its URL, without the password
 	name   string    // which the server's certificate must hold
 	login  int64     // the version of the credentials and certificates that it was made with
 	began  time.Time // before the server told what it takes
@@ -106,13 +107,12 @@ func (c *connection) noSession(err error) { c.set(nil, err) }
 
 // use offers s until it has ended, or another one with newer credentials can take its place, which it returns.
 func (c *connection) use(ctx context.Context, s *session) (next *session) {
-	server := s.nc.ConnectedUrlRedacted()
-	c.log.Debug("connected to NATS", "server", server, "server_version", s.nc.ConnectedServerVersion())
+	c.log.Debug("connected to NATS", "server", s.server, "server_version", s.nc.ConnectedServerVersion())
 	c.set(s, nil)
 	for ended := false; !ended; {
 		if s.login != c.version.Load() {
 			if next = c.replacement(ctx, s); next != nil {
-				c.log.Info("connected to NATS anew, since credentials or certificates have changed", "server", server)
+				c.log.Info("connected to NATS anew, since credentials or certificates have changed", "server", s.server)
 				c.retiring.Go(func() { c.retire(ctx, s) })
 				return next
 			}
@@ -125,7 +125,7 @@ func (c *connection) use(ctx context.Context, s *session) (next *session) {
 		case <-c.outdated:
 		}
 	}
-	c.end(ctx, s, server)
+	c.end(ctx, s)
 	return nil
 }
 
@@ -151,10 +151,10 @@ func (c *connection) retire(ctx context.Context, s *session) {
 }
 
 // end ends a session, and says why there is none.
-func (c *connection) end(ctx context.Context, s *session, server string) {
+func (c *connection) end(ctx context.Context, s *session) {
 	if others := s.nc.DiscoveredServers(); len(others) > 0 {
 		c.mu.Lock()
-		c.discovered, c.certified = append([]string{server}, others...), s.name
+		c.discovered, c.certified = append([]string{s.server}, others...), s.name
 		c.mu.Unlock()
 	}
 	s.mu.Lock()
@@ -168,7 +168,7 @@ func (c *connection) end(ctx context.Context, s *session, server string) {
 		if cause == nil {
 			cause = errors.New("closed")
 		}
-		err = c.o.classifyConnect(fmt.Errorf("the connection to NATS at %s was lost: %w", server, cause))
+		err = c.o.classifyConnect(fmt.Errorf("the connection to NATS at %s was lost: %w", s.server, cause))
 	}
 	s.close()
 	if ctx.Err() != nil {
@@ -177,7 +177,7 @@ func (c *connection) end(ctx context.Context, s *session, server string) {
 	c.set(nil, err)
 	c.lost(s, err)
 	<-s.closed
-	c.log.Debug("disconnected from NATS", "server", server, "error", err)
+	c.log.Debug("disconnected from NATS", "server", s.server, "error", err)
 }
 
 // close ends the session, even while its connection takes nothing.
@@ -420,6 +420,7 @@ func (c *connection) connectTo(to target, w *dialer) (*session, error) {
 	}
 	s := &session{
 		login:   login,
+		server:  u.Redacted(), // the library forgets it with the connection
 		wire:    w,
 		name:    to.name,
 		began:   time.Now(),
