@@ -110,12 +110,15 @@ func (d *ThinDisk) ballast() string { return filepath.Join(d.beneath, "ballast")
 
 func (d *Disk) mount() error { return command("mount", "-o", "loop", d.image, d.Dir) }
 
-// unmount waits until the kernel has noticed that nobody uses it any more.
-func (d *Disk) unmount() (err error) {
+func (d *Disk) unmount() error { return unused(func() error { return command("umount", d.Dir) }) }
+
+// unused unmounts once the kernel has noticed that nobody uses the file system any more: a process that is just being
+// started may for a moment.
+func unused(unmount func() error) (err error) {
 	pause := time.NewTicker(50 * time.Millisecond)
 	defer pause.Stop()
 	for range 100 {
-		if err = command("umount", d.Dir); err == nil {
+		if err = unmount(); err == nil {
 			return nil
 		}
 		<-pause.C

@@ -21,7 +21,7 @@ func SmallDisk(tb testing.TB, size int) (dir string) {
 		tb.Fatalf("mount a small file system: %v", err)
 	}
 	tb.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
+		if err := unused(func() error { return unix.Unmount(dir, 0) }); err != nil {
 			tb.Errorf("unmount %s: %v", dir, err)
 		}
 	})
