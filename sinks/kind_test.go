@@ -86,7 +86,7 @@ func TestAKindsSettingsAreChecked(t *testing.T) {
 			`FNBRIDGE_SINKS: "audit=memmory": "memmory" is not a kind of sink: give audit=nats, audit=kafka or audit=memory`, "",
 		},
 		"a variable of a sink that is not there": {
-			map[string]string{"MEMORY_PLACE": "attic"},
+			map[string]string{"SINKS": "nats", "MEMORY_PLACE": "attic"},
 			"",
 			"FNBRIDGE_MEMORY_PLACE: has no effect: there is no sink memory in FNBRIDGE_SINKS (nats); add memory if you want one",
 		},

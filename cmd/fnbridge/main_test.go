@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -590,6 +591,9 @@ func TestWhateverEndsTheProcessLosesNothing(t *testing.T) {
 		"SIGKILL": {syscall.SIGKILL, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, tc.signal) // a test under nohup would start processes that ignore SIGHUP
+			defer signal.Stop(c)
 			const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 			s := newShell(t, "FNBRIDGE_WEBHOOK_SECRETS="+secret)
 			var accepted []string
