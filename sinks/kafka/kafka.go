@@ -270,7 +270,8 @@ func (t *timing) setDefaults() {
 		{&t.refresh, time.Second},
 		{&t.pace, 50 * time.Millisecond},
 		{&t.reset, wire.RetryMax},
-		{&t.blocked, wire.RetryBlocked},
+		// Sooner than wire.RetryBlocked: between two passwords no partition that needs another connection gets one.
+		{&t.blocked, time.Second},
 		{&t.create, 5 * time.Second},
 		{&t.describe, time.Minute},
 		{&t.missing, 5 * time.Second},
