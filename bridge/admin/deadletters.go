@@ -199,7 +199,7 @@ func ReadRetries(ctx context.Context, dir string, after int64) (r Retries, err e
 		return r, err
 	}
 	defer reader.Close()
-	streams, err := reader.Streams(ctx)
+	streams, err := reader.AllStreams(ctx)
 	r.Newest, r.Ended = after, after
 	for i := range streams {
 		s := &streams[i]

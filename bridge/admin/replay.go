@@ -137,7 +137,7 @@ func ReadReplays(ctx context.Context, dir string) (replays []Replay, err error) 
 		return nil, err
 	}
 	defer reader.Close()
-	streams, err := reader.Streams(ctx)
+	streams, err := reader.AllStreams(ctx)
 	for i := range streams {
 		if streams[i].Kind == journal.Replay {
 			replays = append(replays, shownReplay(&streams[i]))

@@ -44,7 +44,7 @@ func CountHeld(ctx context.Context, dir, sink string) (h Held, configured bool, 
 	if err != nil {
 		return h, false, err
 	}
-	streams, err := r.Streams(ctx)
+	streams, err := r.AllStreams(ctx)
 	h = Held{Webhooks: s.Backlog, DeadLetters: s.DeadLetters}
 	for i := range streams {
 		if streams[i].Sink == sink && streams[i].End == "" {

@@ -68,15 +68,12 @@ func (r *Reader) CountDeadLetters(ctx context.Context, f DeadLetterFilter) (coun
 	return count, bytes, r.failure("count the dead letters", err)
 }
 
-// Streams returns the streams beside the live ones, in the order in which they were asked for: those that have not
+// AllStreams returns the streams beside the live ones, in the order in which they were asked for: those that have not
 // ended, and the last of those that have.
-func (r *Reader) Streams(ctx context.Context) ([]Stream, error) {
+func (r *Reader) AllStreams(ctx context.Context) ([]Stream, error) {
 	all, err := r.views.streams(ctx, true)
 	return all, r.failure("read the streams", err)
 }
-
-// AllStreams is Streams, as Journal calls it.
-func (r *Reader) AllStreams(ctx context.Context) ([]Stream, error) { return r.Streams(ctx) }
 
 // Select returns webhooks that f selects, in order: at most maxCount, and no more than maxBytes of bodies, but at least
 // one if there is one. The last one's Seq is the next page's After; none means the end.
